@@ -1,0 +1,47 @@
+"""Latent Thermodynamic Flows for OpenMM.
+
+Learn collective variables from trajectories at a few temperatures, bias OpenMM along them, iterate,
+and generate ensembles at temperatures that were never simulated.
+
+The names in ``__all__`` are the public ones; they are imported when first used.
+"""
+
+# torch is imported before openmm: the TorchForce plugin links against libtorch, and where torch does not lie
+# beside openmm in one environment, openmm fails to load the plugin unless libtorch is already in the process.
+import torch
+
+import openmm
+
+import importlib
+from typing import Any
+
+from latf_openmm.errors import LatfError
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BiasContext": "latf_openmm.md.bias",
+    "LatentReporter": "latf_openmm.md.reporter",
+    "RunConfig": "latf_openmm.config",
+    "RunFolder": "latf_openmm.run_folder",
+    "add_bias": "latf_openmm.md.biased_system",
+    "bias_context": "latf_openmm.md.bias.base",
+    "export_cv": "latf_openmm.md.latent_cv",
+    "fit": "latf_openmm.training.fit",
+    "generate": "latf_openmm.analysis.generate",
+    "latent_cv": "latf_openmm.md.latent_cv",
+    "load_config": "latf_openmm.config",
+    "load_model": "latf_openmm.model.checkpoint",
+    "run_loop": "latf_openmm.workflow",
+    "save_model": "latf_openmm.model.checkpoint",
+    "write_ensemble": "latf_openmm.analysis.generate",
+    "write_report": "latf_openmm.report",
+}
+
+__all__ = ["LatfError", "__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'latf_openmm' has no attribute {name!r}")

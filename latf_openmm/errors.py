@@ -1,0 +1,35 @@
+"""The errors this package raises; each is also the builtin error a Python user would expect."""
+
+
+class LatfError(Exception):
+    """Base of every error raised on purpose by latf-openmm."""
+
+
+class ConfigError(LatfError, ValueError):
+    """A configuration, or a value given by the user, is wrong.
+
+    Parameters
+    ----------
+    problems
+        One line for each problem: where it is, what was found, what was expected.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(LatfError, ValueError):
+    """Trajectory or table data cannot be used (missing, truncated, not finite, wrong shape)."""
+
+
+class ModelError(LatfError, ValueError):
+    """A trained model cannot be used for what was asked (other topology, damaged file)."""
+
+
+class BackendError(LatfError, RuntimeError):
+    """The machine's OpenMM/torch installation cannot do what was asked."""
+
+
+class SimulationError(LatfError, RuntimeError):
+    """A simulation failed (for example the energy became NaN)."""

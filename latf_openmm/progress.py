@@ -1,0 +1,39 @@
+"""Progress bars with the time left, shared by everything that takes long."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+Advance = Callable[[float, str], None]
+"""Call with the amount done since the last call and a short note."""
+
+
+def make_progress(console: Console | None = None) -> Progress:
+    """Return a progress display; it is to be used as a context manager."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeLeft(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+@contextmanager
+def bar(progress: Progress | None, description: str, total: float) -> Iterator[Advance]:
+    """Yield a function that advances a bar on `progress`; does nothing when that is None.
+
+    The bar is completed on leaving without an error, also when the work ended early.
+    """
+    if progress is None:
+        yield lambda amount, note: None
+        return
+    task = progress.add_task(description, total=total, note="")
+    yield lambda amount, note: progress.update(task, advance=amount, note=note)
+    progress.update(task, completed=total)

@@ -1,0 +1,96 @@
+"""Strict settings: the base class, families chosen by ``kind``, and errors as one clear line each."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from latf_openmm.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Frozen, validated settings that refuse unknown keys and non-finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def family(base: type[S], package: str) -> dict[str, type[S]]:
+    """Import every module of `package` and return the concrete subclasses of `base` by their ``kind``.
+
+    A new kind is therefore one new file in the package; nothing else has to name it.
+    """
+    module = importlib.import_module(package)
+    for info in pkgutil.iter_modules(module.__path__):
+        importlib.import_module(f"{package}.{info.name}")
+    found: dict[str, type[S]] = {}
+    for cls in _subclasses(base):
+        field = cls.model_fields.get("kind")
+        if field is not None and isinstance(field.default, str):
+            found[field.default] = cls
+    return dict(sorted(found.items()))
+
+
+def _subclasses(cls: type[S]) -> Iterable[type[S]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def validate(cls: type[S], data: Any, source: str) -> S:
+    """Validate `data` as `cls`; raise `ConfigError` with one line for each problem, prefixed by `source`."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of keys to values, got {type(data).__name__}")
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(*(f"{source}: {_describe(e, cls)}" for e in error.errors())) from None
+
+
+def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
+    where = _where(error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggestion(error['loc'], cls)}"
+    if error["type"] == "missing":
+        return f"{where}: this key is required"
+    message = error["msg"].removeprefix("Value error, ")
+    found = (
+        ""
+        if error["type"] in ("value_error", "union_tag_not_found", "union_tag_invalid")
+        else f", got {error['input']!r}"
+    )
+    return f"{where}: {message[0].lower() + message[1:]}{found}"
+
+
+def _where(loc: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(top level)"
+
+
+def _suggestion(loc: tuple[int | str, ...], cls: type[BaseModel]) -> str:
+    names = set(_field_names(cls))
+    close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _field_names(cls: type[BaseModel], seen: frozenset[type] = frozenset()) -> Iterable[str]:
+    for name, field in cls.model_fields.items():
+        yield name
+        for inner in _models_in(field.annotation):
+            if inner not in seen:
+                yield from _field_names(inner, seen | {cls})
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for arg in getattr(annotation, "__args__", ()):
+        yield from _models_in(arg)

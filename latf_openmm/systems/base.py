@@ -1,0 +1,118 @@
+"""What every system is: settings that build an OpenMM System of one or many independent copies."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mdtraj
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import app
+
+from latf_openmm.settings import Settings
+from latf_openmm.units import TemperatureScale
+
+
+@dataclass(frozen=True)
+class BuiltSystem:
+    """An OpenMM System ready to run, holding `n_copies` independent copies one after the other.
+
+    Parameters
+    ----------
+    name
+        The system's name.
+    topology
+        Topology of one copy.
+    system
+        OpenMM System of all copies.
+    positions
+        Start positions, shape (n_copies, n_atoms, 3) [nm].
+    scale
+        The unit of its temperatures.
+    """
+
+    name: str
+    topology: app.Topology
+    system: openmm.System
+    positions: NDArray[np.float64]
+    scale: TemperatureScale
+
+    @property
+    def n_copies(self) -> int:
+        """Number of independent copies in the System."""
+        return int(self.positions.shape[0])
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of particles of one copy."""
+        return int(self.positions.shape[1])
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any force of the System uses periodic boundary conditions."""
+        return bool(self.system.usesPeriodicBoundaryConditions())
+
+    def mdtraj_topology(self) -> mdtraj.Topology:
+        """Topology of one copy as MDTraj's."""
+        return mdtraj.Topology.from_openmm(self.topology)
+
+
+@dataclass(frozen=True)
+class WeightedConfigurations:
+    """Configurations with normalised weights, the answer of an exact reference.
+
+    Parameters
+    ----------
+    positions
+        Shape (n, n_atoms, 3) [nm].
+    weights
+        Shape (n,), summing to one.
+    """
+
+    positions: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+class SystemSettings(Settings):
+    """Settings of one system; subclasses add a literal ``kind`` and live in one file each."""
+
+    kind: str
+    batched: ClassVar[bool] = False
+    """Whether many copies in one System are cheaper than one Context for each walker."""
+    platform: ClassVar[str] = "Reference"
+    """The OpenMM platform this system runs best on when there is no GPU."""
+    title: ClassVar[str] = ""
+    """One line for people."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> TemperatureScale:
+        """Temperature scale of this system."""
+
+    @abstractmethod
+    def build(self, copies: int = 1) -> BuiltSystem:
+        """Build the System with `copies` independent copies."""
+
+    def exact_ensemble(self, temperature: float) -> WeightedConfigurations | None:
+        """Exact Boltzmann-weighted configurations (by quadrature) where they are known, else None."""
+        return None
+
+
+def particle_topology(n_particles: int, residue: str) -> app.Topology:
+    """Topology of `n_particles` identical particles (argon, so that viewers draw them)."""
+    topology = app.Topology()
+    group = topology.addResidue(residue, topology.addChain("A"))
+    for index in range(n_particles):
+        topology.addAtom(f"AR{index + 1}", app.element.argon, group)
+    return topology
+
+
+def flat_force(strength: float, n_particles: int) -> openmm.CustomExternalForce:
+    """Energy `strength` * z^2 [kJ/mol, nm] on every particle: keeps a model in the x-y plane."""
+    force = openmm.CustomExternalForce("flatness*z^2")
+    force.addGlobalParameter("flatness", strength)
+    force.setName("Flatness")
+    for index in range(n_particles):
+        force.addParticle(index, [])
+    return force

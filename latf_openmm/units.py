@@ -1,0 +1,70 @@
+"""Conversion between OpenMM quantities, temperature scales and plain floats; nothing else converts.
+
+Inside the package all numbers are plain floats in OpenMM's MD units: nm, ps, kJ/mol, amu. A temperature
+is a float in the *temperature scale* of its system: kelvin for molecules, reduced units for model
+potentials (whose energy unit is mapped to 1 kJ/mol, length to 1 nm and mass to 1 amu, so that the reduced
+time unit is 1 ps).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from openmm import unit
+
+GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
+"""Molar gas constant [kJ/mol/K]."""
+
+
+@dataclass(frozen=True)
+class TemperatureScale:
+    """What one unit of temperature means.
+
+    Parameters
+    ----------
+    name
+        ``"K"`` or ``"reduced"``.
+    boltzmann
+        Energy of k_B times one unit of temperature [kJ/mol].
+
+    Examples
+    --------
+    >>> round(KELVIN.kT(300.0), 4)
+    2.4943
+    >>> REDUCED.kT(0.5)
+    0.5
+    >>> round(REDUCED.kelvin(0.5), 3)
+    60.136
+    """
+
+    name: str
+    boltzmann: float
+
+    def kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
+        """Thermal energy k_B T [kJ/mol]."""
+        return self.boltzmann * temperature
+
+    def kelvin(self, temperature: float) -> float:
+        """Temperature in kelvin, as OpenMM's integrators want it."""
+        return self.kT(temperature) / GAS_CONSTANT
+
+    def label(self, temperature: float) -> str:
+        """Text for people, for example ``300 K`` or ``T = 0.2``."""
+        return f"{temperature:g} K" if self.name == "K" else f"T = {temperature:g}"
+
+
+KELVIN = TemperatureScale("K", GAS_CONSTANT)
+REDUCED = TemperatureScale("reduced", 1.0)
+SCALES = {scale.name: scale for scale in (KELVIN, REDUCED)}
+
+
+def plain(value: Any, md_unit: unit.Unit) -> float:
+    """Return a plain float in `md_unit` from a number (taken as it is) or an OpenMM quantity.
+
+    Examples
+    --------
+    >>> plain(2.0 * unit.femtosecond, unit.picosecond)
+    0.002
+    >>> plain(0.5, unit.picosecond)
+    0.5
+    """
+    return float(value.value_in_unit(md_unit)) if unit.is_quantity(value) else float(value)

@@ -1,0 +1,192 @@
+"""Unit conversions, strict settings and the errors users see."""
+
+import math
+from dataclasses import FrozenInstanceError
+from typing import Any, Literal
+
+import pytest
+from openmm import unit
+from pydantic import Field, ValidationError
+
+from latf_openmm.errors import BackendError, ConfigError, DataError, LatfError, ModelError, SimulationError
+from latf_openmm.features import FEATURE_KINDS, AnyFeature
+from latf_openmm.settings import Settings, validate
+from latf_openmm.systems import SYSTEM_KINDS, AnySystem
+from latf_openmm.units import GAS_CONSTANT, KELVIN, REDUCED, SCALES, TemperatureScale, plain
+
+# --- units -----------------------------------------------------------------------------------------
+
+
+def test_gas_constant_is_that_of_the_si() -> None:
+    avogadro, boltzmann = 6.02214076e23, 1.380649e-23
+    assert pytest.approx(avogadro * boltzmann / 1000, rel=1e-5) == GAS_CONSTANT
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 300.0])
+def test_kelvin_reproduces_the_thermal_energy(scale: TemperatureScale, temperature: float) -> None:
+    assert GAS_CONSTANT * scale.kelvin(temperature) == pytest.approx(scale.kT(temperature), rel=1e-12)
+
+
+def test_temperature_scales() -> None:
+    assert SCALES == {"K": KELVIN, "reduced": REDUCED}
+    assert KELVIN.kelvin(300.0) == pytest.approx(300.0, rel=1e-12)
+    assert KELVIN.kT(300.0) == pytest.approx(2.49434, abs=1e-4)
+    assert REDUCED.kT(0.5) == 0.5
+    assert REDUCED.kelvin(1.0) == pytest.approx(120.272, abs=1e-2)
+    assert KELVIN.label(300.0) == "300 K"
+    assert REDUCED.label(0.2) == "T = 0.2"
+
+
+def test_temperature_scale_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError, match="boltzmann"):
+        KELVIN.boltzmann = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "md_unit", "expected"),
+    [
+        (0.5, unit.picosecond, 0.5),
+        (3, unit.nanometer, 3.0),
+        (2.0 * unit.femtosecond, unit.picosecond, 0.002),
+        (3.0 * unit.angstrom, unit.nanometer, 0.3),
+        (1.0 * unit.kilocalorie_per_mole, unit.kilojoule_per_mole, 4.184),
+        (4 * unit.dalton, unit.amu, 4.0),
+        (1.0 / unit.picosecond, unit.picosecond**-1, 1.0),
+    ],
+)
+def test_plain_takes_numbers_and_quantities(value: Any, md_unit: unit.Unit, expected: float) -> None:
+    result = plain(value, md_unit)
+    assert type(result) is float
+    assert result == pytest.approx(expected, rel=1e-12)
+
+
+def test_plain_refuses_a_quantity_of_another_dimension() -> None:
+    with pytest.raises(TypeError, match="not compatible"):
+        plain(1.0 * unit.nanometer, unit.picosecond)
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (ConfigError, ValueError),
+        (DataError, ValueError),
+        (ModelError, ValueError),
+        (BackendError, RuntimeError),
+        (SimulationError, RuntimeError),
+    ],
+)
+def test_errors_are_ours_and_the_builtin_one(error: type[Exception], builtin: type[Exception]) -> None:
+    assert issubclass(error, LatfError)
+    assert issubclass(error, builtin)
+
+
+def test_config_error_keeps_its_problems_apart() -> None:
+    error = ConfigError("a: wrong", "b: wrong too")
+    assert error.problems == ("a: wrong", "b: wrong too")
+    assert str(error) == "a: wrong\nb: wrong too"
+
+
+# --- settings --------------------------------------------------------------------------------------
+
+
+class Inner(Settings):
+    """A section."""
+
+    kind: Literal["inner"] = "inner"
+    time_step: float = Field(0.002, gt=0)
+
+
+class Demo(Settings):
+    """A small file: a required number, a section, and the two families chosen by ``kind``."""
+
+    n_steps: int = Field(gt=0)
+    temperatures: list[float] = Field([1.0])
+    section: Inner = Inner()
+    features: list[AnyFeature] = Field([])
+    system: AnySystem | None = None
+
+
+def problems_of(data: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigError, match=r"\Ademo\.yaml: ") as caught:
+        validate(Demo, data, "demo.yaml")
+    return caught.value.problems
+
+
+def test_valid_settings_are_read_and_defaults_filled_in() -> None:
+    data = {"n_steps": 5, "section": {"time_step": 0.004}, "features": [{"kind": "coordinates"}]}
+    settings = validate(Demo, data, "demo.yaml")
+    assert (settings.n_steps, settings.section.time_step, settings.temperatures) == (5, 0.004, [1.0])
+    assert isinstance(settings.features[0], FEATURE_KINDS["coordinates"])
+    assert validate(Demo, settings.model_dump(mode="json"), "again") == settings
+
+
+@pytest.mark.parametrize("kind", SYSTEM_KINDS)
+def test_a_system_is_chosen_by_its_kind(kind: str) -> None:
+    settings = validate(Demo, {"n_steps": 1, "system": {"kind": kind}}, "demo.yaml")
+    assert type(settings.system) is SYSTEM_KINDS[kind]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"n_stepz": 1, "n_steps": 1}, "demo.yaml: n_stepz: unknown key; did you mean 'n_steps'?"),
+        ({"n_steps": 1, "qqq": 1}, "demo.yaml: qqq: unknown key"),
+        ({"n_steps": 1, "section": {"timestep": 1.0}}, "did you mean 'time_step'?"),
+        ({"n_steps": 1, "system": {"kind": "lj7", "wal_radius": 2.0}}, "did you mean 'wall_radius'?"),
+        ({"n_steps": 1, "features": [{"kind": "distances", "pair": [[0, 1]]}]}, "did you mean 'pairs'?"),
+        ({}, "demo.yaml: n_steps: this key is required"),
+        ({"n_steps": "many"}, "demo.yaml: n_steps: input should be a valid integer"),
+        ({"n_steps": "many"}, ", got 'many'"),
+        ({"n_steps": 1.5}, "demo.yaml: n_steps: input should be a valid integer"),
+        ({"n_steps": None}, "demo.yaml: n_steps: input should be a valid integer"),
+        ({"n_steps": 0}, "demo.yaml: n_steps: input should be greater than 0, got 0"),
+        ({"n_steps": 1, "temperatures": 3.0}, "demo.yaml: temperatures: input should be a valid list"),
+        ({"n_steps": 1, "temperatures": [1.0, "hot"]}, "demo.yaml: temperatures[1]: input should be"),
+        ({"n_steps": 1, "temperatures": [math.nan]}, "demo.yaml: temperatures[0]: input should be a finite"),
+        ({"n_steps": math.inf}, "demo.yaml: n_steps: input should be a finite number"),
+        (
+            {"n_steps": 1, "section": {"time_step": -math.inf}},
+            "demo.yaml: section.time_step: input should be",
+        ),
+        ({"n_steps": 1, "section": 4}, "demo.yaml: section: input should be a valid dictionary"),
+        ({"n_steps": 1, "system": {"kind": "lj8"}}, ", ".join(map(repr, SYSTEM_KINDS))),
+        ({"n_steps": 1, "system": {"wall_radius": 2.0}}, "demo.yaml: system: unable to extract tag"),
+        ({"n_steps": 1, "features": [{"kind": "distances", "pairs": [[4, 4]]}]}, "the same atom twice"),
+        ({"n_steps": 1, 7: "seven"}, "keys should be strings"),
+        ([1, 2], "demo.yaml: expected a mapping of keys to values, got list"),
+        (None, "demo.yaml: expected a mapping of keys to values, got NoneType"),
+    ],
+)
+def test_one_problem_is_one_clear_line(data: Any, line: str) -> None:
+    problems = problems_of(data)
+    assert len(problems) == 1
+    assert line in problems[0]
+
+
+def test_an_unknown_kind_lists_the_kinds_and_does_not_repeat_the_input() -> None:
+    pairs = [[0, i] for i in range(1, 200)]
+    (problem,) = problems_of({"n_steps": 1, "features": [{"kind": "distance", "pairs": pairs}]})
+    assert all(repr(kind) in problem for kind in FEATURE_KINDS)
+    assert len(problem) < 250
+
+
+def test_every_problem_has_its_own_line() -> None:
+    problems = problems_of(
+        {"n_steps": "a\nb", "section": {"time_step": -1}, "extra": 0, "temperatures": [{}]}
+    )
+    assert len(problems) == 4
+    for problem, where in zip(
+        sorted(problems), ["extra", "n_steps", "section.", "temperatures[0]"], strict=True
+    ):
+        assert problem.startswith(f"demo.yaml: {where}")
+        assert "\n" not in problem
+
+
+def test_settings_are_frozen() -> None:
+    settings = Demo(n_steps=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.n_steps = 2
