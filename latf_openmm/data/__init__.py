@@ -1,0 +1,1 @@
+"""From frames on disk to weighted, lagged training data."""

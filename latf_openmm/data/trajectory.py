@@ -1,0 +1,111 @@
+"""FeatureTrajectory: the descriptors of one walker's frames with what is needed to weight them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latf_openmm.errors import DataError
+from latf_openmm.features import Features
+
+
+@dataclass(frozen=True)
+class FeatureTrajectory:
+    """One continuous trajectory at one temperature.
+
+    Parameters
+    ----------
+    features
+        Descriptors, shape (n_frames, n_features).
+    temperature
+        In the temperature scale of the system.
+    frame_interval
+        Time between frames [ps].
+    potential_energy
+        Potential energy without bias [kJ/mol], shape (n_frames,).
+    log_weights
+        Logarithm of each frame's statistical weight, V_bias / k_B T for a static bias, shape (n_frames,).
+    run
+        Which run it belongs to: walkers of one run share bias and normalisation of their weights.
+    name
+        What to call it in an error message.
+
+    Raises
+    ------
+    DataError
+        If shapes disagree or a number is not finite.
+    """
+
+    features: NDArray[np.float32]
+    temperature: float
+    frame_interval: float
+    potential_energy: NDArray[np.float64]
+    log_weights: NDArray[np.float64]
+    run: str = "run"
+    name: str = "trajectory"
+
+    def __post_init__(self) -> None:
+        n = self.features.shape[0]
+        for label in ("features", "potential_energy", "log_weights"):
+            values = getattr(self, label)
+            if values.shape[0] != n:
+                raise DataError(f"{self.name}: {label} has {values.shape[0]} frames, expected {n}")
+            if not np.isfinite(values).all():
+                frame = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise DataError(f"{self.name}: {label} is not finite at frame {frame}")
+        if self.features.ndim != 2 or n == 0:
+            raise DataError(f"{self.name}: features must have shape (n_frames > 0, n_features)")
+        if not self.temperature > 0:
+            raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return int(self.features.shape[0])
+
+
+@torch.no_grad()
+def featurise(
+    features: Features,
+    positions: NDArray[np.floating],
+    box: NDArray[np.floating] | None = None,
+    batch_size: int = 8192,
+) -> NDArray[np.float32]:
+    """Descriptors of many frames, in batches.
+
+    Parameters
+    ----------
+    features
+        The same module that sits inside the bias.
+    positions
+        Shape (n_frames, n_atoms, 3) [nm].
+    box
+        Shape (n_frames, 3, 3) [nm], or None.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_frames, n_features), single precision.
+    """
+    parts = []
+    for start in range(0, len(positions), batch_size):
+        frames = torch.as_tensor(np.ascontiguousarray(positions[start : start + batch_size]))
+        cell = torch.empty(0) if box is None else torch.as_tensor(box[start : start + batch_size])
+        parts.append(features(frames.double(), cell.double()).float().numpy())
+    return np.concatenate(parts)
+
+
+def check_same_features(trajectories: Sequence[FeatureTrajectory]) -> int:
+    """Return the common number of features; a `DataError` names the trajectory that differs."""
+    if not trajectories:
+        raise DataError("there are no trajectories")
+    width = trajectories[0].features.shape[1]
+    for trajectory in trajectories:
+        if trajectory.features.shape[1] != width:
+            raise DataError(
+                f"{trajectory.name}: {trajectory.features.shape[1]} features, expected {width} "
+                f"as in {trajectories[0].name}"
+            )
+    return int(width)

@@ -1,0 +1,101 @@
+"""What a simulation stage left on disk: the frames of each walker, and their tables."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import pandas as pd
+
+from latf_openmm.errors import DataError
+
+
+@dataclass(frozen=True)
+class WalkerFrames:
+    """What one walker of a stage left: where its frames are, and their table.
+
+    Attributes
+    ----------
+    run
+        Name of the stage and temperature, the same for walkers that share bias and temperature.
+    walker, temperature
+        Its number, and its temperature.
+    table
+        One row for each frame: step, time_ps, potential_energy, bias_energy, z0, ...
+    files
+        Trajectory files, in order.
+    """
+
+    run: str
+    walker: int
+    temperature: float
+    table: pd.DataFrame
+    files: tuple[Path, ...]
+
+    def load(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+        """Read the positions of all frames."""
+        parts = [_load_trajectory(path, topology) for path in self.files]
+        trajectory = parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
+        if trajectory.n_frames != len(self.table):
+            raise DataError(
+                f"{self.files[-1].parent.parent}: walker {self.walker} has {trajectory.n_frames} frames on "
+                f"disk and {len(self.table)} rows in its tables"
+            )
+        return trajectory
+
+
+def _load_trajectory(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+    try:
+        with _without_stdout():
+            return mdtraj.load(str(path), top=topology)
+    except Exception as error:
+        raise DataError(f"{path}: the trajectory cannot be read ({error})") from error
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Silence the remarks MDTraj's DCD reader prints from C for every file."""
+    sys.stdout.flush()
+    keep = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(keep, 1)
+        os.close(keep)
+
+
+def read_stage(folder: Path) -> list[WalkerFrames]:
+    """Return the walkers of a stage, with the tables of their complete segments.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no complete segment.
+    """
+    walkers = []
+    for group in sorted(path for path in folder.glob("T*") if path.is_dir()):
+        segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
+        if not segments:
+            continue
+        table = pd.concat([pd.read_parquet(segment / "frames.parquet") for segment in segments])
+        for walker, rows in table.groupby("walker", sort=True):
+            number = int(str(walker))
+            files = [next(iter(sorted(s.glob(f"walker_{number:03d}.*")))) for s in segments]
+            temperature = float(rows["temperature"].iloc[0])
+            walkers.append(
+                WalkerFrames(
+                    f"{folder.parent.name}/T{temperature:g}",
+                    number,
+                    temperature,
+                    rows.reset_index(drop=True),
+                    tuple(files),
+                )
+            )
+    if not walkers:
+        raise DataError(f"{folder}: no complete segment of a simulation here")
+    return walkers

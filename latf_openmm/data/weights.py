@@ -1,0 +1,56 @@
+"""Statistical weights of frames, their effective sample size, and how runs are put on one scale."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from latf_openmm.data.trajectory import FeatureTrajectory
+
+
+def normalised_weights(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights that sum to one, from their logarithms.
+
+    Examples
+    --------
+    >>> normalised_weights(np.log([1.0, 3.0]))
+    array([0.25, 0.75])
+    """
+    return np.asarray(np.exp(log_weights - logsumexp(log_weights)))
+
+
+def effective_sample_size(log_weights: NDArray[np.float64]) -> float:
+    """Kish's effective sample size, (sum w)^2 / sum w^2; correlation in time is not considered.
+
+    Examples
+    --------
+    >>> round(effective_sample_size(np.zeros(10)), 9)
+    10.0
+    """
+    return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * np.asarray(log_weights))))
+
+
+def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
+    """Weights of every frame for training; the mean over all frames is one.
+
+    Within a run (one bias at one temperature, any number of walkers) w is proportional to
+    exp(V_bias / k_B T). Runs at one temperature count in proportion to their effective sample sizes, and
+    every temperature has the same total weight.
+    """
+    runs: dict[tuple[str, float], list[int]] = {}
+    for index, trajectory in enumerate(trajectories):
+        runs.setdefault((trajectory.run, trajectory.temperature), []).append(index)
+    weights: list[NDArray[np.float64]] = [np.empty(0)] * len(trajectories)
+    totals: dict[float, float] = {}
+    for (_, temperature), members in runs.items():
+        together = np.concatenate([trajectories[i].log_weights for i in members])
+        ess = effective_sample_size(together)
+        norm = logsumexp(together)
+        totals[temperature] = totals.get(temperature, 0.0) + ess
+        for i in members:
+            weights[i] = ess * np.exp(trajectories[i].log_weights - norm)
+    n_frames = sum(trajectory.n_frames for trajectory in trajectories)
+    for index, trajectory in enumerate(trajectories):
+        weights[index] *= n_frames / (len(totals) * totals[trajectory.temperature])
+    return weights

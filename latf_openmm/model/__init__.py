@@ -1,0 +1,1 @@
+"""The Latent Thermodynamic Flow and its parts; knows neither trajectories nor OpenMM."""

@@ -1,0 +1,133 @@
+"""A trained model on disk: weights (safetensors) and everything needed to use them (JSON); no pickle."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from latf_openmm.errors import ModelError
+from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.settings import validate
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A fitted model with the features it was trained on.
+
+    Parameters
+    ----------
+    model
+        The fitted model.
+    features
+        Resolved feature settings, in order.
+    atoms
+        Names of all atoms of the topology it was trained for (``ALA2-CA``), to refuse another topology.
+    temperature_scale
+        Name of the temperature scale, ``"K"`` or ``"reduced"``.
+    temperatures
+        Temperatures of the training data.
+    provenance
+        Versions, seed and anything else worth keeping.
+    """
+
+    model: LatentThermodynamicFlow
+    features: tuple[FeatureSettings, ...]
+    atoms: tuple[str, ...]
+    temperature_scale: str
+    temperatures: tuple[float, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def feature_module(self) -> Features:
+        """Build the features module, in double precision."""
+        return build_features(self.features).double()
+
+    def check_atoms(self, atoms: Sequence[str]) -> None:
+        """Raise `ModelError` when `atoms` is not the topology the model was trained for."""
+        if len(atoms) != len(self.atoms):
+            raise ModelError(
+                f"the model was trained for a topology of {len(self.atoms)} atoms, this one has {len(atoms)}"
+            )
+        for index, (mine, other) in enumerate(zip(self.atoms, atoms, strict=True)):
+            if mine != other:
+                raise ModelError(f"atom {index} is {other}, the model was trained with {mine} there")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    import mdtraj
+    import openmm
+
+    import latf_openmm
+
+    return {
+        "latf_openmm": latf_openmm.__version__,
+        "torch": torch.__version__,
+        "openmm": openmm.__version__,
+        "mdtraj": mdtraj.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def save_model(trained: TrainedModel, folder: Path) -> None:
+    """Write ``model.safetensors`` and ``model.json`` into `folder`, made if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = trained.model
+    record = {
+        "format": FORMAT,
+        "settings": model.settings.model_dump(mode="json"),
+        "n_features": model.n_features,
+        "n_states": model.n_states,
+        "reference_temperature": model.reference_temperature,
+        "features": [item.model_dump(mode="json") for item in trained.features],
+        "atoms": list(trained.atoms),
+        "temperature_scale": trained.temperature_scale,
+        "temperatures": list(trained.temperatures),
+        "provenance": dict(trained.provenance),
+    }
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """Read what `save_model` wrote.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no model, or one that is damaged or of another format.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: no trained model here (model.json is missing)")
+    try:
+        record = json.loads(path.read_text())
+        if record.get("format") != FORMAT:
+            raise ModelError(f"{path}: format {record.get('format')!r}, this version reads format {FORMAT}")
+        model = LatentThermodynamicFlow(
+            validate(ModelSettings, record["settings"], f"{path}: settings"),
+            record["n_features"],
+            record["n_states"],
+            record["reference_temperature"],
+        )
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        features = tuple(
+            validate(FEATURE_KINDS[item["kind"]], item, f"{path}: features") for item in record["features"]
+        )
+    except (json.JSONDecodeError, KeyError, RuntimeError, OSError) as error:
+        raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
+    return TrainedModel(
+        model.eval(),
+        features,
+        tuple(record["atoms"]),
+        record["temperature_scale"],
+        tuple(record["temperatures"]),
+        record["provenance"],
+    )

@@ -1,0 +1,90 @@
+"""The loss terms of both training stages, as pure functions of one batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latf_openmm.model.encoder import Encoder, isotropic_log_prob
+from latf_openmm.model.latf import LatentThermodynamicFlow
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of lagged pairs.
+
+    Attributes
+    ----------
+    features
+        Standardised descriptors at t, shape (n, n_features).
+    labels
+        State at t + lag, shape (n,).
+    weights
+        Statistical weight, shape (n,).
+    temperatures
+        Temperature of the frame, shape (n,).
+    """
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+    temperatures: Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weighted batch means of the terms of the objective (nats)."""
+
+    prediction: Tensor
+    divergence: Tensor
+
+    def loss(self, beta: float) -> Tensor:
+        """L = E[-log q(y|z)] + beta E[log p(z|x) - log prior(z)]."""
+        return self.prediction + beta * self.divergence
+
+
+class RepresentativePrior(nn.Module):
+    """SPIB's prior of stage one: a mixture of the encoder's output at one representative input a state.
+
+    p(z) = sum_k w_k N(z; mu(x_k), sigma^2 I) (Wang and Tiwary 2021, after Tomczak and Welling 2018).
+
+    Parameters
+    ----------
+    inputs
+        Standardised representative inputs, shape (n_states, n_features).
+    populations
+        Initial mixture weights, shape (n_states,).
+    """
+
+    def __init__(self, inputs: Tensor, populations: Tensor) -> None:
+        super().__init__()
+        self.inputs: Tensor
+        self.register_buffer("inputs", inputs)
+        self.logits = nn.Parameter(torch.log(populations.clamp_min(1e-6)))
+
+    def log_prob(self, z: Tensor, encoder: Encoder) -> Tensor:
+        """Log p(z), shape (n,)."""
+        centres = encoder(self.inputs)
+        each = isotropic_log_prob(z.unsqueeze(1), centres.unsqueeze(0), encoder.log_sigma)
+        return torch.logsumexp(torch.log_softmax(self.logits, dim=0) + each, dim=1)
+
+
+def terms(
+    model: LatentThermodynamicFlow,
+    batch: Batch,
+    prior: RepresentativePrior | None,
+    generator: torch.Generator | None,
+) -> Terms:
+    """Terms of stage one (`prior` given) or of the joint stage (`prior` None: the flow at each T).
+
+    z is drawn from p(z|x), and the entropy term log p(z|x) is kept in both stages.
+    """
+    mean = model.encoder(batch.features)
+    z = model.encoder.sample(mean, generator)
+    log_q = model.decoder(z).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+    if prior is None:
+        log_prior = model.log_density(z, batch.temperatures)
+    else:
+        log_prior = prior.log_prob(z, model.encoder)
+    divergence = model.encoder.log_prob(z, mean) - log_prior
+    return Terms(-(batch.weights * log_q).mean(), (batch.weights * divergence).mean())
