@@ -1,0 +1,65 @@
+"""The seam: which backend runs the bias, and the one function that makes the force."""
+
+import logging
+from typing import Literal, get_args
+
+import openmm
+
+from latf_openmm.errors import BackendError
+from latf_openmm.md.backends import pythonforce, torchforce
+from latf_openmm.md.bias_energy import BiasEnergy
+
+log = logging.getLogger(__name__)
+
+BackendName = Literal["auto", "torchforce", "python"]
+ForcesName = Literal["traced", "autograd"]
+BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
+
+
+def choose_backend(backend: BackendName) -> Literal["torchforce", "python"]:
+    """Resolve ``"auto"``: TorchForce where its plugin works, else PythonForce.
+
+    Raises
+    ------
+    BackendError
+        If no backend works here.
+    """
+    if backend != "auto":
+        return backend
+    reason = torchforce.why_unavailable()
+    if reason is None:
+        return "torchforce"
+    other = pythonforce.why_unavailable()
+    if other is not None:
+        raise BackendError(f"no backend can bias OpenMM here: TorchForce: {reason}; PythonForce: {other}")
+    log.warning("TorchForce is unavailable (%s); using PythonForce", reason)
+    return "python"
+
+
+def make_force(
+    energy: BiasEnergy,
+    *,
+    backend: BackendName = "auto",
+    forces: ForcesName = "traced",
+    periodic: bool = False,
+) -> openmm.Force:
+    """Return one OpenMM force that holds the whole bias.
+
+    Parameters
+    ----------
+    energy
+        Collective variables and bias of all copies.
+    backend
+        ``"torchforce"``, ``"python"`` or ``"auto"``.
+    forces
+        ``"traced"``: forces from a graph recorded beforehand (CPU and Reference platforms);
+        ``"autograd"``: TorchForce differentiates at every step (any device).
+    periodic
+        Whether the collective variables see the periodic box.
+    """
+    if choose_backend(backend) == "python":
+        force = pythonforce.make_python_force(energy, periodic)
+    else:
+        force = torchforce.make_torch_force(energy, periodic, forces)
+    force.setName("LatentBias")
+    return force

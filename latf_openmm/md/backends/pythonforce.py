@@ -1,0 +1,66 @@
+"""PythonForce: OpenMM calls back into Python; needs no plugin and any torch version."""
+
+import io
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+
+from latf_openmm.errors import BackendError
+from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
+
+
+class TorchComputation:
+    """Picklable callable State -> (energy, forces), as PythonForce wants it."""
+
+    def __init__(self, module: torch.jit.ScriptModule, periodic: bool) -> None:
+        self.module = module
+        self.periodic = periodic
+
+    def __call__(self, state: openmm.State) -> tuple[Any, Any]:
+        """Evaluate the module on the State's positions and box."""
+        positions = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        arguments = [torch.from_numpy(positions)]
+        if self.periodic:
+            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            arguments.append(torch.from_numpy(np.array(box)))
+        energy, forces = self.module(*arguments)
+        return (
+            float(energy) * unit.kilojoule_per_mole,
+            forces.numpy() * (unit.kilojoule_per_mole / unit.nanometer),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the module as TorchScript bytes."""
+        buffer = io.BytesIO()
+        torch.jit.save(self.module, buffer)
+        return {"module": buffer.getvalue(), "periodic": self.periodic}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the module from its bytes."""
+        self.module = torch.jit.load(io.BytesIO(state["module"]))
+        self.periodic = state["periodic"]
+
+
+def why_unavailable() -> str | None:
+    """Return why PythonForce cannot be used here, or None when it can."""
+    if hasattr(openmm, "PythonForce"):
+        return None
+    return f"OpenMM {openmm.__version__} has no PythonForce; 8.5 or newer is needed"
+
+
+def make_python_force(energy: BiasEnergy, periodic: bool) -> openmm.Force:
+    """Return a PythonForce of the bias.
+
+    Raises
+    ------
+    BackendError
+        If this OpenMM has no PythonForce.
+    """
+    if reason := why_unavailable():
+        raise BackendError(f"backend 'python': {reason}")
+    force = openmm.PythonForce(TorchComputation(trace_forces(energy, periodic), periodic))
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    return force

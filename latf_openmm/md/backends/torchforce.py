@@ -1,0 +1,44 @@
+"""TorchForce: the TorchScript module runs inside the OpenMM plugin."""
+
+from typing import Literal
+
+import openmm
+
+from latf_openmm.errors import BackendError
+from latf_openmm.md.bias_energy import BiasEnergy, script_energy, trace_forces
+
+
+def why_unavailable() -> str | None:
+    """Return why TorchForce cannot be used here, or None when it can."""
+    try:
+        import openmmtorch  # noqa: F401
+    except Exception as error:
+        return f"the module openmmtorch cannot be imported ({error}); install latf-openmm[cpu] or [cuda12], [cuda13]"
+    # A GPU part that misses its driver does not matter to the Reference and CPU platforms.
+    failures = [
+        text
+        for text in openmm.Platform.getPluginLoadFailures()
+        if "OpenMMTorch" in text and not any(gpu in text for gpu in ("OpenCL", "CUDA", "HIP"))
+    ]
+    return f"its plugin did not load: {failures[0]}" if failures else None
+
+
+def make_torch_force(
+    energy: BiasEnergy, periodic: bool, forces: Literal["traced", "autograd"]
+) -> openmm.Force:
+    """Return a TorchForce of the bias.
+
+    Raises
+    ------
+    BackendError
+        If the plugin is not there.
+    """
+    if reason := why_unavailable():
+        raise BackendError(f"backend 'torchforce': {reason}; see 'latf-openmm doctor'")
+    import openmmtorch
+
+    module = (trace_forces if forces == "traced" else script_energy)(energy, periodic)
+    force = openmmtorch.TorchForce(module)
+    force.setOutputsForces(forces == "traced")
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    return force

@@ -1,0 +1,57 @@
+"""Put a bias into a System: always into a deep copy, in a force group of its own."""
+
+import copy
+from typing import Any
+
+import openmm
+
+from latf_openmm.errors import ModelError
+from latf_openmm.md.backends import make_force
+from latf_openmm.md.bias import Bias
+from latf_openmm.md.bias_energy import BiasEnergy
+from latf_openmm.md.latent_cv import LatentCV
+
+BIAS_GROUP = 31
+
+
+def add_bias(
+    system: openmm.System,
+    cv: LatentCV,
+    bias: Bias,
+    *,
+    n_copies: int = 1,
+    group: int = BIAS_GROUP,
+    **force_options: Any,
+) -> openmm.System:
+    """Return a copy of `system` with the bias V(cv(positions)) as one force.
+
+    Parameters
+    ----------
+    system
+        Not changed.
+    cv, bias
+        Collective variables, and the potential on them.
+    n_copies
+        Independent copies that `system` holds, one after the other.
+    group
+        Force group of the bias, so that its energy can be asked for alone.
+    force_options
+        Passed to `make_force`: ``backend``, ``forces``.
+
+    Raises
+    ------
+    ModelError
+        If `system` does not have the number of particles the collective variables were made for.
+    """
+    expected = n_copies * cv.n_atoms
+    if system.getNumParticles() != expected:
+        raise ModelError(
+            f"the collective variables are for {cv.n_atoms} atoms x {n_copies} copies = {expected} particles, "
+            f"the System has {system.getNumParticles()}"
+        )
+    periodic = bool(system.usesPeriodicBoundaryConditions())
+    force = make_force(BiasEnergy(cv, bias, n_copies), periodic=periodic, **force_options)
+    force.setForceGroup(group)
+    biased = copy.deepcopy(system)
+    biased.addForce(force)
+    return biased

@@ -1,0 +1,63 @@
+"""A reporter for `openmm.app.Simulation`: collective variables and bias energy as a CSV file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from openmm import unit
+
+from latf_openmm.md.bias import Bias
+from latf_openmm.md.latent_cv import LatentCV
+
+
+class LatentReporter:
+    """Write step, time [ps], z0, z1, ... and the bias energy [kJ/mol] of each reported frame.
+
+    Parameters
+    ----------
+    path
+        CSV file to write.
+    interval
+        Steps between reports.
+    cv
+        Collective variables.
+    bias
+        The bias of the simulation, or None.
+    """
+
+    def __init__(self, path: Path | str, interval: int, cv: LatentCV, bias: Bias | None = None) -> None:
+        self.file = Path(path).open("w")  # noqa: SIM115 - open as long as the reporter is
+        self.interval = interval
+        self.cv = cv
+        self.bias = bias
+        self._header = True
+
+    def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
+        """Say when the next report is due and that it needs positions."""
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    @torch.no_grad()
+    def report(self, simulation: Any, state: Any) -> None:
+        """Write one line."""
+        xyz = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        box = torch.empty(0)
+        if simulation.system.usesPeriodicBoundaryConditions():
+            vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            box = torch.from_numpy(np.array(vectors))[None]
+        z = self.cv(torch.from_numpy(xyz)[None], box)
+        energy = 0.0 if self.bias is None else float(self.bias(z))
+        if self._header:
+            names = [f"z{i}" for i in range(z.shape[1])]
+            self.file.write(",".join(["step", "time_ps", *names, "bias_energy"]) + "\n")
+            self._header = False
+        time = state.getTime().value_in_unit(unit.picosecond)
+        values = [f"{value:.6f}" for value in z[0].tolist()]
+        self.file.write(
+            ",".join([str(simulation.currentStep), f"{time:.6g}", *values, f"{energy:.6f}"]) + "\n"
+        )
+        self.file.flush()
+
+    def __del__(self) -> None:
+        self.file.close()

@@ -1,0 +1,151 @@
+"""One stage: walkers at several temperatures, in this process or in several."""
+
+import json
+import multiprocessing
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app
+from pydantic import Field
+from rich.progress import Progress
+
+from latf_openmm.data.walkers import WalkerFrames, read_stage  # noqa: F401
+from latf_openmm.errors import SimulationError
+from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
+from latf_openmm.progress import bar
+from latf_openmm.systems import AnySystem
+
+
+class SimulationSettings(DynamicsSettings):
+    """One stage of simulation."""
+
+    temperatures: list[float] = Field(min_length=1, description="in the scale of the system")
+    walkers: int = Field(1, ge=1, le=10_000, description="walkers at each temperature")
+    frames: int = Field(ge=10, description="frames of each walker")
+    processes: int = Field(1, ge=1, le=256, description="groups of walkers that run at the same time")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage simulates.
+
+    Parameters
+    ----------
+    system, settings, bias
+        What and how; `bias` None is unbiased.
+    starts
+        Start positions for each temperature, shape (n_walkers, n_atoms, 3) [nm]; empty: the system's own.
+    seed
+        Random seed of the stage.
+    folder
+        Where it is written.
+    """
+
+    system: AnySystem
+    settings: SimulationSettings
+    bias: BiasSource | None
+    starts: dict[float, NDArray[np.float64]]
+    seed: int
+    folder: Path
+
+    def tasks(self) -> list[GroupTask]:
+        """One task for each Context: all walkers of a temperature, or each walker by itself."""
+        names = set(DynamicsSettings.model_fields)
+        dynamics = DynamicsSettings(**self.settings.model_dump(include=names))
+        in_one = self.settings.walkers if self.system.batched else 1
+        tasks = []
+        for index, temperature in enumerate(self.settings.temperatures):
+            starts = self.starts.get(temperature)
+            for first in range(0, self.settings.walkers, in_one):
+                name = f"T{temperature:g}" + ("" if self.system.batched else f"_w{first:03d}")
+                tasks.append(
+                    GroupTask(
+                        self.system,
+                        dynamics,
+                        self.bias,
+                        temperature,
+                        None if starts is None else starts[first : first + in_one],
+                        in_one,
+                        first,
+                        self.settings.frames,
+                        self.seed + 1000 * index + first,
+                        self.folder / name,
+                    )
+                )
+        return tasks
+
+
+def run_stage(stage: Stage, progress: Progress | None = None, description: str = "simulate") -> None:
+    """Run a stage, or what is left of it.
+
+    A group that fails does not stop the others; the error names it once all have ended.
+
+    Raises
+    ------
+    SimulationError
+        If any group of walkers stayed unstable.
+    """
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    _write_record(stage)
+    tasks = stage.tasks()
+    with bar(progress, description, sum(task.n_frames for task in tasks)) as advance:
+        waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
+        if stage.settings.processes == 1 or len(waiting) < 2:
+            failures = _run_here(tasks, lambda n: advance(n, ""))
+        else:
+            failures = _run_in_processes(tasks, stage.settings.processes, lambda n: advance(n, ""))
+    if failures:
+        raise SimulationError("; ".join(failures))
+
+
+def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> list[str]:
+    failures = []
+    for task in tasks:
+        try:
+            run_group(task, advance)
+        except SimulationError as error:
+            failures.append(str(error))
+    return failures
+
+
+def _run_in_processes(
+    tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
+) -> list[str]:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
+        done: queue.Queue[int] = manager.Queue()
+        futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done) for task in tasks]
+        while not all(future.done() for future in futures) or not done.empty():
+            try:
+                advance(done.get(timeout=0.2))
+            except queue.Empty:
+                continue
+        errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None and not isinstance(error, SimulationError):
+            raise error
+    return [str(error) for error in errors if error is not None]
+
+
+def _run_and_tell(task: GroupTask, done: Any) -> None:
+    run_group(task, done.put)
+
+
+def _write_record(stage: Stage) -> None:
+    record = {
+        "system": stage.system.model_dump(mode="json"),
+        "temperature_scale": stage.system.scale.name,
+        "settings": stage.settings.model_dump(mode="json"),
+        "bias": None if stage.bias is None else stage.bias.model_dump(mode="json"),
+        "seed": stage.seed,
+    }
+    (stage.folder / "stage.json").write_text(json.dumps(record, indent=1) + "\n")
+    built = stage.system.build(1)
+    with (stage.folder / "topology.pdb").open("w") as file:
+        app.PDBFile.writeFile(built.topology, built.positions[0] * 10.0, file, keepIds=True)

@@ -1,0 +1,338 @@
+"""One OpenMM Context with the walkers it holds: runs segment by segment, resumes after a kill.
+
+A segment is written to a temporary folder and renamed when it is complete, so a folder named
+``segment_NNNN`` always holds whole files, and whatever an interruption cut off is run again from the last
+checkpoint.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mdtraj
+import numpy as np
+import openmm
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from openmm import unit
+from pydantic import Field
+
+from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.md.backends.base import BackendName, ForcesName
+from latf_openmm.md.bias import AnyBias, BiasContext
+from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.md.latent_cv import latent_cv
+from latf_openmm.model.checkpoint import load_model
+from latf_openmm.settings import Settings
+from latf_openmm.systems import AnySystem, BuiltSystem
+
+log = logging.getLogger(__name__)
+_RETRIES = 2
+
+
+class DynamicsSettings(Settings):
+    """How walkers move and what is recorded."""
+
+    timestep: float = Field(gt=0, le=10, description="integration step [ps]")
+    friction: float = Field(gt=0, description="Langevin friction [1/ps]")
+    frame_interval: int = Field(ge=1, description="steps between recorded frames")
+    equilibration: int = Field(0, ge=0, description="steps before the first frame, not recorded")
+    segment_frames: int = Field(2500, ge=1, description="frames between checkpoints")
+    minimise: bool = Field(True, description="minimise the start structures first")
+    platform: str | None = Field(None, description="OpenMM platform; default: the system's own choice")
+    trajectory: Literal["dcd", "xtc"] = Field("dcd", description="trajectory format")
+    backend: BackendName = Field("auto", description="what runs the bias")
+    forces: ForcesName | None = Field(None, description="default: traced, except on GPU platforms")
+
+
+class BiasSource(Settings):
+    """A bias and the model whose collective variables it acts on."""
+
+    model: Path = Field(description="folder of a trained model")
+    bias: AnyBias = Field(description="the potential")
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """Everything one group of walkers needs; picklable, so that it can run in another process.
+
+    Parameters
+    ----------
+    system, dynamics, bias
+        What to simulate and how; `bias` None is an unbiased run.
+    temperature
+        In the scale of the system.
+    starts
+        Start positions, shape (n_walkers, n_atoms, 3) [nm], or None for the system's own.
+    n_walkers, first_walker
+        Walkers in this Context, and the number of the first of them.
+    n_frames
+        Frames of each walker.
+    seed
+        Seeds velocities and noise.
+    folder
+        Where to write.
+    """
+
+    system: AnySystem
+    dynamics: DynamicsSettings
+    bias: BiasSource | None
+    temperature: float
+    starts: NDArray[np.float64] | None
+    n_walkers: int
+    first_walker: int
+    n_frames: int
+    seed: int
+    folder: Path
+
+    @property
+    def n_segments(self) -> int:
+        """Number of segments."""
+        return -(-self.n_frames // self.dynamics.segment_frames)
+
+    def segment(self, index: int) -> Path:
+        """Folder of a complete segment."""
+        return self.folder / f"segment_{index:04d}"
+
+    def frames_in(self, index: int) -> int:
+        """Frames of one segment."""
+        done = index * self.dynamics.segment_frames
+        return min(self.dynamics.segment_frames, self.n_frames - done)
+
+
+def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
+    """Run all segments that are not complete yet; `advance` is told of every frame done.
+
+    Raises
+    ------
+    SimulationError
+        If a segment becomes unstable again and again.
+    """
+    torch.set_num_threads(1)
+    complete = 0
+    while complete < task.n_segments and task.segment(complete).is_dir():
+        advance(task.frames_in(complete))
+        complete += 1
+    if complete == task.n_segments:
+        return
+    group = WalkerGroup(task)
+    group.start(complete)
+    for index in range(complete, task.n_segments):
+        group.run_segment(index, advance)
+
+
+class WalkerGroup:
+    """The Context of one task and the recording of its frames."""
+
+    def __init__(self, task: GroupTask) -> None:
+        self.task = task
+        self.built = task.system.build(task.n_walkers if task.system.batched else 1)
+        self.bias: torch.nn.Module | None = None
+        self.cv: torch.nn.Module | None = None
+        self.system = self.built.system
+        platform = find_platform(task.dynamics.platform or task.system.platform)
+        if task.bias is not None:
+            self._bias(task.bias, platform.getName())
+        self.kelvin = self.built.scale.kelvin(task.temperature)
+        integrator = openmm.LangevinMiddleIntegrator(
+            self.kelvin, task.dynamics.friction, task.dynamics.timestep
+        )
+        integrator.setRandomNumberSeed(_seed(task.seed, 0))
+        self.context = openmm.Context(self.system, integrator, platform)
+        self.single = _single_copy_context(self.built, task, platform)
+
+    def _bias(self, source: BiasSource, platform: str) -> None:
+        trained = load_model(source.model)
+        trained.check_atoms([str(atom) for atom in self.built.mdtraj_topology().atoms])
+        kT = self.built.scale.kT(self.task.temperature)
+        self.cv = latent_cv(trained)
+        self.bias = source.bias.build(BiasContext(trained.model, self.task.temperature, kT))
+        dynamics = self.task.dynamics
+        forces = dynamics.forces or ("traced" if platform in ("Reference", "CPU") else "autograd")
+        self.system = add_bias(
+            self.built.system,
+            self.cv,
+            self.bias,
+            n_copies=self.built.n_copies,
+            backend=dynamics.backend,
+            forces=forces,
+        )
+
+    def start(self, complete: int) -> None:
+        """Prepare the first segment, or continue after `complete` ones."""
+        if complete:
+            self._restore(self.task.segment(complete - 1))
+            return
+        starts = self.built.positions if self.task.starts is None else self.task.starts
+        self.context.setPositions(starts.reshape(-1, 3))
+        if self.task.dynamics.minimise:
+            openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
+        self.context.setVelocitiesToTemperature(self.kelvin, _seed(self.task.seed, 1))
+        self.context.getIntegrator().step(self.task.dynamics.equilibration)
+        self.context.setStepCount(0)
+        self.context.setTime(0.0)
+
+    def _restore(self, folder: Path) -> None:
+        try:
+            self.context.loadCheckpoint((folder / "checkpoint.bin").read_bytes())
+        except openmm.OpenMMException:
+            log.info("%s: checkpoint of another machine; continuing from the portable state", folder)
+            self.context.setState(openmm.XmlSerializer.deserialize((folder / "state.xml").read_text()))
+
+    def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
+        """Run, record and write one segment; an unstable one is tried again with other velocities."""
+        before = self.context.createCheckpoint()
+        for attempt in range(_RETRIES + 1):
+            try:
+                positions, boxes, energies = self._frames(index, advance)
+                break
+            except (SimulationError, openmm.OpenMMException) as error:
+                log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempt + 1, error)
+                if attempt == _RETRIES:
+                    raise SimulationError(
+                        f"{self.task.folder}: unstable in segment {index} after {_RETRIES + 1} attempts "
+                        f"({error}); lower simulation.timestep or the bias"
+                    ) from error
+                self.context.loadCheckpoint(before)
+                seed = _seed(self.task.seed, 100 + 10 * index + attempt)
+                self.context.setVelocitiesToTemperature(self.kelvin, seed)
+        self._write(index, positions, boxes, energies)
+
+    def _frames(
+        self, index: int, advance: Callable[[int], None]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]:
+        shape = (self.built.n_copies, self.built.n_atoms, 3)
+        positions, boxes, energies = [], [], []
+        told = 0
+        groups = set(range(32)) - ({BIAS_GROUP} if self.bias is not None else set())
+        for frame in range(self.task.frames_in(index)):
+            self.context.getIntegrator().step(self.task.dynamics.frame_interval)
+            state = self.context.getState(positions=True, energy=self.single is None, groups=groups)
+            xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
+            if not np.isfinite(xyz).all():
+                raise SimulationError(f"positions are not finite at frame {frame}")
+            positions.append(xyz)
+            if self.single is None:
+                energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
+            if self.built.periodic:
+                boxes.append(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+            if frame % 50 == 49:
+                advance(frame + 1 - told)
+                told = frame + 1
+        advance(self.task.frames_in(index) - told)
+        xyz_all = np.array(positions)
+        table = np.array(energies) if self.single is None else _copy_energies(self.single, xyz_all)
+        return xyz_all, np.array(boxes) if boxes else None, table
+
+    def _write(
+        self,
+        index: int,
+        positions: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
+        energies: NDArray[np.float64],
+    ) -> None:
+        target = self.task.segment(index)
+        temporary = target.with_name(target.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self._table(index, positions, boxes, energies).to_parquet(temporary / "frames.parquet", index=False)
+        topology = self.built.mdtraj_topology()
+        for copy in range(self.built.n_copies):
+            trajectory = mdtraj.Trajectory(positions[:, copy], topology)
+            if boxes is not None:
+                trajectory.unitcell_vectors = boxes
+            walker = self.task.first_walker + copy
+            trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
+        (temporary / "checkpoint.bin").write_bytes(self.context.createCheckpoint())
+        state = self.context.getState(positions=True, velocities=True, parameters=True)
+        (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
+        temporary.rename(target)
+
+    def _table(
+        self,
+        index: int,
+        positions: NDArray[np.float64],
+        boxes: NDArray[np.float64] | None,
+        energies: NDArray[np.float64],
+    ) -> pd.DataFrame:
+        """One row for each walker and frame, walkers one after the other."""
+        n_frames, n_copies = energies.shape
+        dynamics = self.task.dynamics
+        frame = np.arange(n_frames) + index * dynamics.segment_frames
+        step = (frame + 1) * dynamics.frame_interval
+        columns: dict[str, Any] = {
+            "walker": np.repeat(self.task.first_walker + np.arange(n_copies), n_frames),
+            "frame": np.tile(frame, n_copies),
+            "step": np.tile(step, n_copies),
+            "time_ps": np.tile(step * dynamics.timestep, n_copies),
+            "temperature": np.full(n_frames * n_copies, self.task.temperature),
+            "potential_energy": energies.T.ravel(),
+            "bias_energy": np.zeros(n_frames * n_copies),
+        }
+        if self.cv is not None and self.bias is not None:
+            z, bias = _evaluate(self.cv, self.bias, positions, boxes)
+            columns["bias_energy"] = bias
+            columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
+        return pd.DataFrame(columns)
+
+
+@torch.no_grad()
+def _evaluate(
+    cv: torch.nn.Module,
+    bias: torch.nn.Module,
+    positions: NDArray[np.float64],
+    boxes: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Collective variables and bias energies [kJ/mol], walkers one after the other."""
+    n_frames, n_copies = positions.shape[:2]
+    z, energy = [], []
+    for copy in range(n_copies):
+        for rows in np.array_split(np.arange(n_frames), max(1, n_frames // 4096)):
+            box = torch.empty(0) if boxes is None else torch.from_numpy(boxes[rows])
+            z.append(cv(torch.from_numpy(positions[rows, copy]), box))
+            energy.append(bias(z[-1]))
+    return torch.cat(z).numpy(), torch.cat(energy).numpy()
+
+
+def _single_copy_context(
+    built: BuiltSystem, task: GroupTask, platform: openmm.Platform
+) -> openmm.Context | None:
+    """Context of one unbiased copy, to give each copy of a batched System its own potential energy."""
+    if built.n_copies == 1:
+        return None
+    return openmm.Context(task.system.build(1).system, openmm.VerletIntegrator(0.001), platform)
+
+
+def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Potential energy of each frame and copy, shape (n_frames, n_copies) [kJ/mol]."""
+    energies = np.empty(positions.shape[:2])
+    for index in np.ndindex(*energies.shape):
+        context.setPositions(positions[index])
+        energy = context.getState(energy=True).getPotentialEnergy()
+        energies[index] = energy.value_in_unit(unit.kilojoule_per_mole)
+    return energies
+
+
+def find_platform(name: str) -> openmm.Platform:
+    """Return the named platform.
+
+    Raises
+    ------
+    ConfigError
+        If OpenMM has no such platform here; the message lists those there are.
+    """
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    if name not in names:
+        raise ConfigError(
+            f"simulation.platform: OpenMM has no platform {name!r} here; it has {', '.join(names)}"
+        )
+    return openmm.Platform.getPlatformByName(name)
+
+
+def _seed(seed: int, stream: int) -> int:
+    """Return a positive 31-bit seed for one random stream of a group."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0] % (2**31 - 2)) + 1
