@@ -1,0 +1,59 @@
+"""Bias an OpenMM simulation of your own along learned collective variables.
+
+    python examples/bias_simulation.py --model RUN/rounds/000/model --output biased.csv
+    python examples/bias_simulation.py --output biased.csv --fast    # trains a small model first
+
+The lines between the two rules are all that is added to an ordinary OpenMM script.
+"""
+
+import argparse
+from pathlib import Path
+
+import openmm
+from openmm import app, unit
+
+import latf_openmm as latf  # before openmm, so that the TorchForce plugin finds libtorch
+from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
+from latf_openmm.systems import library_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="folder of a model trained for alanine dipeptide")
+    parser.add_argument("--output", type=Path, required=True, help="CSV of z and bias energy")
+    parser.add_argument("--fast", action="store_true", help="a short run")
+    args = parser.parse_args()
+
+    pdb = app.PDBFile(str(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
+    force_field = app.ForceField("amber14/protein.ff14SB.xml", "implicit/obc2.xml")
+    system = force_field.createSystem(pdb.topology, constraints=app.HBonds)
+
+    # ----------------------------------------------------------------------------------------------
+    trained = latf.load_model(args.model or train_a_small_one(args.output.with_suffix(".run")))
+    cv = latf.latent_cv(trained)
+    bias = FlowBarrierSettings(barrier_kt=10).build(latf.bias_context(trained, 300 * unit.kelvin))
+    system = latf.add_bias(system, cv, bias)
+    reporter = latf.LatentReporter(args.output, 100, cv, bias)
+    # ----------------------------------------------------------------------------------------------
+
+    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(pdb.topology, system, integrator, platform)
+    simulation.context.setPositions(pdb.positions)
+    simulation.minimizeEnergy()
+    simulation.reporters.append(reporter)
+    simulation.step(2_000 if args.fast else 500_000)
+    print(f"{args.output}: {simulation.currentStep} biased steps")
+
+
+def train_a_small_one(folder: Path) -> Path:
+    """One unbiased round of the library's short configuration, enough to have a model."""
+    config = latf.load_config("alanine_dipeptide/fast")
+    config = config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": 1})})
+    return latf.run_loop(config, folder).round(0).model
+
+
+if __name__ == "__main__":
+    main()

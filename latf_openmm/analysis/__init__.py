@@ -1,0 +1,1 @@
+"""What is computed from frames and a model: pools, free energies, references, ensembles."""

@@ -1,0 +1,157 @@
+"""Free-energy surfaces on a grid of the latent space, from the flow or from weighted samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latf_openmm.model.latf import LatentThermodynamicFlow
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """Cells of the first one or two collective variables.
+
+    Attributes
+    ----------
+    edges
+        Cell borders along each axis; the grid has one or two axes.
+    """
+
+    edges: tuple[Array, ...]
+
+    @staticmethod
+    def around(z: Array, points: int = 60, margin: float = 0.1) -> "LatentGrid":
+        """Return the grid that covers the points z (n, latent_dim) with a margin on each side."""
+        edges = []
+        for axis in range(min(2, z.shape[1])):
+            low, high = np.quantile(z[:, axis], [0.0005, 0.9995])
+            pad = margin * (high - low) + 1e-9
+            edges.append(np.linspace(low - pad, high + pad, points + 1))
+        return LatentGrid(tuple(edges))
+
+    @property
+    def centres(self) -> tuple[Array, ...]:
+        """Cell centres along each axis."""
+        return tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
+
+    @property
+    def cell_volume(self) -> float:
+        """Volume of one cell."""
+        return float(np.prod([e[1] - e[0] for e in self.edges]))
+
+    def histogram(self, z: Array, weights: Array | None = None) -> Array:
+        """Probability of each cell from weighted samples (n, latent_dim); sums to at most one."""
+        total = len(z) if weights is None else weights.sum()
+        columns = [z[:, axis] for axis in range(len(self.edges))]
+        counts = np.histogramdd(columns, bins=list(self.edges), weights=weights)[0]
+        return np.asarray(counts / total)
+
+
+def flow_probability(
+    model: LatentThermodynamicFlow, temperature: float, grid: LatentGrid, samples: int = 200_000
+) -> Array:
+    """Probability of each cell under r_T(z).
+
+    With as many collective variables as grid axes it is the closed form, averaged over 2 x 2 points of each
+    cell; with more it is the histogram of `samples` independent samples.
+    """
+    density = model.density(temperature)
+    if model.latent_dim > len(grid.edges):
+        return grid.histogram(density.sample(samples, torch.Generator().manual_seed(0)).double().numpy())
+    offsets = (-0.25, 0.25)
+    axes = [
+        (c[:, None] + np.array(offsets) * (e[1] - e[0])).ravel()
+        for c, e in zip(grid.centres, grid.edges, strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    with torch.no_grad():
+        log_r = density.log_prob(torch.from_numpy(points.reshape(-1, len(axes))).float()).double().numpy()
+    r = np.exp(log_r).reshape(points.shape[:-1])
+    for axis in range(len(axes)):
+        r = r.reshape(*r.shape[:axis], -1, 2, *r.shape[axis + 1 :]).mean(axis=axis + 1)
+    return np.asarray(r * grid.cell_volume)
+
+
+def free_energy(probability: Array, kT: float) -> Array:
+    """F = -kT log p, minimum at zero [kJ/mol]; infinite where p is zero."""
+    with np.errstate(divide="ignore"):
+        surface = -kT * np.log(probability)
+    return np.asarray(surface - surface.min())
+
+
+def jensen_shannon(p: Array, q: Array) -> float:
+    """Jensen-Shannon divergence of two histograms, in nats; each is normalised first.
+
+    Examples
+    --------
+    >>> jensen_shannon(np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    0.0
+    >>> round(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0])), 4)
+    0.6931
+    """
+    p, q = p / p.sum(), q / q.sum()
+    mixture = 0.5 * (p + q)
+
+    def relative(a: Array) -> float:
+        inside = a > 0
+        return float((a[inside] * np.log(a[inside] / mixture[inside])).sum())
+
+    return max(0.0, 0.5 * relative(p) + 0.5 * relative(q))
+
+
+def free_energy_rmse(probability: Array, reference: Array, cutoff: float = 5.0) -> float:
+    """RMS difference of two free energies in kT, where the reference is within `cutoff` kT of its minimum.
+
+    Both are normalised probabilities, so no constant is fitted. Cells where `probability` is zero count
+    as if they were at the smallest probability it has.
+    """
+    region = reference > reference.max() * np.exp(-cutoff)
+    floor = probability[probability > 0].min()
+    difference = np.log(np.maximum(probability[region], floor)) - np.log(reference[region])
+    return float(np.sqrt((difference**2).mean()))
+
+
+def state_populations(labels: NDArray[np.int64], weights: Array, n_states: int) -> Array:
+    """Weighted fraction of samples in each state, shape (n_states,)."""
+    return np.asarray(np.bincount(labels, weights, minlength=n_states) / weights.sum())
+
+
+def bootstrap_populations(
+    labels: Sequence[NDArray[np.int64]],
+    weights: Sequence[Array],
+    n_states: int,
+    rng: np.random.Generator,
+    blocks_each: int = 5,
+    draws: int = 200,
+) -> tuple[Array, Array]:
+    """State populations and their standard errors by block bootstrap.
+
+    Parameters
+    ----------
+    labels, weights
+        One array for each walker; every walker is cut into `blocks_each` blocks, which are redrawn.
+
+    Returns
+    -------
+    populations, errors
+        Each of shape (n_states,).
+    """
+    blocks = np.array(
+        [
+            np.bincount(label, weight, minlength=n_states)
+            for one, own in zip(labels, weights, strict=True)
+            for label, weight in zip(
+                np.array_split(one, blocks_each), np.array_split(own, blocks_each), strict=True
+            )
+        ]
+    )
+    chosen = rng.integers(len(blocks), size=(draws, len(blocks)))
+    redrawn = blocks[chosen].sum(axis=1)
+    redrawn = redrawn / np.maximum(redrawn.sum(axis=1, keepdims=True), 1e-300)
+    total = blocks.sum(axis=0)
+    return total / total.sum(), redrawn.std(axis=0, ddof=1)

@@ -1,0 +1,161 @@
+"""Generate at a temperature: latent samples, free energy, populations, and a first structure for each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from latf_openmm.analysis.free_energy import LatentGrid, flow_probability, free_energy
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.units import SCALES
+
+
+@dataclass(frozen=True)
+class GeneratedEnsemble:
+    """Independent samples of r_T(z) and the simulated frame nearest to each.
+
+    Attributes
+    ----------
+    temperature
+        In the model's scale.
+    z
+        Shape (n, latent_dim).
+    states
+        Most probable state of each sample, shape (n,).
+    log_density
+        log r_T(z), shape (n,).
+    nearest, distance
+        Index into the pool of the nearest frame, and its distance in units of each collective variable's
+        standard deviation over the pool; shape (n,).
+    populations, sampling_errors
+        State populations and the standard errors of drawing n samples; the error of the model itself is not
+        in them.
+    warnings
+        What a reader has to know before trusting the result.
+    """
+
+    temperature: float
+    z: NDArray[np.float64]
+    states: NDArray[np.int64]
+    log_density: NDArray[np.float64]
+    nearest: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    populations: NDArray[np.float64]
+    sampling_errors: NDArray[np.float64]
+    warnings: tuple[str, ...]
+
+
+@torch.no_grad()
+def generate(
+    trained: TrainedModel, pool: Pool, temperature: float, samples: int, seed: int
+) -> GeneratedEnsemble:
+    """Draw `samples` independent points of r_T(z) and find the nearest simulated frame of each."""
+    density = trained.model.density(temperature)
+    latent = density.sample(samples, torch.Generator().manual_seed(seed))
+    z = latent.double().numpy()
+    states = trained.model.assign(latent).numpy()
+    std = pool.z.std(axis=0) + 1e-12
+    distance, nearest = cKDTree(pool.z / std).query(z / std)
+    share = np.bincount(states, minlength=trained.model.n_states) / samples
+    return GeneratedEnsemble(
+        temperature,
+        z,
+        states,
+        density.log_prob(latent).double().numpy(),
+        np.asarray(nearest, dtype=np.int64),
+        distance,
+        share,
+        np.sqrt(share * (1 - share) / samples),
+        _warnings(trained, temperature, distance),
+    )
+
+
+def _warnings(trained: TrainedModel, temperature: float, distance: NDArray[np.float64]) -> tuple[str, ...]:
+    found = []
+    low, high = min(trained.temperatures), max(trained.temperatures)
+    label = SCALES[trained.temperature_scale].label
+    if not low <= temperature <= high:
+        found.append(
+            f"{label(temperature)} is outside the simulated range {label(low)} to {label(high)}: extrapolation"
+        )
+    if low == high and temperature != low:
+        found.append("only one temperature was simulated: its dependence on temperature is the prior's alone")
+    far = float((distance > 0.5).mean())
+    if far > 0.01:
+        found.append(
+            f"{100 * far:.1f} % of the samples lie more than half a standard deviation from any frame"
+        )
+    return tuple(found)
+
+
+def write_ensemble(
+    ensemble: GeneratedEnsemble,
+    trained: TrainedModel,
+    pool: Pool,
+    topology: mdtraj.Topology,
+    folder: Path,
+    max_structures: int = 1000,
+) -> None:
+    """Write samples, free energy, populations, structures and a summary into `folder`.
+
+    ``samples.parquet`` (z, state, log_density, the nearest frame and its distance), ``free_energy.parquet``
+    (grid of the first two collective variables), ``populations.parquet``, ``structures.dcd`` with
+    ``topology.pdb`` (the nearest frames of the first `max_structures` samples) and ``summary.json``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _samples_table(ensemble, pool).to_parquet(folder / "samples.parquet", index=False)
+    grid = LatentGrid.around(np.concatenate([pool.z, ensemble.z]))
+    free_energy_table(trained, ensemble.temperature, grid).to_parquet(
+        folder / "free_energy.parquet", index=False
+    )
+    states = pd.DataFrame(
+        {
+            "state": np.arange(len(ensemble.populations)),
+            "population": ensemble.populations,
+            "sampling_error": ensemble.sampling_errors,
+        }
+    )
+    states.to_parquet(folder / "populations.parquet", index=False)
+    structures = pool.structures(ensemble.nearest[:max_structures], topology)
+    structures.save_dcd(str(folder / "structures.dcd"))
+    structures[0].save_pdb(str(folder / "topology.pdb"))
+    summary: dict[str, Any] = {
+        "temperature": ensemble.temperature,
+        "temperature_scale": trained.temperature_scale,
+        "samples": len(ensemble.z),
+        "structures": len(structures),
+        "populations": ensemble.populations.tolist(),
+        "sampling_errors": ensemble.sampling_errors.tolist(),
+        "trained_at": list(trained.temperatures),
+        "warnings": list(ensemble.warnings),
+        "note": "errors are of sampling only; the error of the model is not included",
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _samples_table(ensemble: GeneratedEnsemble, pool: Pool) -> pd.DataFrame:
+    columns: dict[str, Any] = {f"z{i}": ensemble.z[:, i] for i in range(ensemble.z.shape[1])}
+    columns |= {"state": ensemble.states, "log_density": ensemble.log_density}
+    owner = pool.owner[ensemble.nearest]
+    columns["nearest_run"] = np.array([walker.run for walker in pool.walkers])[owner]
+    columns["nearest_walker"] = np.array([walker.walker for walker in pool.walkers])[owner]
+    columns["nearest_frame"] = pool.frame[ensemble.nearest]
+    columns["nearest_distance"] = ensemble.distance
+    return pd.DataFrame(columns)
+
+
+def free_energy_table(trained: TrainedModel, temperature: float, grid: LatentGrid) -> pd.DataFrame:
+    """F_T(z) on the cell centres of `grid` as a table: z0 (, z1), free_energy [kJ/mol], probability."""
+    probability = flow_probability(trained.model, temperature, grid)
+    surface = free_energy(probability, SCALES[trained.temperature_scale].kT(temperature))
+    mesh = np.meshgrid(*grid.centres, indexing="ij")
+    columns: dict[str, Any] = {f"z{i}": axis.ravel() for i, axis in enumerate(mesh)}
+    return pd.DataFrame(columns | {"free_energy": surface.ravel(), "probability": probability.ravel()})

@@ -1,0 +1,258 @@
+"""The command line: parses, sets up logging, calls one function for each command."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from latf_openmm import __version__
+from latf_openmm.errors import LatfError
+
+app = typer.Typer(
+    name="latf-openmm",
+    help="Learn collective variables with Latent Thermodynamic Flows, bias OpenMM along them, iterate, and "
+    "generate ensembles at temperatures nobody simulated.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(help="A YAML configuration, or a system of the library: lj7, lj7/fast, three_hole, ..."),
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+RoundOption = Annotated[
+    int | None, typer.Option("--round", help="Use this round; default: the last complete one.")
+]
+
+
+def main() -> None:
+    """Entry point: errors made on purpose are one clear line each and exit code 2, never a traceback."""
+    try:
+        app()
+    except LatfError as error:
+        console = Console(stderr=True)
+        for line in str(error).splitlines():
+            console.print(f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command continues where it stopped")
+        sys.exit(130)
+
+
+@app.callback()
+def _common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+    )
+    logging.getLogger("latf_openmm").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("root").addFilter(lambda record: "simtk.openmm" not in record.getMessage())
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, platforms, and whether biasing works. Exit code 1 if it cannot."""
+    from latf_openmm.doctor import render, run_doctor
+
+    report = run_doctor()
+    render(report, Console())
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def systems(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this configuration, for example lj7 or lj7/fast.")
+    ] = None,
+) -> None:
+    """List the systems of the library, or print the configuration of one to start your own from."""
+    from latf_openmm.config import config_path
+    from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
+
+    if name is not None:
+        typer.echo(config_path(name).read_text(), nl=False)
+        return
+    table = Table("system", "what it is", "configurations")
+    for entry in library_names():
+        variants = sorted(path.stem for path in library_folder(entry).glob("*.yaml"))
+        names = [entry if variant == "loop" else f"{entry}/{variant}" for variant in variants]
+        table.add_row(entry, SYSTEM_KINDS[entry].title, ", ".join(sorted(names)))
+    Console().print(table)
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; made if missing.")],
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Instead of loop.rounds.")] = None,
+) -> None:
+    """Run the loop: simulate, train, generate, choose the next bias. The same command resumes it."""
+    from latf_openmm.config import load_config
+    from latf_openmm.progress import make_progress
+    from latf_openmm.workflow import run_loop
+
+    settings = load_config(config)
+    if rounds is not None:
+        settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"rounds": rounds})})
+    with make_progress() as progress:
+        run_loop(settings, output, progress)
+    _print_status(output)
+
+
+@app.command()
+def status(folder: RunArgument) -> None:
+    """Say where a run is, and what it has found so far."""
+    _print_status(folder)
+
+
+def _print_status(folder: Path) -> None:
+    from latf_openmm.report import status_lines
+
+    console = Console()
+    for line in status_lines(folder):
+        console.print(line, highlight=False)
+
+
+@app.command()
+def simulate(
+    config: ConfigArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the stage; made if missing.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained model: bias along its variables.")
+    ] = None,
+) -> None:
+    """Run one stage of simulation, with the configuration's bias when a model is given. Resumable."""
+    from latf_openmm.config import load_config
+    from latf_openmm.md.simulation import Stage, run_stage
+    from latf_openmm.md.walker_group import BiasSource
+    from latf_openmm.progress import make_progress
+
+    settings = load_config(config)
+    bias = None
+    if model is not None:
+        if settings.bias is None:
+            raise typer.BadParameter(f"{config} has no 'bias' section, so a model has nothing to do")
+        bias = BiasSource(model=model, bias=settings.bias)
+    stage = Stage(settings.system, settings.simulation, bias, {}, settings.seed, output)
+    with make_progress() as progress:
+        run_stage(stage, progress)
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Folder of a simulation stage; may be repeated.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model; must not exist.")],
+) -> None:
+    """Train a model on stages of simulation that are already there."""
+    from latf_openmm.config import load_config
+    from latf_openmm.data.walkers import read_stage
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.progress import make_progress
+    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.workflow import train_model
+
+    settings = load_config(config)
+    if output.exists():
+        raise ConfigError(f"{output}: already exists; a model is never overwritten")
+    walkers = [walker for folder in data for walker in read_stage(folder)]
+    trajectories = RunFolder(output, settings).feature_trajectories(walkers)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with make_progress() as progress:
+        trained = train_model(settings, trajectories, output, settings.seed, progress)
+    typer.echo(f"{output}: {trained.model.n_states} states from {trained.provenance['frames']} frames")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a trained model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="TorchScript file to write.")],
+    round_index: RoundOption = None,
+) -> None:
+    """Export the collective variables as TorchScript: positions (n_atoms, 3) [nm] -> z (latent_dim,)."""
+    from latf_openmm.md.latent_cv import export_cv, latent_cv
+    from latf_openmm.model.checkpoint import load_model
+    from latf_openmm.run_folder import RunFolder
+
+    if (folder / "model.json").is_file():
+        trained = load_model(folder)
+    else:
+        run_folder = RunFolder.open(folder)
+        trained = run_folder.trained(_round(run_folder, round_index))
+    export_cv(latent_cv(trained), output)
+    typer.echo(f"{output}: {trained.model.latent_dim} collective variables of {len(trained.atoms)} atoms")
+
+
+@app.command()
+def generate(
+    folder: RunArgument,
+    temperature: Annotated[list[float], typer.Option("--temperature", "-T", help="May be repeated.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write; one subfolder a temperature.")
+    ],
+    samples: Annotated[int, typer.Option(min=100, help="Latent samples at each temperature.")] = 20_000,
+    round_index: RoundOption = None,
+) -> None:
+    """Generate at any temperature: latent samples, F_T(z), populations, nearest simulated structures."""
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.workflow import generate_into
+
+    run_folder = RunFolder.open(folder)
+    index = _round(run_folder, round_index)
+    for value in temperature:
+        if not value > 0:
+            raise ConfigError(f"--temperature: must be above 0, got {value:g}")
+        if (output / f"T{value:g}").exists():
+            raise ConfigError(f"{output / f'T{value:g}'}: already exists")
+    trained, pool = run_folder.trained(index), run_folder.pool(index)
+    output.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    for value in temperature:
+        target = output / f"T{value:g}"
+        warnings = generate_into(run_folder, trained, pool, value, samples, target)
+        console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
+        for warning in warnings:
+            console.print(f"  [yellow]warning:[/] {escape(warning)}", highlight=False)
+
+
+@app.command()
+def report(folder: RunArgument, round_index: RoundOption = None) -> None:
+    """Write DIR/report/index.html and its pictures."""
+    from latf_openmm.report import write_report
+    from latf_openmm.run_folder import RunFolder
+
+    run_folder = RunFolder.open(folder)
+    typer.echo(write_report(run_folder, _round(run_folder, round_index)))
+
+
+def _round(run_folder: Any, index: int | None) -> int:
+    from latf_openmm.errors import ConfigError
+
+    last: int = run_folder.last_round().index
+    if index is None:
+        return last
+    if not 0 <= index <= last:
+        raise ConfigError(f"--round: {index} is not a complete round; the last one is {last}")
+    return index
+
+
+if __name__ == "__main__":
+    main()

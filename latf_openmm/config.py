@@ -1,0 +1,157 @@
+"""The configuration of a run: one strict tree, validated whole before any work."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from latf_openmm.errors import ConfigError
+from latf_openmm.features import AnyFeature, resolve_features
+from latf_openmm.md.backends import choose_backend
+from latf_openmm.md.bias import AnyBias, BiasContext
+from latf_openmm.md.simulation import SimulationSettings
+from latf_openmm.md.walker_group import find_platform
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.settings import Settings, validate
+from latf_openmm.systems import AnySystem, library_folder, library_names
+from latf_openmm.training.fit import TrainingSettings
+
+_HIGHEST = {"K": 5000.0, "reduced": 100.0}
+
+
+class LoopSettings(Settings):
+    """How often the loop goes round."""
+
+    rounds: int = Field(
+        2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
+    )
+    stop_below: float | None = Field(
+        None,
+        gt=0,
+        description="stop early when r_T(z) changes less than this from round to round, at every temperature "
+        "(Jensen-Shannon divergence, nats)",
+    )
+
+
+class GenerateSettings(Settings):
+    """What is generated after every round."""
+
+    temperatures: list[float] = Field([], description="in the scale of the system")
+    samples: int = Field(20_000, ge=100, description="latent samples at each temperature")
+
+
+class ValidationSettings(Settings):
+    """Independent unbiased runs, used by the report only and never for training."""
+
+    temperatures: list[float] = Field(min_length=1, description="in the scale of the system")
+    walkers: int = Field(1, ge=1, description="walkers at each temperature")
+    frames: int = Field(ge=10, description="frames of each walker")
+
+
+class RunConfig(Settings):
+    """Everything `latf-openmm run` needs."""
+
+    system: AnySystem = Field(description="what is simulated")
+    seed: int = Field(1, ge=0, description="seeds everything")
+    simulation: SimulationSettings = Field(description="each round's simulation")
+    features: list[AnyFeature] = Field(min_length=1, description="descriptors, joined in order")
+    model: ModelSettings = Field(ModelSettings(), description="architecture")
+    training: TrainingSettings = Field(description="how the model is trained")
+    bias: AnyBias | None = Field(None, description="bias from the second round on; none: unbiased rounds")
+    loop: LoopSettings = Field(LoopSettings(), description="rounds")
+    generate: GenerateSettings = Field(GenerateSettings(), description="what to generate")
+    validation: ValidationSettings | None = Field(None, description="independent runs for the report")
+
+    @model_validator(mode="after")
+    def _temperatures(self) -> "RunConfig":
+        places: dict[str, list[float]] = {
+            "simulation.temperatures": self.simulation.temperatures,
+            "generate.temperatures": self.generate.temperatures,
+            "validation.temperatures": self.validation.temperatures if self.validation else [],
+        }
+        scale = self.system.scale
+        for place, values in places.items():
+            for value in values:
+                if not 0 < value <= _HIGHEST[scale.name]:
+                    unit = "K" if scale.name == "K" else "reduced units"
+                    raise ValueError(
+                        f"{place}: {value:g} is not a possible temperature; expected above 0 and at most "
+                        f"{_HIGHEST[scale.name]:g} {unit}"
+                    )
+            if len(set(values)) != len(values):
+                raise ValueError(f"{place}: the same temperature is listed twice: {values}")
+        return self
+
+    @model_validator(mode="after")
+    def _lag(self) -> "RunConfig":
+        if self.training.lag * 5 > self.simulation.frames:
+            raise ValueError(
+                f"training.lag: {self.training.lag} frames is too long for trajectories of "
+                f"{self.simulation.frames} frames; expected at most a fifth"
+            )
+        return self
+
+
+def load_config(source: str | Path) -> RunConfig:
+    """Read and check a configuration: a YAML file, or the name of a system of the library.
+
+    Raises
+    ------
+    ConfigError
+        One line for each problem, with the file, the key, the value and what was expected.
+    """
+    path = config_path(source)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
+    config = validate(RunConfig, data, str(path))
+    try:
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    return config
+
+
+def config_path(source: str | Path) -> Path:
+    """Return the file `source` names, directly or as a system of the library (``lj7``, ``lj7/fast``)."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    name, _, variant = str(source).partition("/")
+    if name in library_names():
+        candidate = library_folder(name) / f"{variant or 'loop'}.yaml"
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"{source}: no such file, and no configuration of that name in the library ({', '.join(library_names())})"
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Build what is cheap to build, so that nothing fails after hours of simulation.
+
+    Raises
+    ------
+    ConfigError, BackendError
+        If features name atoms that are not there, the bias does not fit, or the platform is missing.
+    """
+    built = config.system.build(1)
+    resolved = resolve_features(config.features, built.mdtraj_topology())
+    find_platform(config.simulation.platform or config.system.platform)
+    if config.bias is None or config.loop.rounds < 2:
+        return
+    choose_backend(config.simulation.backend)
+    n_features = sum(item.build().n_features for item in resolved)
+    temperature = config.simulation.temperatures[0]
+    model = LatentThermodynamicFlow(config.model, n_features, 2, temperature)
+    config.bias.build(BiasContext(model, temperature, built.scale.kT(temperature)))
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text of a configuration, defaults included."""
+    data: dict[str, Any] = config.model_dump(mode="json")
+    return yaml.safe_dump(data, sort_keys=False)

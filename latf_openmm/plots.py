@@ -1,0 +1,212 @@
+"""The figures of the report; each function draws one and returns it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from latf_openmm.analysis.free_energy import LatentGrid
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.units import TemperatureScale
+
+Array = NDArray[np.float64]
+_DEEPEST = 8.0
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf",
+)  # fmt: skip
+
+
+def state_colour(state: int) -> str:
+    """Colour of a state, the same in all figures."""
+    return _COLOURS[state % len(_COLOURS)]
+
+
+def training_curves(history: pd.DataFrame) -> Figure:
+    """Held-out terms of the objective and the number of states against the epoch, over all stages."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    epoch = np.arange(len(history))
+    stages = list(dict.fromkeys(history["stage"]))
+    for axis, column, label in (
+        (axes[0], "prediction", "held-out  −log q(y|z)  [nats]"),
+        (axes[1], "divergence", "held-out  log p(z|x) − log prior(z)  [nats]"),
+        (axes[2], "n_states", "metastable states"),
+    ):
+        for index, stage in enumerate(stages):
+            rows = (history["stage"] == stage).to_numpy()
+            axis.plot(
+                epoch[rows], history[column][rows], ".-", ms=3, lw=1, color=_COLOURS[index], label=stage
+            )
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.set_ylim(bottom=0 if column == "n_states" else None)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
+    """Show frames in the first two collective variables (or the histogram of the one there is), by state."""
+    figure = Figure(figsize=(5.6, 4.4), layout="constrained")
+    axis = figure.subplots()
+    chosen = np.random.default_rng(0).permutation(len(pool.z))[:limit]
+    z, states = pool.z[chosen], pool.states[chosen]
+    for state in range(n_states):
+        mine = z[states == state]
+        if len(mine) == 0:
+            continue
+        if z.shape[1] == 1:
+            axis.hist(mine[:, 0], bins=80, range=(z.min(), z.max()), color=state_colour(state), alpha=0.8)
+            continue
+        axis.plot(mine[:, 0], mine[:, 1], ".", ms=1.2, mew=0, color=state_colour(state), rasterized=True)
+        centre = np.median(mine[:, :2], axis=0)
+        axis.annotate(
+            str(state),
+            (float(centre[0]), float(centre[1])),
+            bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": state_colour(state)},
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
+    if z.shape[1] > 1:
+        low, high = np.quantile(pool.z[:, :2], [0.0005, 0.9995], axis=0)
+        pad = 0.08 * (high - low)
+        axis.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+    axis.set(xlabel="z0", ylabel="frames" if z.shape[1] == 1 else "z1")
+    return figure
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One temperature of the free-energy figure.
+
+    Attributes
+    ----------
+    label
+        The temperature, and whether it was simulated.
+    flow, reference
+        Probability of each cell; the reference may be missing.
+    note
+        What to write about the comparison.
+    """
+
+    label: str
+    flow: Array
+    reference: Array | None
+    note: str
+
+
+def free_energy_surfaces(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
+    """F_T(z)/kT of the flow (upper row) and of the reference (lower row) at each temperature."""
+    if len(grid.edges) == 1:
+        return _free_energy_lines(surfaces, grid)
+    rows = 2 if any(surface.reference is not None for surface in surfaces) else 1
+    figure = Figure(figsize=(2.3 * len(surfaces) + 0.9, 2.35 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, len(surfaces), squeeze=False, sharex=True, sharey=True)
+    for column, surface in enumerate(surfaces):
+        image = _panel(axes[0, column], surface.flow, grid)
+        axes[0, column].set_title(f"{surface.label}\n{surface.note}", fontsize=9)
+        if rows == 2 and surface.reference is not None:
+            _panel(axes[1, column], surface.reference, grid)
+        elif rows == 2:
+            axes[1, column].text(0.5, 0.5, "no reference", ha="center", transform=axes[1, column].transAxes)
+        axes[-1, column].set_xlabel("z0")
+    for row, name in zip(axes, ("flow", "reference"), strict=False):
+        row[0].set_ylabel(f"{name}\nz1")
+    figure.colorbar(image, ax=axes, label="F / kT", shrink=0.9)
+    return figure
+
+
+def _panel(axis: Axes, probability: Array, grid: LatentGrid) -> QuadMesh:
+    with np.errstate(divide="ignore"):
+        surface = -np.log(probability / probability.max())
+    shown = np.ma.masked_greater(surface.T, _DEEPEST)
+    return axis.pcolormesh(*grid.edges, shown, vmin=0, vmax=_DEEPEST, cmap="viridis", rasterized=True)
+
+
+def _free_energy_lines(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
+    figure = Figure(figsize=(2.5 * len(surfaces) + 0.5, 2.8), layout="constrained")
+    axes = figure.subplots(1, len(surfaces), squeeze=False, sharex=True, sharey=True)
+    for axis, surface in zip(axes[0], surfaces, strict=True):
+        for name, p, style in (("reference", surface.reference, "k-"), ("flow", surface.flow, "C1--")):
+            if p is not None:
+                with np.errstate(divide="ignore"):
+                    axis.plot(grid.centres[0], -np.log(p / p.max()), style, lw=1.2, label=name)
+        axis.set(title=f"{surface.label}\n{surface.note}", xlabel="z0", ylim=(-0.3, _DEEPEST))
+    axes[0, 0].set_ylabel("F / kT")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+@dataclass(frozen=True)
+class Populations:
+    """State populations against temperature from one source: (n_temperatures,) and (n_temperatures, n_states)."""
+
+    temperatures: Array
+    values: Array
+    errors: Array
+
+
+def population_curves(
+    flow: Populations, frames: Populations, reference: Populations | None, scale: TemperatureScale
+) -> Figure:
+    """State populations: the flow's curve, the simulated frames, and the reference with error bars."""
+    n_states = flow.values.shape[1]
+    columns = min(4, n_states)
+    rows = -(-n_states // columns)
+    figure = Figure(figsize=(2.7 * columns, 2.3 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for state, axis in enumerate(axes.ravel()):
+        if state >= n_states:
+            axis.set_visible(False)
+            continue
+        axis.plot(flow.temperatures, flow.values[:, state], color=state_colour(state), label="flow")
+        for source, marker, label in ((frames, "s", "simulated frames"), (reference, "o", "reference")):
+            if source is not None:
+                axis.errorbar(
+                    source.temperatures,
+                    source.values[:, state],
+                    2 * source.errors[:, state],
+                    fmt=marker,
+                    ms=4,
+                    color="black",
+                    mfc="white" if marker == "s" else "black",
+                    lw=1,
+                    capsize=2,
+                    label=label,
+                )
+        axis.set_title(f"state {state}", fontsize=9)
+        axis.set_ylim(bottom=0)
+    for axis in axes[-1]:
+        axis.set_xlabel("T [K]" if scale.name == "K" else "T (reduced)")
+    for row in axes:
+        row[0].set_ylabel("population")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
+    """Time series of the first collective variable of a few walkers, for each run and temperature."""
+    runs = sorted({(walker.temperature, walker.run) for walker in pool.walkers})
+    temperatures = sorted({temperature for temperature, _ in runs})
+    rounds = sorted({run.split("/")[0] for _, run in runs})
+    figure = Figure(figsize=(4.2 * len(rounds) + 0.5, 1.8 * len(temperatures) + 0.4), layout="constrained")
+    axes = figure.subplots(len(temperatures), len(rounds), squeeze=False, sharey=True)
+    low, high = np.quantile(pool.z[:, 0], [0.0005, 0.9995])
+    for temperature, run in runs:
+        row, column = temperatures.index(temperature), rounds.index(run.split("/")[0])
+        axis = axes[row, column]
+        members = [i for i, w in enumerate(pool.walkers) if w.run == run][:most]
+        for colour, index in enumerate(members):
+            time = pool.walkers[index].table["time_ps"]
+            axis.plot(time, pool.z[pool.of_walker(index), 0], lw=0.5, color=_COLOURS[colour])
+        axis.set_title(f"round {int(run.split('/')[0])}, {scale.label(temperature)}", fontsize=9)
+        axis.set(xlabel="time [ps]" if scale.name == "K" else "time (reduced)", ylim=(low, high))
+        axis.label_outer()
+    for row_axes in axes:
+        row_axes[0].set_ylabel("z0")
+    return figure

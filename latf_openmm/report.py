@@ -1,0 +1,207 @@
+"""The report of a run: one HTML page with its pictures, and the status lines of the command line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from latf_openmm import plots
+from latf_openmm.analysis.free_energy import (
+    LatentGrid,
+    flow_probability,
+    free_energy_rmse,
+    jensen_shannon,
+)
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.analysis.reference import Reference, find_reference
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.run_folder import RunFolder
+
+
+def write_report(run: RunFolder, index: int) -> Path:
+    """Write ``report/index.html`` of one round, with its PNG files and ``comparison.json``; return the page."""
+    folder = run.path / "report"
+    folder.mkdir(exist_ok=True)
+    trained, pool = run.trained(index), run.pool(index)
+    references = _references(run, trained, index)
+    grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
+    rows = [_compare(run, trained, grid, t, references.get(t)) for t in _temperatures(run)]
+    figures = {
+        "training": plots.training_curves(run.round(index).history()),
+        "plane": plots.latent_plane(pool, trained.model.n_states),
+        "free_energy": _surfaces(run, trained, grid, rows, references),
+        "populations": _populations(run, trained, index, references),
+        "traces": plots.walker_traces(pool, run.scale),
+    }
+    for name, figure in figures.items():
+        _save(figure, folder / f"{name}.png")
+    (folder / "comparison.json").write_text(json.dumps(rows, indent=1) + "\n")
+    environment = Environment(
+        loader=PackageLoader("latf_openmm", "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    page = folder / "index.html"
+    page.write_text(environment.get_template("report.html").render(_facts(run, trained, pool, index, rows)))
+    return page
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=130)
+
+
+def _temperatures(run: RunFolder) -> list[float]:
+    return sorted({*run.config.simulation.temperatures, *run.config.generate.temperatures})
+
+
+def _references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float, Reference]:
+    validation = run.validation_pool(index)
+    found = {}
+    for temperature in _temperatures(run):
+        reference = find_reference(run.config.system, trained, validation, temperature)
+        if reference is not None:
+            found[temperature] = reference
+    return found
+
+
+def _compare(
+    run: RunFolder, trained: TrainedModel, grid: LatentGrid, temperature: float, reference: Reference | None
+) -> dict[str, Any]:
+    """One row of the comparison: how far the flow is from the reference at one temperature."""
+    row: dict[str, Any] = {
+        "temperature": temperature,
+        "label": run.scale.label(temperature),
+        "simulated": temperature in run.config.simulation.temperatures,
+        "reference": None,
+    }
+    if reference is None:
+        return row
+    p, q = flow_probability(trained.model, temperature, grid), reference.probability(grid)
+    sample = trained.model.density(temperature).sample(20_000, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        states = trained.model.assign(sample).numpy()
+    mine = np.bincount(states, minlength=trained.model.n_states) / len(states)
+    return row | {
+        "reference": reference.kind,
+        "jensen_shannon": jensen_shannon(p, q),
+        "floor": reference.floor(grid),
+        "rmse_kt": free_energy_rmse(p, q),
+        "population_error": float(np.abs(mine - reference.populations).max()),
+        "population_sigma": float(reference.errors[np.abs(mine - reference.populations).argmax()]),
+    }
+
+
+def _surfaces(
+    run: RunFolder,
+    trained: TrainedModel,
+    grid: LatentGrid,
+    rows: list[dict[str, Any]],
+    references: dict[float, Reference],
+) -> Figure:
+    surfaces = []
+    for row in rows:
+        temperature = row["temperature"]
+        reference = references.get(temperature)
+        note = f"JS {row['jensen_shannon']:.3f}" if reference else ""
+        surfaces.append(
+            plots.Surface(
+                f"{row['label']} ({'simulated' if row['simulated'] else 'generated'})",
+                flow_probability(trained.model, temperature, grid),
+                None if reference is None else reference.probability(grid),
+                note,
+            )
+        )
+    return plots.free_energy_surfaces(surfaces, grid)
+
+
+def _populations(
+    run: RunFolder, trained: TrainedModel, index: int, references: dict[float, Reference]
+) -> Figure:
+    wanted = _temperatures(run)
+    scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
+    values = []
+    for temperature in scan:
+        sample = trained.model.density(float(temperature)).sample(10_000, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            states = trained.model.assign(sample).numpy()
+        values.append(np.bincount(states, minlength=trained.model.n_states) / len(states))
+    flow = plots.Populations(scan, np.array(values), np.zeros((len(scan), trained.model.n_states)))
+    measured = run.round(index).summary()["populations"]
+    frames = plots.Populations(
+        np.array([row["temperature"] for row in measured]),
+        np.array([row["populations"] for row in measured]),
+        np.array([row["errors"] for row in measured]),
+    )
+    reference = None
+    if references:
+        chosen = sorted(references)
+        reference = plots.Populations(
+            np.array(chosen),
+            np.array([references[t].populations for t in chosen]),
+            np.array([references[t].errors for t in chosen]),
+        )
+    return plots.population_curves(flow, frames, reference, run.scale)
+
+
+def _facts(
+    run: RunFolder, trained: TrainedModel, pool: Pool, index: int, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
+    rounds = [folder.summary() for folder in run.complete_rounds()]
+    marker = run.validation / "complete.json"
+    low, high = min(trained.temperatures), max(trained.temperatures)
+    return {
+        "title": run.config.system.kind,
+        "system": type(run.config.system).title,
+        "round": index,
+        "rounds": rounds,
+        "rows": rows,
+        "label": run.scale.label,
+        "n_states": trained.model.n_states,
+        "states_settled": trained.provenance["states_settled"],
+        "n_frames": len(pool.z),
+        "biased": any(row["biased"] for row in rounds),
+        "validation_seconds": json.loads(marker.read_text())["seconds"] if marker.is_file() else None,
+        "outside": [row["label"] for row in rows if not low <= row["temperature"] <= high],
+        "versions": rounds[-1]["versions"],
+        "features": run.features().names,
+    }
+
+
+def status_lines(folder: Path) -> Iterator[str]:
+    """Where a run is and what it has found, one line at a time (rich markup)."""
+    run = RunFolder.open(folder)
+    rounds = run.complete_rounds()
+    total = run.config.loop.rounds
+    yield f"{folder}: {run.config.system.kind}, {len(rounds)} of {total} rounds complete"
+    for record in rounds:
+        summary = record.summary()
+        seconds = summary["seconds"]
+        yield (
+            f"  round {record.index}: {'biased' if summary['biased'] else 'unbiased'}, {summary['frames']} frames "
+            f"in all, {summary['n_states']} states; simulation {seconds['simulate']:.0f} s, "
+            f"training {seconds['train']:.0f} s"
+        )
+        for row in summary["effective_sample_size"]:
+            if row["run"].startswith(f"{record.index:03d}/") and summary["biased"]:
+                yield (
+                    f"    {run.scale.label(row['temperature'])}: effective sample size {row['effective']:.0f} "
+                    f"of {row['frames']} biased frames"
+                )
+        for row in summary["change"]:
+            yield f"    {run.scale.label(row['temperature'])}: change since the last round {row['frames']:.4f} nats"
+    if len(rounds) < total:
+        yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
+    elif rounds:
+        done = (run.validation / "complete.json").is_file() or run.config.validation is None
+        yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
+
+
+def _unfinished(run: RunFolder, index: int) -> str:
+    folder = run.round(index)
+    if folder.model.is_dir():
+        return "trained, not yet generated"
+    segments = len([p for p in folder.simulation.glob("T*/segment_*") if p.suffix == ""])
+    return f"simulating, {segments} segments on disk" if segments else "not started"

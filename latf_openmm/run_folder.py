@@ -1,0 +1,201 @@
+"""The folder of a run: where everything lies, and how it is read back. Nothing here computes or changes it.
+
+::
+
+    DIR/config.yaml                       the configuration the run was started with
+    DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
+    DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
+    DIR/rounds/000/generated/T0.3/{samples.parquet, free_energy.parquet, structures.dcd, summary.json, ...}
+    DIR/rounds/000/starts.npz             start structures of the next round
+    DIR/rounds/000/round.json             written last: the round is complete
+    DIR/validation/T0.3/...               independent unbiased runs, for the report only
+    DIR/report/index.html
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from latf_openmm.analysis.pool import Pool, make_pool
+from latf_openmm.config import RunConfig
+from latf_openmm.data.trajectory import FeatureTrajectory, featurise
+from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.settings import validate
+from latf_openmm.units import TemperatureScale
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """Paths of one round."""
+
+    index: int
+    path: Path
+
+    @property
+    def simulation(self) -> Path:
+        """Folder of the round's simulation stage."""
+        return self.path / "simulation"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model trained in this round."""
+        return self.path / "model"
+
+    @property
+    def starts(self) -> Path:
+        """File of the start structures chosen for the next round."""
+        return self.path / "starts.npz"
+
+    @property
+    def record(self) -> Path:
+        """File that is written when the round is complete."""
+        return self.path / "round.json"
+
+    def generated(self, temperature: float) -> Path:
+        """Folder of what was generated at one temperature."""
+        return self.path / "generated" / f"T{temperature:g}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the round has ended."""
+        return self.record.is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Read the record of a complete round."""
+        return dict(json.loads(self.record.read_text()))
+
+    def history(self) -> pd.DataFrame:
+        """Training history: one row for each epoch."""
+        return pd.read_parquet(self.model / "history.parquet")
+
+    def read_starts(self) -> dict[float, NDArray[np.float64]]:
+        """Start positions for each temperature, (n_walkers, n_atoms, 3) [nm]."""
+        with np.load(self.starts) as data:
+            return {float(name): data[name] for name in data.files}
+
+
+class RunFolder:
+    """One run on disk.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    config
+        Its configuration.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """Open an existing run.
+
+        Raises
+        ------
+        ConfigError
+            If `path` is not the folder of a run.
+        """
+        file = path / "config.yaml"
+        if not file.is_file():
+            raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
+        return RunFolder(path, validate(RunConfig, yaml.safe_load(file.read_text()), str(file)))
+
+    @property
+    def scale(self) -> TemperatureScale:
+        """Temperature scale of the system."""
+        return self.config.system.scale
+
+    @property
+    def validation(self) -> Path:
+        """Folder of the validation stage."""
+        return self.path / "validation"
+
+    def round(self, index: int) -> RoundFolder:
+        """Paths of one round, whether it exists or not."""
+        return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
+
+    def complete_rounds(self) -> list[RoundFolder]:
+        """Rounds that have ended, in order."""
+        found: list[RoundFolder] = []
+        while (candidate := self.round(len(found))).complete:
+            found.append(candidate)
+        return found
+
+    def last_round(self) -> RoundFolder:
+        """Return the last complete round.
+
+        Raises
+        ------
+        DataError
+            If no round has ended yet.
+        """
+        rounds = self.complete_rounds()
+        if not rounds:
+            raise DataError(f"{self.path}: no round is complete yet; run 'latf-openmm run' first")
+        return rounds[-1]
+
+    def topology(self) -> mdtraj.Topology:
+        """Topology of one copy of the system."""
+        return self.config.system.build(1).mdtraj_topology()
+
+    def trained(self, index: int) -> TrainedModel:
+        """Read the model of one round."""
+        return load_model(self.round(index).model)
+
+    def walkers(self, last: int) -> list[WalkerFrames]:
+        """All walkers of the rounds up to and including `last`."""
+        return [w for index in range(last + 1) for w in read_stage(self.round(index).simulation)]
+
+    def pool(self, last: int) -> Pool:
+        """All frames of the rounds up to and including `last`, under the model of that round."""
+        return self.pool_under(last, self.trained(last))
+
+    def pool_under(self, last: int, trained: TrainedModel) -> Pool:
+        """All frames of the rounds up to and including `last`, under any model."""
+        walkers = self.walkers(last)
+        return make_pool(trained, walkers, self.feature_trajectories(walkers))
+
+    def validation_pool(self, last: int) -> Pool | None:
+        """Return the validation frames under the model of round `last`, or None when there are none."""
+        if self.config.validation is None or not (self.validation / "complete.json").is_file():
+            return None
+        walkers = read_stage(self.validation)
+        return make_pool(self.trained(last), walkers, self.feature_trajectories(walkers))
+
+    def features(self) -> Features:
+        """Build the features module of the run, in double precision."""
+        return build_features(resolve_features(self.config.features, self.topology())).double()
+
+    def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
+        """Featurise walkers, one at a time."""
+        features, topology = self.features(), self.topology()
+        return [_featurise(walker, features, topology, self.config) for walker in walkers]
+
+
+def _featurise(
+    walker: WalkerFrames, features: Features, topology: mdtraj.Topology, config: RunConfig
+) -> FeatureTrajectory:
+    trajectory = walker.load(topology)
+    simulation = config.simulation
+    return FeatureTrajectory(
+        features=featurise(features, trajectory.xyz, trajectory.unitcell_vectors),
+        temperature=walker.temperature,
+        frame_interval=simulation.timestep * simulation.frame_interval,
+        potential_energy=walker.table["potential_energy"].to_numpy(),
+        log_weights=walker.table["bias_energy"].to_numpy() / config.system.scale.kT(walker.temperature),
+        run=walker.run,
+        name=f"{walker.run}/walker {walker.walker}",
+    )

@@ -1,0 +1,324 @@
+"""The resumable loop of rounds: simulate, train, generate, choose the next bias and start structures.
+
+Every step writes into a temporary place and renames it when it is whole; a step whose result is there is
+not done again. So the same command continues an interrupted run.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from latf_openmm.analysis.free_energy import (
+    LatentGrid,
+    bootstrap_populations,
+    flow_probability,
+    jensen_shannon,
+)
+from latf_openmm.analysis.generate import generate, write_ensemble
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.config import RunConfig, check, dump_config
+from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.data.weights import effective_sample_size, training_weights
+from latf_openmm.errors import ConfigError
+from latf_openmm.features import resolve_features
+from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
+from latf_openmm.md.walker_group import BiasSource
+from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
+from latf_openmm.run_folder import RoundFolder, RunFolder
+from latf_openmm.training.fit import TrainingResult, fit
+
+log = logging.getLogger(__name__)
+
+_CHANGEABLE = ("loop", "generate", "validation")
+"""Parts of the configuration that a resumed run may change."""
+
+
+def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) -> RunFolder:
+    """Run the loop in `path`, or continue it.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is impossible, or differs from the one the folder was started with, or another
+        process is working in the folder.
+    """
+    check(config)
+    path.mkdir(parents=True, exist_ok=True)
+    run = _open_or_start(config, path)
+    try:
+        with FileLock(path / ".lock", timeout=0):
+            for index in range(config.loop.rounds):
+                folder = run.round(index)
+                if not folder.complete:
+                    _run_round(run, folder, progress)
+                if _settled(run, folder):
+                    break
+            _validate(run, progress)
+    except Timeout:
+        raise ConfigError(f"{path}: another process is working in this folder") from None
+    return run
+
+
+def _open_or_start(config: RunConfig, path: Path) -> RunFolder:
+    file = path / "config.yaml"
+    if file.is_file():
+        before = yaml.safe_load(file.read_text())
+        now = config.model_dump(mode="json")
+        changed = [key for key in now if key not in _CHANGEABLE and now[key] != before.get(key)]
+        if changed:
+            raise ConfigError(
+                f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
+                f"use a new folder, or change only {', '.join(_CHANGEABLE)}"
+            )
+    elif any(entry.name != ".lock" for entry in path.iterdir()):
+        raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
+    _write_text(file, dump_config(config))
+    return RunFolder(path, config)
+
+
+def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
+    label = f"round {folder.index}"
+    log.info("%s: start", label)
+    seconds = {}
+    seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress))
+    trajectories = run.feature_trajectories(run.walkers(folder.index))
+    seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
+    pool = run.pool(folder.index)
+    seconds["generate"] = _timed(lambda: _generate(run, folder, pool))
+    _choose_starts(run, folder, pool)
+    _write_json(folder.record, _summary(run, folder, pool, seconds))
+
+
+def _timed(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
+    config = run.config
+    bias, starts = None, {}
+    if folder.index > 0:
+        previous = run.round(folder.index - 1)
+        starts = previous.read_starts()
+        if config.bias is not None:
+            bias = BiasSource(model=previous.model, bias=config.bias)
+    seed = config.seed + 100_000 * (folder.index + 1)
+    stage = Stage(config.system, config.simulation, bias, starts, seed, folder.simulation)
+    kind = "biased" if bias else "unbiased"
+    run_stage(stage, progress, f"round {folder.index}: simulate, {kind}")
+
+
+def _train(
+    run: RunFolder, folder: RoundFolder, trajectories: list[FeatureTrajectory], progress: Progress | None
+) -> None:
+    if folder.model.is_dir():
+        return
+    train_model(run.config, trajectories, folder.model, run.config.seed + folder.index, progress)
+
+
+def train_model(
+    config: RunConfig,
+    trajectories: list[FeatureTrajectory],
+    folder: Path,
+    seed: int,
+    progress: Progress | None = None,
+) -> TrainedModel:
+    """Train on featurised trajectories and write the model folder with its history."""
+    result = fit(trajectories, config.model, config.training, seed, progress)
+    topology = config.system.build(1).mdtraj_topology()
+    trained = TrainedModel(
+        result.model,
+        tuple(resolve_features(config.features, topology)),
+        tuple(str(atom) for atom in topology.atoms),
+        config.system.scale.name,
+        tuple(sorted({t.temperature for t in trajectories})),
+        _provenance(result, trajectories, seed),
+    )
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    save_model(trained, temporary)
+    history = pd.DataFrame([asdict(epoch) for epoch in result.history])
+    history.to_parquet(temporary / "history.parquet", index=False)
+    temporary.rename(folder)
+    return trained
+
+
+def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], seed: int) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "seed": seed,
+        "frames": sum(t.n_frames for t in trajectories),
+        "states_settled": result.settled,
+        "populations": result.populations,
+    }
+
+
+def _generate(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
+    trained = run.trained(folder.index)
+    wanted = sorted({*run.config.simulation.temperatures, *run.config.generate.temperatures})
+    for temperature in wanted:
+        generate_into(
+            run, trained, pool, temperature, run.config.generate.samples, folder.generated(temperature)
+        )
+
+
+def generate_into(
+    run: RunFolder, trained: TrainedModel, pool: Pool, temperature: float, samples: int, target: Path
+) -> tuple[str, ...]:
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
+    ensemble = generate(trained, pool, temperature, samples, run.config.seed)
+    if not target.is_dir():
+        temporary = target.with_name(target.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_ensemble(ensemble, trained, pool, run.topology(), temporary)
+        temporary.rename(target)
+    return ensemble.warnings
+
+
+def _choose_starts(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
+    """Start the next round evenly over the states, from frames of the same temperature where there are any."""
+    rng = np.random.default_rng([run.config.seed, folder.index, 7])
+    topology = run.topology()
+    starts = {}
+    for temperature in run.config.simulation.temperatures:
+        chosen = _even_over_states(pool, temperature, run.config.simulation.walkers, rng)
+        starts[f"{temperature!r}"] = pool.structures(chosen, topology).xyz.astype(np.float64)
+    temporary = folder.starts.with_suffix(".partial.npz")
+    np.savez(temporary, **starts)
+    temporary.rename(folder.starts)
+
+
+def _even_over_states(pool: Pool, temperature: float, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    states = np.unique(pool.states)
+    here = pool.temperatures() == temperature
+    chosen = []
+    for walker in range(n):
+        state = pool.states == states[walker % len(states)]
+        candidates = np.flatnonzero(state & here)
+        chosen.append(rng.choice(candidates if len(candidates) else np.flatnonzero(state)))
+    return np.array(chosen, dtype=np.int64)
+
+
+def _summary(run: RunFolder, folder: RoundFolder, pool: Pool, seconds: dict[str, float]) -> dict[str, Any]:
+    config = run.config
+    trained = run.trained(folder.index)
+    steps = config.simulation.frames * config.simulation.frame_interval + config.simulation.equilibration
+    walkers = config.simulation.walkers * len(config.simulation.temperatures)
+    return {
+        "round": folder.index,
+        "biased": folder.index > 0 and config.bias is not None,
+        "n_states": trained.model.n_states,
+        "frames": len(pool.z),
+        "simulated_ps": steps * config.simulation.timestep * walkers,
+        "seconds": seconds,
+        "populations": pool_populations(pool, trained, run.config.seed),
+        "effective_sample_size": _sample_sizes(pool),
+        "change": _change(run, folder, trained),
+        "versions": versions(),
+    }
+
+
+def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[dict[str, Any]]:
+    """State populations of the pool's frames at each simulated temperature, with bootstrap errors."""
+    weights = training_weights(pool.trajectories)
+    rows = []
+    for temperature in sorted({t.temperature for t in pool.trajectories}):
+        members = [i for i, t in enumerate(pool.trajectories) if t.temperature == temperature]
+        share, error = bootstrap_populations(
+            [pool.states[pool.of_walker(i)] for i in members],
+            [weights[i] for i in members],
+            trained.model.n_states,
+            np.random.default_rng(seed),
+        )
+        rows.append({"temperature": temperature, "populations": share.tolist(), "errors": error.tolist()})
+    return rows
+
+
+def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
+    """Kish's effective sample size of each run's bias weights."""
+    rows = []
+    for run, temperature in sorted({(t.run, t.temperature) for t in pool.trajectories}):
+        logs = np.concatenate([t.log_weights for t in pool.trajectories if t.run == run])
+        rows.append(
+            {
+                "run": run,
+                "temperature": temperature,
+                "frames": len(logs),
+                "effective": effective_sample_size(logs),
+            }
+        )
+    return rows
+
+
+def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel) -> list[dict[str, float]]:
+    """How far this round's model is from the previous one, in the previous one's latent plane.
+
+    Both models describe the same frames; those of this round's simulated temperatures are binned in the
+    new latent plane under the weights each round had, so that the two are compared in one plane.
+    """
+    if folder.index == 0:
+        return []
+    old = run.pool_under(folder.index - 1, trained)
+    new = run.pool(folder.index)
+    grid = LatentGrid.around(new.z, points=30)
+    rows = []
+    for temperature in run.config.simulation.temperatures:
+        p, q = (_weighted_histogram(pool, temperature, grid) for pool in (old, new))
+        flow = flow_probability(trained.model, temperature, grid)
+        rows.append(
+            {
+                "temperature": temperature,
+                "frames": jensen_shannon(p, q),
+                "flow_to_frames": jensen_shannon(flow, q),
+            }
+        )
+    return rows
+
+
+def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDArray[np.float64]:
+    here = pool.temperatures() == temperature
+    weights = np.concatenate(training_weights(pool.trajectories))
+    return grid.histogram(pool.z[here], weights[here])
+
+
+def _settled(run: RunFolder, folder: RoundFolder) -> bool:
+    limit = run.config.loop.stop_below
+    change = folder.summary()["change"]
+    return limit is not None and bool(change) and all(row["frames"] < limit for row in change)
+
+
+def _validate(run: RunFolder, progress: Progress | None) -> None:
+    """Independent unbiased runs for the report."""
+    settings = run.config.validation
+    marker = run.validation / "complete.json"
+    if settings is None or marker.is_file():
+        return
+    simulation = SimulationSettings.model_validate(
+        {**run.config.simulation.model_dump(), **settings.model_dump()}
+    )
+    stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
+    seconds = _timed(lambda: run_stage(stage, progress, "validation runs"))
+    _write_json(marker, {"seconds": seconds})
+
+
+def _write_json(path: Path, record: Any) -> None:
+    _write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text)
+    temporary.replace(path)
