@@ -125,7 +125,7 @@ def _print_status(folder: Path) -> None:
 
     console = Console()
     for line in status_lines(folder):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

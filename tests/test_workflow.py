@@ -1,0 +1,203 @@
+"""The loop as a user runs it: two rounds on a tiny three-hole run, resumed, generated from, reported."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from latf_openmm.cli import app
+from latf_openmm.config import RunConfig, load_config
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.settings import validate
+from latf_openmm.systems import library_folder
+from latf_openmm.workflow import run_loop
+
+RUNNER = CliRunner()
+
+
+def tiny(**changes: dict[str, Any]) -> RunConfig:
+    data = yaml.safe_load((library_folder("three_hole") / "fast.yaml").read_text())
+    data["simulation"] |= {"walkers": 6, "frames": 120, "segment_frames": 50, "equilibration": 100}
+    data["training"] |= {
+        "initial_states": 10,
+        "epochs_joint": 2,
+        "epochs_flow": 3,
+        "refinements": 2,
+        "lag": 3,
+    }
+    data["generate"]["samples"] = 500
+    for key, values in changes.items():
+        data[key] |= values
+    return validate(RunConfig, data, "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    torch.set_num_threads(1)
+    return run_loop(tiny(), tmp_path_factory.mktemp("loop") / "run")
+
+
+def test_two_rounds_the_second_biased(finished: RunFolder) -> None:
+    rounds = finished.complete_rounds()
+    assert [folder.summary()["biased"] for folder in rounds] == [False, True]
+    first, second = (finished.walkers(0), finished.walkers(1)[len(finished.walkers(0)) :])
+    assert all((walker.table["bias_energy"] == 0).all() for walker in first)
+    assert any((walker.table["bias_energy"] > 0).any() for walker in second)
+    stage = json.loads((rounds[1].simulation / "stage.json").read_text())
+    assert stage["bias"]["bias"]["kind"] == "flow_barrier"
+
+
+def test_training_data_are_weighted_with_the_bias(finished: RunFolder) -> None:
+    for trajectory, walker in zip(
+        finished.feature_trajectories(finished.walkers(1)), finished.walkers(1), strict=True
+    ):
+        expected = walker.table["bias_energy"].to_numpy() / walker.temperature
+        np.testing.assert_allclose(trajectory.log_weights, expected)
+
+
+def test_same_command_does_nothing_more(finished: RunFolder) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (finished.path / "rounds").rglob("*") if p.is_file()}
+    run_loop(tiny(), finished.path)
+    after = {p: p.stat().st_mtime_ns for p in (finished.path / "rounds").rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_interrupted_run_ends_as_the_uninterrupted_one(finished: RunFolder, tmp_path: Path) -> None:
+    """Take away what a kill in the middle of round 1 would not have left, and run again."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished.path, copy)
+    cut = copy / "rounds" / "001"
+    shutil.rmtree(cut / "model")
+    shutil.rmtree(cut / "generated")
+    (cut / "round.json").unlink()
+    (cut / "starts.npz").unlink()
+    for group in (cut / "simulation").glob("T*"):
+        last = sorted(group.glob("segment_*"))[-1]
+        last.rename(last.with_name(last.name + ".partial"))
+    # The bias of round 1 came from the model of round 0, which the copy still has.
+    run = run_loop(tiny(), copy)
+    for mine, theirs in zip(run.walkers(1), finished.walkers(1), strict=True):
+        pd.testing.assert_frame_equal(mine.table, theirs.table)
+    weights = [r.trained(1).model.state_dict() for r in (run, finished)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_another_configuration_is_refused(finished: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"started with another configuration \(different: model\)"):
+        run_loop(tiny(model={"tau": 1.0}), finished.path)
+
+
+def test_a_second_process_is_refused(finished: RunFolder) -> None:
+    from filelock import FileLock
+
+    with FileLock(finished.path / ".lock"), pytest.raises(ConfigError, match="another process"):
+        run_loop(tiny(), finished.path)
+
+
+def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = RUNNER.invoke(
+        app, ["generate", str(finished.path), "-T", "0.9", "-T", "2.5", "-o", str(out), "--samples", "300"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "outside the simulated range" in result.output
+    samples = pd.read_parquet(out / "T0.9" / "samples.parquet")
+    assert len(samples) == 300
+    assert np.isfinite(samples[["z0", "z1", "log_density"]].to_numpy()).all()
+    surface = pd.read_parquet(out / "T0.9" / "free_energy.parquet")
+    assert surface["free_energy"].min() == 0.0
+    populations = pd.read_parquet(out / "T0.9" / "populations.parquet")
+    assert populations["population"].sum() == pytest.approx(1.0)
+    structures = mdtraj.load(str(out / "T0.9" / "structures.dcd"), top=str(out / "T0.9" / "topology.pdb"))
+    assert structures.n_frames == 300
+    # Each structure is the frame the table names.
+    row = samples.iloc[7]
+    walker = next(
+        w for w in finished.walkers(1) if w.run == row["nearest_run"] and w.walker == row["nearest_walker"]
+    )
+    frame = walker.load(finished.topology()).xyz[row["nearest_frame"]]
+    np.testing.assert_allclose(structures.xyz[7], frame, atol=1e-6)
+    again = RUNNER.invoke(app, ["generate", str(finished.path), "-T", "0.9", "-o", str(out)])
+    assert isinstance(again.exception, ConfigError)
+
+
+def test_report_and_status(finished: RunFolder) -> None:
+    assert RUNNER.invoke(app, ["report", str(finished.path)]).exit_code == 0
+    page = (finished.path / "report" / "index.html").read_text()
+    for name in ("training", "plane", "free_energy", "populations", "traces"):
+        assert f"{name}.png" in page
+        assert (finished.path / "report" / f"{name}.png").stat().st_size > 5000
+    rows = json.loads((finished.path / "report" / "comparison.json").read_text())
+    assert [row["temperature"] for row in rows] == [0.5, 0.7, 1.0, 1.3, 1.6]
+    assert all(row["reference"] == "exact" for row in rows)
+    status = RUNNER.invoke(app, ["status", str(finished.path)])
+    assert "2 of 2 rounds complete" in status.output
+
+
+def test_export_agrees_with_the_model(finished: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "cv.pt"
+    assert RUNNER.invoke(app, ["export", str(finished.path), "-o", str(file)]).exit_code == 0
+    positions = torch.tensor([[0.3, -0.2, 0.01]], dtype=torch.float64)
+    z = torch.jit.load(str(file))(positions)
+    expected = finished.trained(1).model.encode(positions[:, :2].float())
+    torch.testing.assert_close(z.float(), expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_simulate_and_train_by_hand(finished: RunFolder, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    shutil.copy(finished.path / "config.yaml", config)
+    model = finished.round(0).model
+    stage = tmp_path / "stage"
+    result = RUNNER.invoke(app, ["simulate", str(config), "-o", str(stage), "--model", str(model)])
+    assert result.exit_code == 0, result.output
+    result = RUNNER.invoke(app, ["train", str(config), "--data", str(stage), "-o", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match="a model is never overwritten"):
+        RUNNER.invoke(
+            app,
+            ["train", str(config), "--data", str(stage), "-o", str(tmp_path / "model")],
+            catch_exceptions=False,
+        )
+
+
+def test_nothing_complete_yet(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "config.yaml").write_text((library_folder("three_hole") / "fast.yaml").read_text())
+    with pytest.raises(DataError, match="no round is complete yet"):
+        RunFolder.open(path).last_round()
+    assert "0 of 2 rounds complete" in RUNNER.invoke(app, ["status", str(path)]).output
+
+
+def test_stops_when_settled(tmp_path: Path) -> None:
+    config = tiny(loop={"rounds": 5, "stop_below": 10.0})
+    assert len(run_loop(config, tmp_path / "run").complete_rounds()) == 2
+
+
+def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
+    config = load_config("lj7/fast").model_dump(mode="json")
+    config["simulation"] |= {
+        "walkers": 4,
+        "frames": 80,
+        "equilibration": 100,
+        "processes": 1,
+        "temperatures": [0.4],
+    }
+    config["training"] |= {"epochs_joint": 2, "epochs_flow": 2, "refinements": 1, "epochs_states": 3}
+    config["model"]["latent_dim"] = 1
+    config |= {"bias": None, "validation": None, "generate": {"temperatures": [0.5], "samples": 200}}
+    run = run_loop(validate(RunConfig, config, "one"), tmp_path / "run")
+    assert not any(folder.summary()["biased"] for folder in run.complete_rounds())
+    assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
+    summary = json.loads((run.last_round().generated(0.5) / "summary.json").read_text())
+    assert any("only one temperature" in warning for warning in summary["warnings"])
