@@ -31,9 +31,8 @@ def family(base: type[S], package: str) -> dict[str, type[S]]:
         importlib.import_module(f"{package}.{info.name}")
     found: dict[str, type[S]] = {}
     for cls in _subclasses(base):
-        field = cls.model_fields.get("kind")
-        if field is not None and isinstance(field.default, str):
-            found[field.default] = cls
+        if (kind := _kind(cls)) is not None:
+            found[kind] = cls
     return dict(sorted(found.items()))
 
 
@@ -53,40 +52,44 @@ def validate(cls: type[S], data: Any, source: str) -> S:
         raise ConfigError(*(f"{source}: {_describe(e, cls)}" for e in error.errors())) from None
 
 
+_SELF_EXPLAINING = ("value_error", "union_tag_not_found", "union_tag_invalid")
+
+
 def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
-    where = _where(error["loc"])
+    where, siblings = _locate(error["loc"], cls)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_suggestion(error['loc'], cls)}"
+        close = difflib.get_close_matches(str(error["loc"][-1]), siblings, n=1)
+        return f"{where}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error["type"] == "missing":
         return f"{where}: this key is required"
     message = error["msg"].removeprefix("Value error, ")
-    found = (
-        ""
-        if error["type"] in ("value_error", "union_tag_not_found", "union_tag_invalid")
-        else f", got {error['input']!r}"
-    )
+    found = "" if error["type"] in _SELF_EXPLAINING else f", got {error['input']!r}"
     return f"{where}: {message[0].lower() + message[1:]}{found}"
 
 
-def _where(loc: tuple[int | str, ...]) -> str:
+def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list[str]]:
+    """Return the place as the user wrote it (without pydantic's union tags), and the keys allowed there."""
     text = ""
+    here: list[type[BaseModel]] = [cls]
+    keys = list(cls.model_fields)
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "(top level)"
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        tagged = [model for model in here if _kind(model) == part]
+        if tagged:
+            here = tagged
+            continue
+        keys = [name for model in here for name in model.model_fields]
+        fields = [model.model_fields[part] for model in here if part in model.model_fields]
+        here = [inner for field in fields for inner in _models_in(field.annotation)]
+        text += f".{part}" if text else part
+    return text or "(top level)", keys
 
 
-def _suggestion(loc: tuple[int | str, ...], cls: type[BaseModel]) -> str:
-    names = set(_field_names(cls))
-    close = difflib.get_close_matches(str(loc[-1]), sorted(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _field_names(cls: type[BaseModel], seen: frozenset[type] = frozenset()) -> Iterable[str]:
-    for name, field in cls.model_fields.items():
-        yield name
-        for inner in _models_in(field.annotation):
-            if inner not in seen:
-                yield from _field_names(inner, seen | {cls})
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return field.default if field is not None and isinstance(field.default, str) else None
 
 
 def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:

@@ -143,6 +143,16 @@ BAD: dict[str, tuple[str, Change, str]] = {
         put("model", value={"latent_dim": 1, "flow": {"transform": "affine"}}),
         r"model: a one-dimensional flow needs transform 'spline'",
     ),
+    "typo in a system": (
+        "lj7",
+        put("system", "wal_radius", value=2),
+        r"system\.wal_radius: unknown key; did you mean 'wall_",
+    ),
+    "typo in a feature": (
+        "lj7",
+        put("features", value=[{"kind": "coordination", "r0": 1.5, "expnent": 8}]),
+        r"features\[0\]\.expnent: unknown key; did you mean 'exponent'",
+    ),
     "backend not known": ("three_hole", put("simulation", "backend", value="plumed"), r"backend: .*'plumed'"),
 }
 

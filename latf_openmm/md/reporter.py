@@ -60,4 +60,5 @@ class LatentReporter:
         self.file.flush()
 
     def __del__(self) -> None:
-        self.file.close()
+        if hasattr(self, "file"):
+            self.file.close()
