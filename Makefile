@@ -6,7 +6,7 @@ RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow lint examples clean
+.PHONY: demo test test-slow lint examples wheel clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,17 @@ examples: .venv/.ready
 	.venv/bin/python examples/bias_simulation.py --output demo/examples/biased.csv --fast
 	.venv/bin/python examples/generate_ensemble.py demo/examples/lj7 --temperature 0.35 \
 		--output demo/examples/ensemble --fast
+
+# The installed wheel must work without the checkout: it carries the system library.
+wheel: .venv/.ready
+	rm -rf demo/wheel && mkdir -p demo/wheel
+	.venv/bin/pip wheel --quiet --no-deps --wheel-dir demo/wheel .
+	.venv/bin/pip install --quiet --no-deps --target demo/wheel/site demo/wheel/*.whl
+	cd demo/wheel && PYTHONPATH=site ../../.venv/bin/python -c "import latf_openmm; \
+		assert latf_openmm.__file__.endswith('demo/wheel/site/latf_openmm/__init__.py'), latf_openmm.__file__; \
+		from latf_openmm.config import load_config; from latf_openmm.systems import library_names, library_root; \
+		assert library_root().name == 'system_library'; [load_config(name) for name in library_names()]; \
+		print('wheel:', ', '.join(library_names()))"
 
 clean:
 	rm -rf .venv demo

@@ -45,8 +45,8 @@ def log_normaliser(tau: float, t: float, dim: int) -> float:
 
     Examples
     --------
-    >>> abs(log_normaliser(0.0, 2.0, 2) - np.log(2 * np.pi * 2.0)) < 1e-12
-    True
+    >>> round(log_normaliser(0.0, 2.0, 2), 6)  # a plain Gaussian: log(2 pi t)
+    2.531024
     """
     low, high = _radial_range(tau, t, dim)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)

@@ -1,0 +1,54 @@
+"""LatentReporter in an ordinary openmm.app.Simulation, added to a user's own System."""
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pandas as pd
+import pytest
+import torch
+from openmm import app, unit
+
+import latf_openmm as latf
+from latf_openmm.features import resolve_features
+from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+
+
+def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
+    built = AlanineDipeptideSettings().build()
+    topology = built.mdtraj_topology()
+    features = resolve_features([TorsionSettings(angles=["phi", "psi"])], topology)
+    torch.manual_seed(0)
+    model = LatentThermodynamicFlow(ModelSettings(), 4, 2, 300.0)
+    trained = TrainedModel(model, tuple(features), tuple(map(str, topology.atoms)), "K", (300.0,))
+    cv = latf.latent_cv(trained)
+    context = latf.bias_context(trained, 300 * unit.kelvin)
+    assert context.kT == pytest.approx(2.4943, abs=1e-3)
+    bias = HarmonicSettings(centre=[0.0, 1.0], strength=20.0).build(context)
+    system = latf.add_bias(built.system, cv, bias)
+    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(built.topology, system, integrator, platform)
+    simulation.context.setPositions(built.positions[0])
+    file = tmp_path / "z.csv"
+    simulation.reporters.append(latf.LatentReporter(file, 10, cv, bias))
+    simulation.step(50)
+    table = pd.read_csv(file)
+    assert table["step"].tolist() == [10, 20, 30, 40, 50]
+    assert table["time_ps"].iloc[-1] == pytest.approx(0.1)
+    expected = 10.0 * (table["z0"] ** 2 + (table["z1"] - 1.0) ** 2)
+    np.testing.assert_allclose(table["bias_energy"], expected, atol=1e-4)
+    state = simulation.context.getState(energy=True, groups={31})
+    in_openmm = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+    assert table["bias_energy"].iloc[-1] == pytest.approx(in_openmm, abs=1e-5)
+
+
+def test_public_names_exist() -> None:
+    for name in latf.__all__:
+        assert getattr(latf, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = latf.nothing
