@@ -196,6 +196,7 @@ def _featurise(
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=walker.table["potential_energy"].to_numpy(),
         log_weights=walker.table["bias_energy"].to_numpy() / config.system.scale.kT(walker.temperature),
+        scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",
     )

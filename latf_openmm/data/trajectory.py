@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
 from latf_openmm.features import Features
+from latf_openmm.units import KELVIN, TemperatureScale
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class FeatureTrajectory:
     frame_interval
         Time between frames [ps].
     potential_energy
-        Potential energy without bias [kJ/mol], shape (n_frames,).
+        Potential energy without bias [kJ/mol], shape (n_frames,); a constant means that it is not known.
     log_weights
         Logarithm of each frame's statistical weight, V_bias / k_B T for a static bias, shape (n_frames,).
     run
         Which run it belongs to: walkers of one run share bias and normalisation of their weights.
     name
         What to call it in an error message.
+    scale
+        The scale of `temperature`.
 
     Raises
     ------
@@ -45,6 +48,7 @@ class FeatureTrajectory:
     log_weights: NDArray[np.float64]
     run: str = "run"
     name: str = "trajectory"
+    scale: TemperatureScale = KELVIN
 
     def __post_init__(self) -> None:
         n = self.features.shape[0]
@@ -59,6 +63,11 @@ class FeatureTrajectory:
             raise DataError(f"{self.name}: features must have shape (n_frames > 0, n_features)")
         if not self.temperature > 0:
             raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
+
+    @property
+    def kT(self) -> float:  # noqa: N802 - the field's own name
+        """Thermal energy [kJ/mol]."""
+        return self.scale.kT(self.temperature)
 
     @property
     def n_frames(self) -> int:

@@ -31,26 +31,33 @@ def effective_sample_size(log_weights: NDArray[np.float64]) -> float:
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * np.asarray(log_weights))))
 
 
-def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
-    """Weights of every frame for training; the mean over all frames is one.
+def canonical_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
+    """Weights that turn each run into a canonical sample at its own temperature.
 
     Within a run (one bias at one temperature, any number of walkers) w is proportional to
-    exp(V_bias / k_B T). Runs at one temperature count in proportion to their effective sample sizes, and
-    every temperature has the same total weight.
+    exp(V_bias / k_B T); the weights of a run sum to its effective sample size, so that runs at one
+    temperature can be put together.
     """
     runs: dict[tuple[str, float], list[int]] = {}
     for index, trajectory in enumerate(trajectories):
         runs.setdefault((trajectory.run, trajectory.temperature), []).append(index)
     weights: list[NDArray[np.float64]] = [np.empty(0)] * len(trajectories)
-    totals: dict[float, float] = {}
-    for (_, temperature), members in runs.items():
+    for members in runs.values():
         together = np.concatenate([trajectories[i].log_weights for i in members])
-        ess = effective_sample_size(together)
-        norm = logsumexp(together)
-        totals[temperature] = totals.get(temperature, 0.0) + ess
+        log_scale = np.log(effective_sample_size(together)) - logsumexp(together)
         for i in members:
-            weights[i] = ess * np.exp(trajectories[i].log_weights - norm)
-    n_frames = sum(trajectory.n_frames for trajectory in trajectories)
-    for index, trajectory in enumerate(trajectories):
-        weights[index] *= n_frames / (len(totals) * totals[trajectory.temperature])
+            weights[i] = np.exp(trajectories[i].log_weights + log_scale)
     return weights
+
+
+def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
+    """Canonical weights, scaled so that every temperature has the same total and the mean is one."""
+    weights = canonical_weights(trajectories)
+    totals: dict[float, float] = {}
+    for trajectory, own in zip(trajectories, weights, strict=True):
+        totals[trajectory.temperature] = totals.get(trajectory.temperature, 0.0) + float(own.sum())
+    n_frames = sum(trajectory.n_frames for trajectory in trajectories)
+    return [
+        own * n_frames / (len(totals) * totals[trajectory.temperature])
+        for trajectory, own in zip(trajectories, weights, strict=True)
+    ]

@@ -25,8 +25,10 @@ class FlowSettings(Settings):
     hidden: list[int] = Field([32, 32], description="widths of the hidden layers of each conditioner")
     bins: int = Field(8, ge=2, le=64, description="spline bins")
     bound: float = Field(4.0, gt=0, description="splines act within +- this many standard deviations")
-    context: Literal["none", "temperature"] = Field(
-        "none", description="'temperature' lets the flow, and not only the prior, see ln(T/T0)"
+    context: Literal["auto", "none", "temperature"] = Field(
+        "auto",
+        description="'none': only the prior knows the temperature, the paper's form; 'temperature': the flow "
+        "sees ln(T/T0) too; 'auto': the latter when there is more than one training temperature",
     )
 
     @model_validator(mode="after")

@@ -21,6 +21,13 @@ class ModelSettings(Settings):
     tau: float = Field(2.0, ge=0, le=50, description="tilt of the prior; 0 is a plain Gaussian")
     flow: FlowSettings = Field(FlowSettings(), description="shape of the flow")
 
+    def for_temperatures(self, n: int) -> "ModelSettings":
+        """Return the settings with the flow's context decided for data at `n` temperatures."""
+        if self.flow.context != "auto":
+            return self
+        context = "temperature" if n > 1 else "none"
+        return self.model_copy(update={"flow": self.flow.model_copy(update={"context": context})})
+
     @model_validator(mode="after")
     def _one_dimension(self) -> "ModelSettings":
         if self.latent_dim == 1 and self.flow.transform == "affine":

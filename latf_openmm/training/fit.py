@@ -3,7 +3,8 @@
 "states" is the state predictive information bottleneck with its own mixture prior; "joint" trains
 encoder, decoder and flow together under the full objective with the tilted prior at each frame's temperature
 (Qiu et al. 2025); "flow" polishes the flow alone on the collective variables that came out, because with a
-small beta the joint loss settles before the density has.
+small beta the joint loss settles before the density has, and on frames reweighted to a ladder of temperatures
+where their energies are known.
 """
 
 import copy
@@ -15,10 +16,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from rich.progress import Progress
 from torch import Tensor
 
+from latf_openmm.data.ladder import TemperatureLadder, build_ladder
 from latf_openmm.data.lagged import LaggedPairs, make_pairs
 from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.errors import DataError
@@ -49,6 +52,15 @@ class TrainingSettings(Settings):
     pairs_per_epoch: int = Field(60_000, ge=8, description="at most this many pairs are drawn an epoch")
     learning_rate: float = Field(3e-3, gt=0, description="of Adam")
     learning_rate_decay: float = Field(0.93, gt=0, le=1, description="factor an epoch, flow stage")
+    energies: Literal["auto", "ignore"] = Field(
+        "auto",
+        description="'auto': where potential energies are known, the flow is trained on frames reweighted (MBAR) "
+        "to a ladder of temperatures; 'ignore': only on each frame's own temperature, the paper's form",
+    )
+    rungs: int = Field(24, ge=2, le=200, description="temperatures of the ladder")
+    minimum_overlap: float = Field(
+        0.05, gt=0, le=1, description="least effective sample size of a rung, relative to simulated ones"
+    )
     held_out: float = Field(0.2, gt=0, lt=0.9, description="fraction of blocks held out")
     blocks: int = Field(10, ge=1, description="blocks a trajectory is cut into for the split")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
@@ -102,15 +114,44 @@ class _Run:
     weights: Tensor
     temperatures: Tensor
     generator: torch.Generator
+    rng: np.random.Generator
+    ladder: TemperatureLadder | None
     history: list[Epoch]
 
-    def batch(self, first: Tensor, labels: Tensor) -> Batch:
+    def batch(self, chosen: "_Chosen", labels: Tensor) -> Batch:
         return Batch(
-            self.features[first],
-            labels[first + self.pairs.lag],
-            self.weights[first],
-            self.temperatures[first],
+            self.features[chosen.first],
+            labels[chosen.first + self.pairs.lag],
+            chosen.weights,
+            chosen.temperatures,
         )
+
+    def own(self, first: Tensor) -> "_Chosen":
+        """Frames at their own temperatures, with their weights."""
+        return _Chosen(first, self.weights[first], self.temperatures[first])
+
+    def from_ladder(self, frames: NDArray[np.int64], rng: np.random.Generator) -> "_Chosen":
+        """Frames drawn by weight at the ladder's temperatures."""
+        assert self.ladder is not None
+        n = min(self.settings.pairs_per_epoch, max(len(frames), 4 * self.settings.batch_size))
+        index, temperatures = self.ladder.draw(frames, n, rng)
+        first = torch.from_numpy(index).to(self.features.device)
+        at = torch.from_numpy(temperatures).float().to(self.features.device)
+        return _Chosen(first, torch.ones_like(at), at)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """First frames of chosen pairs, with weights and temperatures; each of shape (n,)."""
+
+    first: Tensor
+    weights: Tensor
+    temperatures: Tensor
+
+    def split(self, size: int) -> Iterator["_Chosen"]:
+        parts = (self.first.split(size), self.weights.split(size), self.temperatures.split(size))
+        for first, weights, temperatures in zip(*parts, strict=True):
+            yield _Chosen(first, weights, temperatures)
 
 
 def fit(
@@ -167,7 +208,14 @@ def _prepare(
     rng = np.random.default_rng(seed)
     pairs = make_pairs(trajectories, settings.lag, settings.held_out, settings.blocks, rng)
     reference = float(min(t.temperature for t in trajectories))
-    model = LatentThermodynamicFlow(model_settings, width, 2, reference)
+    ladder = None
+    if settings.energies == "auto":
+        ladder = build_ladder(trajectories, settings.rungs, settings.minimum_overlap, rng)
+    n_temperatures = (
+        len({t.temperature for t in trajectories}) if ladder is None else len(ladder.temperatures)
+    )
+    decided = model_settings.for_temperatures(n_temperatures)
+    model = LatentThermodynamicFlow(decided, width, 2, reference)
     weights = pairs.weights / pairs.weights.sum()
     mean = weights @ pairs.features
     std = np.sqrt(weights @ (pairs.features - mean) ** 2)
@@ -185,6 +233,8 @@ def _prepare(
         torch.from_numpy(pairs.weights).float().to(device),
         torch.from_numpy(pairs.temperatures).float().to(device),
         torch.Generator().manual_seed(seed),
+        rng,
+        ladder,
         [],
     )
 
@@ -297,16 +347,19 @@ def _train(run: _Run, labels: Tensor, stage: _Stage, advance: Advance) -> None:
 def _epoch(run: _Run, labels: Tensor, stage: _Stage, optimiser: torch.optim.Optimizer) -> float:
     s = run.settings
     run.model.train()
-    order = torch.randperm(len(run.pairs.train), generator=run.generator)[: s.pairs_per_epoch]
-    first = torch.from_numpy(run.pairs.train)[order].to(run.features.device)
+    if stage.name == "flow" and run.ladder is not None:
+        chosen = run.from_ladder(run.pairs.train, run.rng)
+    else:
+        order = torch.randperm(len(run.pairs.train), generator=run.generator)[: s.pairs_per_epoch]
+        chosen = run.own(torch.from_numpy(run.pairs.train)[order].to(run.features.device))
     total, n = 0.0, 0
-    for index in first.split(s.batch_size):
-        loss = terms(run.model, run.batch(index, labels), stage.prior, run.generator).loss(s.beta)
+    for part in chosen.split(s.batch_size):
+        loss = terms(run.model, run.batch(part, labels), stage.prior, run.generator).loss(s.beta)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
         optimiser.step()
-        total, n = total + float(loss.detach()) * len(index), n + len(index)
+        total, n = total + float(loss.detach()) * len(part.first), n + len(part.first)
     return total / n
 
 
@@ -314,14 +367,17 @@ def _epoch(run: _Run, labels: Tensor, stage: _Stage, optimiser: torch.optim.Opti
 def _evaluate(run: _Run, labels: Tensor, stage: _Stage) -> Epoch:
     run.model.eval()
     generator = torch.Generator().manual_seed(0)
-    first = torch.from_numpy(run.pairs.held_out).to(run.features.device)
-    first = first[:: max(1, len(first) // run.settings.pairs_per_epoch)]
+    if stage.name == "flow" and run.ladder is not None:
+        chosen = run.from_ladder(run.pairs.held_out, np.random.default_rng(0))
+    else:
+        first = torch.from_numpy(run.pairs.held_out).to(run.features.device)
+        chosen = run.own(first[:: max(1, len(first) // run.settings.pairs_per_epoch)])
     prediction, divergence, weight = 0.0, 0.0, 0.0
-    for index in first.split(8192):
-        batch = run.batch(index, labels)
+    for part in chosen.split(8192):
+        batch = run.batch(part, labels)
         result: Terms = terms(run.model, batch, stage.prior, generator)
-        prediction += float(result.prediction) * len(index)
-        divergence += float(result.divergence) * len(index)
+        prediction += float(result.prediction) * len(part.first)
+        divergence += float(result.divergence) * len(part.first)
         weight += float(batch.weights.sum())
     return Epoch(
         stage=stage.name,
