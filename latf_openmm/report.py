@@ -17,6 +17,7 @@ from latf_openmm.analysis.free_energy import (
     free_energy_rmse,
     jensen_shannon,
 )
+from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.analysis.reference import Reference, find_reference
 from latf_openmm.model.checkpoint import TrainedModel
@@ -151,7 +152,6 @@ def _facts(
 ) -> dict[str, Any]:
     rounds = [folder.summary() for folder in run.complete_rounds()]
     marker = run.validation / "complete.json"
-    low, high = min(trained.temperatures), max(trained.temperatures)
     return {
         "title": run.config.system.kind,
         "system": type(run.config.system).title,
@@ -164,7 +164,7 @@ def _facts(
         "n_frames": len(pool.z),
         "biased": any(row["biased"] for row in rounds),
         "validation_seconds": json.loads(marker.read_text())["seconds"] if marker.is_file() else None,
-        "outside": [row["label"] for row in rows if not low <= row["temperature"] <= high],
+        "warnings": [w for row in rows if (w := temperature_warning(trained, row["temperature"]))],
         "versions": rounds[-1]["versions"],
         "features": run.features().names,
     }

@@ -163,6 +163,7 @@ def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], s
         "frames": sum(t.n_frames for t in trajectories),
         "states_settled": result.settled,
         "populations": result.populations,
+        "ladder": result.ladder,
     }
 
 

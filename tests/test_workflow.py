@@ -109,7 +109,7 @@ def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> No
         app, ["generate", str(finished.path), "-T", "0.9", "-T", "2.5", "-o", str(out), "--samples", "300"]
     )
     assert result.exit_code == 0, result.output
-    assert "outside the simulated range" in result.output
+    assert "outside the simulated T = 0.7 to T = 1.3" in " ".join(result.output.split())
     samples = pd.read_parquet(out / "T0.9" / "samples.parquet")
     assert len(samples) == 300
     assert np.isfinite(samples[["z0", "z1", "log_density"]].to_numpy()).all()
@@ -200,4 +200,4 @@ def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
     assert not any(folder.summary()["biased"] for folder in run.complete_rounds())
     assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
     summary = json.loads((run.last_round().generated(0.5) / "summary.json").read_text())
-    assert any("only one temperature" in warning for warning in summary["warnings"])
+    assert any("outside the simulated" in warning for warning in summary["warnings"])

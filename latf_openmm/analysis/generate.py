@@ -17,6 +17,9 @@ from latf_openmm.analysis.pool import Pool
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.units import SCALES
 
+_NEAR = 0.1
+"""A rung of the ladder within this of ln T counts as the same temperature."""
+
 
 @dataclass(frozen=True)
 class GeneratedEnsemble:
@@ -79,21 +82,39 @@ def generate(
 
 
 def _warnings(trained: TrainedModel, temperature: float, distance: NDArray[np.float64]) -> tuple[str, ...]:
-    found = []
-    low, high = min(trained.temperatures), max(trained.temperatures)
-    label = SCALES[trained.temperature_scale].label
-    if not low <= temperature <= high:
-        found.append(
-            f"{label(temperature)} is outside the simulated range {label(low)} to {label(high)}: extrapolation"
-        )
-    if low == high and temperature != low:
-        found.append("only one temperature was simulated: its dependence on temperature is the prior's alone")
+    found = [warning] if (warning := temperature_warning(trained, temperature)) else []
     far = float((distance > 0.5).mean())
     if far > 0.01:
         found.append(
             f"{100 * far:.1f} % of the samples lie more than half a standard deviation from any frame"
         )
     return tuple(found)
+
+
+def temperature_warning(trained: TrainedModel, temperature: float) -> str | None:
+    """What a reader has to know of one temperature; None at and between well-covered simulated ones.
+
+    Where the training frames could be reweighted to about this temperature the result rests on data; beyond
+    the simulated range the effective sample size is named. Elsewhere it is the flow's extrapolation, or the
+    prior's where the flow does not see the temperature.
+    """
+    label = SCALES[trained.temperature_scale].label
+    low, high = min(trained.temperatures), max(trained.temperatures)
+    inside = low <= temperature <= high
+    ladder = np.array(trained.provenance.get("ladder") or np.empty((0, 2)), dtype=float)
+    near = np.abs(np.log(temperature / ladder[:, 0])) < _NEAR
+    if (near.any() and inside) or np.isclose(trained.temperatures, temperature).any():
+        return None
+    where = (
+        "between simulated temperatures" if inside else f"outside the simulated {label(low)} to {label(high)}"
+    )
+    if near.any():
+        return (
+            f"{label(temperature)} is {where}: it rests on reweighted frames, effective sample size about "
+            f"{ladder[near, 1].min():.0f}"
+        )
+    how = "prior" if trained.model.flow.n_context == 0 else "flow"
+    return f"{label(temperature)} is {where} and no frames can be reweighted to it: what is given is the {how}'s guess"
 
 
 def write_ensemble(

@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import canonical_weights, effective_sample_size, normalised_weights
+from latf_openmm.errors import DataError
 
 _STRETCH = 1.6
 _MOST_FOR_MBAR = 4000
@@ -62,6 +63,8 @@ class TemperatureLadder:
             places = np.searchsorted(cumulative, rng.random(each) * cumulative[-1], side="right")
             indices.append(frames[np.minimum(places, len(frames) - 1)])
             temperatures.append(np.full(each, temperature))
+        if not indices:
+            raise DataError("all frames have zero weight at every temperature of the ladder")
         order = rng.permutation(each * len(indices))
         return np.concatenate(indices)[order], np.concatenate(temperatures)[order]
 

@@ -75,10 +75,14 @@ def make_pairs(
     chosen = set(rng.permutation(len(blocks))[:n_held].tolist())
     for index, block in enumerate(blocks):
         (held if index in chosen else train).append(block)
+    weights = np.concatenate(training_weights(trajectories))
+    for part, name in ((train, "training"), (held, "held-out")):
+        if not weights[np.concatenate(part)].sum() > 0:
+            raise DataError(f"all {name} frames have zero weight: the bias leaves too few effective frames")
     return LaggedPairs(
-        features=np.concatenate([t.features for t in trajectories]),
+        features=np.concatenate([t.features for t in trajectories]).astype(np.float32, copy=False),
         temperatures=np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories]),
-        weights=np.concatenate(training_weights(trajectories)),
+        weights=weights,
         train=np.concatenate(train),
         held_out=np.concatenate(held),
         lag=lag,

@@ -59,6 +59,8 @@ class FeatureTrajectory:
             if not np.isfinite(values).all():
                 frame = int(np.argwhere(~np.isfinite(values))[0][0])
                 raise DataError(f"{self.name}: {label} is not finite at frame {frame}")
+            if label != "features" and values.ndim != 1:
+                raise DataError(f"{self.name}: {label} must have shape (n_frames,), got {values.shape}")
         if self.features.ndim != 2 or n == 0:
             raise DataError(f"{self.name}: features must have shape (n_frames > 0, n_features)")
         if not self.temperature > 0:

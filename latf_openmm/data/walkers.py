@@ -38,13 +38,20 @@ class WalkerFrames:
     def load(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
         """Read the positions of all frames."""
         parts = [_load_trajectory(path, topology) for path in self.files]
-        trajectory = parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
-        if trajectory.n_frames != len(self.table):
-            raise DataError(
-                f"{self.files[-1].parent.parent}: walker {self.walker} has {trajectory.n_frames} frames on "
-                f"disk and {len(self.table)} rows in its tables"
-            )
-        return trajectory
+        if sum(part.n_frames for part in parts) != len(self.table):
+            for path, part in zip(self.files, parts, strict=True):
+                rows = int((_read_table(path.parent)["walker"] == self.walker).sum())
+                if part.n_frames != rows:
+                    raise DataError(f"{path}: {part.n_frames} frames, the table beside it has {rows}")
+        return parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
+
+
+def _read_table(segment: Path) -> pd.DataFrame:
+    path = segment / "frames.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path}: the table cannot be read ({error})") from error
 
 
 def _load_trajectory(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
@@ -82,7 +89,7 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
         if not segments:
             continue
-        table = pd.concat([pd.read_parquet(segment / "frames.parquet") for segment in segments])
+        table = pd.concat([_read_table(segment) for segment in segments])
         for walker, rows in table.groupby("walker", sort=True):
             number = int(str(walker))
             files = [next(iter(sorted(s.glob(f"walker_{number:03d}.*")))) for s in segments]

@@ -15,7 +15,6 @@ from openmm import app
 from pydantic import Field
 from rich.progress import Progress
 
-from latf_openmm.data.walkers import WalkerFrames, read_stage  # noqa: F401
 from latf_openmm.errors import SimulationError
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import bar
@@ -74,11 +73,16 @@ class Stage:
                         in_one,
                         first,
                         self.settings.frames,
-                        self.seed + 1000 * index + first,
+                        _task_seed(self.seed, index, first),
                         self.folder / name,
                     )
                 )
         return tasks
+
+
+def _task_seed(seed: int, temperature: int, walker: int) -> int:
+    """Seed of one group; sums would give walkers of neighbouring seeds the same noise."""
+    return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
 
 
 def run_stage(stage: Stage, progress: Progress | None = None, description: str = "simulate") -> None:

@@ -7,6 +7,7 @@ checkpoint.
 
 import logging
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from latf_openmm.systems import AnySystem, BuiltSystem
 
 log = logging.getLogger(__name__)
 _RETRIES = 2
+_FARTHEST = 1e5  # nm
 
 
 class DynamicsSettings(Settings):
@@ -165,8 +167,17 @@ class WalkerGroup:
     def start(self, complete: int) -> None:
         """Prepare the first segment, or continue after `complete` ones."""
         if complete:
-            self._restore(self.task.segment(complete - 1))
+            self._restore(complete)
             return
+        try:
+            self._begin()
+        except openmm.OpenMMException as error:
+            raise SimulationError(
+                f"{self.task.folder}: unstable before the first frame ({_reason(error)}); "
+                "lower simulation.timestep or the bias"
+            ) from error
+
+    def _begin(self) -> None:
         starts = self.built.positions if self.task.starts is None else self.task.starts
         self.context.setPositions(starts.reshape(-1, 3))
         if self.task.dynamics.minimise:
@@ -176,11 +187,15 @@ class WalkerGroup:
         self.context.setStepCount(0)
         self.context.setTime(0.0)
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, complete: int) -> None:
+        folder = self.task.segment(complete - 1)
         try:
-            self.context.loadCheckpoint((folder / "checkpoint.bin").read_bytes())
-        except openmm.OpenMMException:
-            log.info("%s: checkpoint of another machine; continuing from the portable state", folder)
+            self.context.loadCheckpoint(_read_checkpoint(folder / "checkpoint.bin"))
+        except (openmm.OpenMMException, OSError) as error:
+            log.info("%s: %s; continuing from the portable state", folder, error)
+            # Without the checkpoint the noise would start again from its beginning.
+            self.context.getIntegrator().setRandomNumberSeed(_seed(self.task.seed, 10_000 + complete))
+            self.context.reinitialize()
             self.context.setState(openmm.XmlSerializer.deserialize((folder / "state.xml").read_text()))
 
     def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
@@ -195,7 +210,7 @@ class WalkerGroup:
                 if attempt == _RETRIES:
                     raise SimulationError(
                         f"{self.task.folder}: unstable in segment {index} after {_RETRIES + 1} attempts "
-                        f"({error}); lower simulation.timestep or the bias"
+                        f"({_reason(error)}); lower simulation.timestep or the bias"
                     ) from error
                 self.context.loadCheckpoint(before)
                 seed = _seed(self.task.seed, 100 + 10 * index + attempt)
@@ -213,8 +228,8 @@ class WalkerGroup:
             self.context.getIntegrator().step(self.task.dynamics.frame_interval)
             state = self.context.getState(positions=True, energy=self.single is None, groups=groups)
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
-            if not np.isfinite(xyz).all():
-                raise SimulationError(f"positions are not finite at frame {frame}")
+            if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
+                raise SimulationError(f"positions are not finite or beyond {_FARTHEST:g} nm at frame {frame}")
             positions.append(xyz)
             if self.single is None:
                 energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
@@ -247,7 +262,7 @@ class WalkerGroup:
                 trajectory.unitcell_vectors = boxes
             walker = self.task.first_walker + copy
             trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
-        (temporary / "checkpoint.bin").write_bytes(self.context.createCheckpoint())
+        _write_checkpoint(temporary / "checkpoint.bin", self.context.createCheckpoint())
         state = self.context.getState(positions=True, velocities=True, parameters=True)
         (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
         temporary.rename(target)
@@ -331,6 +346,24 @@ def find_platform(name: str) -> openmm.Platform:
             f"simulation.platform: OpenMM has no platform {name!r} here; it has {', '.join(names)}"
         )
     return openmm.Platform.getPlatformByName(name)
+
+
+def _write_checkpoint(path: Path, data: bytes) -> None:
+    """Write a checkpoint after its checksum: OpenMM loads a damaged one without an error."""
+    path.write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
+
+
+def _read_checkpoint(path: Path) -> bytes:
+    """Read what `_write_checkpoint` wrote; `OSError` if the file is missing or damaged."""
+    content = path.read_bytes()
+    if zlib.crc32(content[4:]) != int.from_bytes(content[:4], "big"):
+        raise OSError(f"{path.name} is damaged")
+    return content[4:]
+
+
+def _reason(error: Exception) -> str:
+    """Last line of an error: TorchScript puts a whole traceback before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _seed(seed: int, stream: int) -> int:

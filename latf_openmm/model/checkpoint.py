@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from latf_openmm.errors import ModelError
@@ -16,6 +17,7 @@ from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
 
 FORMAT = 1
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,15 @@ def load_model(folder: Path) -> TrainedModel:
         features = tuple(
             validate(FEATURE_KINDS[item["kind"]], item, f"{path}: features") for item in record["features"]
         )
-    except (json.JSONDecodeError, KeyError, RuntimeError, OSError) as error:
+        return TrainedModel(
+            model.eval(),
+            features,
+            tuple(record["atoms"]),
+            record["temperature_scale"],
+            tuple(record["temperatures"]),
+            record["provenance"],
+        )
+    except ModelError:
+        raise
+    except _DAMAGE as error:
         raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
-    return TrainedModel(
-        model.eval(),
-        features,
-        tuple(record["atoms"]),
-        record["temperature_scale"],
-        tuple(record["temperatures"]),
-        record["provenance"],
-    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 from torch import Tensor
 
-_NODES = 512
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(512)
 
 
 def _radial_range(tau: float, t: float, dim: int) -> tuple[float, float]:
@@ -49,9 +49,8 @@ def log_normaliser(tau: float, t: float, dim: int) -> float:
     2.531024
     """
     low, high = _radial_range(tau, t, dim)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    r = 0.5 * (high - low) * (nodes + 1) + low
-    radial = logsumexp(_log_radial(r, tau, t, dim), b=0.5 * (high - low) * weights)
+    r = 0.5 * (high - low) * (_NODES + 1) + low
+    radial = logsumexp(_log_radial(r, tau, t, dim), b=0.5 * (high - low) * _NODE_WEIGHTS)
     log_sphere = np.log(2.0) + 0.5 * dim * np.log(np.pi) - gammaln(0.5 * dim)
     return float(radial + log_sphere)
 
@@ -59,10 +58,9 @@ def log_normaliser(tau: float, t: float, dim: int) -> float:
 def mean_square_radius(tau: float, t: float, dim: int) -> float:
     """Return the mean of |u|^2 under the prior."""
     low, high = _radial_range(tau, t, dim)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    r = 0.5 * (high - low) * (nodes + 1) + low
+    r = 0.5 * (high - low) * (_NODES + 1) + low
     log_p = _log_radial(r, tau, t, dim)
-    p = np.exp(log_p - log_p.max()) * weights
+    p = np.exp(log_p - log_p.max()) * _NODE_WEIGHTS
     return float((p * r**2).sum() / p.sum())
 
 

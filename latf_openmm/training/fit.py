@@ -90,17 +90,20 @@ class TrainingResult:
     model
         In evaluation mode, on the CPU.
     history
-        One record for each epoch of both stages.
+        One record for each epoch of all stages.
     populations
         Weighted fraction of the training frames in each state, shape (n_states,).
     settled
         Whether the states stopped changing before the refinements ran out.
+    ladder
+        Temperatures the frames were reweighted to and the effective sample size at each; empty without energies.
     """
 
     model: LatentThermodynamicFlow
     history: list[Epoch]
     populations: list[float]
     settled: bool
+    ladder: list[tuple[float, float]]
 
 
 @dataclass
@@ -185,7 +188,10 @@ def fit(
         settled = _states_stage(run, seed, progress)
         labels = _density_stages(run, progress)
     share = populations(labels, run.weights, run.model.n_states)
-    return TrainingResult(run.model.cpu().eval(), run.history, share.tolist(), settled)
+    rungs: list[tuple[float, float]] = []
+    if run.ladder is not None:
+        rungs = list(zip(run.ladder.temperatures.tolist(), run.ladder.sample_sizes.tolist(), strict=True))
+    return TrainingResult(run.model.cpu().eval(), run.history, share.tolist(), settled, rungs)
 
 
 @contextmanager
@@ -309,7 +315,7 @@ def _density_stages(run: _Run, progress: Progress | None) -> Tensor:
     )
     with bar(progress, "  flow", s.epochs_flow) as advance:
         _train(run, labels, flow, advance)
-    return relabel(model, run.features, run.weights, 1e-12)[0]
+    return relabel(model, run.features, run.weights, s.minimum_population)[0]
 
 
 @torch.no_grad()

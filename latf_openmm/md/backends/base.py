@@ -24,6 +24,8 @@ def choose_backend(backend: BackendName) -> Literal["torchforce", "python"]:
     BackendError
         If no backend works here.
     """
+    if backend not in BACKEND_NAMES:
+        raise BackendError(f"unknown backend {backend!r}; expected one of {', '.join(BACKEND_NAMES)}")
     if backend != "auto":
         return backend
     reason = torchforce.why_unavailable()

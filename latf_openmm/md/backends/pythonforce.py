@@ -1,5 +1,6 @@
 """PythonForce: OpenMM calls back into Python; needs no plugin and any torch version."""
 
+import copy
 import io
 from typing import Any
 
@@ -61,6 +62,8 @@ def make_python_force(energy: BiasEnergy, periodic: bool) -> openmm.Force:
     """
     if reason := why_unavailable():
         raise BackendError(f"backend 'python': {reason}")
-    force = openmm.PythonForce(TorchComputation(trace_forces(energy, periodic), periodic))
+    # The traced module shares its constants with `energy`; a force keeps what it was made with.
+    module = trace_forces(copy.deepcopy(energy), periodic)
+    force = openmm.PythonForce(TorchComputation(module, periodic))
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -49,4 +49,6 @@ class HarmonicSettings(BiasSettings):
                 raise ConfigError(f"bias.{name}: {len(values)} values for {dim} collective variables")
         if any(value < 0 for value in strength):
             raise ConfigError(f"bias.strength: must not be negative, got {strength}")
-        return Harmonic(torch.tensor(self.centre), torch.tensor(strength))
+        return Harmonic(
+            torch.tensor(self.centre, dtype=torch.float64), torch.tensor(strength, dtype=torch.float64)
+        )

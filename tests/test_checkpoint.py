@@ -1,0 +1,222 @@
+"""Saved models: round trip, and one clear `ModelError` for everything that can be wrong with a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latf_openmm.errors import ModelError
+from latf_openmm.features.coordinates import CoordinateSettings
+from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model, versions
+from latf_openmm.model.flow import FlowSettings
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+
+KEYS = (
+    "settings",
+    "n_features",
+    "n_states",
+    "reference_temperature",
+    "features",
+    "atoms",
+    "temperature_scale",
+    "temperatures",
+    "provenance",
+)
+ATOMS = ("ARG1-N", "ARG1-CA", "ARG1-C")
+SETTINGS = ModelSettings(
+    latent_dim=3,
+    encoder_hidden=[8],
+    decoder_hidden=[],
+    tau=1.5,
+    flow=FlowSettings(layers=2, hidden=[4], bins=3),
+)
+
+
+def make() -> TrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = LatentThermodynamicFlow(SETTINGS, n_features=5, n_states=4, reference_temperature=300.5)
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(torch.rand(value.shape))
+    return TrainedModel(
+        model,
+        (
+            CoordinateSettings(atoms=[0], axes="xyz"),
+            DistanceSettings(pairs=[(0, 1), (0, 2)], names=["d01", "d02"]),
+        ),
+        ATOMS,
+        "K",
+        (300.5, 412.25),
+        {"seed": 3, "versions": versions(), "note": "größer als vorher"},
+    )
+
+
+@pytest.fixture
+def trained() -> TrainedModel:
+    return make()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, trained: TrainedModel) -> Path:
+    save_model(trained, tmp_path / "round" / "model")
+    return tmp_path / "round" / "model"
+
+
+def change_record(folder: Path, **changes: object) -> None:
+    path = folder / "model.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**record, **changes}.items() if v is not ...}))
+
+
+# Round trip
+
+
+def test_everything_comes_back(trained, folder):
+    loaded = load_model(folder)
+    assert loaded.features == trained.features
+    assert loaded.atoms == trained.atoms
+    assert loaded.temperature_scale == "K"
+    assert loaded.temperatures == (300.5, 412.25)
+    assert loaded.provenance == trained.provenance
+    model, before = loaded.model, trained.model
+    assert model.settings == SETTINGS
+    assert (model.n_features, model.n_states, model.latent_dim) == (5, 4, 3)
+    assert model.reference_temperature == 300.5
+    assert not model.training
+    assert model.state_dict().keys() == before.state_dict().keys()
+    for name, value in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folder, tmp_path):
+    other = make()
+    with torch.no_grad():
+        other.model.encoder.log_sigma.fill_(-1.0)
+    save_model(other, folder)
+    assert load_model(folder).model.encoder.log_sigma.item() == -1.0
+    save_model(trained, folder)
+    save_model(load_model(folder), tmp_path / "copy")
+    for name in ("model.json", "model.safetensors"):
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_files_hold_no_pickle(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert json.loads((folder / "model.json").read_text())["format"] == 1
+
+
+def test_features_are_built_in_double_precision(folder):
+    module = load_model(folder).feature_module()
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 0.0, 0.0, 5.0, 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(module(positions, torch.empty(0)), expected)
+
+
+def test_versions_name_what_a_result_depends_on():
+    assert versions().keys() == {"latf_openmm", "torch", "openmm", "mdtraj", "python"}
+
+
+# Another topology
+
+
+def test_own_topology_is_accepted(folder):
+    load_model(folder).check_atoms(list(ATOMS))
+
+
+def test_topology_of_another_size_is_refused(trained):
+    with pytest.raises(ModelError, match=r"trained for a topology of 3 atoms, this one has 2"):
+        trained.check_atoms(ATOMS[:2])
+
+
+def test_topology_with_another_atom_is_refused(trained):
+    with pytest.raises(ModelError, match=r"atom 1 is LYS1-CA, the model was trained with ARG1-CA there"):
+        trained.check_atoms(["ARG1-N", "LYS1-CA", "ARG1-C"])
+
+
+# Folders that hold no usable model
+
+
+def test_folder_without_a_model(tmp_path):
+    with pytest.raises(ModelError, match=r"no trained model here \(model\.json is missing\)"):
+        load_model(tmp_path)
+    with pytest.raises(ModelError, match=r"nowhere: no trained model here"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_missing_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model is damaged .*model\.safetensors"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, -1])
+def test_truncated_weights(folder, length):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ModelError, match="model is damaged"):
+        load_model(folder)
+
+
+def test_weights_of_another_model(folder):
+    save_file({"flow.shift": torch.zeros(3)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"(?s)model is damaged .*Missing key"):
+        load_model(folder)
+
+
+def test_weights_of_another_shape(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "flow.shift": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"(?s)model is damaged .*size mismatch for flow\.shift"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "not json", '{"format": 1', "[1, 2]", "3"])
+def test_record_that_cannot_be_read(folder, text):
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelError, match="model is damaged"):
+        load_model(folder)
+
+
+def test_record_that_is_no_text(folder):
+    (folder / "model.json").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ModelError, match="model is damaged"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("number", [0, 2, "1", None])
+def test_other_format_version(folder, number):
+    change_record(folder, format=number)
+    with pytest.raises(ModelError, match=rf"format {number!r}, this version reads format 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_missing_key(folder, key):
+    change_record(folder, **{key: ...})
+    with pytest.raises(ModelError, match=f"model is damaged .*{key}"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_states": "four"},
+        {"n_features": None},
+        {"settings": {"latent_dimension": 3}},
+        {"settings": [3]},
+        {"features": [{"kind": "no such feature"}]},
+        {"features": [{"kind": "coordinates", "axes": "w"}]},
+        {"features": 3},
+        {"temperatures": 300.0},
+        {"atoms": 3},
+    ],
+    ids=str,
+)
+def test_wrong_value(folder, change):
+    change_record(folder, **change)
+    with pytest.raises(ModelError, match="model is damaged"):
+        load_model(folder)

@@ -1,0 +1,558 @@
+"""The objective by hand, the states, and a real fit on the three-hole potential."""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+import pytest
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from scipy import stats
+from scipy.special import log_softmax, logsumexp
+from torch import Tensor
+
+from latf_openmm.data.trajectory import FeatureTrajectory, featurise
+from latf_openmm.errors import DataError
+from latf_openmm.features.coordinates import CoordinateSettings
+from latf_openmm.model.encoder import StateDecoder
+from latf_openmm.model.flow import FlowSettings
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.model.prior import log_normaliser, mean_square_radius
+from latf_openmm.progress import make_progress
+from latf_openmm.systems.three_hole import ThreeHoleSettings
+from latf_openmm.training import fit as fit_module
+from latf_openmm.training.fit import TrainingResult, TrainingSettings, fit
+from latf_openmm.training.objective import Batch, RepresentativePrior, terms
+from latf_openmm.training.states import initial_labels, populations, relabel, representative_inputs
+from latf_openmm.units import REDUCED
+
+T0, TAU = 2.0, 1.5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_model(n_states: int = 3) -> LatentThermodynamicFlow:
+    """Linear encoder and decoder, a flow that only whitens; double precision."""
+    flow = FlowSettings(layers=2, hidden=[4], bins=3)
+    settings = ModelSettings(latent_dim=2, decoder_hidden=[], tau=TAU, flow=flow)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LatentThermodynamicFlow(settings, 3, n_states, T0).double()
+    model.flow.whiten(torch.tensor([0.5, -1.0]), torch.tensor([0.7, 1.3]))
+    return model
+
+
+def tiny_batch(weights: tuple[float, ...] = (0.5, 1.0, 1.5)) -> Batch:
+    x = torch.tensor([[0.1, -0.4, 0.9], [1.2, 0.3, -0.7], [-0.8, 0.6, 0.2]], dtype=torch.float64)
+    return Batch(
+        x,
+        torch.tensor([0, 2, 1]),
+        torch.tensor(weights, dtype=torch.float64),
+        torch.tensor([2.0, 3.0, 2.5], dtype=torch.float64),
+    )
+
+
+def tiny_prior() -> RepresentativePrior:
+    inputs = torch.tensor([[0.0, 0.5, 1.0], [1.0, -1.0, 0.0]], dtype=torch.float64)
+    return RepresentativePrior(inputs, torch.tensor([0.3, 0.7], dtype=torch.float64))
+
+
+def linear(layer: torch.nn.Linear, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """What the terms are made of, in NumPy."""
+
+    model: LatentThermodynamicFlow
+    batch: Batch
+    seed: int = 5
+
+    @property
+    def sigma(self) -> float:
+        return float(self.model.encoder.log_sigma.detach().exp())
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        return linear(self.model.encoder.mean[0], self.batch.features.numpy())
+
+    @property
+    def z(self) -> NDArray[np.float64]:
+        generator = torch.Generator().manual_seed(self.seed)
+        return self.mean + self.sigma * torch.randn(3, 2, generator=generator, dtype=torch.float64).numpy()
+
+    def prediction(self) -> float:
+        log_q = log_softmax(linear(self.model.decoder.head, self.z), axis=1)
+        return -float((self.batch.weights.numpy() * log_q[range(3), self.batch.labels.numpy()]).mean())
+
+    def divergence(self, log_prior: NDArray[np.float64]) -> float:
+        log_p = stats.norm.logpdf(self.z, self.mean, self.sigma).sum(axis=1)
+        return float((self.batch.weights.numpy() * (log_p - log_prior)).mean())
+
+    def terms(self, prior: RepresentativePrior | None) -> tuple[float, float]:
+        found = terms(self.model, self.batch, prior, torch.Generator().manual_seed(self.seed))
+        return found.prediction.item(), found.divergence.item()
+
+
+# Objective
+
+
+def test_terms_of_stage_one_by_hand():
+    hand, prior = ByHand(tiny_model(), tiny_batch()), tiny_prior()
+    centres = linear(hand.model.encoder.mean[0], prior.inputs.numpy())
+    each = stats.norm.logpdf(hand.z[:, None], centres[None], hand.sigma).sum(axis=2)
+    log_prior = logsumexp(np.log([0.3, 0.7]) + each, axis=1)
+    assert hand.terms(prior) == pytest.approx((hand.prediction(), hand.divergence(log_prior)), rel=1e-9)
+
+
+def test_terms_of_the_joint_stage_by_hand():
+    hand = ByHand(tiny_model(), tiny_batch())
+    size = math.sqrt(mean_square_radius(TAU, 1.0, 2) / 2)
+    u = (hand.z - [0.5, -1.0]) / np.array([0.7, 1.3], np.float32) * size
+    t = hand.batch.temperatures.numpy() / T0
+    radius = np.linalg.norm(u, axis=1)
+    log_q = TAU * radius - radius**2 / (2 * t) - [log_normaliser(TAU, value, 2) for value in t]
+    log_prior = log_q + 2 * math.log(size) - math.log(0.7 * 1.3)
+    assert hand.terms(None) == pytest.approx((hand.prediction(), hand.divergence(log_prior)), rel=1e-6)
+
+
+def test_loss_adds_the_divergence_times_beta():
+    found = terms(tiny_model(), tiny_batch(), tiny_prior(), torch.Generator().manual_seed(0))
+    expected = found.prediction + 0.25 * found.divergence
+    assert found.loss(0.25).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def set_sigma(model: LatentThermodynamicFlow, sigma: float) -> None:
+    with torch.no_grad():
+        model.encoder.log_sigma.fill_(math.log(sigma))
+
+
+@pytest.mark.parametrize("sigma", [1e-4, 1e-3])
+def test_entropy_term_of_stage_one(sigma):
+    # At the representative inputs of well separated states KL(p(z|x) || p(z)) is -log w, whatever sigma.
+    model = tiny_model()
+    set_sigma(model, sigma)
+    inputs = tiny_batch().features
+    prior = RepresentativePrior(inputs, torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64))
+    found = terms(model, tiny_batch((1.0, 1.0, 1.0)), prior, torch.Generator().manual_seed(0))
+    assert found.divergence.item() == pytest.approx(-np.log([0.2, 0.3, 0.5]).mean(), abs=1e-9)
+
+
+def test_entropy_term_of_the_joint_stage():
+    # A narrow encoder of half the width costs d log 2 more; z and so the density hardly move.
+    model, batch = tiny_model(), tiny_batch((1.0, 1.0, 1.0))
+    found = []
+    for sigma in (2e-7, 1e-7):
+        set_sigma(model, sigma)
+        found.append(terms(model, batch, None, torch.Generator().manual_seed(0)).divergence.item())
+    assert found[1] - found[0] == pytest.approx(2 * math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("prior", [tiny_prior(), None], ids=["states", "joint"])
+def test_doubling_a_weight_is_duplicating_the_frame(prior, monkeypatch):
+    noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    once, twice = tiny_batch((1.0, 2.0, 1.0)), tiny_batch((1.0, 1.0, 1.0))
+    again = torch.tensor([0, 1, 2, 1])
+    repeated = Batch(
+        twice.features[again], twice.labels[again], torch.ones(4).double(), twice.temperatures[again]
+    )
+    gradients, totals = [], []
+    for batch, rows in ((once, torch.arange(3)), (repeated, again)):
+        model = tiny_model()
+        sigma = model.encoder.log_sigma
+        # The same noise for a frame and its duplicate.
+        monkeypatch.setattr(
+            model.encoder, "sample", lambda mean, _, rows=rows, sigma=sigma: mean + sigma.exp() * noise[rows]
+        )
+        total = terms(model, batch, prior, None).loss(0.5) * len(rows)
+        total.backward()
+        totals.append(total.item())
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert totals[0] == pytest.approx(totals[1], rel=1e-12)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_frame_of_weight_zero_does_not_count():
+    model, batch = tiny_model(), tiny_batch((0.0, 1.0, 2.0))
+    wrong = Batch(
+        batch.features, torch.tensor([1, 2, 1]), batch.weights, torch.tensor([9.0, 3.0, 2.5]).double()
+    )
+    for prior in (tiny_prior(), None):
+        a, b = (terms(model, each, prior, torch.Generator().manual_seed(0)) for each in (batch, wrong))
+        assert a == b
+
+
+def test_every_parameter_of_a_stage_gets_a_gradient():
+    model, prior = tiny_model(), tiny_prior()
+    terms(model, tiny_batch(), prior, torch.Generator().manual_seed(0)).loss(0.1).backward()
+    for parameter in (*model.encoder.parameters(), *model.decoder.parameters(), prior.logits):
+        assert parameter.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in model.flow.parameters())
+    terms(model, tiny_batch(), None, torch.Generator().manual_seed(0)).loss(0.1).backward()
+    assert all(layer.conditioner[-1].weight.grad.abs().max() > 0 for layer in model.flow.layers)
+
+
+# States
+
+
+@pytest.mark.parametrize("hidden", [[], [8]])
+@pytest.mark.parametrize("states", [[0, 1, 3, 4], [3, 1], [2]])
+def test_kept_states_keep_their_order_and_odds(hidden, states):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = StateDecoder(2, hidden, 5).double()
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    before = decoder(z)[:, states]
+    decoder.keep(states)
+    after = decoder(z)
+    assert after.shape == (20, len(states))
+    torch.testing.assert_close(after, torch.log_softmax(before, dim=1))
+    assert all(parameter.requires_grad for parameter in decoder.parameters())
+
+
+def line_model(n_states: int) -> LatentThermodynamicFlow:
+    """State k is where the only feature, which is also z, is nearest to k."""
+    settings = ModelSettings(latent_dim=1, decoder_hidden=[])
+    model = LatentThermodynamicFlow(settings, 1, n_states, 1.0)
+    centres = torch.arange(n_states, dtype=torch.float32)
+    with torch.no_grad():
+        model.encoder.mean[0].weight.fill_(1.0)
+        model.encoder.mean[0].bias.fill_(0.0)
+        model.decoder.head.weight.copy_(2 * centres[:, None])
+        model.decoder.head.bias.copy_(-(centres**2))
+    return model
+
+
+def test_relabelling_drops_small_states_and_renumbers():
+    # State 1 is empty, state 3 is small and its frames are next to state 4.
+    x = torch.tensor([0.0] * 5 + [2.1] * 3 + [3.4] * 2 + [4.0] * 4)[:, None]
+    weights = torch.tensor([1.0] * 8 + [0.01] * 2 + [1.0] * 4)
+    model = line_model(5)
+    labels, dropped = relabel(model, x, weights, 0.05)
+    assert labels.tolist() == [0] * 5 + [1] * 3 + [2] * 6
+    assert dropped == 2
+    assert model.n_states == 3
+    assert torch.equal(model.assign(x), labels)
+
+
+def test_frames_of_a_dropped_state_may_lift_another_one():
+    x = torch.tensor([0.0] * 90 + [1.0] * 4 + [2.0] * 3 + [3.0] * 3)[:, None]
+    labels, dropped = relabel(line_model(4), x, torch.ones(100), 0.045)
+    # Of the two smallest one goes; its frames make the other large enough, or its neighbour.
+    assert populations(labels, torch.ones(100), int(labels.max()) + 1).min() >= 0.045
+    assert dropped < 3
+
+
+def test_relabelling_leaves_good_states_alone():
+    x = torch.tensor([0.0, 1.0, 2.0, 2.0, 0.1])[:, None]
+    model = line_model(3)
+    labels, dropped = relabel(model, x, torch.ones(5), 0.1)
+    assert (labels.tolist(), dropped, model.n_states) == ([0, 1, 2, 2, 0], 0, 3)
+
+
+def test_relabelling_leaves_one_state_at_least():
+    model = line_model(6)
+    labels, dropped = relabel(model, torch.arange(6.0)[:, None], torch.ones(6), 0.49)
+    assert model.n_states == int(labels.max()) + 1 >= 1
+    assert dropped == 6 - model.n_states
+
+
+def test_populations_and_representative_inputs_are_weighted():
+    x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]])
+    labels, weights = torch.tensor([0, 0, 2]), torch.tensor([1.0, 3.0, 4.0])
+    torch.testing.assert_close(populations(labels, weights, 3), torch.tensor([0.5, 0.0, 0.5]))
+    inputs = representative_inputs(x, labels, weights, 3)
+    torch.testing.assert_close(inputs[[0, 2]], torch.tensor([[1.5, 2.5], [4.0, 8.0]]))
+    assert torch.isfinite(inputs).all()
+
+
+def test_initial_labels_have_no_gaps():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(4, 2)), 25, axis=0).astype(np.float32)
+    labels = initial_labels(x, np.ones(100), 60, 0)  # no more clusters than different points
+    assert np.unique(labels).tolist() == [0, 1, 2, 3]
+    assert all(len(set(labels[i : i + 25])) == 1 for i in range(0, 100, 25))
+    np.testing.assert_array_equal(labels, initial_labels(x, np.ones(100), 60, 0))
+
+
+# A real fit: 30 walkers in the three-hole potential at T = 1
+
+WALKERS, FRAMES = 30, 1500
+MODEL = ModelSettings()
+SETTINGS = TrainingSettings(
+    lag=5,
+    initial_states=20,
+    refinements=4,
+    epochs_states=5,
+    epochs_joint=4,
+    epochs_flow=10,
+    learning_rate_decay=0.75,
+    device="cpu",
+    threads=1,
+)
+QUICK = TrainingSettings(
+    lag=5,
+    initial_states=10,
+    refinements=2,
+    epochs_states=3,
+    epochs_joint=2,
+    epochs_flow=2,
+    pairs_per_epoch=2000,
+    batch_size=256,
+    device="cpu",
+    threads=1,
+)
+
+
+def langevin() -> NDArray[np.float64]:
+    """Positions of all walkers, shape (n_frames, n_walkers, 3) [nm]."""
+    built = ThreeHoleSettings().build(WALKERS)
+    integrator = openmm.LangevinMiddleIntegrator(REDUCED.kelvin(1.0), 1.0, 0.01)
+    integrator.setRandomNumberSeed(1)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(built.system, integrator, platform)
+    context.setPositions(built.positions.reshape(-1, 3))
+    context.setVelocitiesToTemperature(REDUCED.kelvin(1.0), 1)
+    integrator.step(500)
+    frames = []
+    for _ in range(FRAMES):
+        integrator.step(20)
+        frames.append(context.getState(positions=True).getPositions(asNumpy=True)._value)
+    return np.array(frames)
+
+
+@pytest.fixture(scope="module")
+def trajectories() -> list[FeatureTrajectory]:
+    module = CoordinateSettings(atoms=[0], axes="xy").build()
+    positions = langevin()
+    none = np.zeros(FRAMES)
+    return [
+        FeatureTrajectory(featurise(module, positions[:, [w]]), 1.0, 0.2, none, none, name=f"walker {w}")
+        for w in range(WALKERS)
+    ]
+
+
+def shortened(trajectories: list[FeatureTrajectory], n: int) -> list[FeatureTrajectory]:
+    return [
+        FeatureTrajectory(t.features[:n], t.temperature, t.frame_interval, np.zeros(n), np.zeros(n), t.run)
+        for t in trajectories
+    ]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    result: TrainingResult
+    unchanged: dict[str, bool]
+
+
+@pytest.fixture(scope="module")
+def fitted(trajectories) -> Fitted:
+    data = [t.features.copy() for t in trajectories]
+    told = MODEL.model_dump(), SETTINGS.model_dump()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch.set_num_threads(2)
+    result = fit(trajectories, MODEL, SETTINGS, seed=0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return Fitted(
+        result,
+        {
+            "threads": threads == 2,
+            "data": all(np.array_equal(a, t.features) for a, t in zip(data, trajectories, strict=True)),
+            "weights": not any(t.log_weights.any() for t in trajectories),
+            "settings": told == (MODEL.model_dump(), SETTINGS.model_dump()),
+            "torch's generator": torch.equal(torch_state, torch.get_rng_state()),
+            "NumPy's generator": np.array_equal(numpy_state, np.random.get_state()[1]),  # noqa: NPY002
+        },
+    )
+
+
+def test_fit_leaves_everything_else_as_it_was(fitted):
+    assert [name for name, unchanged in fitted.unchanged.items() if not unchanged] == []
+
+
+def test_fit_finds_the_deep_wells_as_states(fitted):
+    model = fitted.result.model
+    assert 1 < model.n_states <= 8
+    assert len(fitted.result.populations) == model.n_states
+    assert sum(fitted.result.populations) == pytest.approx(1.0)
+    left, right = model.assign(model.encode(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))).tolist()
+    assert left != right
+    assert fitted.result.populations[left] == pytest.approx(fitted.result.populations[right], abs=0.15)
+
+
+def test_no_state_of_the_result_is_below_the_minimum(fitted):
+    assert min(fitted.result.populations) >= SETTINGS.minimum_population
+
+
+def test_result_is_finite_and_ready_to_use(fitted):
+    model = fitted.result.model
+    assert not model.training
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+    z = model.density(1.0).sample(5000, torch.Generator().manual_seed(0))
+    assert torch.isfinite(z).all()
+
+
+def test_history_tells_of_every_stage(fitted):
+    history = fitted.result.history
+    assert list(dict.fromkeys(record.stage for record in history)) == ["states", "joint", "flow"]
+    for record in history:
+        numbers = (record.train_loss, record.prediction, record.divergence, record.sigma)
+        assert np.isfinite(numbers).all()
+        assert record.sigma > 1e-3  # without the entropy term it would shrink to nothing
+    joint = [record for record in history if record.stage == "joint"]
+    flow = [record for record in history if record.stage == "flow"]
+    assert flow[-1].prediction == pytest.approx(joint[-1].prediction, abs=0.2)
+    assert min(r.divergence for r in flow) < joint[-1].divergence + 0.01
+    # Better than a guess by the populations.
+    populations = np.array(fitted.result.populations)
+    assert joint[-1].prediction < -(populations * np.log(populations + 1e-9)).sum()
+
+
+def log_density_of_positions(model: LatentThermodynamicFlow, xy: Tensor) -> NDArray[np.float64]:
+    """log p(x, y) = log r_T(W x + b) + log|det W| of a linear encoder, W that of raw features."""
+    with torch.no_grad():
+        matrix = model.encoder.mean[0].weight / model.feature_scale
+        log_r = model.density(1.0).log_prob(model.encode(xy))
+    return (log_r + torch.linalg.slogdet(matrix)[1]).double().numpy()
+
+
+def test_free_energy_at_the_training_temperature_is_the_exact_one(fitted, record_property):
+    exact = ThreeHoleSettings().exact_ensemble(1.0)
+    free_energy = -np.log(exact.weights / 0.02**2)  # k_B T; the grid spacing is 0.02
+    low = free_energy - free_energy.min() < 5.0
+    xy = torch.from_numpy(exact.positions[low, 0, :2]).float()
+    # Both densities are normalised: no constant is left to fit.
+    error = -log_density_of_positions(fitted.result.model, xy) - free_energy[low]
+    rmse = float(np.sqrt((error**2).mean()))
+    record_property("rmse", float(rmse))
+    assert rmse < 0.3
+
+
+# Quick fits: reproducibility and what the optimiser sees
+
+
+def parameters_of(result: TrainingResult) -> dict[str, Tensor]:
+    return dict(result.model.state_dict())
+
+
+def test_same_seed_gives_the_same_model_and_another_seed_another(trajectories):
+    short = shortened(trajectories, 150)
+    first = fit(short, MODEL, QUICK, seed=3)
+    torch.rand(7)  # the state of the global generator does not matter
+    again, other = fit(short, MODEL, QUICK, seed=3), fit(short, MODEL, QUICK, seed=4)
+    assert parameters_of(first).keys() == parameters_of(again).keys()
+    for name, value in parameters_of(first).items():
+        assert torch.equal(value, parameters_of(again)[name]), name
+    assert first.history == again.history
+    assert first.populations == again.populations
+    assert not torch.equal(first.model.encoder.mean[0].weight, other.model.encoder.mean[0].weight)
+
+
+def test_parameters_that_keep_made_are_trained(trajectories, monkeypatch):
+    # In the authors' code the output layer made by relabelling was not in the optimiser.
+    train, seen = fit_module._train, []
+
+    def spy(run, labels, stage, advance):
+        head = run.model.decoder.head
+        before = [parameter.detach().clone() for parameter in head.parameters()]
+        train(run, labels, stage, advance)
+        moved = [not torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True)]
+        seen.append((stage.name, head.out_features, all(moved)))
+
+    monkeypatch.setattr(fit_module, "_train", spy)
+    fit(shortened(trajectories, 150), MODEL, QUICK, seed=0)
+    sizes = [n_states for _, n_states, _ in seen]
+    assert sizes[0] > sizes[-1]  # relabelling did drop states
+    assert [moved for _, _, moved in seen] == [name != "flow" for name, _, _ in seen]
+
+
+def test_density_stages_end_with_their_best_epoch(trajectories, monkeypatch):
+    train, seen = fit_module._train, []
+
+    def spy(run, labels, stage, advance):
+        start = len(run.history)
+        train(run, labels, stage, advance)
+        if stage.prior is None:
+            scores = [stage.score(record, run.settings.beta) for record in run.history[start:]]
+            seen.append((scores, stage.score(fit_module._evaluate(run, labels, stage), run.settings.beta)))
+
+    monkeypatch.setattr(fit_module, "_train", spy)
+    # So fast that later epochs are worse than earlier ones.
+    settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 4, "epochs_flow": 4})
+    fit(shortened(trajectories, 100), MODEL, settings, seed=0)
+    assert len(seen) == 2
+    assert any(min(scores) < scores[-1] for scores, _ in seen)
+    for scores, end in seen:
+        assert end == pytest.approx(min(scores), rel=1e-6)
+
+
+def test_progress_is_drawn_and_temperatures_are_told_apart(trajectories):
+    short = shortened(trajectories[:6], 150)
+    warm = [
+        FeatureTrajectory(2 * t.features, 2.0, 0.2, t.potential_energy, t.log_weights, "warm") for t in short
+    ]
+    settings = QUICK.model_copy(update={"refinements": 1, "epochs_states": 1, "pairs_per_epoch": 500})
+    screen = io.StringIO()
+    with make_progress(Console(file=screen, force_terminal=True, width=150)) as progress:
+        result = fit([*warm, *short], MODEL, settings, seed=0, progress=progress)
+    assert result.model.reference_temperature == 1.0
+    assert result.model.flow.n_context == 1
+    for stage in ("states", "joint", "flow"):
+        assert stage in screen.getvalue()
+
+
+def test_double_precision_features_are_accepted(trajectories):
+    short = shortened(trajectories[:4], 100)
+    settings = QUICK.model_copy(update={"refinements": 1, "epochs_states": 1, "pairs_per_epoch": 100})
+    double = [
+        FeatureTrajectory(t.features.astype(np.float64), 1.0, 0.2, t.potential_energy, t.log_weights)
+        for t in short
+    ]
+    assert fit(double, MODEL, settings, seed=0).model.feature_mean.dtype == torch.float32
+
+
+def test_batch_pairs_a_frame_with_the_state_one_lag_later(trajectories):
+    short = shortened(trajectories[:4], 100)
+    run = fit_module._prepare(short, MODEL, QUICK, seed=0)
+    first = torch.tensor([0, 17, 205])
+    batch = run.batch(run.own(first), torch.arange(400))
+    assert batch.labels.tolist() == [5, 22, 210]
+    raw = torch.from_numpy(np.concatenate([t.features for t in short]))
+    torch.testing.assert_close(batch.features, run.model.normalise(raw[first]))
+    torch.testing.assert_close(raw.mean(dim=0), run.model.feature_mean)
+    torch.testing.assert_close(raw.std(dim=0, correction=0), run.model.feature_scale)
+
+
+# Data that cannot be used
+
+
+def test_constant_features_are_refused():
+    n = np.zeros(100)
+    still = FeatureTrajectory(np.ones((100, 2), np.float32), 1.0, 0.2, n, n)
+    with pytest.raises(DataError, match="no feature varies in the training data"):
+        fit([still], MODEL, QUICK, seed=0)
+
+
+def test_data_too_short_for_the_lag_are_refused(trajectories):
+    with pytest.raises(DataError, match="lag 5 leaves 0 blocks of pairs in 30 trajectories of 5 frames"):
+        fit(shortened(trajectories, 5), MODEL, QUICK, seed=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_missing_cuda_device_is_named(trajectories):
+    settings = QUICK.model_copy(update={"device": "cuda"})
+    with pytest.raises(DataError, match="'cuda', but torch sees no CUDA device"):
+        fit(shortened(trajectories, 100), MODEL, settings, seed=0)
