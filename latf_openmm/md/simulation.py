@@ -2,10 +2,15 @@
 
 import json
 import multiprocessing
+import os
 import queue
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +127,21 @@ def _run_in_processes(
     tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
 ) -> list[str]:
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
+    me = (os.getpid(),)
+    manager = SyncManager(ctx=context)
+    manager.start(_end_with_parent, me)
+    with manager, ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=me) as pool:
         done: queue.Queue[int] = manager.Queue()
-        futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done) for task in tasks]
-        while not all(future.done() for future in futures) or not done.empty():
-            try:
-                advance(done.get(timeout=0.2))
-            except queue.Empty:
-                continue
+        stop = manager.Event()
+        futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+        try:
+            while not all(future.done() for future in futures) or not done.empty():
+                with suppress(queue.Empty):
+                    advance(done.get(timeout=0.2))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
         errors = [future.exception() for future in futures]
     for error in errors:
         if error is not None and not isinstance(error, SimulationError):
@@ -137,8 +149,26 @@ def _run_in_processes(
     return [str(error) for error in errors if error is not None]
 
 
-def _run_and_tell(task: GroupTask, done: Any) -> None:
-    run_group(task, done.put)
+def _end_with_parent(parent: int) -> None:
+    """Watch from a thread whether the parent is still there; without it this process has no purpose."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
+    """Run a group in this process; end soon after the parent was interrupted."""
+
+    def tell(frames: int) -> None:
+        if stop.is_set():
+            raise SystemExit("interrupted")
+        done.put(frames)
+
+    run_group(task, tell)
 
 
 def _write_record(stage: Stage) -> None:
