@@ -88,6 +88,7 @@ def main() -> None:
     cv, context = latent_cv(trained), bias_context(trained, 300.0)
     harmonic = HarmonicSettings(centre=[0.0, 0.0], strength=100.0).build(context)
     table = FlowBarrierSettings().build(context)
+    direct = FlowBarrierSettings(tabulate=False).build(context)
 
     def ours(bias: Bias, **options: str) -> openmm.System:
         return add_bias(built.system, cv, bias, **options)
@@ -101,6 +102,9 @@ def main() -> None:
         "flow_barrier, TorchForce, traced": ours(table, backend="torchforce", forces="traced"),
         "flow_barrier, TorchForce, autograd": ours(table, backend="torchforce", forces="autograd"),
         "flow_barrier, PythonForce, traced": ours(table, backend="python"),
+        "flow_barrier without its table, TorchForce, traced": ours(
+            direct, backend="torchforce", forces="traced"
+        ),
     }
     positions = built.positions[0]
     measures = {name: stepper(system, positions, args.steps) for name, system in systems.items()}

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig, load_config
+from latf_openmm.config import RunConfig, dump_config, load_config
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.settings import validate
@@ -89,6 +92,40 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(finished: RunFolder, tmp_
         pd.testing.assert_frame_equal(mine.table, theirs.table)
     weights = [r.trained(1).model.state_dict() for r in (run, finished)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a simulation in two processes; then the same command."""
+    config = tiny(
+        simulation={"processes": 2, "frames": 4000, "segment_frames": 200, "walkers": 4}, loop={"rounds": 1}
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    path = tmp_path / "killed"
+    command = [sys.executable, "-m", "latf_openmm.cli", "run", str(file), "-o", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(path.glob("rounds/000/simulation/T*/segment_0001")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    children = _children(process.pid)
+    assert children
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    written = len(list(path.glob("rounds/000/simulation/T*/segment_????")))
+    assert 1 < written < 40
+    resumed = run_loop(config, path)
+    whole = run_loop(config, tmp_path / "whole")
+    for mine, theirs in zip(resumed.walkers(0), whole.walkers(0), strict=True):
+        pd.testing.assert_frame_equal(mine.table, theirs.table)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_another_configuration_is_refused(finished: RunFolder) -> None:

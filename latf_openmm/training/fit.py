@@ -42,7 +42,7 @@ class TrainingSettings(Settings):
     beta: float = Field(1e-4, gt=0, description="weight of the information-bottleneck term")
     initial_states: int = Field(60, ge=2, description="k-means clusters that start the state refinement")
     minimum_population: float = Field(0.005, gt=0, lt=0.5, description="states below it are dropped")
-    refinements: int = Field(12, ge=1, description="at most this many relabellings")
+    refinements: int = Field(20, ge=1, description="at most this many relabellings")
     label_tolerance: float = Field(0.005, gt=0, description="settled when fewer labels change [fraction]")
     epochs_states: int = Field(15, ge=1, description="at most this many epochs between relabellings")
     epochs_joint: int = Field(20, ge=1, description="at most this many epochs of the joint stage")
