@@ -6,7 +6,7 @@ RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow lint examples wheel clean
+.PHONY: demo test lint examples wheel clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,9 +19,6 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(RUN) pytest -n 2 --dist loadfile
-
-test-slow: .venv/.ready
-	$(RUN) pytest -m slow
 
 lint: .venv/.ready
 	$(RUN) ruff check .

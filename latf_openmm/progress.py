@@ -15,7 +15,7 @@ def make_progress(console: Console | None = None) -> Progress:
     """Return a progress display; it is to be used as a context manager."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=18),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
