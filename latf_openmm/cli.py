@@ -47,21 +47,25 @@ def main() -> None:
         sys.exit(130)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
     )
     logging.getLogger("latf_openmm").setLevel(logging.INFO if verbose else logging.WARNING)
-    logging.getLogger("root").addFilter(lambda record: "simtk.openmm" not in record.getMessage())
 
 
 @app.command()
@@ -186,7 +190,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="TorchScript file to write.")],
     round_index: RoundOption = None,
 ) -> None:
-    """Export the collective variables as TorchScript: positions (n_atoms, 3) [nm] -> z (latent_dim,)."""
+    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,)."""
     from latf_openmm.md.latent_cv import export_cv, latent_cv
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.run_folder import RunFolder

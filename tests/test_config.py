@@ -246,3 +246,14 @@ def test_cli_bad_input(
 def test_every_own_error_is_a_latf_error() -> None:
     assert issubclass(ConfigError, LatfError)
     assert issubclass(ConfigError, ValueError)
+
+
+def test_version_and_help_need_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, expected in (("--version", "0.1.0"), ("--help", "doctor")):
+        monkeypatch.setattr("sys.argv", ["latf-openmm", option])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code
+        assert expected in capsys.readouterr().out

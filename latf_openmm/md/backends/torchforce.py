@@ -1,5 +1,8 @@
 """TorchForce: the TorchScript module runs inside the OpenMM plugin."""
 
+import importlib
+import logging
+from types import ModuleType
 from typing import Literal
 
 import openmm
@@ -8,10 +11,23 @@ from latf_openmm.errors import BackendError
 from latf_openmm.md.bias_energy import BiasEnergy, script_energy, trace_forces
 
 
+def _plugin() -> ModuleType:
+    """Import openmmtorch without what it says of simtk.openmm, which it imports, on the root logger."""
+    root = logging.getLogger()
+    handler, heard = logging.NullHandler(), root.level
+    root.addHandler(handler)  # without any handler, its warning would install one for good
+    root.setLevel(logging.ERROR)
+    try:
+        return importlib.import_module("openmmtorch")
+    finally:
+        root.setLevel(heard)
+        root.removeHandler(handler)
+
+
 def why_unavailable() -> str | None:
     """Return why TorchForce cannot be used here, or None when it can."""
     try:
-        import openmmtorch  # noqa: F401
+        _plugin()
     except Exception as error:
         return f"the module openmmtorch cannot be imported ({error}); install latf-openmm[cpu] or [cuda12], [cuda13]"
     # A GPU part that misses its driver does not matter to the Reference and CPU platforms.
@@ -35,8 +51,7 @@ def make_torch_force(
     """
     if reason := why_unavailable():
         raise BackendError(f"backend 'torchforce': {reason}; see 'latf-openmm doctor'")
-    import openmmtorch
-
+    openmmtorch = _plugin()
     module = (trace_forces if forces == "traced" else script_energy)(energy, periodic)
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(forces == "traced")
