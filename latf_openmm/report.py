@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 
 from latf_openmm import plots
 from latf_openmm.analysis.free_energy import (
+    Array,
     LatentGrid,
     flow_probability,
     free_energy_rmse,
     jensen_shannon,
+    state_populations,
 )
 from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
@@ -31,11 +33,12 @@ def write_report(run: RunFolder, index: int) -> Path:
     trained, pool = run.trained(index), run.pool(index)
     references = _references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
-    rows = [_compare(run, trained, grid, t, references.get(t)) for t in _temperatures(run)]
+    flow = {t: flow_probability(trained.model, t, grid) for t in run.temperatures()}
+    rows = [_compare(run, trained, grid, t, p, references.get(t)) for t, p in flow.items()]
     figures = {
         "training": plots.training_curves(run.round(index).history()),
         "plane": plots.latent_plane(pool, trained.model.n_states),
-        "free_energy": _surfaces(run, trained, grid, rows, references),
+        "free_energy": _surfaces(flow, grid, rows, references),
         "populations": _populations(run, trained, index, references),
         "traces": plots.walker_traces(pool, run.scale),
     }
@@ -54,22 +57,31 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _temperatures(run: RunFolder) -> list[float]:
-    return sorted({*run.config.simulation.temperatures, *run.config.generate.temperatures})
-
-
 def _references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float, Reference]:
     validation = run.validation_pool(index)
     found = {}
-    for temperature in _temperatures(run):
+    for temperature in run.temperatures():
         reference = find_reference(run.config.system, trained, validation, temperature)
         if reference is not None:
             found[temperature] = reference
     return found
 
 
+def _flow_populations(trained: TrainedModel, temperature: float, samples: int) -> Array:
+    """Fraction of the flow's samples in each state, shape (n_states,)."""
+    sample = trained.model.density(temperature).sample(samples, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        states = trained.model.assign(sample).numpy()
+    return state_populations(states, np.ones(samples), trained.model.n_states)
+
+
 def _compare(
-    run: RunFolder, trained: TrainedModel, grid: LatentGrid, temperature: float, reference: Reference | None
+    run: RunFolder,
+    trained: TrainedModel,
+    grid: LatentGrid,
+    temperature: float,
+    p: Array,
+    reference: Reference | None,
 ) -> dict[str, Any]:
     """One row of the comparison: how far the flow is from the reference at one temperature."""
     row: dict[str, Any] = {
@@ -80,24 +92,20 @@ def _compare(
     }
     if reference is None:
         return row
-    p, q = flow_probability(trained.model, temperature, grid), reference.probability(grid)
-    sample = trained.model.density(temperature).sample(20_000, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        states = trained.model.assign(sample).numpy()
-    mine = np.bincount(states, minlength=trained.model.n_states) / len(states)
+    q = reference.probability(grid)
+    off = np.abs(_flow_populations(trained, temperature, 20_000) - reference.populations)
     return row | {
         "reference": reference.kind,
         "jensen_shannon": jensen_shannon(p, q),
         "floor": reference.floor(grid),
         "rmse_kt": free_energy_rmse(p, q),
-        "population_error": float(np.abs(mine - reference.populations).max()),
-        "population_sigma": float(reference.errors[np.abs(mine - reference.populations).argmax()]),
+        "population_error": float(off.max()),
+        "population_sigma": float(reference.errors[off.argmax()]),
     }
 
 
 def _surfaces(
-    run: RunFolder,
-    trained: TrainedModel,
+    flow: dict[float, Array],
     grid: LatentGrid,
     rows: list[dict[str, Any]],
     references: dict[float, Reference],
@@ -110,7 +118,7 @@ def _surfaces(
         surfaces.append(
             plots.Surface(
                 f"{row['label']} ({'simulated' if row['simulated'] else 'generated'})",
-                flow_probability(trained.model, temperature, grid),
+                flow[temperature],
                 None if reference is None else reference.probability(grid),
                 note,
             )
@@ -121,14 +129,9 @@ def _surfaces(
 def _populations(
     run: RunFolder, trained: TrainedModel, index: int, references: dict[float, Reference]
 ) -> Figure:
-    wanted = _temperatures(run)
+    wanted = run.temperatures()
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
-    values = []
-    for temperature in scan:
-        sample = trained.model.density(float(temperature)).sample(10_000, torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            states = trained.model.assign(sample).numpy()
-        values.append(np.bincount(states, minlength=trained.model.n_states) / len(states))
+    values = [_flow_populations(trained, float(temperature), 10_000) for temperature in scan]
     flow = plots.Populations(scan, np.array(values), np.zeros((len(scan), trained.model.n_states)))
     measured = run.round(index).summary()["populations"]
     frames = plots.Populations(

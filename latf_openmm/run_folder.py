@@ -118,6 +118,10 @@ class RunFolder:
         """Temperature scale of the system."""
         return self.config.system.scale
 
+    def temperatures(self) -> list[float]:
+        """Simulated and generated temperatures, ascending."""
+        return sorted({*self.config.simulation.temperatures, *self.config.generate.temperatures})
+
     @property
     def validation(self) -> Path:
         """Folder of the validation stage."""
@@ -161,12 +165,8 @@ class RunFolder:
 
     def pool(self, last: int) -> Pool:
         """All frames of the rounds up to and including `last`, under the model of that round."""
-        return self.pool_under(last, self.trained(last))
-
-    def pool_under(self, last: int, trained: TrainedModel) -> Pool:
-        """All frames of the rounds up to and including `last`, under any model."""
         walkers = self.walkers(last)
-        return make_pool(trained, walkers, self.feature_trajectories(walkers))
+        return make_pool(self.trained(last), walkers, self.feature_trajectories(walkers))
 
     def validation_pool(self, last: int) -> Pool | None:
         """Return the validation frames under the model of round `last`, or None when there are none."""

@@ -27,7 +27,7 @@ from latf_openmm.analysis.free_energy import (
     jensen_shannon,
 )
 from latf_openmm.analysis.generate import generate, write_ensemble
-from latf_openmm.analysis.pool import Pool
+from latf_openmm.analysis.pool import Pool, make_pool
 from latf_openmm.config import RunConfig, check, dump_config
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
@@ -93,12 +93,14 @@ def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -
     log.info("%s: start", label)
     seconds = {}
     seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress))
-    trajectories = run.feature_trajectories(run.walkers(folder.index))
+    walkers = run.walkers(folder.index)
+    trajectories = run.feature_trajectories(walkers)
     seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
-    pool = run.pool(folder.index)
-    seconds["generate"] = _timed(lambda: _generate(run, folder, pool))
+    trained = run.trained(folder.index)
+    pool = make_pool(trained, walkers, trajectories)
+    seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     _choose_starts(run, folder, pool)
-    _write_json(folder.record, _summary(run, folder, pool, seconds))
+    _write_json(folder.record, _summary(run, folder, trained, pool, seconds))
 
 
 def _timed(step: Callable[[], None]) -> float:
@@ -167,10 +169,8 @@ def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], s
     }
 
 
-def _generate(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
-    trained = run.trained(folder.index)
-    wanted = sorted({*run.config.simulation.temperatures, *run.config.generate.temperatures})
-    for temperature in wanted:
+def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> None:
+    for temperature in run.temperatures():
         generate_into(
             run, trained, pool, temperature, run.config.generate.samples, folder.generated(temperature)
         )
@@ -213,9 +213,10 @@ def _even_over_states(pool: Pool, temperature: float, n: int, rng: np.random.Gen
     return np.array(chosen, dtype=np.int64)
 
 
-def _summary(run: RunFolder, folder: RoundFolder, pool: Pool, seconds: dict[str, float]) -> dict[str, Any]:
+def _summary(
+    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
+) -> dict[str, Any]:
     config = run.config
-    trained = run.trained(folder.index)
     steps = config.simulation.frames * config.simulation.frame_interval + config.simulation.equilibration
     walkers = config.simulation.walkers * len(config.simulation.temperatures)
     return {
@@ -227,7 +228,7 @@ def _summary(run: RunFolder, folder: RoundFolder, pool: Pool, seconds: dict[str,
         "seconds": seconds,
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),
-        "change": _change(run, folder, trained),
+        "change": _change(run, folder, trained, pool),
         "versions": versions(),
     }
 
@@ -264,16 +265,16 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
     return rows
 
 
-def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel) -> list[dict[str, float]]:
-    """How far this round's model is from the previous one, in the previous one's latent plane.
+def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
+    """How far this round's weighted frames moved the distribution, in this round's latent plane.
 
-    Both models describe the same frames; those of this round's simulated temperatures are binned in the
-    new latent plane under the weights each round had, so that the two are compared in one plane.
+    The frames up to the previous round and all frames, each under their own weights, are binned with this
+    round's model, so that the two are compared in one plane.
     """
     if folder.index == 0:
         return []
-    old = run.pool_under(folder.index - 1, trained)
-    new = run.pool(folder.index)
+    before = len(run.walkers(folder.index - 1))
+    old = make_pool(trained, new.walkers[:before], new.trajectories[:before])
     grid = LatentGrid.around(new.z, points=30)
     rows = []
     for temperature in run.config.simulation.temperatures:
