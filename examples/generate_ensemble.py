@@ -30,8 +30,8 @@ def main() -> None:
     trained, pool = run.trained(index), run.pool(index)
 
     ensemble = latf.generate(trained, pool, args.temperature, args.samples, seed=1)
-    for state, (share, error) in enumerate(zip(ensemble.populations, ensemble.sampling_errors, strict=True)):
-        print(f"state {state}: {share:.3f} ± {error:.3f} (sampling error only)")
+    for state, (share, error) in enumerate(zip(ensemble.populations, ensemble.errors, strict=True)):
+        print(f"state {state}: {share:.3f} ± {error:.3f}")
     for warning in ensemble.warnings:
         print("warning:", warning)
     latf.write_ensemble(ensemble, trained, pool, run.topology(), args.output)

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from latf_openmm import __version__
 from latf_openmm.errors import LatfError
+
+if TYPE_CHECKING:
+    from latf_openmm.training.lag_scan import LagRow, LagScan
 
 app = typer.Typer(
     name="latf-openmm",
@@ -28,6 +31,9 @@ ConfigArgument = Annotated[
     typer.Argument(help="A YAML configuration, or a system of the library: lj7, lj7/fast, three_hole, ..."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+DataOption = Annotated[
+    list[Path], typer.Option("--data", help="Folder of a simulation stage; may be repeated.")
+]
 RoundOption = Annotated[
     int | None, typer.Option("--round", help="Use this round; default: the last complete one.")
 ]
@@ -160,14 +166,11 @@ def simulate(
 @app.command()
 def train(
     config: ConfigArgument,
-    data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of a simulation stage; may be repeated.")
-    ],
+    data: DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model; must not exist.")],
 ) -> None:
     """Train a model on stages of simulation that are already there."""
     from latf_openmm.config import load_config
-    from latf_openmm.data.walkers import read_stage
     from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
     from latf_openmm.run_folder import RunFolder
@@ -176,12 +179,79 @@ def train(
     settings = load_config(config)
     if output.exists():
         raise ConfigError(f"{output}: already exists; a model is never overwritten")
-    walkers = [walker for folder in data for walker in read_stage(folder)]
-    trajectories = RunFolder(output, settings).feature_trajectories(walkers)
+    trajectories = RunFolder(output, settings).stage_trajectories(data)
     output.parent.mkdir(parents=True, exist_ok=True)
     with make_progress() as progress:
         trained = train_model(settings, trajectories, output, settings.seed, progress)
-    typer.echo(f"{output}: {trained.model.n_states} states from {trained.provenance['frames']} frames")
+    facts = trained.provenance
+    typer.echo(
+        f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames"
+    )
+
+
+@app.command()
+def lag_scan(
+    config: ConfigArgument,
+    data: DataOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the scan; must not exist.")],
+    lag: Annotated[
+        list[int] | None,
+        typer.Option("--lag", help="Lag to try, in frames; may be repeated. Default: about six."),
+    ] = None,
+) -> None:
+    """Find the states at several lag times, and recommend a lag for training."""
+    from latf_openmm.config import load_config
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.progress import make_progress
+    from latf_openmm.report import write_lag_scan
+    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.training.lag_scan import check_lags, default_lags, scan_lags
+
+    settings = load_config(config)
+    if output.exists():
+        raise ConfigError(f"{output}: already exists; a scan is never overwritten")
+    trajectories = RunFolder(output, settings).stage_trajectories(data)
+    lags = lag or default_lags(trajectories)
+    check_lags(trajectories, lags, "--lag")
+    with make_progress() as progress:
+        scan = scan_lags(trajectories, settings.model, settings.training, lags, settings.seed, progress)
+    write_lag_scan(scan, output)
+    console = Console()
+    console.print(_lag_table(scan, "ps" if settings.system.scale.name == "K" else "reduced"))
+    console.print(
+        f"recommended lag: {scan.recommended} frames, {scan.reason}", highlight=False, soft_wrap=True
+    )
+    console.print(f"written to {output}", highlight=False, soft_wrap=True)
+
+
+def _lag_table(scan: "LagScan", time_unit: str) -> Table:
+    headers = (
+        "lag",
+        f"time\n({time_unit})",
+        "states",
+        "information\n(nats)",
+        "timescales\n(frames)",
+        "settled",
+    )
+    table = Table(*headers)
+    for row in scan.rows:
+        table.add_row(
+            str(row.lag),
+            f"{row.time:g}",
+            str(row.n_states),
+            f"{row.information:.3f}",
+            _timescales_text(row),
+            "yes" if row.settled else "no",
+            style="bold" if row.lag == scan.recommended else None,
+        )
+    return table
+
+
+def _timescales_text(row: "LagRow") -> str:
+    if not row.timescales:
+        return "-"
+    slowest, *others = (f"{value:.3g}" for value in row.timescales[:3])
+    return ", ".join([f"{slowest} ± {row.error:.2g}", *others])
 
 
 @app.command()

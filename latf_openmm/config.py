@@ -15,7 +15,7 @@ from latf_openmm.md.walker_group import find_platform
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import Settings, validate
 from latf_openmm.systems import AnySystem, library_folder, library_names
-from latf_openmm.training.fit import TrainingSettings
+from latf_openmm.training.settings import TrainingSettings
 
 _HIGHEST = {"K": 5000.0, "reduced": 100.0}
 
@@ -85,9 +85,10 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _lag(self) -> "RunConfig":
-        if self.training.lag * 5 > self.simulation.frames:
+        lag = self.training.lag
+        if isinstance(lag, int) and lag * 5 > self.simulation.frames:
             raise ValueError(
-                f"training.lag: {self.training.lag} frames is too long for trajectories of "
+                f"training.lag: {lag} frames is too long for trajectories of "
                 f"{self.simulation.frames} frames; expected at most a fifth"
             )
         return self

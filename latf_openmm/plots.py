@@ -8,10 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from latf_openmm.analysis.free_energy import LatentGrid
 from latf_openmm.analysis.pool import Pool
+from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
@@ -34,7 +36,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     stages = list(dict.fromkeys(history["stage"]))
     for axis, column, label in (
         (axes[0], "prediction", "held-out  −log q(y|z)  [nats]"),
-        (axes[1], "divergence", "held-out  log p(z|x) − log prior(z)  [nats]"),
+        (axes[1], "divergence", "held-out  log p(z|x) − log prior(z)  [nats]\n(flow: −log r(z))"),
         (axes[2], "n_states", "metastable states"),
     ):
         for index, stage in enumerate(stages):
@@ -46,6 +48,59 @@ def training_curves(history: pd.DataFrame) -> Figure:
         axis.set_ylim(bottom=0 if column == "n_states" else None)
     axes[0].legend(frameon=False)
     return figure
+
+
+def lag_scan(scan: LagScan) -> Figure:
+    """Metastable states, held-out predictive information and implied timescales against the lag."""
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    lags = [row.lag for row in scan.rows]
+    edge = (lags[0] / 1.25, lags[-1] * 1.25)
+    _by_lag(axes[0], scan, [row.n_states for row in scan.rows], "metastable states")
+    axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
+    _by_lag(axes[1], scan, [row.information for row in scan.rows], "predictive information  [nats]")
+    _timescales(axes[2], scan, edge)
+    for axis in axes:
+        axis.axvline(scan.recommended, ls="--", lw=1, color="black", zorder=0, label="recommended lag")
+        axis.set_xscale("log")
+        axis.set(xlabel="lag  [frames]", xlim=edge)
+        axis.set_xticks(lags, [str(lag) for lag in lags])
+        axis.set_xticks([], minor=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _by_lag(axis: Axes, scan: LagScan, values: Sequence[float], label: str) -> None:
+    """One value a lag, hollow where the states had not settled."""
+    lags, settled = (np.array(x) for x in zip(*((r.lag, r.settled) for r in scan.rows), strict=True))
+    y, colour = np.array(values), _COLOURS[0]
+    axis.plot(lags, y, "-", lw=1, color=colour)
+    for mine, fill, name in ((settled, colour, "states settled"), (~settled, "white", "not settled")):
+        if mine.any():
+            axis.plot(lags[mine], y[mine], "o", ms=5, mfc=fill, mec=colour, label=name)
+    axis.set(ylabel=label, ylim=(min(0.0, 1.12 * y.min()), 1.12 * max(y.max(), 0.01)))
+
+
+def _timescales(axis: Axes, scan: LagScan, edge: tuple[float, float]) -> None:
+    """Implied timescales, slowest first; below t = lag the states do not outlive the lag."""
+    for index in range(max(len(row.timescales) for row in scan.rows)):
+        rows = [row for row in scan.rows if len(row.timescales) > index]
+        times = [row.timescales[index] for row in rows]
+        colour = _COLOURS[index] if index < 3 else "0.55"
+        axis.plot([row.lag for row in rows], times, ".-", ms=7 if index < 3 else 4, lw=1, color=colour)
+    axis.fill_between(edge, edge, edge[0], color="0.9", lw=0, zorder=-1)
+    axis.plot(edge, edge, "-", lw=1, color="0.6", zorder=-1)
+    axis.text(0.97, 0.04, "shorter than the lag", ha="right", color="0.35", transform=axis.transAxes)
+    several = [row for row in scan.rows if row.timescales]
+    slowest = [row.timescales[0] for row in several]
+    # One that is larger than the timescale itself would leave a logarithmic axis.
+    errors = [min(row.error, 0.9 * row.timescales[0]) for row in several]
+    axis.errorbar(
+        [row.lag for row in several], slowest, errors, fmt="none", color=_COLOURS[0], lw=1, capsize=2
+    )
+    axis.set(
+        yscale="log", ylabel="implied timescales  [frames]", ylim=(edge[0], 2 * max([*slowest, edge[1]]))
+    )
 
 
 def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
@@ -163,7 +218,11 @@ def population_curves(
         if state >= n_states:
             axis.set_visible(False)
             continue
-        axis.plot(flow.temperatures, flow.values[:, state], color=state_colour(state), label="flow")
+        value, twice = flow.values[:, state], 2 * flow.errors[:, state]
+        axis.plot(flow.temperatures, value, color=state_colour(state), label="flow")
+        axis.fill_between(
+            flow.temperatures, value - twice, value + twice, color=state_colour(state), alpha=0.25, lw=0
+        )
         for source, marker, label in ((frames, "s", "simulated frames"), (reference, "o", "reference")):
             if source is not None:
                 axis.errorbar(

@@ -1,12 +1,14 @@
 """The report of a run: one HTML page with its pictures, and the status lines of the command line."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -14,16 +16,17 @@ from latf_openmm import plots
 from latf_openmm.analysis.free_energy import (
     Array,
     LatentGrid,
+    flow_populations,
     flow_probability,
     free_energy_rmse,
     jensen_shannon,
-    state_populations,
 )
 from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.analysis.reference import Reference, find_reference
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.training.lag_scan import LagScan
 
 
 def write_report(run: RunFolder, index: int) -> Path:
@@ -53,6 +56,18 @@ def write_report(run: RunFolder, index: int) -> Path:
     return page
 
 
+def write_lag_scan(scan: LagScan, folder: Path) -> None:
+    """Write ``lag_scan.json``, ``lag_scan.parquet`` and ``lag_scan.png`` into a new folder."""
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    (temporary / "lag_scan.json").write_text(json.dumps(asdict(scan), indent=1) + "\n")
+    rows = pd.DataFrame([asdict(row) for row in scan.rows])
+    rows.to_parquet(temporary / "lag_scan.parquet", index=False)
+    _save(plots.lag_scan(scan), temporary / "lag_scan.png")
+    temporary.rename(folder)
+
+
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
@@ -65,14 +80,6 @@ def _references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float
         if reference is not None:
             found[temperature] = reference
     return found
-
-
-def _flow_populations(trained: TrainedModel, temperature: float, samples: int) -> Array:
-    """Fraction of the flow's samples in each state, shape (n_states,)."""
-    sample = trained.model.density(temperature).sample(samples, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        states = trained.model.assign(sample).numpy()
-    return state_populations(states, np.ones(samples), trained.model.n_states)
 
 
 def _compare(
@@ -93,14 +100,16 @@ def _compare(
     if reference is None:
         return row
     q = reference.probability(grid)
-    off = np.abs(_flow_populations(trained, temperature, 20_000) - reference.populations)
+    populations, errors = flow_populations(trained.model, temperature, 20_000)
+    off = np.abs(populations - reference.populations)
+    sigma = np.sqrt(errors**2 + reference.errors**2)
     return row | {
         "reference": reference.kind,
         "jensen_shannon": jensen_shannon(p, q),
         "floor": reference.floor(grid),
         "rmse_kt": free_energy_rmse(p, q),
         "population_error": float(off.max()),
-        "population_sigma": float(reference.errors[off.argmax()]),
+        "population_sigma": float(sigma[off.argmax()]),
     }
 
 
@@ -131,8 +140,8 @@ def _populations(
 ) -> Figure:
     wanted = run.temperatures()
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
-    values = [_flow_populations(trained, float(temperature), 10_000) for temperature in scan]
-    flow = plots.Populations(scan, np.array(values), np.zeros((len(scan), trained.model.n_states)))
+    found = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
+    flow = plots.Populations(scan, *(np.array(column) for column in zip(*found, strict=True)))
     measured = run.round(index).summary()["populations"]
     frames = plots.Populations(
         np.array([row["temperature"] for row in measured]),

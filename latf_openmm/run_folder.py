@@ -13,6 +13,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,10 @@ class RunFolder:
         """Featurise walkers, one at a time."""
         features, topology = self.features(), self.topology()
         return [_featurise(walker, features, topology, self.config) for walker in walkers]
+
+    def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
+        """Featurise all walkers of stages that lie anywhere."""
+        return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
 
 
 def _featurise(

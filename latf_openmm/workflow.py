@@ -166,6 +166,8 @@ def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], s
         "states_settled": result.settled,
         "populations": result.populations,
         "ladder": result.ladder,
+        "lag": result.lag,
+        "lag_scan": None if result.lag_scan is None else asdict(result.lag_scan),
     }
 
 

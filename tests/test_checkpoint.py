@@ -1,6 +1,7 @@
 """Saved models: round trip, and one clear `ModelError` for everything that can be wrong with a folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ KEYS = (
     "settings",
     "n_features",
     "n_states",
+    "n_members",
     "reference_temperature",
     "features",
     "atoms",
@@ -35,10 +37,10 @@ SETTINGS = ModelSettings(
 )
 
 
-def make() -> TrainedModel:
+def make(n_members: int = 1) -> TrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        model = LatentThermodynamicFlow(SETTINGS, n_features=5, n_states=4, reference_temperature=300.5)
+        model = LatentThermodynamicFlow(SETTINGS, 5, 4, reference_temperature=300.5, n_members=n_members)
         for value in model.state_dict().values():
             if value.is_floating_point():
                 value.add_(torch.rand(value.shape))
@@ -92,6 +94,24 @@ def test_everything_comes_back(trained, folder):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_committee_comes_back(tmp_path):
+    before = make(n_members=3).model
+    before.set_temperature_range(250.0, 480.0)
+    save_model(replace(make(), model=before), tmp_path)
+    after = load_model(tmp_path).model
+    assert after.n_members == 3
+    torch.testing.assert_close(after.t_range, torch.tensor([250.0, 480.0]) / 300.5)
+    z = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    temperatures = torch.linspace(200.0, 600.0, 20)  # also beyond the range
+    with torch.no_grad():
+        members = [model.member_log_densities(z, temperatures) for model in (before, after)]
+        assert torch.equal(*(model.log_density(z, temperatures) for model in (before, after)))
+    assert torch.equal(*members)
+    assert (members[0].std(dim=0) > 0).all()  # the members differ, and came back in their order
+    samples = [model.density(450.0).sample(7, torch.Generator().manual_seed(1)) for model in (before, after)]
+    assert torch.equal(*samples)
+
+
 def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folder, tmp_path):
     other = make()
     with torch.no_grad():
@@ -106,7 +126,7 @@ def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folde
 
 def test_files_hold_no_pickle(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
-    assert json.loads((folder / "model.json").read_text())["format"] == 1
+    assert json.loads((folder / "model.json").read_text())["format"] == 2
 
 
 def test_features_are_built_in_double_precision(folder):
@@ -162,15 +182,15 @@ def test_truncated_weights(folder, length):
 
 
 def test_weights_of_another_model(folder):
-    save_file({"flow.shift": torch.zeros(3)}, folder / "model.safetensors")
+    save_file({"flows.0.shift": torch.zeros(3)}, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"(?s)model is damaged .*Missing key"):
         load_model(folder)
 
 
 def test_weights_of_another_shape(folder):
     weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "flow.shift": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(ModelError, match=r"(?s)model is damaged .*size mismatch for flow\.shift"):
+    save_file({**weights, "flows.0.shift": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"(?s)model is damaged .*size mismatch for flows\.0\.shift"):
         load_model(folder)
 
 
@@ -187,10 +207,10 @@ def test_record_that_is_no_text(folder):
         load_model(folder)
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+@pytest.mark.parametrize("number", [0, 1, 3, "2", None])
 def test_other_format_version(folder, number):
     change_record(folder, format=number)
-    with pytest.raises(ModelError, match=rf"format {number!r}, this version reads format 1"):
+    with pytest.raises(ModelError, match=rf"format {number!r}, this version reads format 2"):
         load_model(folder)
 
 
@@ -206,6 +226,9 @@ def test_missing_key(folder, key):
     [
         {"n_states": "four"},
         {"n_features": None},
+        {"n_members": "two"},
+        {"n_members": 2},
+        {"n_members": 0},
         {"settings": {"latent_dimension": 3}},
         {"settings": [3]},
         {"features": [{"kind": "no such feature"}]},

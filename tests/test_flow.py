@@ -70,9 +70,9 @@ def single_model(case: Case) -> LatentThermodynamicFlow:
     """A model whose flow has random, modest parameters and a whitening, in single precision."""
     model = copy.deepcopy(new_model(case)).eval()
     generator = torch.Generator().manual_seed(case.dim)
-    model.flow.whiten(*whitening(case.dim))
+    model.flows[0].whiten(*whitening(case.dim))
     with torch.no_grad():
-        for parameter in model.flow.parameters():
+        for parameter in model.flows[0].parameters():
             parameter.add_(0.12 * torch.randn(parameter.shape, generator=generator))
     return model
 
@@ -124,10 +124,10 @@ def midpoints(ranges: list[tuple[float, float]], n: int) -> tuple[Tensor, float]
 def test_shapes(case):
     model = single_model(case)
     z = points(case, 7).float()
-    u, log_det = model.flow(z, context(model, 7))
+    u, log_det = model.flows[0](z, context(model, 7))
     assert u.shape == (7, case.dim)
     assert log_det.shape == (7,)
-    assert model.flow.inverse(u, context(model, 7)).shape == (7, case.dim)
+    assert model.flows[0].inverse(u, context(model, 7)).shape == (7, case.dim)
     assert model.log_density(z, mixed_temperatures(7)).shape == (7,)
     assert model.density(T1).log_prob(z).shape == (7,)
     assert context(model, 7).shape == (7, int(case.context == "temperature"))
@@ -142,9 +142,11 @@ def test_inverse_in_both_directions(case, width):
     z = points(case, 500, width)
     c = context(model, 500)
     with torch.no_grad():
-        u, _ = model.flow(z, c)
-        torch.testing.assert_close(model.flow.inverse(u, c), z, rtol=1e-7, atol=1e-7)
-        torch.testing.assert_close(model.flow(model.flow.inverse(z, c), c)[0], z, rtol=1e-7, atol=1e-7)
+        u, _ = model.flows[0](z, c)
+        torch.testing.assert_close(model.flows[0].inverse(u, c), z, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(
+            model.flows[0](model.flows[0].inverse(z, c), c)[0], z, rtol=1e-7, atol=1e-7
+        )
     assert (u - z).abs().max() > 0.1
 
 
@@ -152,7 +154,7 @@ def test_inverse_in_both_directions(case, width):
 def test_log_determinant_is_that_of_the_jacobian(case):
     model = double_model(case)
     z = points(case, 50).requires_grad_()
-    u, log_det = model.flow(z, context(model, 50))
+    u, log_det = model.flows[0](z, context(model, 50))
     rows = [torch.autograd.grad(u[:, i].sum(), z, retain_graph=True)[0] for i in range(case.dim)]
     expected = torch.linalg.slogdet(torch.stack(rows, dim=1))[1]
     torch.testing.assert_close(log_det, expected, rtol=1e-9, atol=1e-9)
@@ -163,10 +165,10 @@ def test_log_determinant_is_that_of_the_jacobian(case):
 def test_new_flow_is_whitening_only(case):
     model = copy.deepcopy(new_model(case)).double()
     mean, std = whitening(case.dim)
-    model.flow.whiten(mean, std)
+    model.flows[0].whiten(mean, std)
     z = points(case)
     with torch.no_grad():
-        u, log_det = model.flow(z, context(model, len(z)))
+        u, log_det = model.flows[0](z, context(model, len(z)))
     size = math.sqrt(mean_square_radius(TAU, 1.0, case.dim) / case.dim)
     torch.testing.assert_close(u, (z - mean) / std * size, rtol=1e-6, atol=1e-6)
     expected = float(case.dim * math.log(size) - torch.log(std).sum())
@@ -177,8 +179,8 @@ def test_new_flow_is_whitening_only(case):
 def test_only_the_flow_with_context_sees_the_temperature(case):
     model = double_model(case)
     z = points(case, 10)
-    cold, _ = model.flow(z, model.context(torch.full((10,), 1.0, dtype=torch.float64)))
-    warm, _ = model.flow(z, model.context(torch.full((10,), 1.5, dtype=torch.float64)))
+    cold, _ = model.flows[0](z, model.context(torch.full((10,), 1.0, dtype=torch.float64)))
+    warm, _ = model.flows[0](z, model.context(torch.full((10,), 1.5, dtype=torch.float64)))
     assert torch.equal(cold, warm) == (case.context == "none")
 
 
@@ -256,12 +258,12 @@ def test_samples_follow_their_generator(case):
 def test_gradients_are_finite_far_outside_the_data(case, double):
     model = copy.deepcopy(double_model(case) if double else single_model(case))
     direction = torch.nn.functional.normalize(points(case, 64), dim=1)
-    z = (1e3 * direction).to(model.flow.shift).requires_grad_()
+    z = (1e3 * direction).to(model.flows[0].shift).requires_grad_()
     log_r = model.log_density(z, mixed_temperatures(64))
     log_r.sum().backward()
     assert torch.isfinite(log_r).all()
     assert torch.isfinite(z.grad).all()
-    assert all(torch.isfinite(p.grad).all() for p in model.flow.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.flows[0].parameters())
     assert (log_r < -1e3).all()
 
 
@@ -316,9 +318,179 @@ def test_scripted_log_density_equals_the_eager_one(case):
 @pytest.mark.parametrize("case", [Case(1, "spline", "none"), Case(2, "affine", "temperature")], ids=str)
 def test_scripted_inverse_equals_the_eager_one(case):
     model = double_model(case)
-    scripted = torch.jit.script(model.flow)
+    scripted = torch.jit.script(model.flows[0])
     u, c = points(case), context(model, 100)
-    torch.testing.assert_close(scripted.inverse(u, c), model.flow.inverse(u, c), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scripted.inverse(u, c), model.flows[0].inverse(u, c), rtol=1e-12, atol=1e-12)
+
+
+# A committee: the mean of its members' densities
+
+COMMITTEES = [Case(1, "spline", "none"), Case(2, "spline", "temperature"), Case(3, "affine", "temperature")]
+every_committee = pytest.mark.parametrize("case", COMMITTEES, ids=str)
+LOW, HIGH = 280.0, 500.0
+
+
+@lru_cache
+def committee(case: Case) -> LatentThermodynamicFlow:
+    """Three members with different random parameters and whitenings, in double precision."""
+    model = copy.deepcopy(new_model(case))
+    model.renew_flows(3)
+    generator = torch.Generator().manual_seed(10 + case.dim)
+    mean, std = whitening(case.dim)
+    with torch.no_grad():
+        for number, flow in enumerate(model.flows):
+            flow.whiten(mean + 0.7 * number, std * (1.0 + 0.3 * number))
+            for parameter in flow.parameters():
+                parameter.add_(0.12 * torch.randn(parameter.shape, generator=generator))
+    model.set_temperature_range(LOW, HIGH)
+    return model.eval().double()
+
+
+def by_hand(case: Case, z: Tensor, temperature: float) -> Tensor:
+    """Density of each member from its flow and the prior, shape (members, n)."""
+    model, t = committee(case), torch.full((len(z),), temperature / T0, dtype=torch.float64)
+    width = int(case.context == "temperature")
+    told = torch.full((len(z), width), math.log(min(temperature, HIGH) / T0), dtype=torch.float64)
+    each = []
+    for flow in model.flows:
+        u, log_det = flow(z, told)
+        each.append((model.prior.log_prob(u, t) + log_det).exp())
+    return torch.stack(each).detach()
+
+
+def test_renewed_flows_start_as_the_identity():
+    model = copy.deepcopy(committee(COMMITTEES[1]))
+    model.renew_flows(5)
+    assert model.n_members == 5
+    z = points(COMMITTEES[1], 10).float()
+    each = model.float().member_log_densities(z, mixed_temperatures(10))
+    assert each.shape == (5, 10)
+    assert (each == each[0]).all()
+
+
+@every_committee
+@pytest.mark.parametrize("temperature", [T0, T1, 900.0])
+def test_committee_is_the_mean_of_its_members(case, temperature):
+    model, z = committee(case), points(case, 200)
+    members = by_hand(case, z, temperature)
+    assert (members.std(dim=0) > 1e-3 * members.mean(dim=0)).all()
+    at = torch.full((200,), temperature, dtype=torch.float64)
+    exact = members.mean(dim=0)
+    # The ends of the range of temperatures are kept in single precision.
+    torch.testing.assert_close(model.log_density(z, at).exp(), exact, rtol=2e-6, atol=0.0)
+    torch.testing.assert_close(model.density(temperature).log_prob(z).exp(), exact, rtol=2e-6, atol=0.0)
+    torch.testing.assert_close(model.member_log_densities(z, at).exp(), members, rtol=2e-6, atol=0.0)
+    assert torch.equal(model.density(temperature).member_log_probs(z), model.member_log_densities(z, at))
+
+
+def committee_box(case: Case, temperature: float, margin: float) -> list[tuple[float, float]]:
+    low, high = committee_samples(case, temperature).aminmax(dim=0)
+    extra = margin * (high - low)
+    return list(zip((low - extra).tolist(), (high + extra).tolist(), strict=True))
+
+
+@lru_cache
+def committee_samples(case: Case, temperature: float) -> Tensor:
+    return committee(case).density(temperature).sample(N_SAMPLES, torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("case", [case for case in COMMITTEES if case.dim <= 2], ids=str)
+@pytest.mark.parametrize("temperature", [T0, T1, 900.0])
+def test_committee_density_integrates_to_one(case, temperature):
+    grid, volume = midpoints(committee_box(case, temperature, 0.5), {1: 20_000, 2: 300}[case.dim])
+    with torch.no_grad():
+        density = committee(case).density(temperature).log_prob(grid).exp()
+    assert float(density.sum()) * volume == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("case", [case for case in COMMITTEES if case.dim <= 2], ids=str)
+@pytest.mark.parametrize("temperature", [T1, 900.0])
+def test_histogram_of_a_committees_samples_agrees_with_its_density(case, temperature):
+    bins, fine = {1: (40, 50), 2: (14, 15)}[case.dim]
+    ranges = committee_box(case, temperature, 0.0)
+    grid, volume = midpoints(ranges, bins * fine)
+    with torch.no_grad():
+        density = committee(case).density(temperature).log_prob(grid).exp().numpy() * volume
+    expected = density.reshape([bins, fine] * case.dim).sum(axis=tuple(range(1, 2 * case.dim, 2))).ravel()
+    drawn = committee_samples(case, temperature)
+    counted = np.histogramdd(drawn.numpy(), bins, ranges)[0].ravel()
+    full = expected * N_SAMPLES > 5
+    observed = np.append(counted[full], N_SAMPLES - counted[full].sum())
+    expected = np.append(expected[full], 1 - expected[full].sum()) * N_SAMPLES
+    assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_samples_of_a_committee_come_from_its_members_in_turn():
+    # Far from each other, so that a sample tells its member.
+    model = copy.deepcopy(committee(COMMITTEES[0]))
+    for number, flow in enumerate(model.flows):
+        flow.shift.fill_(1000.0 * number)
+    for n in (1, 2, 3, 10):
+        z = model.density(T1).sample(n, torch.Generator().manual_seed(0))
+        assert (z[:, 0] / 1000.0).round().tolist() == [i % 3 for i in range(n)]
+
+
+@every_committee
+@pytest.mark.parametrize("temperature", [T1, 900.0])
+def test_scripted_committee_equals_the_eager_one(case, temperature):
+    model = committee(case)
+    eager = LogDensityModule(model, temperature)
+    scripted = torch.jit.script(eager)
+    for width in (1.0, 5.0):
+        z = points(case, 50, width).requires_grad_()
+        expected = model.density(temperature).log_prob(z)
+        (slope,) = torch.autograd.grad(expected.sum(), z)
+        for module in (eager, scripted, scripted):
+            log_r = module(z)
+            (gradient,) = torch.autograd.grad(log_r.sum(), z)
+            torch.testing.assert_close(log_r, expected, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(gradient, slope, rtol=1e-8, atol=1e-8)
+
+
+@every_committee
+def test_gradients_of_a_committee_are_finite(case):
+    model = copy.deepcopy(committee(case))
+    far = 1e3 * torch.nn.functional.normalize(points(case, 32), dim=1)
+    z = torch.cat([points(case, 32), far]).requires_grad_()
+    log_r = model.log_density(z, mixed_temperatures(64))
+    log_r.sum().backward()
+    assert torch.isfinite(log_r).all()
+    assert torch.isfinite(z.grad).all()
+    for flow in model.flows:
+        assert all(torch.isfinite(p.grad).all() for p in flow.parameters())
+        assert all(layer.conditioner[-1].weight.grad.abs().max() > 0 for layer in flow.layers)
+
+
+@pytest.mark.parametrize(("end", "beyond"), [(LOW, (100.0, 250.0)), (HIGH, (600.0, 2000.0))])
+def test_beyond_the_range_of_temperatures_only_the_prior_steers(end, beyond):
+    """There log r_T(z) = tau |u| - |u|^2 / 2t - log C(t) + log|det| with u = g(z) at the end of the range."""
+    case = COMMITTEES[1]
+    model, z = committee(case), points(case, 50)
+
+    def told(temperature: float) -> Tensor:
+        return model.context(torch.full((50,), temperature / T0, dtype=torch.float64))
+
+    # Within the range the flow does move with the temperature.
+    flow = model.flows[0]
+    assert (flow(z, told(350.0))[0] - flow(z, told(400.0))[0]).abs().max() > 1e-3
+    u = flow(z, told(end))[0].detach()
+    found = []
+    for temperature in beyond:
+        assert torch.equal(told(temperature), told(end))
+        at = torch.full((50,), temperature, dtype=torch.float64)
+        found.append(model.member_log_densities(z, at)[0].detach())
+    steered = -0.5 * u.square().sum(dim=1) * (T0 / beyond[1] - T0 / beyond[0])
+    change = found[1] - found[0] - steered
+    assert steered.std() > 0.1
+    torch.testing.assert_close(change, change.mean().expand(50), rtol=0.0, atol=1e-9)
+
+
+def test_range_of_temperatures_is_in_the_systems_scale():
+    model = copy.deepcopy(committee(COMMITTEES[1]))
+    model.set_temperature_range(150.0, 600.0)
+    seen = model.context(torch.tensor([0.1, 0.5, 1.0, 2.0, 9.0], dtype=torch.float64))[:, 0]
+    expected = torch.tensor([0.5, 0.5, 1.0, 2.0, 2.0], dtype=torch.float64).log()
+    torch.testing.assert_close(seen, expected)
 
 
 # Settings

@@ -166,7 +166,7 @@ def structures(name: str, n: int = 300) -> Array:
 def shaken(model: LatentThermodynamicFlow, size: float = 0.2) -> LatentThermodynamicFlow:
     """Give a new flow, which is the identity, modest random parameters."""
     with torch.no_grad():
-        for parameter in model.flow.parameters():
+        for parameter in model.flows[0].parameters():
             parameter.add_(size * torch.randn(parameter.shape))
     return model.eval()
 
@@ -188,7 +188,7 @@ def trained(name: str, transform: str) -> TrainedModel:
     model.feature_scale.copy_(x.std(0))
     with torch.no_grad():
         z = model.encode(x)
-    model.flow.whiten(z.mean(0), z.std(0))
+    model.flows[0].whiten(z.mean(0), z.std(0))
     return TrainedModel(shaken(model), resolved, atoms, "any", (case.temperature,))
 
 
@@ -797,7 +797,7 @@ def test_settings_that_do_not_fit_the_model(bias: BiasSettings, dim: int, messag
 
 def test_a_degenerate_density_is_refused() -> None:
     model = LatentThermodynamicFlow(ModelSettings(), 5, 2, 1.0)
-    model.flow.scale.fill_(float("nan"))
+    model.flows[0].scale.fill_(float("nan"))
     with pytest.raises(ConfigError, match="density is degenerate"):
         FlowBarrierSettings().build(BiasContext(model, 1.0, 1.0))
 

@@ -75,8 +75,8 @@ def write_model(
 
 def fit_flow(model: LatentThermodynamicFlow, z: torch.Tensor, steps: int) -> None:
     """Maximum likelihood at the reference temperature."""
-    model.flow.whiten(z.mean(0), z.std(0))
-    optimizer = torch.optim.Adam(model.flow.parameters(), lr=1e-2)
+    model.flows[0].whiten(z.mean(0), z.std(0))
+    optimizer = torch.optim.Adam(model.flows[0].parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         batch = z[torch.randint(len(z), (512,), generator=generator)]

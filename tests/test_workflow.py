@@ -35,7 +35,10 @@ def tiny(**changes: dict[str, Any]) -> RunConfig:
         "epochs_joint": 2,
         "epochs_flow": 3,
         "refinements": 2,
+        "restarts": 1,
+        "committee": 2,
         "lag": 3,
+        "pairs_per_epoch": 4000,
     }
     data["generate"]["samples"] = 500
     for key, values in changes.items():
@@ -230,7 +233,14 @@ def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
         "processes": 1,
         "temperatures": [0.4],
     }
-    config["training"] |= {"epochs_joint": 2, "epochs_flow": 2, "refinements": 1, "epochs_states": 3}
+    config["training"] |= {
+        "epochs_joint": 2,
+        "epochs_flow": 2,
+        "refinements": 1,
+        "epochs_states": 3,
+        "restarts": 1,
+        "committee": 2,
+    }
     config["model"]["latent_dim"] = 1
     config |= {"bias": None, "validation": None, "generate": {"temperatures": [0.5], "samples": 200}}
     run = run_loop(validate(RunConfig, config, "one"), tmp_path / "run")

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.model.latf import LatentDensity, LatentThermodynamicFlow
 
 Array = NDArray[np.float64]
+_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -53,28 +54,82 @@ class LatentGrid:
 
 
 def flow_probability(
-    model: LatentThermodynamicFlow, temperature: float, grid: LatentGrid, samples: int = 200_000
+    model: LatentThermodynamicFlow,
+    temperature: float,
+    grid: LatentGrid,
+    samples: int = 200_000,
+    members: bool = False,
 ) -> Array:
-    """Probability of each cell under r_T(z).
+    """Probability of each cell under r_T(z), or under each member of the committee.
 
-    With as many collective variables as grid axes it is the closed form, averaged over 2 x 2 points of each
-    cell; with more it is the histogram of `samples` independent samples.
+    With as many collective variables as grid axes it is the closed form, averaged over 4 points along each
+    axis of a cell; with more it is the histogram of `samples` independent samples.
+
+    Returns
+    -------
+    ndarray
+        Shape of the grid, with `members` preceded by (n_members,).
     """
     density = model.density(temperature)
     if model.latent_dim > len(grid.edges):
-        return grid.histogram(density.sample(samples, torch.Generator().manual_seed(0)).double().numpy())
-    offsets = (-0.25, 0.25)
+        z = density.sample(samples, torch.Generator().manual_seed(0)).double().numpy()
+        each = np.array([grid.histogram(z[i :: model.n_members]) for i in range(model.n_members)])
+    else:
+        each = _cell_averages(density, grid)
+    return each if members else np.asarray(each.mean(axis=0))
+
+
+def _cell_averages(density: LatentDensity, grid: LatentGrid) -> Array:
+    offsets = (np.arange(_POINTS) + 0.5) / _POINTS - 0.5
     axes = [
-        (c[:, None] + np.array(offsets) * (e[1] - e[0])).ravel()
-        for c, e in zip(grid.centres, grid.edges, strict=True)
+        (c[:, None] + offsets * (e[1] - e[0])).ravel() for c, e in zip(grid.centres, grid.edges, strict=True)
     ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    flat = torch.from_numpy(points.reshape(-1, len(axes))).float()
     with torch.no_grad():
-        log_r = density.log_prob(torch.from_numpy(points.reshape(-1, len(axes))).float()).double().numpy()
-    r = np.exp(log_r).reshape(points.shape[:-1])
-    for axis in range(len(axes)):
-        r = r.reshape(*r.shape[:axis], -1, 2, *r.shape[axis + 1 :]).mean(axis=axis + 1)
+        parts = [density.member_log_probs(part) for part in flat.split(16_384)]
+    r = np.exp(torch.cat(parts, dim=1).double().numpy()).reshape(-1, *points.shape[:-1])
+    for axis in range(1, len(axes) + 1):
+        r = r.reshape(*r.shape[:axis], -1, _POINTS, *r.shape[axis + 1 :]).mean(axis=axis + 1)
     return np.asarray(r * grid.cell_volume)
+
+
+def committee_error(members: Array) -> Array:
+    """Standard error of the mean over a committee of bootstrap members, the first dimension; zero for one.
+
+    Each member was trained on its own bootstrap sample, so their standard deviation is that of one estimate
+    from data like these; the mean over a few members has a share of chance of its own, 1/M of the variance.
+
+    Examples
+    --------
+    >>> round(float(committee_error(np.array([1.0, 2.0, 3.0]))), 4)
+    1.1547
+    """
+    m = len(members)
+    if m < 2:
+        return np.zeros(members.shape[1:])
+    return np.asarray(members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / m))
+
+
+def flow_populations(model: LatentThermodynamicFlow, temperature: float, samples: int) -> tuple[Array, Array]:
+    """State populations under r_T(z) and their standard errors, each of shape (n_states,).
+
+    The errors are those of the committee, which hold the error of sampling `samples` points too.
+    """
+    z = model.density(temperature).sample(samples, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        states = model.assign(z).numpy()
+    return populations_of_members(states, model.n_members, model.n_states)
+
+
+def populations_of_members(states: NDArray[np.int64], n_members: int, n_states: int) -> tuple[Array, Array]:
+    """Populations and errors from states of samples that were drawn from the members in turn."""
+    each = [states[i::n_members] for i in range(n_members)]
+    shares = np.array([state_populations(own, np.ones(len(own)), n_states) for own in each])
+    mean = shares.mean(axis=0)
+    if n_members > 1:
+        return mean, committee_error(shares)
+    return mean, np.sqrt(mean * (1 - mean) / len(states))
 
 
 def free_energy(probability: Array, kT: float) -> Array:

@@ -12,11 +12,19 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from latf_openmm.analysis.free_energy import LatentGrid, flow_probability, free_energy
+from latf_openmm.analysis.free_energy import (
+    LatentGrid,
+    committee_error,
+    flow_probability,
+    free_energy,
+    populations_of_members,
+)
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.units import SCALES
 
+_ERRORS_NOTE = "standard errors: spread of a committee of flows trained on bootstrap samples of the frames"
+_ONE_FLOW_NOTE = "errors are of drawing samples only: one flow alone does not know its own error"
 _NEAR = 0.1
 """A rung of the ladder within this of ln T counts as the same temperature."""
 
@@ -38,9 +46,9 @@ class GeneratedEnsemble:
     nearest, distance
         Index into the pool of the nearest frame, and its distance in units of each collective variable's
         standard deviation over the pool; shape (n,).
-    populations, sampling_errors
-        State populations and the standard errors of drawing n samples; the error of the model itself is not
-        in them.
+    populations, errors
+        State populations and their standard errors: the spread of the committee, or of drawing n samples where
+        there is one flow alone.
     warnings
         What a reader has to know before trusting the result.
     """
@@ -52,7 +60,7 @@ class GeneratedEnsemble:
     nearest: NDArray[np.int64]
     distance: NDArray[np.float64]
     populations: NDArray[np.float64]
-    sampling_errors: NDArray[np.float64]
+    errors: NDArray[np.float64]
     warnings: tuple[str, ...]
 
 
@@ -67,7 +75,7 @@ def generate(
     states = trained.model.assign(latent).numpy()
     std = pool.z.std(axis=0) + 1e-12
     distance, nearest = cKDTree(pool.z / std).query(z / std)
-    share = np.bincount(states, minlength=trained.model.n_states) / samples
+    share, errors = populations_of_members(states, trained.model.n_members, trained.model.n_states)
     return GeneratedEnsemble(
         temperature,
         z,
@@ -76,7 +84,7 @@ def generate(
         np.asarray(nearest, dtype=np.int64),
         distance,
         share,
-        np.sqrt(share * (1 - share) / samples),
+        errors,
         _warnings(trained, temperature, distance),
     )
 
@@ -95,8 +103,8 @@ def temperature_warning(trained: TrainedModel, temperature: float) -> str | None
     """What a reader has to know of one temperature; None at and between well-covered simulated ones.
 
     Where the training frames could be reweighted to about this temperature the result rests on data; beyond
-    the simulated range the effective sample size is named. Elsewhere it is the flow's extrapolation, or the
-    prior's where the flow does not see the temperature.
+    the simulated range the effective sample size is named. In a gap between such temperatures it is the
+    flow's interpolation; elsewhere the prior alone steers.
     """
     label = SCALES[trained.temperature_scale].label
     low, high = min(trained.temperatures), max(trained.temperatures)
@@ -113,8 +121,11 @@ def temperature_warning(trained: TrainedModel, temperature: float) -> str | None
             f"{label(temperature)} is {where}: it rests on reweighted frames, effective sample size about "
             f"{ladder[near, 1].min():.0f}"
         )
-    how = "prior" if trained.model.flow.n_context == 0 else "flow"
-    return f"{label(temperature)} is {where} and no frames can be reweighted to it: what is given is the {how}'s guess"
+    learned = trained.model.sees_temperature and ladder[0, 0] <= temperature <= ladder[-1, 0]
+    how = "flow's interpolation" if learned else "prior's guess"
+    return (
+        f"{label(temperature)} is {where} and no frames can be reweighted to it: what is given is the {how}"
+    )
 
 
 def write_ensemble(
@@ -141,7 +152,7 @@ def write_ensemble(
         {
             "state": np.arange(len(ensemble.populations)),
             "population": ensemble.populations,
-            "sampling_error": ensemble.sampling_errors,
+            "error": ensemble.errors,
         }
     )
     states.to_parquet(folder / "populations.parquet", index=False)
@@ -154,10 +165,10 @@ def write_ensemble(
         "samples": len(ensemble.z),
         "structures": len(structures),
         "populations": ensemble.populations.tolist(),
-        "sampling_errors": ensemble.sampling_errors.tolist(),
+        "errors": ensemble.errors.tolist(),
         "trained_at": list(trained.temperatures),
         "warnings": list(ensemble.warnings),
-        "note": "errors are of sampling only; the error of the model is not included",
+        "note": _ERRORS_NOTE if trained.model.n_members > 1 else _ONE_FLOW_NOTE,
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 
@@ -174,9 +185,15 @@ def _samples_table(ensemble: GeneratedEnsemble, pool: Pool) -> pd.DataFrame:
 
 
 def free_energy_table(trained: TrainedModel, temperature: float, grid: LatentGrid) -> pd.DataFrame:
-    """F_T(z) on the cell centres of `grid` as a table: z0 (, z1), free_energy [kJ/mol], probability."""
-    probability = flow_probability(trained.model, temperature, grid)
-    surface = free_energy(probability, SCALES[trained.temperature_scale].kT(temperature))
+    """F_T(z) on the cell centres of `grid`: z0 (, z1), free_energy and error [kJ/mol], probability.
+
+    The error is that of -kT ln r_T(z), whose constant is fixed by the normalisation.
+    """
+    kT = SCALES[trained.temperature_scale].kT(temperature)
+    members = flow_probability(trained.model, temperature, grid, members=True)
+    probability = members.mean(axis=0)
+    error = kT * committee_error(np.log(np.maximum(members, 1e-300)))
     mesh = np.meshgrid(*grid.centres, indexing="ij")
     columns: dict[str, Any] = {f"z{i}": axis.ravel() for i, axis in enumerate(mesh)}
-    return pd.DataFrame(columns | {"free_energy": surface.ravel(), "probability": probability.ravel()})
+    values = {"free_energy": free_energy(probability, kT), "error": error, "probability": probability}
+    return pd.DataFrame(columns | {name: value.ravel() for name, value in values.items()})

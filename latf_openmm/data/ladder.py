@@ -45,28 +45,98 @@ class TemperatureLadder:
     sample_sizes: NDArray[np.float64]
 
     def draw(
-        self, frames: NDArray[np.int64], n: int, rng: np.random.Generator
+        self, multiplicity: NDArray[np.int64], n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Draw frames among `frames` by weight, the same number at each temperature.
+        """Draw frames by weight times multiplicity, the same number at each temperature.
+
+        Parameters
+        ----------
+        multiplicity
+            How often each frame is in the sample drawn from, for example in a bootstrap sample; (n_frames,).
 
         Returns
         -------
         indices, temperatures
-            About `n` of each, in random order.
+            `n` of each, in random order; temperatures where no frame has any weight are left out.
         """
-        each = max(1, n // len(self.temperatures))
         indices, temperatures = [], []
+        each = -(-n // len(self.temperatures))
         for temperature, weights in zip(self.temperatures, self.weights, strict=True):
-            cumulative = np.cumsum(weights[frames], dtype=np.float64)
+            cumulative = np.cumsum(weights * multiplicity, dtype=np.float64)
             if cumulative[-1] <= 0:
                 continue
             places = np.searchsorted(cumulative, rng.random(each) * cumulative[-1], side="right")
-            indices.append(frames[np.minimum(places, len(frames) - 1)])
+            indices.append(np.minimum(places, len(cumulative) - 1))
             temperatures.append(np.full(each, temperature))
         if not indices:
             raise DataError("all frames have zero weight at every temperature of the ladder")
-        order = rng.permutation(each * len(indices))
-        return np.concatenate(indices)[order], np.concatenate(temperatures)[order]
+        index, at = np.concatenate(indices), np.concatenate(temperatures)
+        order = rng.permutation(len(index))
+        order = order[:n] if len(order) >= n else rng.choice(order, n)
+        return index[order], at[order]
+
+
+def own_temperatures(trajectories: Sequence[FeatureTrajectory]) -> TemperatureLadder:
+    """Return the ladder of the simulated temperatures alone: every frame counts at its own, as in the paper."""
+    weights = np.concatenate(canonical_weights(trajectories))
+    owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
+    simulated = np.unique(owner)
+    rows = np.where(owner == simulated[:, None], weights, 0.0)
+    sizes = [effective_sample_size(np.log(np.maximum(weights[owner == t], 1e-300))) for t in simulated]
+    shares = rows / rows.sum(axis=1, keepdims=True)
+    return TemperatureLadder(simulated, shares.astype(np.float32), np.array(sizes))
+
+
+class Reweighting:
+    """Weights of all frames at any temperature.
+
+    Parameters
+    ----------
+    trajectories
+        Frames with known potential energies.
+    rng
+        Redraws the frames that the reduced free energies f_k are solved from.
+    """
+
+    def __init__(self, trajectories: Sequence[FeatureTrajectory], rng: np.random.Generator) -> None:
+        energy = np.concatenate([t.potential_energy for t in trajectories])
+        self.energy = energy - energy.min()
+        self.boltzmann = trajectories[0].scale.boltzmann
+        self.log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories)), 1e-300))
+        self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
+        self.simulated = np.unique(self.owner)
+        counts = np.array([np.exp(logsumexp(self.log_w[self.owner == t])) for t in self.simulated])
+        offsets = np.log(counts) + self._reduced_free_energies(rng)
+        reduced = self.energy[:, None] / (self.boltzmann * self.simulated)
+        self.log_mixture = np.asarray(logsumexp(offsets - reduced, axis=1))
+
+    def log_weights(self, temperature: float) -> NDArray[np.float64]:
+        """Logarithm of each frame's weight at a temperature, up to a constant; shape (n_frames,)."""
+        return np.asarray(self.log_w - self.energy / (self.boltzmann * temperature) - self.log_mixture)
+
+    def sample_size(self, temperature: float) -> float:
+        """Kish's effective sample size at a temperature."""
+        return effective_sample_size(self.log_weights(temperature))
+
+    def _reduced_free_energies(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """f_k by pymbar, from unweighted frames redrawn at each simulated temperature."""
+        if len(self.simulated) == 1:
+            return np.zeros(1)
+        logging.getLogger("pymbar").setLevel(logging.ERROR)  # it warns about a missing JAX when imported
+        from pymbar import MBAR
+
+        drawn = []
+        for temperature in self.simulated:
+            mine = np.flatnonzero(self.owner == temperature)
+            n = int(min(_MOST_FOR_MBAR, max(50.0, effective_sample_size(self.log_w[mine]))))
+            drawn.append(rng.choice(mine, n, p=normalised_weights(self.log_w[mine])))
+        u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
+        return np.asarray(MBAR(u_kn, [len(part) for part in drawn]).f_k)
+
+
+def energies_known(trajectories: Sequence[FeatureTrajectory]) -> bool:
+    """Whether every trajectory has potential energies; a constant stands for unknown."""
+    return all(np.ptp(t.potential_energy) > 0 for t in trajectories)
 
 
 def build_ladder(
@@ -82,18 +152,12 @@ def build_ladder(
     minimum
         Least effective sample size of a rung, as a fraction of the smallest one of the simulated temperatures.
     """
-    energy = np.concatenate([t.potential_energy for t in trajectories])
-    if any(np.ptp(t.potential_energy) == 0 for t in trajectories):
+    if not energies_known(trajectories):
         return None
-    energy = energy - energy.min()
-    boltzmann = trajectories[0].scale.boltzmann
-    log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories)), 1e-300))
-    owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
-    simulated = np.unique(owner)
-    log_mixture = _log_mixture(energy, log_w, owner, simulated, boltzmann, rng)
-    low, high = simulated[0] / _STRETCH, simulated[-1] * _STRETCH
-    tried = np.union1d(np.geomspace(low, high, rungs), simulated)
-    logs = [log_w - energy / (boltzmann * t) - log_mixture for t in tried]
+    reweighting = Reweighting(trajectories, rng)
+    simulated = reweighting.simulated
+    tried = np.union1d(np.geomspace(simulated[0] / _STRETCH, simulated[-1] * _STRETCH, rungs), simulated)
+    logs = [reweighting.log_weights(t) for t in tried]
     sizes = np.array([effective_sample_size(log) for log in logs])
     here = np.isin(tried, simulated)
     keep = here | (sizes >= max(50.0, minimum * sizes[here].min()))
@@ -101,42 +165,3 @@ def build_ladder(
         normalised_weights(log).astype(np.float32) for log, kept in zip(logs, keep, strict=True) if kept
     ]
     return TemperatureLadder(tried[keep], np.array(weights), sizes[keep])
-
-
-def _log_mixture(
-    energy: NDArray[np.float64],
-    log_w: NDArray[np.float64],
-    owner: NDArray[np.float64],
-    simulated: NDArray[np.float64],
-    boltzmann: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Log of sum_k N_k exp(f_k - U_n / kT_k) of every frame, shape (n_frames,)."""
-    counts = np.array([np.exp(logsumexp(log_w[owner == t])) for t in simulated])
-    offsets = _reduced_free_energies(energy, log_w, owner, simulated, boltzmann, rng)
-    terms = np.log(counts) + offsets - energy[:, None] / (boltzmann * simulated)
-    return np.asarray(logsumexp(terms, axis=1))
-
-
-def _reduced_free_energies(
-    energy: NDArray[np.float64],
-    log_w: NDArray[np.float64],
-    owner: NDArray[np.float64],
-    simulated: NDArray[np.float64],
-    boltzmann: float,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """f_k by pymbar, from unweighted frames redrawn at each simulated temperature."""
-    if len(simulated) == 1:
-        return np.zeros(1)
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it warns about a missing JAX when imported
-    from pymbar import MBAR
-
-    drawn = []
-    for temperature in simulated:
-        mine = np.flatnonzero(owner == temperature)
-        weights = normalised_weights(log_w[mine])
-        n = int(min(_MOST_FOR_MBAR, max(50.0, effective_sample_size(log_w[mine]))))
-        drawn.append(rng.choice(mine, n, p=weights))
-    u_kn = energy[np.concatenate(drawn)] / (boltzmann * simulated[:, None])
-    return np.asarray(MBAR(u_kn, [len(part) for part in drawn]).f_k)

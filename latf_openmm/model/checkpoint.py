@@ -16,7 +16,7 @@ from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
 
-FORMAT = 1
+FORMAT = 2
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
 
 
@@ -87,6 +87,7 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "settings": model.settings.model_dump(mode="json"),
         "n_features": model.n_features,
         "n_states": model.n_states,
+        "n_members": model.n_members,
         "reference_temperature": model.reference_temperature,
         "features": [item.model_dump(mode="json") for item in trained.features],
         "atoms": list(trained.atoms),
@@ -118,6 +119,7 @@ def load_model(folder: Path) -> TrainedModel:
             record["n_features"],
             record["n_states"],
             record["reference_temperature"],
+            record["n_members"],
         )
         model.load_state_dict(load_file(folder / "model.safetensors"))
         features = tuple(

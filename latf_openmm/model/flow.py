@@ -23,12 +23,12 @@ class FlowSettings(Settings):
     transform: Literal["spline", "affine"] = Field("spline", description="elementwise transform of a layer")
     layers: int = Field(6, ge=1, le=64, description="number of coupling layers")
     hidden: list[int] = Field([32, 32], description="widths of the hidden layers of each conditioner")
-    bins: int = Field(8, ge=2, le=64, description="spline bins")
+    bins: int = Field(16, ge=2, le=64, description="spline bins")
     bound: float = Field(4.0, gt=0, description="splines act within +- this many standard deviations")
     context: Literal["auto", "none", "temperature"] = Field(
         "auto",
         description="'none': only the prior knows the temperature, the paper's form; 'temperature': the flow "
-        "sees ln(T/T0) too; 'auto': the latter when there is more than one training temperature",
+        "sees ln(T/T0) too; 'auto': the latter when frames can be reweighted to other temperatures",
     )
 
     @model_validator(mode="after")

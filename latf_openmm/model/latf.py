@@ -22,7 +22,7 @@ class ModelSettings(Settings):
     flow: FlowSettings = Field(FlowSettings(), description="shape of the flow")
 
     def for_temperatures(self, n: int) -> "ModelSettings":
-        """Return the settings with the flow's context decided for data at `n` temperatures."""
+        """Return the settings with the flow's context decided, for frames reweighted to `n` temperatures."""
         if self.flow.context != "auto":
             return self
         context = "temperature" if n > 1 else "none"
@@ -48,10 +48,17 @@ class LatentThermodynamicFlow(nn.Module):
         Length of a descriptor; number of metastable states.
     reference_temperature
         T0, in the temperature scale of the system.
+    n_members
+        Flows in the committee; r_T(z) is the mean of their densities.
     """
 
     def __init__(
-        self, settings: ModelSettings, n_features: int, n_states: int, reference_temperature: float
+        self,
+        settings: ModelSettings,
+        n_features: int,
+        n_states: int,
+        reference_temperature: float,
+        n_members: int = 1,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -64,8 +71,10 @@ class LatentThermodynamicFlow(nn.Module):
         self.encoder = Encoder(n_features, dim, settings.encoder_hidden)
         self.decoder = StateDecoder(dim, settings.decoder_hidden, n_states)
         self.prior = TiltedGaussian(dim, settings.tau)
-        size = math.sqrt(mean_square_radius(settings.tau, 1.0, dim) / dim)
-        self.flow = CouplingFlow(dim, settings.flow, size, int(settings.flow.context == "temperature"))
+        self._prior_size = math.sqrt(mean_square_radius(settings.tau, 1.0, dim) / dim)
+        self.flows = self._new_flows(n_members)
+        self.t_range: Tensor
+        self.register_buffer("t_range", torch.tensor([1e-3, 1e3]))
 
     @property
     def latent_dim(self) -> int:
@@ -81,6 +90,36 @@ class LatentThermodynamicFlow(nn.Module):
     def n_states(self) -> int:
         """Number of metastable states."""
         return int(self.decoder.head.out_features)
+
+    @property
+    def n_members(self) -> int:
+        """Number of flows in the committee."""
+        return len(self.flows)
+
+    @property
+    def sees_temperature(self) -> bool:
+        """Whether the flow knows the temperature, or only the prior does."""
+        return self.settings.flow.context == "temperature"
+
+    def renew_flows(self, n: int) -> None:
+        """Put a committee of `n` new flows in place of the present ones; each starts as the identity."""
+        self.flows = self._new_flows(n).to(self.feature_mean.device)
+
+    def _new_flows(self, n: int) -> nn.ModuleList:
+        settings = self.settings
+        n_context = int(self.sees_temperature)
+        return nn.ModuleList(
+            [CouplingFlow(self.latent_dim, settings.flow, self._prior_size, n_context) for _ in range(n)]
+        )
+
+    def set_temperature_range(self, low: float, high: float) -> None:
+        """Say where the flow learns from data; beyond, only the prior follows the temperature."""
+        self.t_range.copy_(torch.tensor([low, high]) / self.reference_temperature)
+
+    def whiten(self, mean: Tensor, std: Tensor) -> None:
+        """Set the whitening of all flows from the latents' mean and standard deviation, each (latent_dim,)."""
+        for flow in self.flows:
+            flow.whiten(mean, std)  # type: ignore[operator]
 
     def normalise(self, features: Tensor) -> Tensor:
         """Standardise descriptors, shape (n, n_features)."""
@@ -99,14 +138,29 @@ class LatentThermodynamicFlow(nn.Module):
         return self.decoder(z).argmax(dim=1)
 
     def context(self, t: Tensor) -> Tensor:
-        """What the flow is told of each point's reduced temperature, shape (n, n_context)."""
-        return torch.log(t).unsqueeze(1)[:, : self.flow.n_context]
+        """What the flow is told of each point's reduced temperature, shape (n, n_context).
+
+        It is ln t within the range the flow learned from; outside, the nearest end of it, so that far from
+        any data the prior alone steers r_T(z), as in the paper.
+        """
+        if not self.sees_temperature:
+            return torch.zeros((len(t), 0)).to(t)
+        low, high = self.t_range.to(t)
+        return torch.log(torch.minimum(torch.maximum(t, low), high)).unsqueeze(1)
+
+    def member_log_densities(self, z: Tensor, temperature: Tensor) -> Tensor:
+        """Log density of each committee member for points (n, latent_dim) at temperatures (n,); (members, n)."""
+        t = temperature.to(z) / self.reference_temperature
+        context, each = self.context(t), []
+        log_c = self.prior.log_normalisers(t)
+        for flow in self.flows:
+            u, log_det = flow(z, context)
+            each.append(tilted_exponent(u, self.prior.tau, t) - log_c + log_det)
+        return torch.stack(each)
 
     def log_density(self, z: Tensor, temperature: Tensor) -> Tensor:
         """Log r_T(z) for points (n, latent_dim), each at its own temperature (n,); shape (n,)."""
-        t = temperature.to(z) / self.reference_temperature
-        u, log_det = self.flow(z, self.context(t))
-        return self.prior.log_prob(u, t) + log_det
+        return _log_mean(self.member_log_densities(z, temperature))
 
     def density(self, temperature: float) -> "LatentDensity":
         """Return the distribution of z at one temperature."""
@@ -122,15 +176,33 @@ class LatentDensity:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log r_T(z), shape (n,)."""
-        return self.model.log_density(z, torch.full((z.shape[0],), self.temperature, dtype=z.dtype))
+        return _log_mean(self.member_log_probs(z))
+
+    def member_log_probs(self, z: Tensor) -> Tensor:
+        """Log density of each member of the committee, shape (n_members, n)."""
+        at = torch.full((z.shape[0],), self.temperature, dtype=z.dtype, device=z.device)
+        return self.model.member_log_densities(z, at)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent samples of z, shape (n, latent_dim); none is discarded."""
+        """Independent samples of z, shape (n, latent_dim); none is discarded.
+
+        Sample i is drawn from member i modulo the number of members.
+        """
         model = self.model
         t = self.temperature / model.reference_temperature
         u = model.prior.sample(n, t, generator).to(model.feature_mean)
-        return model.flow.inverse(u, model.context(torch.full((n,), t).to(u)))
+        context = model.context(torch.full((n,), t).to(u))
+        z = torch.empty_like(u)
+        for index, flow in enumerate(model.flows):
+            mine = slice(index, None, model.n_members)
+            z[mine] = flow.inverse(u[mine], context[mine])  # type: ignore[operator]
+        return z
+
+
+def _log_mean(each: Tensor) -> Tensor:
+    """Log of the mean over the first dimension of densities given by their logarithms."""
+    return torch.logsumexp(each, dim=0) - math.log(each.shape[0])
 
 
 class LogDensityModule(nn.Module):
@@ -139,9 +211,9 @@ class LogDensityModule(nn.Module):
     def __init__(self, model: LatentThermodynamicFlow, temperature: float) -> None:
         super().__init__()
         t = temperature / model.reference_temperature
-        self.flow = model.flow
+        self.flows = model.flows
         self.tau = model.prior.tau
-        self.log_c = log_normaliser(self.tau, t, model.latent_dim)
+        self.log_c = log_normaliser(self.tau, t, model.latent_dim) + math.log(model.n_members)
         self.t: Tensor
         self.context: Tensor
         self.register_buffer("t", torch.tensor(t, dtype=torch.float64))
@@ -149,5 +221,8 @@ class LogDensityModule(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return log r_T(z), shape (n,)."""
-        u, log_det = self.flow(z, self.context.expand(z.shape[0], -1))
-        return tilted_exponent(u, self.tau, self.t) - self.log_c + log_det
+        each: list[Tensor] = []
+        for flow in self.flows:
+            u, log_det = flow(z, self.context.expand(z.shape[0], -1))
+            each.append(tilted_exponent(u, self.tau, self.t) + log_det)
+        return torch.logsumexp(torch.stack(each), dim=0) - self.log_c

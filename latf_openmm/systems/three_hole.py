@@ -69,9 +69,14 @@ class ThreeHoleSettings(SystemSettings):
         return BuiltSystem("three_hole", particle_topology(1, "HOL"), system, positions, REDUCED)
 
     def exact_ensemble(self, temperature: float) -> WeightedConfigurations:
-        """Grid quadrature over [-3.2, 3.2] x [-2.9, 3.5] with spacing 0.02."""
-        x, y = np.meshgrid(np.arange(-3.2, 3.2, 0.02) + 0.01, np.arange(-2.9, 3.5, 0.02) + 0.01)
+        """Grid quadrature over [-3.2, 3.2] x [-2.9, 3.5] with spacing 0.005."""
+        x, y = np.meshgrid(_middles(-3.2, 3.2), _middles(-2.9, 3.5))
         energy = three_hole_potential(x, y).ravel()
         weights = np.exp(-(energy - energy.min()) / REDUCED.kT(temperature))
         positions = np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], axis=1)[:, None, :]
         return WeightedConfigurations(positions, weights / weights.sum())
+
+
+def _middles(low: float, high: float, spacing: float = 0.005) -> NDArray[np.float64]:
+    n = round((high - low) / spacing)
+    return np.asarray(low + spacing * (np.arange(n) + 0.5), dtype=np.float64)

@@ -1,10 +1,10 @@
-"""fit(trajectories, settings) -> TrainingResult, in three stages that held-out blocks end.
+"""fit(trajectories, settings) -> TrainingResult, in three stages that held-out blocks judge.
 
-"states" is the state predictive information bottleneck with its own mixture prior; "joint" trains
-encoder, decoder and flow together under the full objective with the tilted prior at each frame's temperature
-(Qiu et al. 2025); "flow" polishes the flow alone on the collective variables that came out, because with a
-small beta the joint loss settles before the density has, and on frames reweighted to a ladder of temperatures
-where their energies are known.
+"states" is the state predictive information bottleneck with its own mixture prior, from several starts of
+which the most predictive is kept; "joint" trains encoder, decoder and one flow together under the full
+objective with the tilted prior at each frame's temperature (Qiu et al. 2025); "flow" trains a committee of
+flows alone on the collective variables that came out, because with a small beta the joint loss settles
+before the density has, and on frames reweighted to a ladder of temperatures where their energies are known.
 """
 
 import copy
@@ -16,60 +16,35 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 from rich.progress import Progress
 from torch import Tensor
 
-from latf_openmm.data.ladder import TemperatureLadder, build_ladder
+from latf_openmm.data.blocks import FrameBlocks
+from latf_openmm.data.ladder import TemperatureLadder, build_ladder, own_temperatures
 from latf_openmm.data.lagged import LaggedPairs, make_pairs
 from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.errors import DataError
-from latf_openmm.model.encoder import StateDecoder
+from latf_openmm.model.encoder import Encoder, StateDecoder
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import Advance, bar
-from latf_openmm.settings import Settings
+from latf_openmm.training.committee import CommitteeData, train_committee
+from latf_openmm.training.lag_scan import LagScan, default_lags, scan_lags
 from latf_openmm.training.objective import Batch, RepresentativePrior, Terms, terms
+from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.training.states import initial_labels, populations, relabel, representative_inputs
 
 log = logging.getLogger(__name__)
-
-
-class TrainingSettings(Settings):
-    """How the model is trained."""
-
-    lag: int = Field(ge=1, description="lag time [frames]")
-    beta: float = Field(1e-4, gt=0, description="weight of the information-bottleneck term")
-    initial_states: int = Field(60, ge=2, description="k-means clusters that start the state refinement")
-    minimum_population: float = Field(0.005, gt=0, lt=0.5, description="states below it are dropped")
-    refinements: int = Field(20, ge=1, description="at most this many relabellings")
-    label_tolerance: float = Field(0.005, gt=0, description="settled when fewer labels change [fraction]")
-    epochs_states: int = Field(15, ge=1, description="at most this many epochs between relabellings")
-    epochs_joint: int = Field(20, ge=1, description="at most this many epochs of the joint stage")
-    epochs_flow: int = Field(40, ge=1, description="at most this many epochs of the flow stage")
-    patience: int = Field(5, ge=1, description="epochs without improvement before a density has settled")
-    batch_size: int = Field(1024, ge=8, description="pairs in a batch")
-    pairs_per_epoch: int = Field(60_000, ge=8, description="at most this many pairs are drawn an epoch")
-    learning_rate: float = Field(3e-3, gt=0, description="of Adam")
-    learning_rate_decay: float = Field(0.93, gt=0, le=1, description="factor an epoch, flow stage")
-    energies: Literal["auto", "ignore"] = Field(
-        "auto",
-        description="'auto': where potential energies are known, the flow is trained on frames reweighted (MBAR) "
-        "to a ladder of temperatures; 'ignore': only on each frame's own temperature, the paper's form",
-    )
-    rungs: int = Field(24, ge=2, le=200, description="temperatures of the ladder")
-    minimum_overlap: float = Field(
-        0.05, gt=0, le=1, description="least effective sample size of a rung, relative to simulated ones"
-    )
-    held_out: float = Field(0.2, gt=0, lt=0.9, description="fraction of blocks held out")
-    blocks: int = Field(10, ge=1, description="blocks a trajectory is cut into for the split")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(1, ge=1, description="CPU threads; networks this small are slower on several")
+_SMALLEST_BATCH = 64
+_BATCHES_PER_EPOCH = 50
+"""Where pairs are few, an epoch goes through them several times."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch ended with; the terms are on held-out pairs (nats)."""
+    """What one epoch ended with; the terms are on held-out pairs (nats).
+
+    In the flow stage `divergence` is -log r_T(z) of left-out frames alone, without the entropy of p(z|x).
+    """
 
     stage: str
     refinement: int
@@ -97,6 +72,10 @@ class TrainingResult:
         Whether the states stopped changing before the refinements ran out.
     ladder
         Temperatures the frames were reweighted to and the effective sample size at each; empty without energies.
+    lag
+        Lag trained with [frames].
+    lag_scan
+        The scan that chose it, where the settings left it open.
     """
 
     model: LatentThermodynamicFlow
@@ -104,6 +83,8 @@ class TrainingResult:
     populations: list[float]
     settled: bool
     ladder: list[tuple[float, float]]
+    lag: int
+    lag_scan: LagScan | None
 
 
 @dataclass
@@ -118,8 +99,16 @@ class _Run:
     temperatures: Tensor
     generator: torch.Generator
     rng: np.random.Generator
-    ladder: TemperatureLadder | None
+    ladder: TemperatureLadder
+    blocks: FrameBlocks
+    energies_used: bool
     history: list[Epoch]
+
+    def new_encoder(self) -> Encoder:
+        """An encoder with new random parameters."""
+        settings = self.model.settings
+        encoder = Encoder(self.model.n_features, settings.latent_dim, settings.encoder_hidden)
+        return encoder.to(self.features.device)
 
     def batch(self, chosen: "_Chosen", labels: Tensor) -> Batch:
         return Batch(
@@ -129,18 +118,20 @@ class _Run:
             chosen.temperatures,
         )
 
+    @property
+    def batch_size(self) -> int:
+        """Pairs in a batch: fewer when there are few."""
+        return min(self.settings.batch_size, max(_SMALLEST_BATCH, len(self.pairs.train) // 16))
+
+    def order(self, n: int, most: int) -> Tensor:
+        """Random passes over n pairs, as many as an epoch has, but at most `most` pairs."""
+        wanted = min(most, max(n, _BATCHES_PER_EPOCH * self.batch_size))
+        passes = [torch.randperm(n, generator=self.generator) for _ in range(-(-wanted // n))]
+        return torch.cat(passes)[:wanted]
+
     def own(self, first: Tensor) -> "_Chosen":
         """Frames at their own temperatures, with their weights."""
         return _Chosen(first, self.weights[first], self.temperatures[first])
-
-    def from_ladder(self, frames: NDArray[np.int64], rng: np.random.Generator) -> "_Chosen":
-        """Frames drawn by weight at the ladder's temperatures."""
-        assert self.ladder is not None
-        n = min(self.settings.pairs_per_epoch, max(len(frames), 4 * self.settings.batch_size))
-        index, temperatures = self.ladder.draw(frames, n, rng)
-        first = torch.from_numpy(index).to(self.features.device)
-        at = torch.from_numpy(temperatures).float().to(self.features.device)
-        return _Chosen(first, torch.ones_like(at), at)
 
 
 @dataclass(frozen=True)
@@ -182,46 +173,66 @@ def fit(
     DataError
         If the data are too short for the lag, differ in their features, or do not vary.
     """
-    with torch.random.fork_rng(devices=[]), _threads(settings.threads):
-        torch.manual_seed(seed)
-        run = _prepare(trajectories, model_settings, settings, seed)
-        settled = _states_stage(run, seed, progress)
+    lag, scan = _choose_lag(trajectories, model_settings, settings, seed, progress)
+    with seeded(seed, settings.threads):
+        run = prepare(trajectories, model_settings, settings, lag, seed)
+        found = find_states(run, seed, progress)
         labels = _density_stages(run, progress)
     share = populations(labels, run.weights, run.model.n_states)
     rungs: list[tuple[float, float]] = []
-    if run.ladder is not None:
+    if run.energies_used:
         rungs = list(zip(run.ladder.temperatures.tolist(), run.ladder.sample_sizes.tolist(), strict=True))
-    return TrainingResult(run.model.cpu().eval(), run.history, share.tolist(), settled, rungs)
+    model = run.model.cpu().eval()
+    return TrainingResult(model, run.history, share.tolist(), found.settled, rungs, lag, scan)
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _prepare(
+def _choose_lag(
     trajectories: Sequence[FeatureTrajectory],
     model_settings: ModelSettings,
     settings: TrainingSettings,
     seed: int,
+    progress: Progress | None,
+) -> tuple[int, LagScan | None]:
+    """Return the lag of the settings, or the one a scan with one start a lag recommends."""
+    if isinstance(settings.lag, int):
+        return settings.lag, None
+    once = settings.model_copy(update={"restarts": 1})
+    scan = scan_lags(trajectories, model_settings, once, default_lags(trajectories), seed, progress)
+    return scan.recommended, scan
+
+
+@contextmanager
+def seeded(seed: int, threads: int) -> Iterator[None]:
+    """Seed torch and set its number of threads; both are as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def prepare(
+    trajectories: Sequence[FeatureTrajectory],
+    model_settings: ModelSettings,
+    settings: TrainingSettings,
+    lag: int,
+    seed: int,
 ) -> _Run:
+    """Pair and standardise the data for one lag [frames], and make the untrained model."""
     width = check_same_features(trajectories)
     rng = np.random.default_rng(seed)
-    pairs = make_pairs(trajectories, settings.lag, settings.held_out, settings.blocks, rng)
+    pairs = make_pairs(trajectories, lag, settings.held_out, settings.blocks, rng)
     reference = float(min(t.temperature for t in trajectories))
     ladder = None
     if settings.energies == "auto":
         ladder = build_ladder(trajectories, settings.rungs, settings.minimum_overlap, rng)
-    n_temperatures = (
-        len({t.temperature for t in trajectories}) if ladder is None else len(ladder.temperatures)
-    )
-    decided = model_settings.for_temperatures(n_temperatures)
+    decided = model_settings.for_temperatures(1 if ladder is None else len(ladder.temperatures))
     model = LatentThermodynamicFlow(decided, width, 2, reference)
+    used = ladder or own_temperatures(trajectories)
+    model.set_temperature_range(float(used.temperatures[0]), float(used.temperatures[-1]))
     weights = pairs.weights / pairs.weights.sum()
     mean = weights @ pairs.features
     std = np.sqrt(weights @ (pairs.features - mean) ** 2)
@@ -240,7 +251,9 @@ def _prepare(
         torch.from_numpy(pairs.temperatures).float().to(device),
         torch.Generator().manual_seed(seed),
         rng,
-        ladder,
+        used,
+        FrameBlocks(trajectories),
+        ladder is not None,
         [],
     )
 
@@ -255,46 +268,85 @@ def _device(name: str) -> torch.device:
 class _Stage:
     """What is trained under which prior, and what decides that it has settled."""
 
-    name: Literal["states", "joint", "flow"]
+    name: Literal["states", "joint"]
     prior: RepresentativePrior | None
     parameters: list[torch.nn.Parameter]
     epochs: int
     patience: int
-    decay: float = 1.0
     refinement: int = 0
 
-    def score(self, record: Epoch, beta: float) -> float:
-        """Held-out objective of the stage; the flow stage leaves the prediction as it is."""
-        if self.name == "flow":
-            return record.divergence
-        return record.prediction + beta * record.divergence
+
+@dataclass(frozen=True)
+class FoundStates:
+    """Metastable states of one refinement, or of the best of several.
+
+    Attributes
+    ----------
+    labels
+        State of every frame, shape (n_frames,).
+    settled
+        Whether they stopped changing before the refinements ran out.
+    information
+        Predictive information on held-out pairs: entropy of the states one lag later, less what is left of
+        it once z is known (nats).
+    """
+
+    labels: Tensor
+    settled: bool
+    information: float
 
 
-def _states_stage(run: _Run, seed: int, progress: Progress | None) -> bool:
-    """Refine the states until they stop changing; return whether they did."""
-    s = run.settings
+def find_states(run: _Run, seed: int, progress: Progress | None) -> FoundStates:
+    """Refine the states from several starts; the model ends as the most predictive of them."""
+    s, best, best_state, best_decoder = run.settings, None, None, run.model.decoder
+    with bar(progress, "  states", s.restarts * s.refinements * s.epochs_states) as advance:
+        for start in range(s.restarts):
+            if start:
+                run.model.encoder = run.new_encoder()
+            found = _refine_states(run, seed + 7919 * start, advance)
+            log.info("start %d: %d states, information %.3f", start, run.model.n_states, found.information)
+            if best is None or found.information > best.information:
+                best, best_decoder = found, run.model.decoder
+                best_state = copy.deepcopy(run.model.state_dict())
+    assert best is not None and best_state is not None
+    run.model.decoder = best_decoder
+    run.model.load_state_dict(best_state)
+    return best
+
+
+def _refine_states(run: _Run, seed: int, advance: Advance) -> FoundStates:
+    """Refine the states until they stop changing."""
+    s, settled = run.settings, False
     clusters = initial_labels(run.features.cpu().numpy(), run.pairs.weights, s.initial_states, seed)
     labels = torch.from_numpy(clusters).to(run.features.device)
     run.model.decoder = _new_decoder(run.model, int(labels.max()) + 1)
-    with bar(progress, "  states", s.refinements * s.epochs_states) as advance:
-        for refinement in range(s.refinements):
-            share = populations(labels, run.weights, run.model.n_states)
-            inputs = representative_inputs(run.features, labels, run.weights, run.model.n_states)
-            prior = RepresentativePrior(inputs, share)
-            parameters = [
-                *run.model.encoder.parameters(),
-                *run.model.decoder.parameters(),
-                *prior.parameters(),
-            ]
-            stage = _Stage("states", prior, parameters, s.epochs_states, 2, refinement=refinement)
-            _train(run, labels, stage, advance)
-            new, dropped = relabel(run.model, run.features, run.weights, s.minimum_population)
-            changed = float((run.weights * (new != labels)).sum() / run.weights.sum())
-            labels = new
-            log.info("refinement %d: %d states, %d dropped", refinement, run.model.n_states, dropped)
-            if dropped == 0 and changed < s.label_tolerance:
-                return True
-    return False
+    for refinement in range(s.refinements):
+        share = populations(labels, run.weights, run.model.n_states)
+        inputs = representative_inputs(run.features, labels, run.weights, run.model.n_states)
+        prior = RepresentativePrior(inputs, share)
+        parameters = [
+            *run.model.encoder.parameters(),
+            *run.model.decoder.parameters(),
+            *prior.parameters(),
+        ]
+        stage = _Stage("states", prior, parameters, s.epochs_states, 2, refinement)
+        _train(run, labels, stage, advance)
+        new, dropped = relabel(run.model, run.features, run.weights, s.minimum_population)
+        changed = float((run.weights * (new != labels)).sum() / run.weights.sum())
+        labels = new
+        log.info("refinement %d: %d states, %d dropped", refinement, run.model.n_states, dropped)
+        if dropped == 0 and changed < s.label_tolerance:
+            settled = True
+            break
+    return FoundStates(labels, settled, _information(run, labels, stage))
+
+
+def _information(run: _Run, labels: Tensor, stage: _Stage) -> float:
+    """Predictive information of the states on held-out pairs (nats)."""
+    first = torch.from_numpy(run.pairs.held_out).to(labels.device)
+    share = populations(labels[first + run.pairs.lag], run.weights[first], run.model.n_states)
+    entropy = float(-torch.xlogy(share, share).sum())
+    return entropy - _evaluate(run, labels, stage).prediction
 
 
 def _new_decoder(model: LatentThermodynamicFlow, n_states: int) -> StateDecoder:
@@ -303,19 +355,23 @@ def _new_decoder(model: LatentThermodynamicFlow, n_states: int) -> StateDecoder:
 
 
 def _density_stages(run: _Run, progress: Progress | None) -> Tensor:
-    """Train everything together, then the flow alone; return the final labels of all frames."""
+    """Train everything together, then a committee of flows alone; return the final labels of all frames."""
     s, model = run.settings, run.model
     labels = _whiten(run)
     with bar(progress, "  joint", s.epochs_joint) as advance:
-        _train(
-            run, labels, _Stage("joint", None, list(model.parameters()), s.epochs_joint, s.patience), advance
-        )
-    flow = _Stage(
-        "flow", None, list(model.flow.parameters()), s.epochs_flow, s.patience, s.learning_rate_decay
-    )
+        stage = _Stage("joint", None, list(model.parameters()), s.epochs_joint, s.patience)
+        _train(run, labels, stage, advance)
+    with torch.no_grad():
+        z = model.encoder(run.features)
+    labels, _ = relabel(model, run.features, run.weights, s.minimum_population)
+    last = _evaluate(run, labels, stage)
     with bar(progress, "  flow", s.epochs_flow) as advance:
-        _train(run, labels, flow, advance)
-    return relabel(model, run.features, run.weights, s.minimum_population)[0]
+        scores = train_committee(model, CommitteeData(z, run.ladder, run.blocks), s, run.rng, advance)
+    for epoch, (train_loss, held_out) in enumerate(scores):
+        run.history.append(
+            replace(last, stage="flow", epoch=epoch, train_loss=train_loss, divergence=held_out)
+        )
+    return labels
 
 
 @torch.no_grad()
@@ -324,7 +380,7 @@ def _whiten(run: _Run) -> Tensor:
     z = run.model.encoder(run.features)
     weights = run.weights.unsqueeze(1) / run.weights.sum()
     mean = (weights * z).sum(dim=0)
-    run.model.flow.whiten(mean, torch.sqrt((weights * (z - mean) ** 2).sum(dim=0)))
+    run.model.whiten(mean, torch.sqrt((weights * (z - mean) ** 2).sum(dim=0)))
     return run.model.assign(z)
 
 
@@ -333,14 +389,12 @@ def _train(run: _Run, labels: Tensor, stage: _Stage, advance: Advance) -> None:
     s = run.settings
     # The flow sees gradients scaled by beta; a tiny epsilon keeps Adam's steps independent of it.
     optimiser = torch.optim.Adam(stage.parameters, lr=s.learning_rate, eps=1e-15, fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, stage.decay)
     best, best_state, since = float("inf"), copy.deepcopy(run.model.state_dict()), 0
     for epoch in range(stage.epochs):
         train_loss = _epoch(run, labels, stage, optimiser)
-        schedule.step()
         record = replace(_evaluate(run, labels, stage), train_loss=train_loss, epoch=epoch)
         run.history.append(record)
-        score = stage.score(record, s.beta)
+        score = record.prediction + s.beta * record.divergence
         since = 0 if score < best - 2e-3 else since + 1
         if score < best:
             best, best_state = score, copy.deepcopy(run.model.state_dict())
@@ -353,14 +407,15 @@ def _train(run: _Run, labels: Tensor, stage: _Stage, advance: Advance) -> None:
 def _epoch(run: _Run, labels: Tensor, stage: _Stage, optimiser: torch.optim.Optimizer) -> float:
     s = run.settings
     run.model.train()
-    if stage.name == "flow" and run.ladder is not None:
-        chosen = run.from_ladder(run.pairs.train, run.rng)
-    else:
-        order = torch.randperm(len(run.pairs.train), generator=run.generator)[: s.pairs_per_epoch]
-        chosen = run.own(torch.from_numpy(run.pairs.train)[order].to(run.features.device))
+    # Many short epochs between relabellings need fewer pairs than the one joint stage.
+    most = s.pairs_per_epoch // 2 if stage.name == "states" else s.pairs_per_epoch
+    order = run.order(len(run.pairs.train), most)
+    chosen = run.own(torch.from_numpy(run.pairs.train)[order].to(run.features.device))
     total, n = 0.0, 0
-    for part in chosen.split(s.batch_size):
-        loss = terms(run.model, run.batch(part, labels), stage.prior, run.generator).loss(s.beta)
+    for part in chosen.split(run.batch_size):
+        loss = terms(run.model, run.batch(part, labels), stage.prior, run.generator).loss(
+            s.beta, s.decorrelation
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
@@ -373,11 +428,8 @@ def _epoch(run: _Run, labels: Tensor, stage: _Stage, optimiser: torch.optim.Opti
 def _evaluate(run: _Run, labels: Tensor, stage: _Stage) -> Epoch:
     run.model.eval()
     generator = torch.Generator().manual_seed(0)
-    if stage.name == "flow" and run.ladder is not None:
-        chosen = run.from_ladder(run.pairs.held_out, np.random.default_rng(0))
-    else:
-        first = torch.from_numpy(run.pairs.held_out).to(run.features.device)
-        chosen = run.own(first[:: max(1, len(first) // run.settings.pairs_per_epoch)])
+    first = torch.from_numpy(run.pairs.held_out).to(run.features.device)
+    chosen = run.own(first[:: max(1, len(first) // run.settings.pairs_per_epoch)])
     prediction, divergence, weight = 0.0, 0.0, 0.0
     for part in chosen.split(8192):
         batch = run.batch(part, labels)

@@ -33,14 +33,28 @@ class Batch:
 
 @dataclass(frozen=True)
 class Terms:
-    """Weighted batch means of the terms of the objective (nats)."""
+    """Weighted batch means of the terms of the objective (nats), and how correlated the variables are.
+
+    Attributes
+    ----------
+    prediction
+        E[-log q(y|z)].
+    divergence
+        E[log p(z|x) - log prior(z)].
+    correlation
+        Mean squared correlation coefficient between pairs of collective variables; 0 for one variable.
+    """
 
     prediction: Tensor
     divergence: Tensor
+    correlation: Tensor
 
-    def loss(self, beta: float) -> Tensor:
-        """L = E[-log q(y|z)] + beta E[log p(z|x) - log prior(z)]."""
-        return self.prediction + beta * self.divergence
+    def loss(self, beta: float, decorrelation: float = 0.0) -> Tensor:
+        """L = E[-log q(y|z)] + beta E[log p(z|x) - log prior(z)] + decorrelation * correlation.
+
+        The first two terms do not care whether the variables repeat each other: the last one decides.
+        """
+        return self.prediction + beta * self.divergence + decorrelation * self.correlation
 
 
 class RepresentativePrior(nn.Module):
@@ -87,4 +101,21 @@ def terms(
     else:
         log_prior = prior.log_prob(z, model.encoder)
     divergence = model.encoder.log_prob(z, mean) - log_prior
-    return Terms(-(batch.weights * log_q).mean(), (batch.weights * divergence).mean())
+    return Terms(
+        -(batch.weights * log_q).mean(),
+        (batch.weights * divergence).mean(),
+        squared_correlation(mean, batch.weights),
+    )
+
+
+def squared_correlation(z: Tensor, weights: Tensor) -> Tensor:
+    """Mean over pairs of columns of the squared weighted correlation coefficient; z is (n, d), weights (n,)."""
+    d = z.shape[1]
+    if d == 1:
+        return z.new_zeros(())
+    share = (weights / weights.sum()).unsqueeze(1)
+    centred = z - (share * z).sum(dim=0)
+    covariance = centred.T @ (share * centred)
+    variance = covariance.diagonal().clamp_min(1e-12)
+    squares = covariance.square() / (variance.unsqueeze(0) * variance.unsqueeze(1))
+    return (squares.sum() - squares.diagonal().sum()) / (d * (d - 1))

@@ -1,0 +1,69 @@
+"""Blocks of consecutive frames, and bootstrap samples of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latf_openmm.data.trajectory import FeatureTrajectory
+
+
+class FrameBlocks:
+    """All frames cut into blocks that are resampled as a whole.
+
+    A walker is one block where a run has many walkers; where it has few, each is cut into several, so that
+    every run and temperature has about `wanted` blocks. Blocks are what may be taken for independent.
+
+    Parameters
+    ----------
+    trajectories
+        Frames in this order.
+    wanted
+        Blocks of each run and temperature, at least (as far as there are frames).
+    """
+
+    def __init__(self, trajectories: Sequence[FeatureTrajectory], wanted: int = 10) -> None:
+        walkers: dict[tuple[str, float], int] = {}
+        for t in trajectories:
+            walkers[t.run, t.temperature] = walkers.get((t.run, t.temperature), 0) + 1
+        lengths: list[int] = []
+        groups: list[int] = []
+        numbers = {key: index for index, key in enumerate(walkers)}
+        for t in trajectories:
+            key = (t.run, t.temperature)
+            n = min(t.n_frames, max(1, -(-wanted // walkers[key])))
+            lengths += [len(part) for part in np.array_split(np.arange(t.n_frames), n)]
+            groups += [numbers[key]] * n
+        self.lengths: NDArray[np.int64] = np.array(lengths)
+        self.groups: NDArray[np.int64] = np.array(groups)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def bootstrap(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """How often each frame is in a sample of blocks redrawn within their groups, shape (n_frames,).
+
+        At least one block is left out, so that there is something to test on.
+        """
+        if len(self) < 2:
+            return self._spread(np.ones(len(self), dtype=np.int64))
+        if np.bincount(self.groups).max() == 1:  # nothing to redraw within a group
+            return self.hold_out(1.0 / len(self), rng)
+        while True:
+            counts = np.zeros(len(self), dtype=np.int64)
+            for group in np.unique(self.groups):
+                mine = np.flatnonzero(self.groups == group)
+                counts[mine] = np.bincount(rng.integers(len(mine), size=len(mine)), minlength=len(mine))
+            if (counts == 0).any():
+                return self._spread(counts)
+
+    def hold_out(self, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
+        """One for frames to train on, zero for a random `fraction` of the blocks, at least one; (n_frames,)."""
+        counts = np.ones(len(self), dtype=np.int64)
+        if len(self) > 1:
+            n = min(len(self) - 1, max(1, round(fraction * len(self))))
+            counts[rng.permutation(len(self))[:n]] = 0
+        return self._spread(counts)
+
+    def _spread(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.repeat(counts, self.lengths)

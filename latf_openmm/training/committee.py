@@ -1,0 +1,249 @@
+"""The flow stage: a committee of flows, each trained on its own bootstrap sample of blocks of frames.
+
+The members are trained at once (one batched evaluation), each on frames drawn by weight at the ladder's
+temperatures, and each keeps the parameters that did best on the blocks its sample left out. The mean of
+their densities is the model's; their spread says how far data and training leave it undetermined.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+
+from latf_openmm.data.blocks import FrameBlocks
+from latf_openmm.data.ladder import TemperatureLadder
+from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.model.prior import tilted_exponent
+from latf_openmm.progress import Advance
+from latf_openmm.training.settings import TrainingSettings
+
+_HELD_OUT_DRAWS = 20_000
+_DRAWS_PER_FRAME = 8
+_NEIGHBOURS = 10
+_NEAREST = 64
+_CHUNK = 20_000
+_STEEPEST = 10.0
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CommitteeData:
+    """What the flows are trained on.
+
+    Attributes
+    ----------
+    z
+        Collective variables of all frames, shape (n_frames, latent_dim).
+    ladder
+        Weights of the frames at each temperature.
+    blocks
+        What is resampled.
+    """
+
+    z: Tensor
+    ladder: TemperatureLadder
+    blocks: FrameBlocks
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Frames and their temperatures for every member, each of shape (n_members, n)."""
+
+    frames: Tensor
+    temperatures: Tensor
+
+
+def train_committee(
+    model: LatentThermodynamicFlow,
+    data: CommitteeData,
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+    advance: Advance,
+) -> list[tuple[float, float]]:
+    """Replace the model's flows by a trained committee.
+
+    Returns
+    -------
+    list of (float, float)
+        For each epoch the mean over members of -log r_T(z) on training and on left-out frames (nats).
+    """
+    model.renew_flows(settings.committee)
+    _whiten(model, data)
+    if settings.committee == 1:
+        samples = [data.blocks.hold_out(settings.held_out, rng)]
+    else:
+        samples = [data.blocks.bootstrap(rng) for _ in range(settings.committee)]
+    trainer = _Trainer(model, data, settings)
+    left_out = [np.asarray(sample == 0, dtype=np.int64) for sample in samples]
+    test = trainer.draw([s if s.any() else 1 - s for s in left_out], _HELD_OUT_DRAWS, rng)
+    n = _draws_per_epoch(len(data.z), settings)
+    batch = min(settings.batch_size, max(64, n // 32))
+    optimiser = torch.optim.Adam(
+        list(trainer.parameters.values()), lr=settings.learning_rate_flow, fused=True
+    )
+    steps = settings.epochs_flow * -(-n // batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate_flow, total_steps=steps + 1, pct_start=0.05
+    )
+    history = []
+    for _ in range(settings.epochs_flow):
+        draws = trainer.draw(samples, n, rng)
+        train = 0.0
+        for part in torch.arange(n).split(batch):
+            train += trainer.step(draws, part, optimiser) * len(part) / n
+            schedule.step()
+        held_out = trainer.keep_best(test)
+        history.append((train, held_out))
+        advance(1, f"{settings.committee} flows, held-out {held_out:.3f}")
+    trainer.finish()
+    return history
+
+
+def _draws_per_epoch(n_frames: int, settings: TrainingSettings) -> int:
+    return min(settings.pairs_per_epoch, max(_DRAWS_PER_FRAME * n_frames, 50 * 64))
+
+
+@torch.no_grad()
+def _whiten(model: LatentThermodynamicFlow, data: CommitteeData) -> None:
+    """Whiten by the mean over the ladder's temperatures."""
+    share = torch.from_numpy(data.ladder.weights.mean(axis=0)).double().unsqueeze(1)
+    share = share / share.sum()
+    z = data.z.double().cpu()
+    mean = (share * z).sum(dim=0)
+    model.whiten(mean.to(data.z), torch.sqrt((share * (z - mean) ** 2).sum(dim=0)).to(data.z))
+
+
+class _Trainer:
+    """The members' parameters, stacked, and their loss."""
+
+    def __init__(
+        self, model: LatentThermodynamicFlow, data: CommitteeData, settings: TrainingSettings
+    ) -> None:
+        self.model = model
+        self.z = data.z
+        self.ladder = data.ladder
+        self.tau = model.prior.tau
+        stacked, self.buffers = stack_module_state(list(model.flows))
+        self.parameters: Parameters = {k: v.detach().clone().requires_grad_() for k, v in stacked.items()}
+        self.best = {k: v.detach().clone() for k, v in self.parameters.items()}
+        self.best_score = torch.full((model.n_members,), float("inf"), device=self.z.device)
+        t = torch.from_numpy(data.ladder.temperatures).float() / model.reference_temperature
+        self.rungs = t.to(self.z.device)
+        self.log_c = model.prior.log_normalisers(self.rungs)
+        scale = model.flows[0].get_buffer("scale")
+        radii = neighbour_radii((data.z / scale).double().cpu().numpy(), data.ladder)
+        self.smoothing = settings.smoothing * torch.from_numpy(radii).to(self.z.device)
+        self.scale = scale
+        self.evaluate = vmap(_evaluate_with(copy.deepcopy(model.flows[0])))
+
+    def draw(self, samples: list[NDArray[np.int64]], n: int, rng: np.random.Generator) -> _Draws:
+        """Draw `n` frames with temperatures for every member from its own sample."""
+        drawn = [self.ladder.draw(sample, n, rng) for sample in samples]
+        frames = torch.from_numpy(np.stack([index for index, _ in drawn]))
+        at = torch.from_numpy(np.stack([temperature for _, temperature in drawn])).float()
+        return _Draws(frames.to(self.z.device), at.to(self.z.device) / self.model.reference_temperature)
+
+    def loss(self, z: Tensor, t: Tensor) -> Tensor:
+        """Mean -log r_T(z) of every member, shape (n_members,); z is (n_members, n, d), t (n_members, n)."""
+        members, n, d = z.shape
+        context = self.model.context(t.reshape(-1)).reshape(members, n, -1)
+        u, log_det = self.evaluate(self.parameters, self.buffers, z, context)
+        exponent = tilted_exponent(u.reshape(-1, d), self.tau, t.reshape(-1)).reshape(members, n)
+        return -(exponent - self.log_c[self.rung(t)] + log_det).mean(dim=1)
+
+    def rung(self, t: Tensor) -> Tensor:
+        """Index of each reduced temperature in the ladder, shape as `t`."""
+        return torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
+
+    def step(self, draws: _Draws, part: Tensor, optimiser: torch.optim.Optimizer) -> float:
+        """One step of all members; each one's gradient is clipped by itself."""
+        frames = draws.frames[:, part]
+        t = draws.temperatures[:, part]
+        noise = self.scale * torch.randn((*frames.shape, self.z.shape[1]), device=self.z.device)
+        z = self.z[frames] + self.smoothing[self.rung(t), frames].unsqueeze(-1) * noise
+        loss = self.loss(z, t)
+        optimiser.zero_grad(set_to_none=True)
+        loss.sum().backward()
+        _clip_each(self.parameters)
+        optimiser.step()
+        return float(loss.detach().mean())
+
+    @torch.no_grad()
+    def keep_best(self, test: _Draws) -> float:
+        """Remember the parameters of every member that has improved; return the mean score."""
+        parts = torch.arange(test.frames.shape[1]).split(5000)
+        scores = [self.loss(self.z[test.frames[:, p]], test.temperatures[:, p]) * len(p) for p in parts]
+        score = torch.stack(scores).sum(dim=0) / test.frames.shape[1]
+        better = score < self.best_score
+        self.best_score = torch.where(better, score, self.best_score)
+        for name, value in self.parameters.items():
+            mask = better.reshape(-1, *[1] * (value.dim() - 1))
+            self.best[name] = torch.where(mask, value.detach(), self.best[name])
+        return float(score.mean())
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the best parameters into the model's flows."""
+        for index, flow in enumerate(self.model.flows):
+            state = flow.state_dict()
+            flow.load_state_dict(state | {name: value[index] for name, value in self.best.items()})
+
+
+def _evaluate_with(flow: torch.nn.Module) -> Callable[[Parameters, Parameters, Tensor, Tensor], Tensor]:
+    def evaluate(parameters: Parameters, buffers: Parameters, z: Tensor, context: Tensor) -> Tensor:
+        result: Tensor = functional_call(flow, (parameters, buffers), (z, context))
+        return result
+
+    return evaluate
+
+
+def _clip_each(parameters: Parameters) -> None:
+    """Clip the gradient norm of every member; a gradient that is not finite counts as zero."""
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    norm = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
+    scale = torch.where(torch.isfinite(norm), (_STEEPEST / norm).clamp(max=1.0), torch.zeros_like(norm))
+    for gradient in gradients:
+        gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(scale.reshape(-1, *[1] * (gradient.dim() - 1)))
+
+
+def neighbour_radii(points: NDArray[np.float64], ladder: TemperatureLadder) -> NDArray[np.float32]:
+    """Radius around every frame that holds the share of ten effective frames at each temperature.
+
+    Noise of about that size makes a sample-point adaptive kernel estimate at each temperature: narrow where
+    its frames are dense, wide where they are rare, and nothing where there are very many.
+
+    Parameters
+    ----------
+    points
+        Collective variables in units of their standard deviations, shape (n_frames, d).
+    ladder
+        Weights of the frames at each temperature.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_rungs, n_frames), at most one standard deviation.
+    """
+    n, d = points.shape
+    k = min(_NEAREST, n)
+    tree = cKDTree(points)
+    wanted = _NEIGHBOURS / ladder.sample_sizes
+    radii = np.empty((len(wanted), n), dtype=np.float32)
+    for start in range(0, n, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        distance, index = tree.query(points[part], np.arange(1, k + 1))
+        rows = np.arange(len(distance))
+        for rung, share in enumerate(wanted):
+            held = np.cumsum(ladder.weights[rung][index], axis=1, dtype=np.float64)
+            place = np.minimum((held < share).sum(axis=1), k - 1)
+            # Where the nearest frames hold less than the share, the density says how far to go on.
+            missing = share / np.clip(held[rows, place], 1e-12, None)
+            radii[rung, part] = distance[rows, place] * np.maximum(missing, 1.0) ** (1 / d)
+    return np.minimum(radii, 1.0)
