@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.data.ladder import build_ladder, own_temperatures
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
@@ -274,37 +274,15 @@ def test_gradients_are_clipped_member_by_member():
     torch.testing.assert_close(parameters["b"].grad, torch.tensor([[4.0], [8.0], [0.0], [0.0], [0.0]]))
 
 
-def line_of_frames(n: int, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], TemperatureLadder]:
-    """Frames 0.1 apart on a line, at one temperature with weights."""
-    shares = (weights / weights.sum())[None]
-    sizes = 1 / (shares**2).sum(axis=1)
-    return 0.1 * np.arange(n)[:, None], TemperatureLadder(np.ones(1), shares.astype(np.float32), sizes)
-
-
-def test_radius_holds_ten_effective_frames():
-    """With itself, an inner frame of a line has ten frames within 0.5, an end frame within about 0.9."""
-    radii = committee_module.neighbour_radii(*line_of_frames(41, np.ones(41)))[0]
-    assert radii[20] == pytest.approx(0.5)
-    assert radii[0] == pytest.approx(0.9, abs=0.11)
-
-
-def test_frames_of_other_temperatures_do_not_narrow_the_radius():
-    """Only every fourth frame counts: ten of those are four times as far."""
-    n = 401
-    weights = np.where(np.arange(n) % 4 == 0, 1.0, 0.0)
-    points, ladder = line_of_frames(n, weights)
-    dense = committee_module.neighbour_radii(*line_of_frames(n, np.ones(n)))[0]
-    sparse = committee_module.neighbour_radii(0.1 * points, ladder)[0] / 0.1
-    assert sparse[200] / dense[200] == pytest.approx(4.0, rel=0.15)
-    assert committee_module.neighbour_radii(points, ladder).max() <= 1.0
-
-
-def test_radius_far_from_all_weight_is_continued_and_bounded():
-    n = 2000
-    points, ladder = line_of_frames(n, np.where(np.arange(n) < 100, 1.0, 1e-8))
-    radii = committee_module.neighbour_radii(points, ladder)[0]
-    assert np.isfinite(radii).all()
-    assert radii[-1] == 1.0
+def test_blur_is_the_distance_to_the_tenth_neighbour():
+    """On a line of spacing h the tenth neighbour of an inner point is 5 h away, of an end point 10 h."""
+    model = prepare(oscillators(4, 50))[0]
+    z = torch.stack([0.1 * torch.arange(41.0), torch.zeros(41)], dim=1)
+    model.whiten(torch.zeros(2), torch.tensor([2.0, 0.5]))
+    found = committee_module._neighbour_distance(z, model)
+    # In units of the standard deviations it is the same along both axes.
+    torch.testing.assert_close(found[20], torch.tensor([0.5, 0.125]))
+    torch.testing.assert_close(found[0], torch.tensor([1.0, 0.25]))
 
 
 def test_whitening_is_by_the_mean_over_the_ladder():

@@ -25,9 +25,7 @@ from latf_openmm.training.settings import TrainingSettings
 
 _HELD_OUT_DRAWS = 20_000
 _DRAWS_PER_FRAME = 8
-_NEIGHBOURS = 10
-_NEAREST = 64
-_CHUNK = 20_000
+_NEIGHBOUR = 10
 _STEEPEST = 10.0
 
 Parameters = dict[str, Tensor]
@@ -137,10 +135,7 @@ class _Trainer:
         t = torch.from_numpy(data.ladder.temperatures).float() / model.reference_temperature
         self.rungs = t.to(self.z.device)
         self.log_c = model.prior.log_normalisers(self.rungs)
-        scale = model.flows[0].get_buffer("scale")
-        radii = neighbour_radii((data.z / scale).double().cpu().numpy(), data.ladder)
-        self.smoothing = settings.smoothing * torch.from_numpy(radii).to(self.z.device)
-        self.scale = scale
+        self.smoothing = settings.smoothing * _neighbour_distance(data.z, model)
         self.evaluate = vmap(_evaluate_with(copy.deepcopy(model.flows[0])))
 
     def draw(self, samples: list[NDArray[np.int64]], n: int, rng: np.random.Generator) -> _Draws:
@@ -156,19 +151,15 @@ class _Trainer:
         context = self.model.context(t.reshape(-1)).reshape(members, n, -1)
         u, log_det = self.evaluate(self.parameters, self.buffers, z, context)
         exponent = tilted_exponent(u.reshape(-1, d), self.tau, t.reshape(-1)).reshape(members, n)
-        return -(exponent - self.log_c[self.rung(t)] + log_det).mean(dim=1)
-
-    def rung(self, t: Tensor) -> Tensor:
-        """Index of each reduced temperature in the ladder, shape as `t`."""
-        return torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
+        nearest = torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
+        return -(exponent - self.log_c[nearest] + log_det).mean(dim=1)
 
     def step(self, draws: _Draws, part: Tensor, optimiser: torch.optim.Optimizer) -> float:
         """One step of all members; each one's gradient is clipped by itself."""
         frames = draws.frames[:, part]
-        t = draws.temperatures[:, part]
-        noise = self.scale * torch.randn((*frames.shape, self.z.shape[1]), device=self.z.device)
-        z = self.z[frames] + self.smoothing[self.rung(t), frames].unsqueeze(-1) * noise
-        loss = self.loss(z, t)
+        noise = torch.randn((*frames.shape, self.z.shape[1]), device=self.z.device)
+        z = self.z[frames] + self.smoothing[frames] * noise
+        loss = self.loss(z, draws.temperatures[:, part])
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         _clip_each(self.parameters)
@@ -213,37 +204,14 @@ def _clip_each(parameters: Parameters) -> None:
         gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(scale.reshape(-1, *[1] * (gradient.dim() - 1)))
 
 
-def neighbour_radii(points: NDArray[np.float64], ladder: TemperatureLadder) -> NDArray[np.float32]:
-    """Radius around every frame that holds the share of ten effective frames at each temperature.
+def _neighbour_distance(z: Tensor, model: LatentThermodynamicFlow) -> Tensor:
+    """Distance to the tenth neighbour times each variable's standard deviation, shape (n_frames, d).
 
-    Noise of about that size makes a sample-point adaptive kernel estimate at each temperature: narrow where
-    its frames are dense, wide where they are rare, and nothing where there are very many.
-
-    Parameters
-    ----------
-    points
-        Collective variables in units of their standard deviations, shape (n_frames, d).
-    ladder
-        Weights of the frames at each temperature.
-
-    Returns
-    -------
-    ndarray
-        Shape (n_rungs, n_frames), at most one standard deviation.
+    Noise of that size makes a sample-point adaptive kernel estimate of the frames: narrow where they are
+    dense, wide where they are rare, and nothing where there are very many.
     """
-    n, d = points.shape
-    k = min(_NEAREST, n)
-    tree = cKDTree(points)
-    wanted = _NEIGHBOURS / ladder.sample_sizes
-    radii = np.empty((len(wanted), n), dtype=np.float32)
-    for start in range(0, n, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        distance, index = tree.query(points[part], np.arange(1, k + 1))
-        rows = np.arange(len(distance))
-        for rung, share in enumerate(wanted):
-            held = np.cumsum(ladder.weights[rung][index], axis=1, dtype=np.float64)
-            place = np.minimum((held < share).sum(axis=1), k - 1)
-            # Where the nearest frames hold less than the share, the density says how far to go on.
-            missing = share / np.clip(held[rows, place], 1e-12, None)
-            radii[rung, part] = distance[rows, place] * np.maximum(missing, 1.0) ** (1 / d)
-    return np.minimum(radii, 1.0)
+    scale = model.flows[0].get_buffer("scale").double().cpu()
+    points = (z.double().cpu() / scale).numpy()
+    k = min(_NEIGHBOUR + 1, len(points))
+    distance = cKDTree(points).query(points, [k])[0]
+    return torch.from_numpy(distance).float().to(z.device) * scale.float().to(z.device)

@@ -38,7 +38,7 @@ class TrainingSettings(Settings):
         4, ge=1, le=32, description="flows whose mean is the density; their spread its error"
     )
     smoothing: float = Field(
-        0.5, ge=0, description="noise on latent points, flow stage [radius that holds ten effective frames]"
+        0.7, ge=0, description="blur of latent points, flow stage [distance to the tenth neighbour]; 0: none"
     )
     energies: Literal["auto", "ignore"] = Field(
         "auto",
