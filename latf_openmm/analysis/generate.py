@@ -104,7 +104,8 @@ def temperature_warning(trained: TrainedModel, temperature: float) -> str | None
 
     Where the training frames could be reweighted to about this temperature the result rests on data; beyond
     the simulated range the effective sample size is named. In a gap between such temperatures it is the
-    flow's interpolation; elsewhere the prior alone steers.
+    flow's interpolation. Beyond all of them the distribution is held at the last one, or, where energies are
+    not known, steered by the prior alone.
     """
     label = SCALES[trained.temperature_scale].label
     low, high = min(trained.temperatures), max(trained.temperatures)
@@ -121,11 +122,14 @@ def temperature_warning(trained: TrainedModel, temperature: float) -> str | None
             f"{label(temperature)} is {where}: it rests on reweighted frames, effective sample size about "
             f"{ladder[near, 1].min():.0f}"
         )
-    learned = trained.model.sees_temperature and ladder[0, 0] <= temperature <= ladder[-1, 0]
-    how = "flow's interpolation" if learned else "prior's guess"
-    return (
-        f"{label(temperature)} is {where} and no frames can be reweighted to it: what is given is the {how}"
-    )
+    if not trained.model.sees_temperature:
+        what = "the prior's guess"
+    elif ladder[0, 0] <= temperature <= ladder[-1, 0]:
+        what = "the flow's interpolation"
+    else:
+        nearest = ladder[0, 0] if temperature < ladder[0, 0] else ladder[-1, 0]
+        what = f"the distribution at {label(nearest)}, the nearest temperature that frames reach"
+    return f"{label(temperature)} is {where} and no frames can be reweighted to it: what is given is {what}"
 
 
 def write_ensemble(

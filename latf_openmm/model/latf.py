@@ -113,7 +113,7 @@ class LatentThermodynamicFlow(nn.Module):
         )
 
     def set_temperature_range(self, low: float, high: float) -> None:
-        """Say where the flow learns from data; beyond, only the prior follows the temperature."""
+        """Say where a flow that sees the temperature learns from data; beyond, r_T stays as at the nearer end."""
         self.t_range.copy_(torch.tensor([low, high]) / self.reference_temperature)
 
     def whiten(self, mean: Tensor, std: Tensor) -> None:
@@ -137,20 +137,29 @@ class LatentThermodynamicFlow(nn.Module):
         """Most probable state of each point, shape (n,)."""
         return self.decoder(z).argmax(dim=1)
 
-    def context(self, t: Tensor) -> Tensor:
-        """What the flow is told of each point's reduced temperature, shape (n, n_context).
+    def reduced(self, temperature: Tensor) -> Tensor:
+        """Reduced temperature t = T / T0 of each temperature, shape as `temperature`.
 
-        It is ln t within the range the flow learned from; outside, the nearest end of it, so that far from
-        any data the prior alone steers r_T(z), as in the paper.
+        A flow that sees the temperature knows nothing beyond the range it learned from, and what the prior
+        does there was never trained: t is held at the nearer end. (Left to the prior alone, r_T was always
+        further from the truth; see docs/architecture.md.) Where only the prior knows the temperature it
+        steers r_T everywhere, as in the paper.
         """
+        t = temperature / self.reference_temperature
+        if not self.sees_temperature:
+            return t
+        low, high = self.t_range.to(t)
+        return torch.minimum(torch.maximum(t, low), high)
+
+    def context(self, t: Tensor) -> Tensor:
+        """What the flow is told of each point's reduced temperature, ln t or nothing; shape (n, n_context)."""
         if not self.sees_temperature:
             return torch.zeros((len(t), 0)).to(t)
-        low, high = self.t_range.to(t)
-        return torch.log(torch.minimum(torch.maximum(t, low), high)).unsqueeze(1)
+        return torch.log(t).unsqueeze(1)
 
     def member_log_densities(self, z: Tensor, temperature: Tensor) -> Tensor:
         """Log density of each committee member for points (n, latent_dim) at temperatures (n,); (members, n)."""
-        t = temperature.to(z) / self.reference_temperature
+        t = self.reduced(temperature.to(z))
         context, each = self.context(t), []
         log_c = self.prior.log_normalisers(t)
         for flow in self.flows:
@@ -190,7 +199,7 @@ class LatentDensity:
         Sample i is drawn from member i modulo the number of members.
         """
         model = self.model
-        t = self.temperature / model.reference_temperature
+        t = float(model.reduced(torch.tensor(self.temperature, dtype=torch.float64)))
         u = model.prior.sample(n, t, generator).to(model.feature_mean)
         context = model.context(torch.full((n,), t).to(u))
         z = torch.empty_like(u)
@@ -210,7 +219,7 @@ class LogDensityModule(nn.Module):
 
     def __init__(self, model: LatentThermodynamicFlow, temperature: float) -> None:
         super().__init__()
-        t = temperature / model.reference_temperature
+        t = float(model.reduced(torch.tensor(temperature, dtype=torch.float64)))
         self.flows = model.flows
         self.tau = model.prior.tau
         self.log_c = log_normaliser(self.tau, t, model.latent_dim) + math.log(model.n_members)
