@@ -236,7 +236,7 @@ def _times(records: list[dict[str, Any]]) -> str:
             if mine:
                 each = SYSTEMS[system].regimes[regime].frames_each
                 rows.append([system, regime, f"{each}", f"{np.median(mine):.0f} s"])
-    return "Median over seeds, one thread, two cases at a time.\n\n" + _table(
+    return "Median over seeds, one thread, wall time on a machine shared with other work.\n\n" + _table(
         rows, ["system", "regime", "frames at each temperature", "training, all stages"]
     )
 
