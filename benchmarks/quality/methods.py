@@ -17,7 +17,6 @@ from scipy.ndimage import gaussian_filter
 from latf_openmm.analysis.free_energy import LatentGrid, flow_populations, flow_probability, state_populations
 from latf_openmm.analysis.transfer import frame_weights
 from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import Reweighting
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, normalised_weights
 from latf_openmm.model.latf import LatentThermodynamicFlow
@@ -61,7 +60,6 @@ class Estimate:
 class Frames:
     """All training frames with what the methods need of them."""
 
-    trajectories: Sequence[FeatureTrajectory]
     z: Array
     physical: Array
     states: NDArray[np.int64]
@@ -81,7 +79,6 @@ class Frames:
         lengths = FrameBlocks(trajectories).lengths
         folds = np.repeat(np.random.default_rng(0).permutation(len(lengths)) % _FOLDS, lengths)
         return Frames(
-            trajectories,
             z.double().numpy(),
             plane.project(features.astype(np.float64)),
             model.assign(z).numpy(),
@@ -148,11 +145,6 @@ def histogram_estimate(
         physical = np.histogramdd(frames.physical, bins=list(plane.edges), weights=weights)[0]
     populations = state_populations(frames.states, weights, frames.n_states)
     return Estimate(latent, physical, populations, None, *_energies(frames.energy, weights, kT))
-
-
-def mbar_weights(frames: Frames, temperature: float, reweighting: Reweighting) -> Array:
-    """MBAR weights of all frames at a temperature, summing to one."""
-    return normalised_weights(reweighting.log_weights(temperature))
 
 
 def nearest_weights(frames: Frames, temperature: float) -> Array:

@@ -23,7 +23,6 @@ from methods import (
     Frames,
     flow_estimate,
     histogram_estimate,
-    mbar_weights,
     nearest_weights,
     train,
 )
@@ -37,6 +36,7 @@ from latf_openmm.analysis.free_energy import (
     state_populations,
 )
 from latf_openmm.data.ladder import Reweighting
+from latf_openmm.data.weights import normalised_weights
 from latf_openmm.model.latf import LatentThermodynamicFlow
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -123,10 +123,7 @@ def run_case(name: str, regime_name: str, seed: int, work: Path) -> None:
             logs = np.zeros(len(frames.z)) if prior_only else reweighting.log_weights(temperature)
             estimates = {method: flow_estimate(model, frames, logs, temperature, kT, grid, case.plane)}
             if not prior_only:
-                mbar, near = (
-                    mbar_weights(frames, temperature, reweighting),
-                    nearest_weights(frames, temperature),
-                )
+                mbar, near = normalised_weights(logs), nearest_weights(frames, temperature)
                 estimates |= {
                     "MBAR histogram": histogram_estimate(frames, mbar, kT, grid, case.plane, False),
                     "MBAR kernel": histogram_estimate(frames, mbar, kT, grid, case.plane, True),

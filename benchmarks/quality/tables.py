@@ -2,8 +2,9 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from datetime import date
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def _cases(frame: pd.DataFrame) -> list[tuple[str, str]]:
     return [(s, r) for s in SYSTEMS for r in _REGIMES if (s, r) in there]
 
 
+def _by_case(records: list[dict[str, Any]]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    for system, regime in product(SYSTEMS, _REGIMES):
+        mine = [r for r in records if r["system"] == system and r["regime"] == regime]
+        if mine:
+            yield system, regime, mine
+
+
 def _of(frame: pd.DataFrame, system: str, regime: str) -> pd.DataFrame:
     return frame[(frame["system"] == system) & (frame["regime"] == regime)]
 
@@ -123,13 +131,15 @@ def _summary(frame: pd.DataFrame) -> str:
 
 def _populations(frame: pd.DataFrame) -> str:
     rows = []
+    # The kernel leaves the populations of MBAR as they are.
+    shown = [m for m in _METHODS if m != "MBAR kernel"]
     for system, regime in _cases(frame):
         part = _of(frame, system, regime)
         part = part[~part["simulated"]]
         found = part.groupby("method")["population_error"].agg(["mean", "max"])
-        cells = [f"{found['mean'][m]:.3f} ({found['max'][m]:.3f})" for m in _METHODS if m != "MBAR kernel"]
+        cells = [f"{found['mean'][m]:.3f} ({found['max'][m]:.3f})" for m in shown]
         rows.append([system, regime, *cells])
-    header = ["system", "regime", *[m for m in _METHODS if m != "MBAR kernel"]]
+    header = ["system", "regime", *shown]
     text = "Largest error of a state's population at unsimulated temperatures: mean over seeds and T (and the worst)."
     return text + "\n\n" + _table(rows, header)
 
@@ -185,15 +195,11 @@ def _calibration(frame: pd.DataFrame) -> str:
 
 def _states(records: list[dict[str, Any]]) -> str:
     rows = []
-    for system in SYSTEMS:
-        for regime in _REGIMES:
-            mine = [r for r in records if r["system"] == system and r["regime"] == regime]
-            if not mine:
-                continue
-            scores = [adjusted_rand_score(a["labels"], b["labels"]) for a, b in combinations(mine, 2)]
-            numbers = ", ".join(str(r[f"{OURS} states"]) for r in mine)
-            index = f"{np.mean(scores):.2f} ({min(scores):.2f})" if scores else ""
-            rows.append([system, regime, numbers, index])
+    for system, regime, mine in _by_case(records):
+        scores = [adjusted_rand_score(a["labels"], b["labels"]) for a, b in combinations(mine, 2)]
+        numbers = ", ".join(str(r[f"{OURS} states"]) for r in mine)
+        index = f"{np.mean(scores):.2f} ({min(scores):.2f})" if scores else ""
+        rows.append([system, regime, numbers, index])
     text = (
         "States found with each seed (other frames and initial weights), and the adjusted Rand index between the "
         "assignments of the truth's frames: mean over pairs of seeds (and the lowest)."
@@ -230,12 +236,10 @@ def _energies(frame: pd.DataFrame) -> str:
 
 def _times(records: list[dict[str, Any]]) -> str:
     rows = []
-    for system in SYSTEMS:
-        for regime in _REGIMES:
-            mine = [r[f"{OURS} seconds"] for r in records if r["system"] == system and r["regime"] == regime]
-            if mine:
-                each = SYSTEMS[system].regimes[regime].frames_each
-                rows.append([system, regime, f"{each}", f"{np.median(mine):.0f} s"])
+    for system, regime, mine in _by_case(records):
+        each = SYSTEMS[system].regimes[regime].frames_each
+        seconds = np.median([r[f"{OURS} seconds"] for r in mine])
+        rows.append([system, regime, f"{each}", f"{seconds:.0f} s"])
     return "Median over seeds, one thread, wall time on a machine shared with other work.\n\n" + _table(
         rows, ["system", "regime", "frames at each temperature", "training, all stages"]
     )
