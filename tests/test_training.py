@@ -25,10 +25,18 @@ from latf_openmm.progress import make_progress
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 from latf_openmm.training import committee as committee_module
 from latf_openmm.training import fit as fit_module
+from latf_openmm.training import states as states_module
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.training.objective import Batch, RepresentativePrior, squared_correlation, terms
+from latf_openmm.training.run import TrainingRun, prepare
 from latf_openmm.training.settings import TrainingSettings
-from latf_openmm.training.states import initial_labels, populations, relabel, representative_inputs
+from latf_openmm.training.states import (
+    find_states,
+    initial_labels,
+    populations,
+    relabel,
+    representative_inputs,
+)
 from latf_openmm.units import REDUCED
 
 T0, TAU = 2.0, 1.5
@@ -527,7 +535,7 @@ def test_same_seed_gives_the_same_model_and_another_seed_another(trajectories):
 
 def test_parameters_that_keep_made_are_trained(trajectories, monkeypatch):
     # In the authors' code the output layer made by relabelling was not in the optimiser.
-    train, seen = fit_module._train, []
+    train, seen = TrainingRun.train, []
 
     def spy(run, labels, stage, advance):
         head = run.model.decoder.head
@@ -536,7 +544,7 @@ def test_parameters_that_keep_made_are_trained(trajectories, monkeypatch):
         moved = [not torch.equal(a, b) for a, b in zip(before, head.parameters(), strict=True)]
         seen.append((stage.name, head.out_features, all(moved)))
 
-    monkeypatch.setattr(fit_module, "_train", spy)
+    monkeypatch.setattr(TrainingRun, "train", spy)
     fit(shortened(trajectories, 150), MODEL, QUICK, seed=0)
     assert [name for name, _, _ in seen].count("joint") == 1
     sizes = [n_states for _, n_states, _ in seen]
@@ -561,17 +569,17 @@ def test_flow_stage_trains_the_flows_alone(trajectories, monkeypatch):
 
 
 def test_joint_stage_ends_with_its_best_epoch(trajectories, monkeypatch):
-    train, seen = fit_module._train, []
+    train, seen = TrainingRun.train, []
 
     def spy(run, labels, stage, advance):
         start, beta = len(run.history), run.settings.beta
         train(run, labels, stage, advance)
         if stage.prior is None:
-            last = fit_module._evaluate(run, labels, stage)
+            last = run.evaluate(labels, stage)
             records = [*run.history[start:], last]
             seen.extend(record.prediction + beta * record.divergence for record in records)
 
-    monkeypatch.setattr(fit_module, "_train", spy)
+    monkeypatch.setattr(TrainingRun, "train", spy)
     # So fast that later epochs are worse than earlier ones.
     settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 4})
     fit(shortened(trajectories, 100), MODEL, settings, seed=0)
@@ -582,7 +590,7 @@ def test_joint_stage_ends_with_its_best_epoch(trajectories, monkeypatch):
 
 
 def test_the_most_predictive_of_several_starts_is_kept(trajectories, monkeypatch):
-    refine, seen = fit_module._refine_states, []
+    refine, seen = states_module._refine_states, []
 
     def spy(run, seed, advance):
         # Neither the first nor the last start is the best.
@@ -591,10 +599,10 @@ def test_the_most_predictive_of_several_starts_is_kept(trajectories, monkeypatch
         seen.append((found, state))
         return found
 
-    monkeypatch.setattr(fit_module, "_refine_states", spy)
+    monkeypatch.setattr(states_module, "_refine_states", spy)
     settings = QUICK.model_copy(update={"restarts": 3})
-    run = fit_module.prepare(shortened(trajectories, 150), MODEL, settings, LAG, seed=0)
-    kept = fit_module.find_states(run, 0, None)
+    run = prepare(shortened(trajectories, 150), MODEL, settings, LAG, seed=0)
+    kept = find_states(run, 0, None)
     weights = [state["encoder.mean.0.weight"] for _, state in seen]
     assert len(seen) == 3
     assert not torch.equal(weights[0], weights[1])
@@ -619,8 +627,8 @@ def test_information_of_a_two_state_chain_is_the_exact_one():
     settings = QUICK.model_copy(update={"initial_states": 2, "epochs_states": 8, "pairs_per_epoch": 40_000})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        run = fit_module.prepare(data, ModelSettings(latent_dim=1), settings, LAG, seed=0)
-        found = fit_module.find_states(run, 0, None)
+        run = prepare(data, ModelSettings(latent_dim=1), settings, LAG, seed=0)
+        found = find_states(run, 0, None)
     changed = 0.5 * (1 - (1 - 2 * flip) ** LAG)
     exact = math.log(2) - float(stats.entropy([changed, 1 - changed]))
     assert run.model.n_states == 2
@@ -674,7 +682,7 @@ def test_double_precision_features_are_accepted(trajectories):
 
 def test_batch_pairs_a_frame_with_the_state_one_lag_later(trajectories):
     short = shortened(trajectories[:4], 100)
-    run = fit_module.prepare(short, MODEL, QUICK, LAG, seed=0)
+    run = prepare(short, MODEL, QUICK, LAG, seed=0)
     first = torch.tensor([0, 17, 205])
     batch = run.batch(run.own(first), torch.arange(400))
     assert batch.labels.tolist() == [5, 22, 210]

@@ -109,13 +109,17 @@ def _draws_per_epoch(n_frames: int, settings: TrainingSettings) -> int:
 
 
 @torch.no_grad()
+def fit_whitening(model: LatentThermodynamicFlow, z: Tensor, weights: Tensor) -> None:
+    """Whiten all flows by the weighted mean and standard deviation of z (n, d); weights (n,), of any scale."""
+    share = (weights / weights.sum()).unsqueeze(1)
+    mean = (share * z).sum(dim=0)
+    model.whiten(mean, torch.sqrt((share * (z - mean) ** 2).sum(dim=0)))
+
+
 def _whiten(model: LatentThermodynamicFlow, data: CommitteeData) -> None:
     """Whiten by the mean over the ladder's temperatures."""
-    share = torch.from_numpy(data.ladder.weights.mean(axis=0)).double().unsqueeze(1)
-    share = share / share.sum()
-    z = data.z.double().cpu()
-    mean = (share * z).sum(dim=0)
-    model.whiten(mean.to(data.z), torch.sqrt((share * (z - mean) ** 2).sum(dim=0)).to(data.z))
+    weights = torch.from_numpy(data.ladder.weights.mean(axis=0)).double()
+    fit_whitening(model, data.z.double().cpu(), weights)
 
 
 class _Trainer:

@@ -20,8 +20,9 @@ from latf_openmm.data.weights import training_weights
 from latf_openmm.errors import DataError
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.progress import bar
+from latf_openmm.training.run import prepare, seeded
 from latf_openmm.training.settings import TrainingSettings
-from latf_openmm.training.states import populations
+from latf_openmm.training.states import find_states, populations
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -316,8 +317,6 @@ def _scan_one(
     lag: int,
     seed: int,
 ) -> LagRow:
-    from latf_openmm.training.fit import find_states, prepare, seeded  # fit chooses its lag by this module
-
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
         found = find_states(run, seed, None)

@@ -47,7 +47,7 @@ class TrainingSettings(Settings):
     )
     rungs: int = Field(24, ge=2, le=200, description="temperatures of the ladder")
     minimum_overlap: float = Field(
-        0.05, gt=0, le=1, description="least effective sample size of a rung, relative to simulated ones"
+        0.01, gt=0, le=1, description="least effective sample size of a rung, relative to simulated ones"
     )
     held_out: float = Field(0.2, gt=0, lt=0.9, description="fraction of blocks held out")
     blocks: int = Field(10, ge=1, description="blocks a trajectory is cut into for the split")

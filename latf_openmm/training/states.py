@@ -1,12 +1,95 @@
-"""Metastable states during training: initial labels, relabelling, pruning, representative inputs."""
+"""The states stage: metastable states from several starts, each refined by training and relabelling in turn."""
+
+import copy
+import logging
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import Progress
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.progress import Advance, bar
+from latf_openmm.training.objective import RepresentativePrior
+from latf_openmm.training.run import Stage, TrainingRun
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoundStates:
+    """Metastable states of one refinement, or of the best of several.
+
+    Attributes
+    ----------
+    labels
+        State of every frame, shape (n_frames,).
+    settled
+        Whether they stopped changing before the refinements ran out.
+    information
+        Predictive information on held-out pairs: entropy of the states one lag later, less what is left of
+        it once z is known (nats).
+    """
+
+    labels: Tensor
+    settled: bool
+    information: float
+
+
+def find_states(run: TrainingRun, seed: int, progress: Progress | None) -> FoundStates:
+    """Refine the states from several starts; the model ends as the most predictive of them."""
+    s, best, best_state, best_decoder = run.settings, None, None, run.model.decoder
+    with bar(progress, "  states", s.restarts * s.refinements * s.epochs_states) as advance:
+        for start in range(s.restarts):
+            if start:
+                run.model.encoder = run.new_encoder()
+            found = _refine_states(run, seed + 7919 * start, advance)
+            log.info("start %d: %d states, information %.3f", start, run.model.n_states, found.information)
+            if best is None or found.information > best.information:
+                best, best_decoder = found, run.model.decoder
+                best_state = copy.deepcopy(run.model.state_dict())
+    assert best is not None and best_state is not None
+    run.model.decoder = best_decoder
+    run.model.load_state_dict(best_state)
+    return best
+
+
+def _refine_states(run: TrainingRun, seed: int, advance: Advance) -> FoundStates:
+    """Refine the states until they stop changing."""
+    s, settled = run.settings, False
+    clusters = initial_labels(run.features.cpu().numpy(), run.pairs.weights, s.initial_states, seed)
+    labels = torch.from_numpy(clusters).to(run.features.device)
+    run.model.decoder = run.new_decoder(int(labels.max()) + 1)
+    for refinement in range(s.refinements):
+        share = populations(labels, run.weights, run.model.n_states)
+        inputs = representative_inputs(run.features, labels, run.weights, run.model.n_states)
+        prior = RepresentativePrior(inputs, share)
+        parameters = [
+            *run.model.encoder.parameters(),
+            *run.model.decoder.parameters(),
+            *prior.parameters(),
+        ]
+        stage = Stage("states", prior, parameters, s.epochs_states, 2, refinement)
+        run.train(labels, stage, advance)
+        new, dropped = relabel(run.model, run.features, run.weights, s.minimum_population)
+        changed = float((run.weights * (new != labels)).sum() / run.weights.sum())
+        labels = new
+        log.info("refinement %d: %d states, %d dropped", refinement, run.model.n_states, dropped)
+        if dropped == 0 and changed < s.label_tolerance:
+            settled = True
+            break
+    return FoundStates(labels, settled, _information(run, labels, stage))
+
+
+def _information(run: TrainingRun, labels: Tensor, stage: Stage) -> float:
+    """Predictive information of the states on held-out pairs (nats)."""
+    first = torch.from_numpy(run.pairs.held_out).to(labels.device)
+    share = populations(labels[first + run.pairs.lag], run.weights[first], run.model.n_states)
+    entropy = float(-torch.xlogy(share, share).sum())
+    return entropy - run.evaluate(labels, stage).prediction
 
 
 def initial_labels(

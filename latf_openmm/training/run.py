@@ -1,0 +1,249 @@
+"""The data and the model of one training, and the epochs that the states and the joint stage share."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latf_openmm.data.blocks import FrameBlocks
+from latf_openmm.data.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.data.lagged import LaggedPairs, make_pairs
+from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
+from latf_openmm.errors import DataError
+from latf_openmm.model.encoder import Encoder, StateDecoder
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.progress import Advance
+from latf_openmm.training.objective import Batch, RepresentativePrior, terms
+from latf_openmm.training.settings import TrainingSettings
+
+_SMALLEST_BATCH = 64
+_BATCHES_PER_EPOCH = 50
+"""Where pairs are few, an epoch goes through them several times."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch ended with; the terms are on held-out pairs (nats).
+
+    In the flow stage `divergence` is -log r_T(z) of left-out frames alone, without the entropy of p(z|x).
+    """
+
+    stage: str
+    refinement: int
+    epoch: int
+    train_loss: float
+    prediction: float
+    divergence: float
+    n_states: int
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained under which prior, and what decides that it has settled."""
+
+    name: Literal["states", "joint"]
+    prior: RepresentativePrior | None
+    parameters: list[torch.nn.Parameter]
+    epochs: int
+    patience: int
+    refinement: int = 0
+
+
+@dataclass(frozen=True)
+class ChosenPairs:
+    """First frames of chosen pairs, with weights and temperatures; each of shape (n,)."""
+
+    first: Tensor
+    weights: Tensor
+    temperatures: Tensor
+
+    def split(self, size: int) -> Iterator["ChosenPairs"]:
+        """The same in parts of `size` pairs, the last one smaller."""
+        parts = (self.first.split(size), self.weights.split(size), self.temperatures.split(size))
+        for first, weights, temperatures in zip(*parts, strict=True):
+            yield ChosenPairs(first, weights, temperatures)
+
+
+@dataclass
+class TrainingRun:
+    """Everything a stage works on."""
+
+    model: LatentThermodynamicFlow
+    settings: TrainingSettings
+    pairs: LaggedPairs
+    features: Tensor
+    weights: Tensor
+    temperatures: Tensor
+    generator: torch.Generator
+    rng: np.random.Generator
+    ladder: TemperatureLadder
+    blocks: FrameBlocks
+    energies_used: bool
+    history: list[Epoch]
+
+    def new_encoder(self) -> Encoder:
+        """An encoder with new random parameters."""
+        settings = self.model.settings
+        encoder = Encoder(self.model.n_features, settings.latent_dim, settings.encoder_hidden)
+        return encoder.to(self.features.device)
+
+    def new_decoder(self, n_states: int) -> StateDecoder:
+        """A state decoder with new random parameters."""
+        settings = self.model.settings
+        decoder = StateDecoder(settings.latent_dim, settings.decoder_hidden, n_states)
+        return decoder.to(self.features.device)
+
+    def batch(self, chosen: ChosenPairs, labels: Tensor) -> Batch:
+        """The chosen frames, each with the state one lag later."""
+        return Batch(
+            self.features[chosen.first],
+            labels[chosen.first + self.pairs.lag],
+            chosen.weights,
+            chosen.temperatures,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs in a batch: fewer when there are few."""
+        return min(self.settings.batch_size, max(_SMALLEST_BATCH, len(self.pairs.train) // 16))
+
+    def order(self, n: int, most: int) -> Tensor:
+        """Random passes over n pairs, as many as an epoch has, but at most `most` pairs."""
+        wanted = min(most, max(n, _BATCHES_PER_EPOCH * self.batch_size))
+        passes = [torch.randperm(n, generator=self.generator) for _ in range(-(-wanted // n))]
+        return torch.cat(passes)[:wanted]
+
+    def own(self, first: Tensor) -> ChosenPairs:
+        """Frames at their own temperatures, with their weights."""
+        return ChosenPairs(first, self.weights[first], self.temperatures[first])
+
+    def train(self, labels: Tensor, stage: Stage, advance: Advance) -> None:
+        """Epochs until the held-out objective settles; ends with the best epoch's parameters."""
+        s = self.settings
+        # The flow sees gradients scaled by beta; a tiny epsilon keeps Adam's steps independent of it.
+        optimiser = torch.optim.Adam(stage.parameters, lr=s.learning_rate, eps=1e-15, fused=True)
+        best, best_state, since = float("inf"), copy.deepcopy(self.model.state_dict()), 0
+        for epoch in range(stage.epochs):
+            train_loss = self._epoch(labels, stage, optimiser)
+            record = replace(self.evaluate(labels, stage), train_loss=train_loss, epoch=epoch)
+            self.history.append(record)
+            score = record.prediction + s.beta * record.divergence
+            since = 0 if score < best - 2e-3 else since + 1
+            if score < best:
+                best, best_state = score, copy.deepcopy(self.model.state_dict())
+            advance(1, f"{self.model.n_states} states, held-out {score:.3f}")
+            if since >= stage.patience:
+                break
+        self.model.load_state_dict(best_state)
+
+    def _epoch(self, labels: Tensor, stage: Stage, optimiser: torch.optim.Optimizer) -> float:
+        s = self.settings
+        self.model.train()
+        # Many short epochs between relabellings need fewer pairs than the one joint stage.
+        most = s.pairs_per_epoch // 2 if stage.name == "states" else s.pairs_per_epoch
+        order = self.order(len(self.pairs.train), most)
+        chosen = self.own(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
+        total, n = 0.0, 0
+        for part in chosen.split(self.batch_size):
+            found = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
+            loss = found.loss(s.beta, s.decorrelation)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
+            optimiser.step()
+            total, n = total + float(loss.detach()) * len(part.first), n + len(part.first)
+        return total / n
+
+    @torch.no_grad()
+    def evaluate(self, labels: Tensor, stage: Stage) -> Epoch:
+        """Terms of the objective on held-out pairs; the same noise every time."""
+        self.model.eval()
+        generator = torch.Generator().manual_seed(0)
+        first = torch.from_numpy(self.pairs.held_out).to(self.features.device)
+        chosen = self.own(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
+        prediction, divergence, weight = 0.0, 0.0, 0.0
+        for part in chosen.split(8192):
+            batch = self.batch(part, labels)
+            found = terms(self.model, batch, stage.prior, generator)
+            prediction += float(found.prediction) * len(part.first)
+            divergence += float(found.divergence) * len(part.first)
+            weight += float(batch.weights.sum())
+        return Epoch(
+            stage=stage.name,
+            refinement=stage.refinement,
+            epoch=0,
+            train_loss=0.0,
+            prediction=prediction / weight,
+            divergence=divergence / weight,
+            n_states=self.model.n_states,
+            sigma=float(self.model.encoder.log_sigma.exp()),
+        )
+
+
+@contextmanager
+def seeded(seed: int, threads: int) -> Iterator[None]:
+    """Seed torch and set its number of threads; both are as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def prepare(
+    trajectories: Sequence[FeatureTrajectory],
+    model_settings: ModelSettings,
+    settings: TrainingSettings,
+    lag: int,
+    seed: int,
+) -> TrainingRun:
+    """Pair and standardise the data for one lag [frames], and make the untrained model."""
+    width = check_same_features(trajectories)
+    rng = np.random.default_rng(seed)
+    pairs = make_pairs(trajectories, lag, settings.held_out, settings.blocks, rng)
+    reference = float(min(t.temperature for t in trajectories))
+    ladder = None
+    if settings.energies == "auto":
+        ladder = build_ladder(trajectories, settings.rungs, settings.minimum_overlap, rng)
+    decided = model_settings.for_temperatures(1 if ladder is None else len(ladder.temperatures))
+    model = LatentThermodynamicFlow(decided, width, 2, reference)
+    used = ladder or own_temperatures(trajectories)
+    model.set_temperature_range(float(used.temperatures[0]), float(used.temperatures[-1]))
+    weights = pairs.weights / pairs.weights.sum()
+    mean = weights @ pairs.features
+    std = np.sqrt(weights @ (pairs.features - mean) ** 2)
+    if not (std > 1e-6).any():
+        raise DataError("no feature varies in the training data")
+    model.feature_mean.copy_(torch.from_numpy(mean))
+    model.feature_scale.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
+    device = _device(settings.device)
+    model.to(device)
+    return TrainingRun(
+        model,
+        settings,
+        pairs,
+        model.normalise(torch.from_numpy(pairs.features).to(device)),
+        torch.from_numpy(pairs.weights).float().to(device),
+        torch.from_numpy(pairs.temperatures).float().to(device),
+        torch.Generator().manual_seed(seed),
+        rng,
+        used,
+        FrameBlocks(trajectories),
+        ladder is not None,
+        [],
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DataError("training.device is 'cuda', but torch sees no CUDA device")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
