@@ -289,5 +289,5 @@ def test_whitening_is_by_the_mean_over_the_ladder():
     model, data = prepare(oscillators(10, 1000))
     committee_module._whiten(model, data)
     variance = float(data.ladder.temperatures.mean())  # a mixture of Gaussians of variance T
-    torch.testing.assert_close(model.flows[0].scale, torch.full((2,), variance).sqrt(), rtol=0.03, atol=0.0)
+    torch.testing.assert_close(model.flows[0].scale, torch.full((2,), variance).sqrt(), rtol=0.05, atol=0.0)
     torch.testing.assert_close(model.flows[0].shift, torch.zeros(2), rtol=0.0, atol=0.1)

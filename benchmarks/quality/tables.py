@@ -53,7 +53,7 @@ Written by `python benchmarks/quality/run.py --work WORK` on {date} ({machine}, 
 {latf_openmm}, torch {torch}, openmm {openmm}). All methods get the same frames. Figures are means over seeds (other
 frames and other initial weights), with the standard deviation over seeds.
 
-* **latf-openmm**: the defaults of this package (energies, context, a committee of six flows).
+* **latf-openmm**: the defaults of this package (energies, context, a committee of four flows).
 * **prior-only**: the paper's form (one flow; only the prior knows the temperature; energies ignored), in its own latent
   plane.
 * **MBAR histogram**, **MBAR kernel**: the frames with their MBAR weights at T, binned; or smoothed by a Gaussian kernel
@@ -188,7 +188,7 @@ def _calibration(frame: pd.DataFrame) -> str:
     ]
     text = (
         "How often the truth lies within two reported standard errors (populations: of all states at all temperatures, "
-        "the truth's own error included; 95 % would be ideal for many members, 90 % for six)."
+        "the truth's own error included; 95 % would be ideal)."
     )
     return text + "\n\n" + _table(rows, header)
 

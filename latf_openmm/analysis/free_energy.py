@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from latf_openmm.model.latf import LatentDensity, LatentThermodynamicFlow
 
@@ -95,20 +96,23 @@ def _cell_averages(density: LatentDensity, grid: LatentGrid) -> Array:
 
 
 def committee_error(members: Array) -> Array:
-    """Standard error of the mean over a committee of bootstrap members, the first dimension; zero for one.
+    """Error of the mean over a committee of bootstrap members, the first dimension; zero for one.
 
     Each member was trained on its own bootstrap sample, so their standard deviation is that of one estimate
     from data like these; the mean over a few members has a share of chance of its own, 1/M of the variance.
+    The standard deviation of a few is itself uncertain, so it is widened by Student's t (M - 1 degrees of
+    freedom): twice the error covers what two standard errors would.
 
     Examples
     --------
-    >>> round(float(committee_error(np.array([1.0, 2.0, 3.0]))), 4)
-    1.1547
+    >>> round(float(committee_error(np.array([1.0, 2.0, 3.0]))), 3)
+    2.613
     """
     m = len(members)
     if m < 2:
         return np.zeros(members.shape[1:])
-    return np.asarray(members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / m))
+    widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0
+    return np.asarray(widening * members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / m))
 
 
 def flow_populations(model: LatentThermodynamicFlow, temperature: float, samples: int) -> tuple[Array, Array]:

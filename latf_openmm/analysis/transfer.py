@@ -18,7 +18,7 @@ def frame_weights(
     density: LatentDensity,
     z: NDArray[np.float64],
     log_weights: NDArray[np.float64],
-    samples: int = 50_000,
+    samples: int = 200_000,
     neighbours: int = 10,
     seed: int = 0,
 ) -> NDArray[np.float64]:

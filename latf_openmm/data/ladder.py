@@ -22,7 +22,9 @@ from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import canonical_weights, effective_sample_size, normalised_weights
 from latf_openmm.errors import DataError
 
-_STRETCH = 1.6
+_STRETCH = 2.5
+_HALVINGS = 12
+_FEWEST = 50.0
 _MOST_FOR_MBAR = 4000
 
 
@@ -147,21 +149,39 @@ def build_ladder(
     Parameters
     ----------
     rungs
-        Temperatures tried, evenly in ln T from 1.6 times below the lowest simulated one to 1.6 times above
-        the highest; the simulated ones are always kept.
+        Temperatures tried, evenly in ln T over the range the frames reach: from the lowest simulated one down
+        and from the highest up, as far as the effective sample size allows and at most by a factor of 2.5.
+        The simulated ones are always kept.
     minimum
-        Least effective sample size of a rung, as a fraction of the smallest one of the simulated temperatures.
+        Least effective sample size of a rung, as a fraction of the smallest one of the simulated temperatures;
+        but never below 50.
     """
     if not energies_known(trajectories):
         return None
     reweighting = Reweighting(trajectories, rng)
     simulated = reweighting.simulated
-    tried = np.union1d(np.geomspace(simulated[0] / _STRETCH, simulated[-1] * _STRETCH, rungs), simulated)
+    enough = max(_FEWEST, minimum * min(reweighting.sample_size(t) for t in simulated))
+    low = _reach(reweighting, simulated[0], simulated[0] / _STRETCH, enough)
+    high = _reach(reweighting, simulated[-1], simulated[-1] * _STRETCH, enough)
+    tried = np.union1d(np.geomspace(low, high, rungs), simulated) if high > low else simulated
     logs = [reweighting.log_weights(t) for t in tried]
     sizes = np.array([effective_sample_size(log) for log in logs])
-    here = np.isin(tried, simulated)
-    keep = here | (sizes >= max(50.0, minimum * sizes[here].min()))
+    keep = np.isin(tried, simulated) | (sizes >= enough)
     weights = [
         normalised_weights(log).astype(np.float32) for log, kept in zip(logs, keep, strict=True) if kept
     ]
     return TemperatureLadder(tried[keep], np.array(weights), sizes[keep])
+
+
+def _reach(reweighting: Reweighting, start: float, furthest: float, enough: float) -> float:
+    """The temperature furthest from `start`, towards `furthest`, where frames are still enough; by bisection."""
+    if reweighting.sample_size(furthest) >= enough:
+        return furthest
+    inside, outside = np.log(start), np.log(furthest)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (inside + outside)
+        if reweighting.sample_size(float(np.exp(middle))) >= enough:
+            inside = middle
+        else:
+            outside = middle
+    return float(np.exp(inside))
