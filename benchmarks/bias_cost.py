@@ -25,7 +25,8 @@ from latf_openmm.md.bias.base import bias_context
 from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
 from latf_openmm.md.bias.harmonic import HarmonicSettings
 from latf_openmm.md.biased_system import add_bias
-from latf_openmm.md.latent_cv import LatentCV, SingleFrameCV, latent_cv
+from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
+from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -34,7 +35,7 @@ from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 class OneComponent(nn.Module):
     """One collective variable, as a TorchForce of its own wants it."""
 
-    def __init__(self, cv: LatentCV, index: int) -> None:
+    def __init__(self, cv: CollectiveVariables, index: int) -> None:
         super().__init__()
         self.cv = SingleFrameCV(cv)
         self.index = index
@@ -43,7 +44,7 @@ class OneComponent(nn.Module):
         return self.cv(positions)[self.index]
 
 
-def custom_cv_way(system: openmm.System, cv: LatentCV) -> openmm.System:
+def custom_cv_way(system: openmm.System, cv: CollectiveVariables) -> openmm.System:
     import copy
 
     import openmmtorch

@@ -261,7 +261,8 @@ def export(
     round_index: RoundOption = None,
 ) -> None:
     """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,)."""
-    from latf_openmm.md.latent_cv import export_cv, latent_cv
+    from latf_openmm.md.cv import export_cv
+    from latf_openmm.md.latent_cv import latent_cv
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.run_folder import RunFolder
 

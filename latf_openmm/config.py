@@ -149,7 +149,7 @@ def check(config: RunConfig) -> None:
     n_features = sum(item.build().n_features for item in resolved)
     temperature = config.simulation.temperatures[0]
     model = LatentThermodynamicFlow(config.model, n_features, 2, temperature)
-    config.bias.build(BiasContext(model, temperature, built.scale.kT(temperature)))
+    config.bias.build(BiasContext.of_model(model, temperature, built.scale.kT(temperature)))
 
 
 def dump_config(config: RunConfig) -> str:

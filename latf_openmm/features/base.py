@@ -35,6 +35,14 @@ class Features(nn.Module):
         """Number of descriptors."""
         return len(self.names)
 
+    def used_atoms(self) -> Tensor | None:
+        """Atoms the descriptors depend on, ascending; None means all."""
+        return None
+
+    def relabel(self, new: Tensor) -> None:
+        """Let atom i be atom ``new[i]`` from now on; only where `used_atoms` names atoms."""
+        raise NotImplementedError
+
 
 class FeatureSettings(Settings):
     """Settings of one feature; subclasses add a literal ``kind`` and live in one file each."""
@@ -62,6 +70,18 @@ class JoinedFeatures(Features):
         self.parts = nn.ModuleList(parts)
         self.names = [name for part in parts for name in part.names]
         self.invariant = all(part.invariant for part in parts)
+
+    def used_atoms(self) -> Tensor | None:
+        """Atoms any part depends on."""
+        each = [part.used_atoms() for part in self.parts]  # type: ignore[operator]
+        if any(atoms is None for atoms in each):
+            return None
+        return torch.unique(torch.cat(each))
+
+    def relabel(self, new: Tensor) -> None:
+        """Relabel every part."""
+        for part in self.parts:
+            part.relabel(new)  # type: ignore[operator]
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return all descriptors side by side, shape (n_frames, n_features)."""

@@ -22,6 +22,14 @@ class Coordinates(Features):
         flat = [3 * atom + "xyz".index(axis) for atom in atoms for axis in axes]
         self.register_buffer("flat", torch.tensor(flat))
 
+    def used_atoms(self) -> Tensor:
+        """Atoms whose components are taken."""
+        return torch.unique(self.flat // 3)
+
+    def relabel(self, new: Tensor) -> None:
+        """Rename the atoms."""
+        self.flat = 3 * new[self.flat // 3] + self.flat % 3
+
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return components, shape (n_frames, n_atoms * n_axes)."""
         return positions.reshape(positions.shape[0], -1).index_select(1, self.flat)

@@ -28,6 +28,14 @@ class Coordination(Features):
         self.register_buffer("atoms", torch.tensor(atoms))
         self.register_buffer("off_diagonal", 1.0 - torch.eye(len(atoms), dtype=torch.float64))
 
+    def used_atoms(self) -> Tensor:
+        """Atoms the descriptors are made of."""
+        return torch.unique(self.atoms)
+
+    def relabel(self, new: Tensor) -> None:
+        """Rename the atoms."""
+        self.atoms = new[self.atoms]
+
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return sorted coordination numbers, shape (n_frames, n_particles)."""
         x = positions.index_select(1, self.atoms)

@@ -30,6 +30,14 @@ class Distances(Features):
         self.register_buffer("first", torch.tensor([i for i, _ in pairs]))
         self.register_buffer("second", torch.tensor([j for _, j in pairs]))
 
+    def used_atoms(self) -> Tensor:
+        """Atoms of the pairs."""
+        return torch.unique(torch.cat([self.first, self.second]))
+
+    def relabel(self, new: Tensor) -> None:
+        """Rename the atoms of the pairs."""
+        self.first, self.second = new[self.first], new[self.second]
+
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return distances, shape (n_frames, n_pairs) [nm]."""
         return pair_distances(positions, self.first, self.second, box)

@@ -32,6 +32,14 @@ class Torsions(Features):
         self.atoms: Tensor
         self.register_buffer("atoms", torch.tensor(atoms).T.contiguous())
 
+    def used_atoms(self) -> Tensor:
+        """Atoms the descriptors are made of."""
+        return torch.unique(self.atoms)
+
+    def relabel(self, new: Tensor) -> None:
+        """Rename the atoms."""
+        self.atoms = new[self.atoms]
+
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return all sines, then all cosines, shape (n_frames, 2 n_torsions)."""
         a = positions.index_select(1, self.atoms[0])

@@ -5,57 +5,130 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from latf_openmm.md.bias import Bias
-from latf_openmm.md.latent_cv import LatentCV
+from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.cv import CollectiveVariables
 
 
 class BiasEnergy(nn.Module):
     """Total bias energy of a System of `n_copies` independent copies, by one batched evaluation.
 
-    ``forward(positions, box)`` takes (n_copies * n_atoms, 3) [nm] and the box vectors (3, 3) [nm] or an
-    empty tensor, and returns a scalar [kJ/mol].
+    ``forward(positions, box, state)`` takes (n_copies * n_atoms, 3) [nm], the box vectors (3, 3) [nm] or an
+    empty tensor, and the state of the bias, and returns a scalar [kJ/mol].
     """
 
-    def __init__(self, cv: LatentCV, bias: Bias, n_copies: int = 1) -> None:
+    def __init__(self, cv: CollectiveVariables, bias: Bias, n_copies: int = 1) -> None:
         super().__init__()
         self.cv = cv
         self.bias = bias
         self.n_copies = n_copies
         self.n_atoms = cv.n_atoms
 
-    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Tensor, state: Tensor) -> Tensor:
         """Return the bias energy, a scalar [kJ/mol]."""
         cell = box if box.numel() == 0 else box.unsqueeze(0).expand(self.n_copies, 3, 3)
         z = self.cv(positions.reshape(self.n_copies, self.n_atoms, 3), cell)
-        return self.bias(z).sum()
+        return self.bias.evaluate(z, state).sum()
 
-    def energy_and_forces(self, positions: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    def energy_and_forces(self, positions: Tensor, box: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return the energy [kJ/mol] and the forces (n, 3) [kJ/mol/nm], by automatic differentiation."""
         x = positions.detach().to(torch.float64).requires_grad_(True)
-        energy = self(x, box)
+        energy = self(x, box, state)
         (gradient,) = torch.autograd.grad(energy, x)
         return energy.detach(), -gradient
 
 
-class NonPeriodic(nn.Module):
-    """Adapts `BiasEnergy` to the call without a box."""
+class Static(nn.Module):
+    """Calls a core (positions, box, state) with the state of a bias that has none."""
 
-    def __init__(self, energy: BiasEnergy) -> None:
+    def __init__(self, core: nn.Module) -> None:
         super().__init__()
-        self.energy = energy
+        self.core = core
+        self.state: Tensor
+        self.register_buffer("state", torch.empty(0, dtype=torch.float64))
 
-    def forward(self, positions: Tensor) -> Tensor:
-        """Return the bias energy, a scalar [kJ/mol]."""
-        return self.energy(positions, torch.empty(0))
+
+class StaticPeriodic(Static):
+    """A static bias as TorchForce calls it in a periodic box."""
+
+    def forward(self, positions: Tensor, box: Tensor):  # noqa: D102
+        return self.core(positions, box, self.state)
+
+
+class StaticOpen(Static):
+    """A static bias as TorchForce calls it without a box."""
+
+    def forward(self, positions: Tensor):  # noqa: D102
+        return self.core(positions, torch.empty(0), self.state)
+
+
+class Streamed(nn.Module):
+    """Calls a core with a state that messages change: their numbers arrive one by one.
+
+    A force copies its module when it is made; only global parameters reach it afterwards, and each of them
+    costs time at every step. So there are two: a number, and a serial that counts the numbers. Whenever the
+    serial has moved, the number is put into the message; when that is complete, the receiver applies it.
+    """
+
+    def __init__(self, core: nn.Module, bias: AdaptiveBias) -> None:
+        super().__init__()
+        self.core = core
+        self.receiver = bias.receiver
+        self.size = bias.message_size
+        self.serial = float(bias.sent)
+        self.state: Tensor
+        self.message: Tensor
+        self.register_buffer("state", bias.state.clone())
+        self.register_buffer("message", torch.zeros(bias.message_size, dtype=torch.float64))
+
+    def take(self, serial: Tensor, value: Tensor) -> None:
+        """Take the number, if it is a new one."""
+        now = float(serial)
+        if now != self.serial:
+            self.serial = now
+            place = int(now - 1.0) % self.size
+            self.message[place] = value.to(self.message)
+            if place == self.size - 1:
+                self.state = self.receiver(self.state, self.message)
+
+
+class StreamedPeriodic(Streamed):
+    """An adaptive bias as TorchForce calls it in a periodic box."""
+
+    def forward(self, positions: Tensor, box: Tensor, serial: Tensor, value: Tensor):  # noqa: D102
+        self.take(serial, value)
+        return self.core(positions, box, self.state)
+
+
+class StreamedOpen(Streamed):
+    """An adaptive bias as TorchForce calls it without a box."""
+
+    def forward(self, positions: Tensor, serial: Tensor, value: Tensor):  # noqa: D102
+        self.take(serial, value)
+        return self.core(positions, torch.empty(0), self.state)
 
 
 def script_energy(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
     """TorchScript of the energy; OpenMM or torch differentiates it at every step."""
-    module = energy if periodic else NonPeriodic(energy)
+    return _callable(energy, energy.bias, periodic)
+
+
+def script_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
+    """TorchScript that returns (energy, forces), from the recorded graph of `trace_forces`."""
+    return _callable(trace_forces(energy, periodic), energy.bias, periodic)
+
+
+def _callable(core: nn.Module, bias: Bias, periodic: bool) -> torch.jit.ScriptModule:
+    """The core with the state of the bias, called as a force calls it."""
+    module: nn.Module
+    if isinstance(bias, AdaptiveBias):
+        module = StreamedPeriodic(core, bias) if periodic else StreamedOpen(core, bias)
+    else:
+        module = StaticPeriodic(core) if periodic else StaticOpen(core)
     return torch.jit.script(module.eval())
 
 
 def trace_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
-    """TorchScript that returns (energy, forces) from one straight graph, frozen.
+    """TorchScript (positions, box, state) -> (energy, forces) from one straight graph.
 
     The energy and its gradient are recorded once as plain tensor operations, so nothing is differentiated
     while the simulation runs. The graph is for the CPU and for this number of atoms.
@@ -63,18 +136,14 @@ def trace_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
     generator = torch.Generator().manual_seed(0)
     n = energy.n_copies * energy.n_atoms
     positions = torch.rand(n, 3, generator=generator, dtype=torch.float64)
-    arguments = (positions, 10.0 * torch.eye(3, dtype=torch.float64)) if periodic else (positions,)
+    box = 10.0 * torch.eye(3, dtype=torch.float64) if periodic else torch.empty(0)
+    arguments = (positions, box, energy.bias.example_state())
 
-    def with_box(x: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        return energy.energy_and_forces(x, box)
+    def call(positions: Tensor, box: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return energy.energy_and_forces(positions, box, state)
 
-    def without_box(x: Tensor) -> tuple[Tensor, Tensor]:
-        return energy.energy_and_forces(x, torch.empty(0))
-
-    record = make_fx(
-        with_box if periodic else without_box, decomposition_table={torch.ops.aten.addmm.default: _addmm}
-    )
-    return torch.jit.freeze(torch.jit.trace(record(*arguments), arguments).eval())
+    record = make_fx(call, decomposition_table={torch.ops.aten.addmm.default: _addmm})
+    return torch.jit.trace(record(*arguments), arguments, check_trace=False).eval()
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from latf_openmm.errors import ModelError
 from latf_openmm.md.backends import make_force
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias_energy import BiasEnergy
-from latf_openmm.md.latent_cv import LatentCV
+from latf_openmm.md.cv import CollectiveVariables
 
 BIAS_GROUP = 31
 
 
 def add_bias(
     system: openmm.System,
-    cv: LatentCV,
+    cv: CollectiveVariables,
     bias: Bias,
     *,
     n_copies: int = 1,
@@ -36,7 +36,7 @@ def add_bias(
     group
         Force group of the bias, so that its energy can be asked for alone.
     force_options
-        Passed to `make_force`: ``backend``, ``forces``.
+        Passed to `make_force`: ``backend``, ``forces``, ``name``.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import torch
 from openmm import unit
 
 from latf_openmm.md.bias import Bias
-from latf_openmm.md.latent_cv import LatentCV
+from latf_openmm.md.cv import CollectiveVariables
 
 
 class LatentReporter:
@@ -26,7 +26,9 @@ class LatentReporter:
         The bias of the simulation, or None.
     """
 
-    def __init__(self, path: Path | str, interval: int, cv: LatentCV, bias: Bias | None = None) -> None:
+    def __init__(
+        self, path: Path | str, interval: int, cv: CollectiveVariables, bias: Bias | None = None
+    ) -> None:
         self.file = Path(path).open("w")  # noqa: SIM115 - open as long as the reporter is
         self.interval = interval
         self.cv = cv

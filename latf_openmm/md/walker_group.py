@@ -152,7 +152,7 @@ class WalkerGroup:
         trained.check_atoms([str(atom) for atom in self.built.mdtraj_topology().atoms])
         kT = self.built.scale.kT(self.task.temperature)
         self.cv = latent_cv(trained)
-        self.bias = source.bias.build(BiasContext(trained.model, self.task.temperature, kT))
+        self.bias = source.bias.build(BiasContext.of_model(trained.model, self.task.temperature, kT))
         dynamics = self.task.dynamics
         forces = dynamics.forces or ("traced" if platform in ("Reference", "CPU") else "autograd")
         self.system = add_bias(

@@ -7,12 +7,14 @@ import openmm
 
 from latf_openmm.errors import BackendError
 from latf_openmm.md.backends import pythonforce, torchforce
+from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.bias_energy import BiasEnergy
 
 log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torchforce", "python"]
 ForcesName = Literal["traced", "autograd"]
+BIAS_NAME = "LatentBias"
 BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
 
 
@@ -44,6 +46,7 @@ def make_force(
     backend: BackendName = "auto",
     forces: ForcesName = "traced",
     periodic: bool = False,
+    name: str = BIAS_NAME,
 ) -> openmm.Force:
     """Return one OpenMM force that holds the whole bias.
 
@@ -58,10 +61,21 @@ def make_force(
         ``"autograd"``: TorchForce differentiates at every step (any device).
     periodic
         Whether the collective variables see the periodic box.
+    name
+        Of the force; the global parameters of an adaptive bias start with it.
     """
+    parameters: dict[str, float] = {}
+    if isinstance(energy.bias, AdaptiveBias):
+        serial, value = stream_parameters(name)
+        parameters = {serial: float(energy.bias.sent), value: 0.0}
     if choose_backend(backend) == "python":
-        force = pythonforce.make_python_force(energy, periodic)
+        force = pythonforce.make_python_force(energy, periodic, parameters)
     else:
-        force = torchforce.make_torch_force(energy, periodic, forces)
-    force.setName("LatentBias")
+        force = torchforce.make_torch_force(energy, periodic, forces, parameters)
+    force.setName(name)
     return force
+
+
+def stream_parameters(name: str) -> tuple[str, str]:
+    """Names of the two global parameters by which numbers reach the adaptive bias of a force."""
+    return f"{name}_serial", f"{name}_value"

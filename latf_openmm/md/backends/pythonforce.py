@@ -10,15 +10,16 @@ import torch
 from openmm import unit
 
 from latf_openmm.errors import BackendError
-from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
+from latf_openmm.md.bias_energy import BiasEnergy, script_forces
 
 
 class TorchComputation:
     """Picklable callable State -> (energy, forces), as PythonForce wants it."""
 
-    def __init__(self, module: torch.jit.ScriptModule, periodic: bool) -> None:
+    def __init__(self, module: torch.jit.ScriptModule, periodic: bool, parameters: tuple[str, ...]) -> None:
         self.module = module
         self.periodic = periodic
+        self.parameters = parameters
 
     def __call__(self, state: openmm.State) -> tuple[Any, Any]:
         """Evaluate the module on the State's positions and box."""
@@ -27,6 +28,9 @@ class TorchComputation:
         if self.periodic:
             box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             arguments.append(torch.from_numpy(np.array(box)))
+        if self.parameters:
+            values = state.getParameters()
+            arguments += [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
         energy, forces = self.module(*arguments)
         return (
             float(energy) * unit.kilojoule_per_mole,
@@ -37,12 +41,13 @@ class TorchComputation:
         """Keep the module as TorchScript bytes."""
         buffer = io.BytesIO()
         torch.jit.save(self.module, buffer)
-        return {"module": buffer.getvalue(), "periodic": self.periodic}
+        return {"module": buffer.getvalue(), "periodic": self.periodic, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the module from its bytes."""
         self.module = torch.jit.load(io.BytesIO(state["module"]))
         self.periodic = state["periodic"]
+        self.parameters = state["parameters"]
 
 
 def why_unavailable() -> str | None:
@@ -52,8 +57,8 @@ def why_unavailable() -> str | None:
     return f"OpenMM {openmm.__version__} has no PythonForce; 8.5 or newer is needed"
 
 
-def make_python_force(energy: BiasEnergy, periodic: bool) -> openmm.Force:
-    """Return a PythonForce of the bias.
+def make_python_force(energy: BiasEnergy, periodic: bool, parameters: dict[str, float]) -> openmm.Force:
+    """Return a PythonForce of the bias with global parameters, in the order the module takes them.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def make_python_force(energy: BiasEnergy, periodic: bool) -> openmm.Force:
     if reason := why_unavailable():
         raise BackendError(f"backend 'python': {reason}")
     # The traced module shares its constants with `energy`; a force keeps what it was made with.
-    module = trace_forces(copy.deepcopy(energy), periodic)
-    force = openmm.PythonForce(TorchComputation(module, periodic))
+    module = torch.jit.freeze(script_forces(copy.deepcopy(energy), periodic))
+    force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -8,7 +8,7 @@ from typing import Literal
 import openmm
 
 from latf_openmm.errors import BackendError
-from latf_openmm.md.bias_energy import BiasEnergy, script_energy, trace_forces
+from latf_openmm.md.bias_energy import BiasEnergy, script_energy, script_forces
 
 
 def _plugin() -> ModuleType:
@@ -40,9 +40,9 @@ def why_unavailable() -> str | None:
 
 
 def make_torch_force(
-    energy: BiasEnergy, periodic: bool, forces: Literal["traced", "autograd"]
+    energy: BiasEnergy, periodic: bool, forces: Literal["traced", "autograd"], parameters: dict[str, float]
 ) -> openmm.Force:
-    """Return a TorchForce of the bias.
+    """Return a TorchForce of the bias with global parameters, in the order the module takes them.
 
     Raises
     ------
@@ -52,8 +52,10 @@ def make_torch_force(
     if reason := why_unavailable():
         raise BackendError(f"backend 'torchforce': {reason}; see 'latf-openmm doctor'")
     openmmtorch = _plugin()
-    module = (trace_forces if forces == "traced" else script_energy)(energy, periodic)
+    module = (script_forces if forces == "traced" else script_energy)(energy, periodic)
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(forces == "traced")
     force.setUsesPeriodicBoundaryConditions(periodic)
+    for name, value in parameters.items():
+        force.addGlobalParameter(name, value)
     return force

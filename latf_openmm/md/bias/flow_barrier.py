@@ -34,7 +34,7 @@ class FlowBarrier(Bias):
         self.double()
         self.requires_grad_(False)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, state: Tensor) -> Tensor:
         """Return energies, shape (n,) [kJ/mol]."""
         log_ratio = self.density(z) - self.log_max
         floor = torch.full_like(log_ratio, self.log_eps)
@@ -54,15 +54,26 @@ class FlowBarrierSettings(BiasSettings):
     tabulate: bool | None = Field(None, description="default: yes up to three collective variables")
     points: int | None = Field(None, ge=8, le=2000, description="grid points along each axis")
 
-    def build(self, context: BiasContext) -> Bias:
+    def make(self, context: BiasContext) -> Bias:
         """Make the bias for the simulation's temperature."""
-        dim = context.model.latent_dim
+        if context.model is None:
+            raise ConfigError(
+                "bias.kind: flow_barrier needs a trained model; these collective variables have none"
+            )
+        if context.components is not None:
+            raise ConfigError("bias.components: flow_barrier acts on all collective variables of the model")
+        dim = context.dim
         gamma = self.bias_factor if self.bias_factor is not None else max(self.barrier_kt, 1.5)
         factor = (1 - 1 / gamma) * context.kT
-        low, high, log_max = _region(context)
+        low, high = context.region("bias")
+        density = context.model.density(context.temperature)
+        with torch.no_grad():
+            log_max = float(density.log_prob(context.samples("bias").float()).max())
+        if not math.isfinite(log_max):
+            raise ConfigError("bias: the model's density is degenerate; train it on more varied data")
 
-        density = LogDensityModule(copy.deepcopy(context.model), context.temperature)
-        bias = FlowBarrier(density, log_max, self.barrier_kt * context.kT, factor)
+        module = LogDensityModule(copy.deepcopy(context.model), context.temperature)
+        bias = FlowBarrier(module, log_max, self.barrier_kt * context.kT, factor)
         if not (dim <= 3 if self.tabulate is None else self.tabulate):
             return bias
         if dim > 3:
@@ -73,16 +84,3 @@ class FlowBarrierSettings(BiasSettings):
         with torch.no_grad():
             values = torch.cat([bias(part) for part in grid.split(16384)])
         return TabulatedBias(values.numpy().reshape([points] * dim), low, high)
-
-
-def _region(context: BiasContext, n: int = 20_000) -> tuple[list[float], list[float], float]:
-    """Box that holds the flow's samples with a margin, and the largest log density among them."""
-    density = context.model.density(context.temperature)
-    z = density.sample(n, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        log_max = float(density.log_prob(z).max())
-    low, high = z.quantile(0.0005, dim=0), z.quantile(0.9995, dim=0)
-    margin = 0.35 * (high - low)
-    if not (math.isfinite(log_max) and bool((margin > 0).all())):
-        raise ConfigError("bias: the model's density is degenerate; train it on more varied data")
-    return (low - margin).tolist(), (high + margin).tolist(), log_max

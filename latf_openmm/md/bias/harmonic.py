@@ -1,5 +1,6 @@
-"""Harmonic restraint (umbrella) on the collective variables."""
+"""Harmonic restraint (umbrella) on the collective variables, at rest or moving."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,7 +8,15 @@ from pydantic import Field
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.bias.base import Bias, BiasContext, BiasSettings
+from latf_openmm.md.bias.base import (
+    AdaptiveBias,
+    Bias,
+    BiasContext,
+    BiasSettings,
+    Receiver,
+    per_component,
+    wrap,
+)
 
 
 class Harmonic(Bias):
@@ -16,21 +25,25 @@ class Harmonic(Bias):
     Parameters
     ----------
     centre
-        c, shape (latent_dim,).
+        c, shape (dim,).
     strength
-        k, shape (latent_dim,) [kJ/mol per unit of z squared].
+        k, shape (dim,) [kJ/mol per unit of z squared].
+    periods
+        Period of each variable, 0 where it has none; default: none has.
     """
 
-    def __init__(self, centre: Tensor, strength: Tensor) -> None:
+    def __init__(self, centre: Tensor, strength: Tensor, periods: Sequence[float] | None = None) -> None:
         super().__init__()
         self.centre: Tensor
         self.strength: Tensor
+        self.periods: Tensor
         self.register_buffer("centre", centre.double())
         self.register_buffer("strength", strength.double())
+        self.register_buffer("periods", torch.tensor(periods or [0.0] * len(centre), dtype=torch.float64))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, state: Tensor) -> Tensor:
         """Return energies, shape (n,) [kJ/mol]."""
-        return 0.5 * (self.strength * (z - self.centre) ** 2).sum(dim=1)
+        return 0.5 * (self.strength * wrap(z - self.centre, self.periods) ** 2).sum(dim=1)
 
 
 class HarmonicSettings(BiasSettings):
@@ -40,15 +53,100 @@ class HarmonicSettings(BiasSettings):
     centre: list[float] = Field(description="one value for each collective variable")
     strength: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
 
-    def build(self, context: BiasContext) -> Bias:
+    def make(self, context: BiasContext) -> Bias:
         """Make the restraint."""
-        dim = context.model.latent_dim
-        strength = self.strength if isinstance(self.strength, list) else [self.strength] * dim
-        for name, values in (("centre", self.centre), ("strength", strength)):
-            if len(values) != dim:
-                raise ConfigError(f"bias.{name}: {len(values)} values for {dim} collective variables")
-        if any(value < 0 for value in strength):
-            raise ConfigError(f"bias.strength: must not be negative, got {strength}")
-        return Harmonic(
-            torch.tensor(self.centre, dtype=torch.float64), torch.tensor(strength, dtype=torch.float64)
-        )
+        centre = per_component(self.centre, context.dim, "centre")
+        strength = _strength(self.strength, context.dim)
+        return Harmonic(torch.tensor(centre, dtype=torch.float64), strength, context.periods)
+
+
+class MovingHarmonic(AdaptiveBias):
+    """A harmonic restraint whose centre moves (steered dynamics), and the work it does.
+
+    The centre stays for `pace` steps and then takes the next of equal steps along a straight line, the
+    shorter way round where a variable is periodic.
+
+    Parameters
+    ----------
+    start, end
+        Centre before the first and after the last step, each of shape (dim,).
+    strength
+        Shape (dim,) [kJ/mol per unit of z squared].
+    periods
+        Period of each variable, 0 where it has none.
+    steps
+        Integration steps from start to end.
+    pace
+        Integration steps between updates.
+
+    Attributes
+    ----------
+    work
+        Done on the system so far, V(z; new centre) - V(z; old centre) summed over updates [kJ/mol].
+    """
+
+    def __init__(
+        self, start: Tensor, end: Tensor, strength: Tensor, periods: Sequence[float], steps: int, pace: int
+    ) -> None:
+        super().__init__(_TakeAll(), len(start), pace)
+        self.start: Tensor
+        self.path: Tensor
+        self.strength: Tensor
+        self.periods: Tensor
+        self.work: Tensor
+        self.register_buffer("start", start.double())
+        self.register_buffer("strength", strength.double())
+        self.register_buffer("periods", torch.tensor(list(periods), dtype=torch.float64))
+        self.register_buffer("path", wrap(end.double() - start.double(), self.periods))
+        self.register_buffer("work", torch.zeros((), dtype=torch.float64))
+        self.n_updates = max(1, -(-steps // pace))
+        self.state = self.start.clone()
+
+    def energy(self, z: Tensor, state: Tensor) -> Tensor:
+        """Return energies, shape (n,) [kJ/mol]."""
+        return 0.5 * (self.strength * wrap(z - state, self.periods) ** 2).sum(dim=1)
+
+    def adapt(self, z: Tensor) -> list[Tensor]:
+        """Move the centre on, if it has not arrived."""
+        if int(self.updates) >= self.n_updates:
+            return []
+        done = (int(self.updates) + 1) / self.n_updates
+        before = self.energy(z, self.state).sum()
+        message = self.receive(self.start + done * self.path)
+        self.work = self.work + self.energy(z, self.state).sum() - before
+        return [message]
+
+    def _changing(self) -> tuple[str, ...]:
+        return (*super()._changing(), "work")
+
+
+class _TakeAll(Receiver):
+    """The message is the new state."""
+
+    def forward(self, state: Tensor, message: Tensor) -> Tensor:
+        return message.clone()
+
+
+class MovingHarmonicSettings(BiasSettings):
+    """A harmonic restraint that moves from one point to another (steered dynamics)."""
+
+    kind: Literal["moving_harmonic"] = "moving_harmonic"
+    start: list[float] = Field(description="centre at first, one value for each collective variable")
+    end: list[float] = Field(description="centre at last")
+    strength: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
+    steps: int = Field(ge=1, description="integration steps from start to end")
+    pace: int = Field(20, ge=1, description="integration steps between moves of the centre")
+
+    def make(self, context: BiasContext) -> Bias:
+        """Make the restraint."""
+        start = torch.tensor(per_component(self.start, context.dim, "start"), dtype=torch.float64)
+        end = torch.tensor(per_component(self.end, context.dim, "end"), dtype=torch.float64)
+        strength = _strength(self.strength, context.dim)
+        return MovingHarmonic(start, end, strength, context.periods, self.steps, self.pace)
+
+
+def _strength(value: float | list[float], dim: int) -> Tensor:
+    strength = per_component(value, dim, "strength")
+    if any(one < 0 for one in strength):
+        raise ConfigError(f"bias.strength: must not be negative, got {strength}")
+    return torch.tensor(strength, dtype=torch.float64)

@@ -1,60 +1,97 @@
-"""A potential tabulated on a regular grid, with continuous second derivatives."""
+"""Potentials on a regular grid, with continuous second derivatives."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import spline_filter
-from torch import Tensor
+from scipy.ndimage import spline_filter1d
+from torch import Tensor, nn
 
 from latf_openmm.md.bias.base import Bias
 
 _BASIS = [[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]
 """Six times the cubic B-spline basis; row p is the power f^p, column the neighbour -1, 0, 1, 2."""
+_PAD = 2
 
 
-class TabulatedBias(Bias):
-    """Tensor-product cubic B-spline through the values of a table; constant beyond its edges.
+class GridSpline(nn.Module):
+    """Tensor-product cubic B-spline on a grid; ``forward(z, coefficients)`` returns its values.
 
-    The spline is built with mirror boundaries, so its slope is zero at the edges and the constant
-    continuation outside has no jump in value or force.
+    Along an axis without a period the spline is a mirror image of itself at both edges, so its slope is
+    zero there and the constant continuation outside has no jump in value or force. A periodic axis covers
+    one period, the last point being one spacing before the first one's image.
 
     Parameters
     ----------
-    values
-        Energies on the grid, one axis for each collective variable [kJ/mol].
     low, high
-        First and last grid point along each axis.
+        First and last grid point along each axis; of a periodic axis both ends of the period.
+    points
+        Grid points along each axis.
+    periodic
+        Whether each axis is periodic; default: none is.
     """
 
-    def __init__(self, values: NDArray[np.float64], low: Sequence[float], high: Sequence[float]) -> None:
+    def __init__(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        points: Sequence[int],
+        periodic: Sequence[bool] | None = None,
+    ) -> None:
         super().__init__()
-        coefficients = np.pad(spline_filter(values, order=3, mode="mirror"), 2, mode="reflect")
-        self.shape = list(values.shape)
-        self.dim = values.ndim
-        strides = [int(np.prod(coefficients.shape[axis + 1 :])) for axis in range(values.ndim)]
-        spacing = [(b - a) / (n - 1) for a, b, n in zip(low, high, values.shape, strict=True)]
-        self.coefficients: Tensor
+        self.dim = len(points)
+        self.points = list(points)
+        self.periodic = list(periodic or [False] * self.dim)
+        padded = [n + 2 * _PAD for n in points]
+        strides = [int(np.prod(padded[axis + 1 :])) for axis in range(self.dim)]
+        cells = [n if wraps else n - 1 for n, wraps in zip(points, self.periodic, strict=True)]
+        spacing = [(b - a) / n for a, b, n in zip(low, high, cells, strict=True)]
         self.low: Tensor
         self.spacing: Tensor
         self.last: Tensor
+        self.cells: Tensor
+        self.wraps: Tensor
         self.strides: Tensor
         self.offsets: Tensor
         self.basis: Tensor
         self.register_buffer("basis", torch.tensor(_BASIS, dtype=torch.float64) / 6.0)
-        self.register_buffer("coefficients", torch.from_numpy(coefficients.ravel().copy()))
         self.register_buffer("low", torch.tensor(list(low), dtype=torch.float64))
         self.register_buffer("spacing", torch.tensor(spacing, dtype=torch.float64))
-        self.register_buffer("last", torch.tensor([float(n - 1) for n in values.shape], dtype=torch.float64))
+        self.register_buffer("cells", torch.tensor([float(n) for n in cells], dtype=torch.float64))
+        self.register_buffer("wraps", torch.tensor([float(w) for w in self.periodic], dtype=torch.float64))
         self.register_buffer("strides", torch.tensor(strides))
-        corners = np.stack(np.meshgrid(*[range(4)] * values.ndim, indexing="ij"), -1).reshape(-1, values.ndim)
-        self.register_buffer("offsets", torch.from_numpy((corners + 1) @ np.array(strides)))
+        corners = np.stack(np.meshgrid(*[range(4)] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)
+        self.register_buffer("offsets", torch.from_numpy((corners + _PAD - 1) @ np.array(strides)))
+        self.any_wraps = any(self.periodic)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return energies, shape (n,) [kJ/mol]."""
-        scaled = torch.minimum(((z - self.low) / self.spacing).clamp_min(0.0), self.last)
-        cell = torch.minimum(torch.floor(scaled.detach()), self.last - 1.0)
+    def axis(self, index: int) -> NDArray[np.float64]:
+        """Grid points along one axis, shape (points[index],)."""
+        first, step = float(self.low[index]), float(self.spacing[index])
+        return np.asarray(first + step * np.arange(self.points[index]), dtype=np.float64)
+
+    def coefficients(self, values: NDArray[np.float64]) -> Tensor:
+        """Coefficients of the spline through `values`, an array of shape `points`; flat, padded."""
+        for axis in range(self.dim):
+            values = np.moveaxis(np.tensordot(self.operator(axis), values, (1, axis)), 0, axis)
+        return torch.from_numpy(np.ascontiguousarray(values).ravel())
+
+    def operator(self, axis: int) -> NDArray[np.float64]:
+        """Matrix from values along one axis to padded coefficients, shape (points + 4, points)."""
+        wraps = self.periodic[axis]
+        filtered = spline_filter1d(
+            np.eye(self.points[axis]), order=3, axis=0, mode="grid-wrap" if wraps else "mirror"
+        )
+        padded = np.pad(filtered, ((_PAD, _PAD), (0, 0)), mode="wrap" if wraps else "reflect")
+        return np.asarray(padded, dtype=np.float64)
+
+    def forward(self, z: Tensor, coefficients: Tensor) -> Tensor:
+        """Return the values at z (n, dim), shape (n,)."""
+        scaled = (z - self.low) / self.spacing
+        if self.any_wraps:
+            scaled = scaled - self.wraps * self.cells * torch.floor(scaled / self.cells).detach()
+        scaled = torch.minimum(scaled.clamp_min(0.0), self.cells)
+        cell = torch.minimum(torch.floor(scaled.detach()), self.cells - 1.0)
         f = scaled - cell
         square = f * f
         powers = torch.stack([torch.ones_like(f), f, square, square * f], dim=2)
@@ -63,4 +100,34 @@ class TabulatedBias(Bias):
         for axis in range(1, self.dim):
             weight = (weight.unsqueeze(2) * basis[:, axis].unsqueeze(1)).reshape(z.shape[0], -1)
         index = (cell.to(torch.long) * self.strides).sum(dim=1, keepdim=True) + self.offsets
-        return (weight * self.coefficients[index]).sum(dim=1)
+        return (weight * coefficients[index]).sum(dim=1)
+
+
+class TabulatedBias(Bias):
+    """A table interpolated by `GridSpline`; constant beyond its edges.
+
+    Parameters
+    ----------
+    values
+        Energies on the grid, one axis for each collective variable [kJ/mol].
+    low, high
+        First and last grid point along each axis.
+    periodic
+        Whether each axis is periodic; default: none is.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float64],
+        low: Sequence[float],
+        high: Sequence[float],
+        periodic: Sequence[bool] | None = None,
+    ) -> None:
+        super().__init__()
+        self.spline = GridSpline(low, high, values.shape, periodic)
+        self.coefficients: Tensor
+        self.register_buffer("coefficients", self.spline.coefficients(values))
+
+    def energy(self, z: Tensor, state: Tensor) -> Tensor:
+        """Return energies, shape (n,) [kJ/mol]."""
+        return self.spline(z, self.coefficients)

@@ -1,0 +1,268 @@
+"""Collective variables of any origin: what they all have, a module of your own, and classical ones."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from latf_openmm.errors import ModelError
+from latf_openmm.features import Features
+from latf_openmm.features.distances import Distances
+from latf_openmm.features.torsions import Torsions
+
+
+class CollectiveVariables(nn.Module):
+    """Positions -> collective variables, as every bias wants them.
+
+    ``forward(positions, box)`` takes (n_frames, n_atoms, 3) [nm] and a box of shape (n_frames, 3, 3) [nm]
+    or an empty tensor, and returns (n_frames, dim) in double precision.
+
+    Attributes
+    ----------
+    n_atoms
+        Atoms of one copy of the system.
+    dim
+        Number of collective variables.
+    periods
+        Period of each variable, 0 where it has none; shape (dim,).
+    """
+
+    def __init__(self, n_atoms: int, periods: Sequence[float]) -> None:
+        super().__init__()
+        self.n_atoms = n_atoms
+        self.dim = len(periods)
+        self.periods: Tensor
+        self.register_buffer("periods", torch.tensor(list(periods), dtype=torch.float64))
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables, shape (n_frames, dim)."""
+        raise NotImplementedError
+
+
+class FeatureCV(CollectiveVariables):
+    """A network on descriptors, or the descriptors themselves; only the atoms they need are looked at.
+
+    Parameters
+    ----------
+    features
+        Features module; not changed.
+    network
+        From descriptors (n_frames, n_features) to variables, for example a model of mlcolvar; None: the
+        descriptors are the variables.
+    n_atoms
+        Atoms of one copy of the system.
+    periods
+        Period of each variable, 0 where it has none; default: none has.
+
+    Raises
+    ------
+    ModelError
+        If the network does not take the descriptors, or the periods do not fit the variables.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        network: nn.Module | None,
+        n_atoms: int,
+        periods: Sequence[float] | None = None,
+    ) -> None:
+        own = nn.Identity() if network is None else copy.deepcopy(network).double().eval()
+        try:
+            with torch.no_grad():
+                dim = own(torch.zeros(1, features.n_features, dtype=torch.float64)).shape[1]
+        except (RuntimeError, IndexError) as error:
+            raise ModelError(
+                f"the network does not take {features.n_features} descriptors: {error}"
+            ) from None
+        if periods is not None and len(periods) != dim:
+            raise ModelError(f"{len(periods)} periods for {dim} collective variables")
+        super().__init__(n_atoms, periods or [0.0] * dim)
+        features, used = copy.deepcopy(features), features.used_atoms()
+        self.atoms: Tensor
+        if used is None or len(used) == n_atoms:
+            used = torch.empty(0, dtype=torch.long)
+        else:
+            new = torch.full((n_atoms,), -1)
+            new[used] = torch.arange(len(used))
+            features.relabel(new)
+        self.register_buffer("atoms", used)
+        self.features = features
+        self.network = own
+        self.double()
+        self.requires_grad_(False)
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables, shape (n_frames, dim)."""
+        x = positions.to(self.periods.dtype)
+        if self.atoms.numel() > 0:
+            x = x.index_select(1, self.atoms)
+        return self.network(self.features(x, box.to(self.periods.dtype)))
+
+
+class ModuleCV(CollectiveVariables):
+    """A torch module of your own, or a TorchScript file: positions of one frame -> variables.
+
+    Parameters
+    ----------
+    module
+        Takes (n_atoms, 3) [nm] and returns (dim,); with `box` it takes the box vectors (3, 3) [nm], too,
+        and with `batched` it takes and returns an additional first dimension of frames.
+    positions
+        Positions of a frame [nm], shape (n_atoms, 3), to try the module on.
+    periods
+        Period of each variable, 0 where it has none; default: none has.
+    box
+        Box vectors to try the module on (3, 3) [nm], where it takes them.
+    batched
+        Whether the module takes many frames at once.
+
+    Raises
+    ------
+    ModelError
+        If the module cannot be evaluated on the frame, or does not return one finite row of variables.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Path | str,
+        positions: ArrayLike,
+        periods: Sequence[float] | None = None,
+        box: ArrayLike | None = None,
+        batched: bool = False,
+    ) -> None:
+        if isinstance(module, nn.Module):
+            own, name = copy.deepcopy(module), type(module).__name__
+        else:
+            own, name = _load_script(Path(module)), str(module)
+        own = own.double().eval()
+        frame = torch.from_numpy(np.asarray(positions, dtype=np.float64))
+        cell = torch.empty(0) if box is None else torch.from_numpy(np.asarray(box, dtype=np.float64))
+        dim = _try_module(own, name, frame, cell, batched)
+        if periods is not None and len(periods) != dim:
+            raise ModelError(f"{len(periods)} periods for the {dim} variables of {name}")
+        super().__init__(len(frame), periods or [0.0] * dim)
+        self.call = _Batched(own, box is not None) if batched else _OneByOne(own, box is not None)
+        self.requires_grad_(False)
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables, shape (n_frames, dim)."""
+        return self.call(positions.to(self.periods.dtype), box.to(self.periods.dtype))
+
+
+class _WithBox(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        return self.module(positions, box)
+
+
+class _WithoutBox(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        return self.module(positions)
+
+
+def _Batched(module: nn.Module, box: bool) -> nn.Module:  # noqa: N802 - reads as the class it returns
+    return _WithBox(module) if box else _WithoutBox(module)
+
+
+class _OneByOne(nn.Module):
+    """Calls a module frame by frame."""
+
+    def __init__(self, module: nn.Module, box: bool) -> None:
+        super().__init__()
+        self.module = _Batched(module, box)
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        rows: list[Tensor] = []
+        for i in range(positions.shape[0]):
+            rows.append(self.module(positions[i], box if box.numel() == 0 else box[i]))
+        return torch.stack(rows)
+
+
+def _load_script(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such TorchScript file")
+    try:
+        module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError as error:
+        raise ModelError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from None
+    return module
+
+
+def _try_module(module: nn.Module, name: str, frame: Tensor, box: Tensor, batched: bool) -> int:
+    arguments = [frame] if box.numel() == 0 else [frame, box]
+    if batched:
+        arguments = [item.unsqueeze(0) for item in arguments]
+    try:
+        with torch.no_grad():
+            z = module(*arguments)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelError(f"{name} cannot be evaluated on positions {tuple(frame.shape)}: {reason}") from error
+    expected = "(1, dim)" if batched else "(dim,)"
+    if not isinstance(z, Tensor) or z.dim() != (2 if batched else 1):
+        shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise ModelError(f"{name} returns {shape}; expected a tensor of shape {expected}")
+    if not bool(torch.isfinite(z).all()):
+        raise ModelError(
+            f"{name} returns {z.flatten().tolist()} for the given positions; expected finite values"
+        )
+    return int(z.shape[-1])
+
+
+class _Angles(nn.Module):
+    """Sines, then cosines, to angles [rad]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[1] // 2
+        return torch.atan2(x[:, :n], x[:, n:])
+
+
+def distance_cv(pairs: Sequence[tuple[int, int]], n_atoms: int) -> FeatureCV:
+    """Return distances between pairs of atoms as collective variables [nm]."""
+    _check_indices([atom for pair in pairs for atom in pair], n_atoms)
+    return FeatureCV(Distances(list(pairs), [f"d({i},{j})" for i, j in pairs]), None, n_atoms)
+
+
+def torsion_cv(quadruples: Sequence[tuple[int, int, int, int]], n_atoms: int) -> FeatureCV:
+    """Return torsion angles as periodic collective variables [rad], IUPAC sign."""
+    _check_indices([atom for quadruple in quadruples for atom in quadruple], n_atoms)
+    names = [",".join(map(str, quadruple)) for quadruple in quadruples]
+    return FeatureCV(
+        Torsions(list(quadruples), names), _Angles(), n_atoms, [2 * float(np.pi)] * len(quadruples)
+    )
+
+
+def _check_indices(atoms: Sequence[int], n_atoms: int) -> None:
+    for atom in atoms:
+        if not 0 <= atom < n_atoms:
+            raise ModelError(f"atom {atom} does not exist: the system has atoms 0 to {n_atoms - 1}")
+
+
+class SingleFrameCV(nn.Module):
+    """The collective variables of one frame: positions (n_atoms, 3) [nm] -> (dim,)."""
+
+    def __init__(self, cv: CollectiveVariables) -> None:
+        super().__init__()
+        self.cv = cv
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Return collective variables, shape (dim,)."""
+        return self.cv(positions.unsqueeze(0), torch.empty(0))[0]
+
+
+def export_cv(cv: CollectiveVariables, path: Path) -> None:
+    """Write a TorchScript file of the collective variables: positions (n_atoms, 3) [nm] -> (dim,)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(SingleFrameCV(cv).eval()).save(str(path))

@@ -1,0 +1,151 @@
+"""BiasUpdater: keeps the adaptive bias inside a Context in step with the one in Python."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+from torch import Tensor
+
+from latf_openmm.errors import ConfigError
+from latf_openmm.md.backends.base import BIAS_NAME, stream_parameters
+from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.biased_system import BIAS_GROUP
+from latf_openmm.md.cv import CollectiveVariables
+
+
+class BiasUpdater:
+    """Update an adaptive bias every `bias.pace` steps; a reporter for `openmm.app.Simulation`.
+
+    ``simulation.reporters.append(BiasUpdater(cv, bias))`` is all that is needed there; with a bare Context,
+    call `update` after every `bias.pace` steps. Reporters that record the bias energy come before it in the
+    list, so that a frame has the bias it was simulated with.
+
+    Parameters
+    ----------
+    cv, bias
+        As given to `add_bias`.
+    n_copies
+        Independent copies in the System; each is a walker, and they share the bias.
+    name, group
+        As given to `add_bias`.
+    """
+
+    def __init__(
+        self,
+        cv: CollectiveVariables,
+        bias: AdaptiveBias,
+        *,
+        n_copies: int = 1,
+        name: str = BIAS_NAME,
+        group: int = BIAS_GROUP,
+    ) -> None:
+        if not isinstance(bias, AdaptiveBias):
+            raise ConfigError(
+                f"{type(bias).__name__} does not change while the simulation runs; it needs no updater"
+            )
+        self.cv = cv
+        self.bias = bias
+        self.n_copies = n_copies
+        self.serial, self.value = stream_parameters(name)
+        self.group = group
+        self.periodic = False
+
+    def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
+        """Say when the next update is due; it needs positions."""
+        steps = self.bias.pace - simulation.currentStep % self.bias.pace
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: Any, state: openmm.State) -> None:
+        """Update the bias."""
+        self.update(simulation.context, state)
+
+    def update(self, context: openmm.Context, state: openmm.State | None = None) -> Tensor:
+        """Update the bias from the walkers' present positions.
+
+        Parameters
+        ----------
+        context
+            A Context of the biased System.
+        state
+            Its present positions, if at hand.
+
+        Returns
+        -------
+        Tensor
+            The walkers' collective variables, shape (n_copies, dim).
+
+        Raises
+        ------
+        ConfigError
+            If the bias in the Context is not at the point where the one in Python is, or a collective
+            variable is not finite.
+        """
+        self._check(context)
+        self.periodic = context.getSystem().usesPeriodicBoundaryConditions()
+        z = self.variables(state or context.getState(positions=True))
+        for message in self.bias.update(z):
+            self._send(context, message)
+        return z
+
+    @torch.no_grad()
+    def variables(self, state: openmm.State) -> Tensor:
+        """Collective variables of all walkers, shape (n_copies, dim)."""
+        xyz = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        box = torch.empty(0)
+        if self.periodic:
+            vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            box = torch.from_numpy(np.array(vectors)).expand(self.n_copies, 3, 3)
+        return self.cv(torch.from_numpy(xyz).reshape(self.n_copies, -1, 3), box)
+
+    def save(self, path: Path | str) -> None:
+        """Write the state of the bias; a file is only there when it is whole."""
+        buffer = io.BytesIO()
+        torch.save(self.bias.snapshot(), buffer)
+        partial = Path(f"{path}.partial")
+        with partial.open("wb") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+
+    def _send(self, context: openmm.Context, message: Tensor) -> None:
+        serial = context.getParameter(self.serial)
+        for number in message.tolist():
+            serial += 1.0
+            context.setParameter(self.value, number)
+            context.setParameter(self.serial, serial)
+            context.getState(forces=True, groups={self.group})  # the force takes the number
+
+    def _check(self, context: openmm.Context) -> None:
+        try:
+            there = int(context.getParameter(self.serial))
+        except openmm.OpenMMException:
+            raise ConfigError(
+                f"the Context has no adaptive bias of the name {self.serial.removesuffix('_serial')!r}; "
+                "make its System with add_bias"
+            ) from None
+        if there != int(self.bias.sent):
+            raise ConfigError(
+                f"the bias in the Context has received {there} numbers, the one in Python has sent "
+                f"{int(self.bias.sent)}: restore both from the same moment, the bias before add_bias"
+            )
+
+
+def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
+    """Continue from a file that `BiasUpdater.save` wrote; do so before `add_bias`.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, damaged, or of another bias.
+    """
+    try:
+        snapshot = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise ConfigError(f"{path}: not the state of a bias ({str(error).splitlines()[0]})") from None
+    bias.restore(snapshot)
