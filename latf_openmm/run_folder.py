@@ -200,7 +200,7 @@ def _featurise(
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=walker.table["potential_energy"].to_numpy(),
-        log_weights=walker.table["bias_energy"].to_numpy() / config.system.scale.kT(walker.temperature),
+        log_weights=walker.log_weights(config.system.scale.kT(walker.temperature)),
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -25,9 +25,12 @@ from latf_openmm.errors import ConfigError, DataError, ModelError, SimulationErr
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import BiasSettings
+from latf_openmm.md.bias import BiasContext, BiasSettings
+from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.bias.harmonic import HarmonicSettings, MovingHarmonicSettings
+from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
+from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
 from latf_openmm.md.walker_group import BiasSource, WalkerGroup, run_group
@@ -43,7 +46,16 @@ Array = NDArray[np.float64]
 HOLES, LJ7, DIPEPTIDE = ThreeHoleSettings(), LJ7Settings(), AlanineDipeptideSettings()
 HARMONIC = HarmonicSettings(centre=[0.0, 0.8], strength=[1.0, 1.0])
 BARRIER = FlowBarrierSettings(barrier_kt=3.0, points=60)
-COLUMNS = ["walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy"]
+COLUMNS = [
+    "walker",
+    "frame",
+    "step",
+    "time_ps",
+    "temperature",
+    "potential_energy",
+    "bias_energy",
+    "bias_offset",
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -367,7 +379,15 @@ def test_neighbouring_seeds_share_no_walker(tmp_path: Path) -> None:
     assert len(set(seeds)) == len(seeds) == 4800
 
 
-BIASES: dict[str, BiasSettings | None] = {"plain": None, "harmonic": HARMONIC, "flow_barrier": BARRIER}
+BIASES: dict[str, BiasSettings | None] = {
+    "plain": None,
+    "harmonic": HARMONIC,
+    "flow_barrier": BARRIER,
+    # Every 7 steps: updates fall on frames, between them, and on the ends of segments.
+    "metadynamics": MetadynamicsSettings(sigma=0.3, height=0.5, pace=7),
+    "opes": OpesSettings(sigma=0.3, barrier=5.0, pace=7),
+    "moving": MovingHarmonicSettings(start=[0.0, 0.8], end=[1.0, 0.0], strength=5.0, steps=100, pace=7),
+}
 
 
 def bias_of(name: str, model: Path) -> BiasSource | None:
@@ -423,6 +443,66 @@ def test_a_molecule_resumes_exactly(tmp_path: Path, dipeptide_model: Path) -> No
     run_stage(make_stage(tmp_path / "parts", bias, DIPEPTIDE, frames=10, **common))
     run_stage(make_stage(tmp_path / "parts", bias, DIPEPTIDE, frames=20, **common))
     same_results(tmp_path / "whole", tmp_path / "parts")
+
+
+ADAPTIVE = [name for name, bias in BIASES.items() if hasattr(bias, "pace")]
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_an_adaptive_bias_is_recorded_at_the_time_of_each_frame(
+    tmp_path: Path, holes_model: Path, kind: str
+) -> None:
+    acting = bias_of(kind, holes_model)
+    rows = table(run(make_stage(tmp_path, acting, frames=30, frame_interval=1, equilibration=20)))
+    settings = BIASES[kind]
+    assert settings is not None
+    bias = settings.build(BiasContext.of_model(load_model(holes_model).model, 1.0, 1.0))
+    assert isinstance(bias, AdaptiveBias)
+    for _, frame in rows.groupby("frame"):
+        z = torch.tensor(frame.sort_values("walker")[["z0", "z1"]].to_numpy())
+        # A frame has the bias it was made with; the update follows it.
+        np.testing.assert_allclose(bias(z), frame.sort_values("walker")["bias_energy"], atol=1e-8)
+        np.testing.assert_allclose(frame["bias_offset"], bias.offset(), atol=1e-8)
+        if int(frame["step"].iloc[0]) % 7 == 0:
+            bias.update(z)
+    assert rows["bias_energy"].nunique() > 60
+
+
+def test_an_unstable_segment_is_tried_again_with_the_bias_it_began_with(
+    tmp_path: Path, holes_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make_stage(tmp_path, bias_of("opes", holes_model), equilibration=20)
+    original, calls = WalkerGroup._frames, []
+
+    def fail_once(self: WalkerGroup, index: int, advance: Callable[[int], None]) -> Any:
+        result = original(self, index, advance)
+        calls.append(index)
+        if calls.count(1) == 1 and index == 1:
+            raise SimulationError("as if unstable")
+        return result
+
+    monkeypatch.setattr(WalkerGroup, "_frames", fail_once)
+    rows = table(run(stage))
+    assert calls == [0, 1, 1, 2]
+    saved = torch.load(stage.folder / "T1" / "segment_0002" / "bias.pt", weights_only=True)["bias"]
+    # 150 steps and one update at each seventh, the attempt that failed not counted.
+    assert int(saved["updates"]) == 21
+    assert rows["frame"].nunique() == 30
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_walkers_of_a_molecule_share_the_bias(tmp_path: Path, dipeptide_model: Path, processes: int) -> None:
+    bias = source(dipeptide_model, MetadynamicsSettings(sigma=0.3, height=1.0, pace=10))
+    common: dict[str, Any] = {"temperatures": [300.0], "walkers": 2, "timestep": 0.002, "frames": 10}
+    stage = make_stage(tmp_path / "stage", bias, DIPEPTIDE, processes=processes, **common)
+    assert len(run(stage)) == 2
+    rows = {path.stem: path.stat().st_size // 24 for path in (stage.folder / "exchange" / "T300").iterdir()}
+    assert rows == {"T300_w000": 4, "T300_w001": 4}
+    last = torch.load(stage.folder / "T300_w001" / "segment_0000" / "bias.pt", weights_only=True)
+    assert int(last["bias"]["updates"]) == 4
+    if processes == 1:  # the second walker starts when the first has ended, and knows all of it
+        assert int(last["bias"]["sent"]) == 3 * (4 + 4)
+        assert last["exchange"] == {"T300_w000.rows": 96, "T300_w001.rows": 96}
 
 
 def test_a_complete_stage_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mdtraj
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
 
@@ -24,7 +26,7 @@ class WalkerFrames:
     walker, temperature
         Its number, and its temperature.
     table
-        One row for each frame: step, time_ps, potential_energy, bias_energy, z0, ...
+        One row for each frame: step, time_ps, potential_energy, bias_energy, bias_offset, z0, ...
     files
         Trajectory files, in order.
     """
@@ -34,6 +36,13 @@ class WalkerFrames:
     temperature: float
     table: pd.DataFrame
     files: tuple[Path, ...]
+
+    def log_weights(self, kT: float) -> NDArray[np.float64]:
+        """Logarithms of the weights that undo the bias, (V - offset)/kT at each frame's own time; (n_frames,)."""
+        bias = self.table["bias_energy"].to_numpy()
+        if "bias_offset" in self.table:  # tables of earlier versions have static biases only
+            bias = bias - self.table["bias_offset"].to_numpy()
+        return np.asarray(bias / kT)
 
     def load(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
         """Read the positions of all frames."""

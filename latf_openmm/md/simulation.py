@@ -80,6 +80,9 @@ class Stage:
                         self.settings.frames,
                         _task_seed(self.seed, index, first),
                         self.folder / name,
+                        self.folder / "exchange" / f"T{temperature:g}"
+                        if in_one < self.settings.walkers
+                        else None,
                     )
                 )
         return tasks

@@ -16,6 +16,7 @@ from latf_openmm.md.backends.base import BIAS_NAME, stream_parameters
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.biased_system import BIAS_GROUP
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.md.exchange import Exchange
 
 
 class BiasUpdater:
@@ -33,6 +34,10 @@ class BiasUpdater:
         Independent copies in the System; each is a walker, and they share the bias.
     name, group
         As given to `add_bias`.
+    shared
+        Folder through which walkers in other processes share the bias.
+    walker
+        Name of this one among them.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class BiasUpdater:
         n_copies: int = 1,
         name: str = BIAS_NAME,
         group: int = BIAS_GROUP,
+        shared: Path | None = None,
+        walker: str = "walker",
     ) -> None:
         if not isinstance(bias, AdaptiveBias):
             raise ConfigError(
@@ -54,6 +61,12 @@ class BiasUpdater:
         self.serial, self.value = stream_parameters(name)
         self.group = group
         self.periodic = False
+        self._initial = bias.snapshot()
+        self.exchange: Exchange | None = None
+        if shared is not None:
+            if bias.width == 0:
+                raise ConfigError(f"{type(bias).__name__} cannot be shared by several walkers")
+            self.exchange = Exchange(shared, walker, bias.width)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
         """Say when the next update is due; it needs positions."""
@@ -88,8 +101,11 @@ class BiasUpdater:
         self._check(context)
         self.periodic = context.getSystem().usesPeriodicBoundaryConditions()
         z = self.variables(state or context.getState(positions=True))
-        for message in self.bias.update(z):
+        others = None if self.exchange is None else self.exchange.collect()
+        for message in self.bias.update(z, others):
             self._send(context, message)
+        if self.exchange is not None:
+            self.exchange.publish(self.bias.added)
         return z
 
     @torch.no_grad()
@@ -105,13 +121,25 @@ class BiasUpdater:
     def save(self, path: Path | str) -> None:
         """Write the state of the bias; a file is only there when it is whole."""
         buffer = io.BytesIO()
-        torch.save(self.bias.snapshot(), buffer)
+        place = {} if self.exchange is None else self.exchange.position()
+        torch.save({"bias": self.bias.snapshot(), "exchange": place}, buffer)
         partial = Path(f"{path}.partial")
         with partial.open("wb") as file:
             file.write(buffer.getvalue())
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
+
+    def reset(self) -> None:
+        """Forget everything since the updater was made; do so before `add_bias`."""
+        self.bias.restore(self._initial)
+        if self.exchange is not None:
+            self.exchange.rewind({})
+
+    def rewind(self, path: Path | str) -> None:
+        """Go back in the shared folder to where the file that `save` wrote was; after `load_bias`."""
+        if self.exchange is not None:
+            self.exchange.rewind(torch.load(path, weights_only=True)["exchange"])
 
     def _send(self, context: openmm.Context, message: Tensor) -> None:
         serial = context.getParameter(self.serial)
@@ -145,7 +173,7 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
         If the file is missing, damaged, or of another bias.
     """
     try:
-        snapshot = torch.load(path, weights_only=True)
+        snapshot = torch.load(path, weights_only=True)["bias"]
     except Exception as error:
         raise ConfigError(f"{path}: not the state of a bias ({str(error).splitlines()[0]})") from None
     bias.restore(snapshot)

@@ -24,9 +24,12 @@ from pydantic import Field
 
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.md.backends.base import BackendName, ForcesName
-from latf_openmm.md.bias import AnyBias, BiasContext
+from latf_openmm.md.bias import AnyBias, Bias, BiasContext
+from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.latent_cv import latent_cv
+from latf_openmm.md.updater import BiasUpdater, load_bias
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
 from latf_openmm.systems import AnySystem, BuiltSystem
@@ -78,6 +81,8 @@ class GroupTask:
         Seeds velocities and noise.
     folder
         Where to write.
+    exchange
+        Folder through which walkers of other tasks share an adaptive bias.
     """
 
     system: AnySystem
@@ -90,6 +95,7 @@ class GroupTask:
     n_frames: int
     seed: int
     folder: Path
+    exchange: Path | None = None
 
     @property
     def n_segments(self) -> int:
@@ -121,54 +127,70 @@ def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
         complete += 1
     if complete == task.n_segments:
         return
-    group = WalkerGroup(task)
-    group.start(complete)
+    group = WalkerGroup(task, complete)
     for index in range(complete, task.n_segments):
         group.run_segment(index, advance)
 
 
 class WalkerGroup:
-    """The Context of one task and the recording of its frames."""
+    """The Context of one task, after `complete` segments, and the recording of its frames."""
 
-    def __init__(self, task: GroupTask) -> None:
+    def __init__(self, task: GroupTask, complete: int) -> None:
         self.task = task
         self.built = task.system.build(task.n_walkers if task.system.batched else 1)
-        self.bias: torch.nn.Module | None = None
-        self.cv: torch.nn.Module | None = None
-        self.system = self.built.system
-        platform = find_platform(task.dynamics.platform or task.system.platform)
-        if task.bias is not None:
-            self._bias(task.bias, platform.getName())
+        self.platform = find_platform(task.dynamics.platform or task.system.platform)
         self.kelvin = self.built.scale.kelvin(task.temperature)
-        integrator = openmm.LangevinMiddleIntegrator(
-            self.kelvin, task.dynamics.friction, task.dynamics.timestep
-        )
-        integrator.setRandomNumberSeed(_seed(task.seed, 0))
-        self.context = openmm.Context(self.system, integrator, platform)
-        self.single = _single_copy_context(self.built, task, platform)
+        self.single = _single_copy_context(self.built, task, self.platform)
+        self.cv: CollectiveVariables | None = None
+        self.bias: Bias | None = None
+        self.updater: BiasUpdater | None = None
+        if task.bias is not None:
+            self.cv, self.bias = self._bias(task.bias)
+        if isinstance(self.bias, AdaptiveBias):
+            assert self.cv is not None
+            shared = task.exchange if self.bias.width > 0 else None
+            self.updater = BiasUpdater(
+                self.cv, self.bias, n_copies=self.built.n_copies, shared=shared, walker=task.folder.name
+            )
+        self.context = self._make_context(complete)
+        if complete:
+            self._restore(complete)
+        else:
+            self._start()
 
-    def _bias(self, source: BiasSource, platform: str) -> None:
+    def _bias(self, source: BiasSource) -> tuple[CollectiveVariables, Bias]:
         trained = load_model(source.model)
         trained.check_atoms([str(atom) for atom in self.built.mdtraj_topology().atoms])
         kT = self.built.scale.kT(self.task.temperature)
-        self.cv = latent_cv(trained)
-        self.bias = source.bias.build(BiasContext.of_model(trained.model, self.task.temperature, kT))
-        dynamics = self.task.dynamics
-        forces = dynamics.forces or ("traced" if platform in ("Reference", "CPU") else "autograd")
-        self.system = add_bias(
-            self.built.system,
-            self.cv,
-            self.bias,
-            n_copies=self.built.n_copies,
-            backend=dynamics.backend,
-            forces=forces,
-        )
+        context = BiasContext.of_model(trained.model, self.task.temperature, kT)
+        return latent_cv(trained), source.bias.build(context)
 
-    def start(self, complete: int) -> None:
-        """Prepare the first segment, or continue after `complete` ones."""
-        if complete:
-            self._restore(complete)
-            return
+    def _make_context(self, complete: int) -> openmm.Context:
+        """A Context whose adaptive bias, if it has one, is that of the end of the last complete segment."""
+        system, dynamics = self.built.system, self.task.dynamics
+        if self.updater is not None:
+            path = self.task.segment(complete - 1) / "bias.pt"
+            if complete:
+                load_bias(self.updater.bias, path)
+                self.updater.rewind(path)
+            else:
+                self.updater.reset()
+        if self.cv is not None and self.bias is not None:
+            traced = self.platform.getName() in ("Reference", "CPU")
+            system = add_bias(
+                system,
+                self.cv,
+                self.bias,
+                n_copies=self.built.n_copies,
+                backend=dynamics.backend,
+                forces=dynamics.forces or ("traced" if traced else "autograd"),
+            )
+        integrator = openmm.LangevinMiddleIntegrator(self.kelvin, dynamics.friction, dynamics.timestep)
+        integrator.setRandomNumberSeed(_seed(self.task.seed, 0))
+        return openmm.Context(system, integrator, self.platform)
+
+    def _start(self) -> None:
+        """Prepare the first segment."""
         try:
             self._begin()
         except openmm.OpenMMException as error:
@@ -203,7 +225,7 @@ class WalkerGroup:
         before = self.context.createCheckpoint()
         for attempt in range(_RETRIES + 1):
             try:
-                positions, boxes, energies = self._frames(index, advance)
+                recorded = self._frames(index, advance)
                 break
             except (SimulationError, openmm.OpenMMException) as error:
                 log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempt + 1, error)
@@ -212,20 +234,20 @@ class WalkerGroup:
                         f"{self.task.folder}: unstable in segment {index} after {_RETRIES + 1} attempts "
                         f"({_reason(error)}); lower simulation.timestep or the bias"
                     ) from error
+                if self.updater is not None:
+                    self.context = self._make_context(index)
                 self.context.loadCheckpoint(before)
                 seed = _seed(self.task.seed, 100 + 10 * index + attempt)
                 self.context.setVelocitiesToTemperature(self.kelvin, seed)
-        self._write(index, positions, boxes, energies)
+        self._write(index, recorded)
 
-    def _frames(
-        self, index: int, advance: Callable[[int], None]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.float64]]:
+    def _frames(self, index: int, advance: Callable[[int], None]) -> "_Recorded":
         shape = (self.built.n_copies, self.built.n_atoms, 3)
-        positions, boxes, energies = [], [], []
+        positions, boxes, energies, biases = [], [], [], []
         told = 0
         groups = set(range(32)) - ({BIAS_GROUP} if self.bias is not None else set())
         for frame in range(self.task.frames_in(index)):
-            self.context.getIntegrator().step(self.task.dynamics.frame_interval)
+            self._advance(self.task.dynamics.frame_interval)
             state = self.context.getState(positions=True, energy=self.single is None, groups=groups)
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
             if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
@@ -235,47 +257,67 @@ class WalkerGroup:
                 energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
             if self.built.periodic:
                 boxes.append(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
+            if self.updater is not None:
+                biases.append(self._adaptive_bias(state))
             if frame % 50 == 49:
                 advance(frame + 1 - told)
                 told = frame + 1
         advance(self.task.frames_in(index) - told)
         xyz_all = np.array(positions)
         table = np.array(energies) if self.single is None else _copy_energies(self.single, xyz_all)
-        return xyz_all, np.array(boxes) if boxes else None, table
+        cells = np.array(boxes) if boxes else None
+        if self.updater is not None:
+            return _Recorded(xyz_all, cells, table, *(np.array(part) for part in zip(*biases, strict=True)))
+        if self.cv is None or self.bias is None:
+            return _Recorded(xyz_all, cells, table)
+        z, energy = _evaluate(self.cv, self.bias, xyz_all, cells)
+        return _Recorded(xyz_all, cells, table, z, energy, np.zeros_like(energy))
 
-    def _write(
-        self,
-        index: int,
-        positions: NDArray[np.float64],
-        boxes: NDArray[np.float64] | None,
-        energies: NDArray[np.float64],
-    ) -> None:
+    def _advance(self, steps: int) -> None:
+        """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
+        if self.updater is None:
+            self.context.getIntegrator().step(steps)
+            return
+        pace = self.updater.bias.pace
+        while steps > 0:
+            done = self.context.getStepCount()
+            if done and done % pace == 0:
+                self.updater.update(self.context)
+            now = min(steps, pace - done % pace)
+            self.context.getIntegrator().step(now)
+            steps -= now
+
+    def _adaptive_bias(self, state: openmm.State) -> tuple[Any, Any, Any]:
+        """Variables (n_copies, dim), energies (n_copies,) and offset of the bias the frame was made with."""
+        assert self.updater is not None
+        with torch.no_grad():
+            z = self.updater.variables(state)
+            energy = self.updater.bias(z)
+        return z.numpy(), energy.numpy(), np.full(len(z), self.updater.bias.offset())
+
+    def _write(self, index: int, recorded: "_Recorded") -> None:
         target = self.task.segment(index)
         temporary = target.with_name(target.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self._table(index, positions, boxes, energies).to_parquet(temporary / "frames.parquet", index=False)
+        self._table(index, recorded).to_parquet(temporary / "frames.parquet", index=False)
         topology = self.built.mdtraj_topology()
         for copy in range(self.built.n_copies):
-            trajectory = mdtraj.Trajectory(positions[:, copy], topology)
-            if boxes is not None:
-                trajectory.unitcell_vectors = boxes
+            trajectory = mdtraj.Trajectory(recorded.positions[:, copy], topology)
+            if recorded.boxes is not None:
+                trajectory.unitcell_vectors = recorded.boxes
             walker = self.task.first_walker + copy
             trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
         _write_checkpoint(temporary / "checkpoint.bin", self.context.createCheckpoint())
         state = self.context.getState(positions=True, velocities=True, parameters=True)
         (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
+        if self.updater is not None:
+            self.updater.save(temporary / "bias.pt")
         temporary.rename(target)
 
-    def _table(
-        self,
-        index: int,
-        positions: NDArray[np.float64],
-        boxes: NDArray[np.float64] | None,
-        energies: NDArray[np.float64],
-    ) -> pd.DataFrame:
+    def _table(self, index: int, recorded: "_Recorded") -> pd.DataFrame:
         """One row for each walker and frame, walkers one after the other."""
-        n_frames, n_copies = energies.shape
+        n_frames, n_copies = recorded.energies.shape
         dynamics = self.task.dynamics
         frame = np.arange(n_frames) + index * dynamics.segment_frames
         step = (frame + 1) * dynamics.frame_interval
@@ -285,14 +327,41 @@ class WalkerGroup:
             "step": np.tile(step, n_copies),
             "time_ps": np.tile(step * dynamics.timestep, n_copies),
             "temperature": np.full(n_frames * n_copies, self.task.temperature),
-            "potential_energy": energies.T.ravel(),
+            "potential_energy": recorded.energies.T.ravel(),
             "bias_energy": np.zeros(n_frames * n_copies),
+            "bias_offset": np.zeros(n_frames * n_copies),
         }
-        if self.cv is not None and self.bias is not None:
-            z, bias = _evaluate(self.cv, self.bias, positions, boxes)
-            columns["bias_energy"] = bias
-            columns |= {f"z{i}": z[:, i] for i in range(z.shape[1])}
+        if recorded.z is not None and recorded.bias is not None and recorded.offsets is not None:
+            columns["bias_energy"] = recorded.bias.T.ravel()
+            columns["bias_offset"] = recorded.offsets.T.ravel()
+            columns |= {f"z{i}": recorded.z[:, :, i].T.ravel() for i in range(recorded.z.shape[2])}
         return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Frames of a segment.
+
+    Attributes
+    ----------
+    positions
+        Shape (n_frames, n_copies, n_atoms, 3) [nm].
+    boxes
+        Shape (n_frames, 3, 3) [nm], or None.
+    energies
+        Potential energy without bias, shape (n_frames, n_copies) [kJ/mol].
+    z
+        Collective variables, shape (n_frames, n_copies, dim), or None without a bias.
+    bias, offsets
+        Bias energy and its offset at the time of the frame, shape (n_frames, n_copies) [kJ/mol].
+    """
+
+    positions: NDArray[np.float64]
+    boxes: NDArray[np.float64] | None
+    energies: NDArray[np.float64]
+    z: NDArray[np.float64] | None = None
+    bias: NDArray[np.float64] | None = None
+    offsets: NDArray[np.float64] | None = None
 
 
 @torch.no_grad()
@@ -302,7 +371,7 @@ def _evaluate(
     positions: NDArray[np.float64],
     boxes: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Collective variables and bias energies [kJ/mol], walkers one after the other."""
+    """Collective variables (n_frames, n_copies, dim) and static bias energies (n_frames, n_copies) [kJ/mol]."""
     n_frames, n_copies = positions.shape[:2]
     z, energy = [], []
     for copy in range(n_copies):
@@ -310,7 +379,8 @@ def _evaluate(
             box = torch.empty(0) if boxes is None else torch.from_numpy(boxes[rows])
             z.append(cv(torch.from_numpy(positions[rows, copy]), box))
             energy.append(bias(z[-1]))
-    return torch.cat(z).numpy(), torch.cat(energy).numpy()
+    variables = torch.cat(z).reshape(n_copies, n_frames, -1).transpose(0, 1)
+    return variables.numpy(), torch.cat(energy).reshape(n_copies, n_frames).T.numpy()
 
 
 def _single_copy_context(

@@ -82,6 +82,16 @@ class AdaptiveBias(Bias):
         Numbers in a message.
     pace
         Steps between updates.
+
+    Attributes
+    ----------
+    sent
+        Numbers sent to the force so far.
+    updates
+        Updates so far.
+    added
+        What the last update added, one row (z, weight) for each walker: what other walkers that share the
+        bias need to add it, too; empty where walkers cannot share.
     """
 
     def __init__(self, receiver: Receiver, message_size: int, pace: int) -> None:
@@ -93,12 +103,25 @@ class AdaptiveBias(Bias):
         self.pace = pace
         self.sent: Tensor
         self.updates: Tensor
+        self.added = torch.empty(0)
         self.register_buffer("sent", torch.zeros((), dtype=torch.long))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
+    @property
+    def width(self) -> int:
+        """Numbers in a row of `added`; 0 where walkers cannot share the bias."""
+        return 0
+
     @torch.no_grad()
-    def update(self, z: Tensor) -> list[Tensor]:
-        """Adapt to the walkers' collective variables, shape (n_walkers, dim); return messages for the force.
+    def update(self, z: Tensor, others: Tensor | None = None) -> list[Tensor]:
+        """Adapt to the walkers' collective variables; return messages for the force.
+
+        Parameters
+        ----------
+        z
+            Shape (n_walkers, dim).
+        others
+            What walkers elsewhere added since the last time, rows of their `added`.
 
         Raises
         ------
@@ -108,7 +131,8 @@ class AdaptiveBias(Bias):
         if not bool(torch.isfinite(z).all()):
             raise ConfigError(f"a collective variable is not finite: {z.tolist()}")
         own = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
-        messages = self.adapt(own)
+        messages = [] if others is None or len(others) == 0 else self.absorb(others)
+        messages += self.adapt(own)
         self.sent += self.message_size * len(messages)
         self.updates += 1
         return messages
@@ -116,6 +140,10 @@ class AdaptiveBias(Bias):
     def adapt(self, z: Tensor) -> list[Tensor]:
         """Change the state by `receive`, from the bias's own components, and return the messages."""
         raise NotImplementedError
+
+    def absorb(self, rows: Tensor) -> list[Tensor]:
+        """Add what walkers elsewhere added, and return the messages."""
+        raise ConfigError(f"{type(self).__name__} cannot be shared by several walkers")
 
     def receive(self, message: Tensor) -> Tensor:
         """Apply one message to the state here, and return it."""

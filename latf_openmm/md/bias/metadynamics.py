@@ -124,22 +124,34 @@ class Metadynamics(AdaptiveBias):
 
     def adapt(self, z: Tensor) -> list[Tensor]:
         """Add a Gaussian for each walker, one after the other."""
-        messages = []
         inside = self._inside(z)
         if int(self.updates) == 0 and not bool(inside.all()):
             raise ConfigError(
                 f"bias.low/high: the grid does not cover the start: z = {z[~inside][0].tolist()}, the grid is "
                 f"from {self.spline.low.tolist()} to {self._high()}"
             )
+        rows = []
         for own in z[inside]:
             height = self.height
             if self.bias_factor < float("inf"):
                 now = float(self.energy(own.unsqueeze(0), self.state))
                 height *= float(np.exp(-now / (self.kT * (self.bias_factor - 1))))
-            message = torch.cat([own, torch.tensor([height], dtype=torch.float64)])
-            messages.append(self.receive(message))
-            self.values = self.values + height * self._product(own)
-        return messages
+            rows.append(self._add(torch.cat([own, torch.tensor([height], dtype=torch.float64)])))
+        self.added = torch.stack(rows) if rows else torch.empty(0, self.width, dtype=torch.float64)
+        return rows
+
+    @property
+    def width(self) -> int:
+        """Centre and height."""
+        return self.spline.dim + 1
+
+    def absorb(self, rows: Tensor) -> list[Tensor]:
+        """Add the Gaussians of other walkers."""
+        return [self._add(row) for row in rows]
+
+    def _add(self, gaussian: Tensor) -> Tensor:
+        self.values = self.values + gaussian[-1] * self._product(gaussian[:-1])
+        return self.receive(gaussian)
 
     def free_energy(self) -> NDArray[np.float64]:
         """Estimate -V gamma / (gamma - 1) on the grid, minimum at zero [kJ/mol], shape `spline.points`."""

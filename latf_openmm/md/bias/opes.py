@@ -161,7 +161,18 @@ class Opes(AdaptiveBias):
 
     def adapt(self, z: Tensor) -> list[Tensor]:
         """Add a kernel for each walker and normalise."""
-        heights = torch.exp(self.energy(z, self.state) / self.kT)
+        weights = torch.exp(self.energy(z, self.state) / self.kT)
+        self.added = torch.cat([z, weights.unsqueeze(1)], dim=1)
+        return self.absorb(self.added)
+
+    @property
+    def width(self) -> int:
+        """Centre and weight."""
+        return self.dim + 1
+
+    def absorb(self, rows: Tensor) -> list[Tensor]:
+        """Add a kernel for each row (z, exp(V/kT)) and normalise."""
+        z, heights = rows[:, : self.dim], rows[:, self.dim]
         self.counter = self.counter + len(z)
         self.weight = self.weight + heights.sum()
         self.square = self.square + (heights**2).sum()

@@ -50,6 +50,18 @@ class AdaptiveSum(AdaptiveBias):
     def adapt(self, z: Tensor) -> list[Tensor]:
         """Update the adaptive part."""
         messages = self.lead.update(z)
+        self.state, self.added = self.lead.state, self.lead.added
+        return messages
+
+    @property
+    def width(self) -> int:
+        """Row of the adaptive part."""
+        return self.lead.width
+
+    def absorb(self, rows: Tensor) -> list[Tensor]:
+        """Let the adaptive part add what other walkers added."""
+        messages = self.lead.absorb(rows)
+        self.lead.sent += self.message_size * len(messages)
         self.state = self.lead.state
         return messages
 
