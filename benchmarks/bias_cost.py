@@ -24,6 +24,8 @@ from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import bias_context
 from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
 from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
+from latf_openmm.md.bias.opes import Opes, OpesSettings
 from latf_openmm.md.biased_system import add_bias
 from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
 from latf_openmm.md.latent_cv import latent_cv
@@ -107,6 +109,16 @@ def main() -> None:
             direct, backend="torchforce", forces="traced"
         ),
     }
+    for kind, settings in (
+        ("metadynamics", MetadynamicsSettings(height=0.01)),
+        ("opes", OpesSettings(barrier=30.0)),
+    ):
+        adaptive = settings.build(context)
+        for _ in range(200):
+            adaptive.update(context.samples("")[torch.randint(20_000, (1,))])
+        for backend, name in (("torchforce", "TorchForce"), ("python", "PythonForce")):
+            kernels = f", {adaptive.n_kernels} kernels" if isinstance(adaptive, Opes) else ""
+            systems[f"{kind}{kernels}, {name}, traced"] = ours(adaptive, backend=backend)
     positions = built.positions[0]
     measures = {name: stepper(system, positions, args.steps) for name, system in systems.items()}
     times: dict[str, list[float]] = {name: [] for name in systems}

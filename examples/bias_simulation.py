@@ -1,4 +1,4 @@
-"""Bias an OpenMM simulation of your own along learned collective variables.
+"""Bias an OpenMM simulation of your own along learned collective variables, here by OPES.
 
     python examples/bias_simulation.py --model RUN/rounds/000/model --output biased.csv
     python examples/bias_simulation.py --output biased.csv --fast    # trains a small model first
@@ -13,7 +13,7 @@ import openmm
 from openmm import app, unit
 
 import latf_openmm as latf  # before openmm, so that the TorchForce plugin finds libtorch
-from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
+from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.systems import library_folder
 
 
@@ -33,9 +33,9 @@ def main() -> None:
     # ----------------------------------------------------------------------------------------------
     trained = latf.load_model(args.model or train_a_small_one(args.output.with_suffix(".run")))
     cv = latf.latent_cv(trained)
-    bias = FlowBarrierSettings(barrier_kt=10).build(latf.bias_context(trained, 300 * unit.kelvin))
+    bias = OpesSettings(barrier=40).build(latf.bias_context(trained, 300 * unit.kelvin))
     system = latf.add_bias(system, cv, bias)
-    reporter = latf.LatentReporter(args.output, 100, cv, bias)
+    reporters = [latf.LatentReporter(args.output, 100, cv, bias), latf.BiasUpdater(cv, bias)]
     # ----------------------------------------------------------------------------------------------
 
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
@@ -43,7 +43,7 @@ def main() -> None:
     simulation = app.Simulation(pdb.topology, system, integrator, platform)
     simulation.context.setPositions(pdb.positions)
     simulation.minimizeEnergy()
-    simulation.reporters.append(reporter)
+    simulation.reporters += reporters
     simulation.step(2_000 if args.fast else 500_000)
     print(f"{args.output}: {simulation.currentStep} biased steps")
 

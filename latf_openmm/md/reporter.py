@@ -1,4 +1,4 @@
-"""A reporter for `openmm.app.Simulation`: collective variables and bias energy as a CSV file."""
+"""A reporter for `openmm.app.Simulation`: collective variables, bias energy and weight as a CSV file."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,15 @@ import torch
 from openmm import unit
 
 from latf_openmm.md.bias import Bias
+from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.cv import CollectiveVariables
 
 
 class LatentReporter:
-    """Write step, time [ps], z0, z1, ... and the bias energy [kJ/mol] of each reported frame.
+    """Write step, time [ps], z0, z1, ..., the bias energy and its offset [kJ/mol] of each reported frame.
+
+    Frames weigh exp((bias energy - offset) / kT). In the list of reporters it comes before the `BiasUpdater`,
+    so that a frame has the bias it was made with.
 
     Parameters
     ----------
@@ -50,14 +54,16 @@ class LatentReporter:
             box = torch.from_numpy(np.array(vectors))[None]
         z = self.cv(torch.from_numpy(xyz)[None], box)
         energy = 0.0 if self.bias is None else float(self.bias(z))
+        offset = self.bias.offset() if isinstance(self.bias, AdaptiveBias) else 0.0
         if self._header:
             names = [f"z{i}" for i in range(z.shape[1])]
-            self.file.write(",".join(["step", "time_ps", *names, "bias_energy"]) + "\n")
+            self.file.write(",".join(["step", "time_ps", *names, "bias_energy", "bias_offset"]) + "\n")
             self._header = False
         time = state.getTime().value_in_unit(unit.picosecond)
         values = [f"{value:.6f}" for value in z[0].tolist()]
         self.file.write(
-            ",".join([str(simulation.currentStep), f"{time:.6g}", *values, f"{energy:.6f}"]) + "\n"
+            ",".join([str(simulation.currentStep), f"{time:.6g}", *values, f"{energy:.6f}", f"{offset:.6f}"])
+            + "\n"
         )
         self.file.flush()
 
