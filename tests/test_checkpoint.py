@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from latf_openmm.errors import ModelError
 from latf_openmm.features.coordinates import CoordinateSettings
@@ -14,6 +15,8 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model, versions
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from latf_openmm.systems.three_hole import ThreeHoleSettings
 
 KEYS = (
     "settings",
@@ -243,3 +246,13 @@ def test_wrong_value(folder, change):
     change_record(folder, **change)
     with pytest.raises(ModelError, match="model is damaged"):
         load_model(folder)
+
+
+def test_topologies_of_openmm_and_mdtraj_are_checked() -> None:
+    built = AlanineDipeptideSettings().build()
+    names = tuple(str(atom) for atom in built.mdtraj_topology().atoms)
+    trained = TrainedModel(nn.Module(), (), names, "K", (300.0,))  # type: ignore[arg-type]
+    trained.check_topology(built.topology)
+    trained.check_topology(built.mdtraj_topology())
+    with pytest.raises(ModelError, match="topology of 22 atoms, this one has 1"):
+        trained.check_topology(ThreeHoleSettings().build().topology)

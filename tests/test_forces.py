@@ -930,3 +930,23 @@ def test_features_that_are_not_invariant_feel_translation() -> None:
     bias = HarmonicSettings(centre=[0.0, 0.0], strength=2.0).build(BiasContext.of_model(model, 1.0, 1.0))
     ctx = make_context(add_bias(built.system, cv, bias), "Reference")
     assert difference_error(ctx, built.positions) < 1e-6
+
+
+def test_a_box_smaller_than_twice_the_cutoff_is_refused() -> None:
+    system = openmm.System()
+    force = openmm.NonbondedForce()
+    for _ in range(N_ARGON):
+        system.addParticle(40.0)
+        force.addParticle(0.0, 0.3, 1.0)
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(1.1)
+    system.addForce(force)
+    system.setDefaultPeriodicBoxVectors([2.5, 0, 0], [0, 2.5, 0], [0, 0, 2.0])
+    with pytest.raises(
+        ModelError, match=r"2 nm wide, less than twice the cutoff of NonbondedForce \(1.1 nm\)"
+    ):
+        add_bias(
+            system,
+            latent_cv(argon_model()),
+            ARGON_HARMONIC.build(BiasContext.of_model(argon_model().model, 100.0, 1.0)),
+        )

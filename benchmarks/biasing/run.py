@@ -27,13 +27,13 @@ from samplers import KT, PACE, RECORD, TIMESTEP, Array, all_methods
 from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-from cases import DIPEPTIDE  # noqa: E402
-from data import training_data, truth  # noqa: E402
+from cases import DIPEPTIDE
+from data import training_data, truth
 
-import latf_openmm as latf  # noqa: E402
-from latf_openmm.features import resolve_features  # noqa: E402
-from latf_openmm.model.checkpoint import TrainedModel, save_model  # noqa: E402
-from latf_openmm.training.settings import TrainingSettings  # noqa: E402
+import latf_openmm as latf
+from latf_openmm.features import resolve_features
+from latf_openmm.model.checkpoint import TrainedModel, save_model
+from latf_openmm.training.settings import TrainingSettings
 
 _ROOT = Path(__file__).resolve().parents[2]
 _CELLS = 60
@@ -181,7 +181,9 @@ def _figure(surfaces: dict[str, Array], file: Path) -> None:
 
     columns = 3
     rows = -(-len(surfaces) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(10, 3.1 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10, 3.1 * rows), sharex=True, sharey=True, squeeze=False
+    )
     image = None
     for axis, (name, values) in zip(axes.ravel(), surfaces.items(), strict=False):
         shown = (values - values.min()).T / 4.184
@@ -201,11 +203,11 @@ def _figure(surfaces: dict[str, Array], file: Path) -> None:
 
 _PAGE = """# Free energy of alanine dipeptide by each on-the-fly method
 
-Written by `python benchmarks/biasing/run.py --work WORK --ns {ns}` on {date} ({machine}, one thread a run; openmm {openmm},
-torch {torch}). Alanine dipeptide in implicit solvent (OBC2) at 300 K, {ns} ns with 4 fs steps from the same structure; a
-kernel every {pace} steps, a frame every {record}. The surface over phi and psi comes from weighted frames for every method,
-smoothed by one cell of 6 degrees; the first tenth is left out where the bias is built on the fly. The learned variables
-come from a model of heavy-atom distances (no torsions), trained on unbiased runs at 400 and 600 K.
+Written by `python benchmarks/biasing/run.py --work WORK --ns {ns}` on {date} ({machine}, one thread a run; openmm
+{openmm}, torch {torch}). Alanine dipeptide in implicit solvent (OBC2) at 300 K, {ns} ns with 4 fs steps from the same
+structure; a kernel every {pace} steps, a frame every {record}. The surface over phi and psi comes from weighted frames for
+every method, smoothed by one cell of 6 degrees; the first tenth is left out where the bias is built on the fly. The
+learned variables come from a model of heavy-atom distances (no torsions), trained on unbiased runs at 400 and 600 K.
 
 RMSD to replica exchange (2 x 6 x 20 ns) where that is below 5 kcal/mol, mean over seeds and standard deviation; its two
 independent halves differ by {floor}. Effective sample size (Kish) as a fraction of the frames. Wall time on a machine

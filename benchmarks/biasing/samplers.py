@@ -135,7 +135,12 @@ def _learned_variables(model: Path) -> list[app.BiasVariable]:
     low, high = context.region("")
     return [
         app.BiasVariable(
-            openmmtorch.TorchForce(torch.jit.script(_Component(cv, i))), low[i], high[i], bias.sigma[i], False, 101
+            openmmtorch.TorchForce(torch.jit.script(_Component(cv, i))),
+            low[i],
+            high[i],
+            bias.sigma[i],
+            False,
+            101,
         )
         for i in range(trained.model.latent_dim)
     ]
@@ -154,7 +159,9 @@ def openmm_metadynamics(variables: Callable[[], list[app.BiasVariable]]) -> Run:
             frames.positions.append(_positions(simulation.context))
             values.append(sampler.getCollectiveVariables(simulation))
         axes = [np.linspace(v.minValue, v.maxValue, v.gridWidth) for v in sampler.variables]
-        grid = -sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole) * (BIAS_FACTOR - 1) / BIAS_FACTOR
+        grid = (
+            -sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole) * (BIAS_FACTOR - 1) / BIAS_FACTOR
+        )
         frames.log_weights = list(_interpolate(axes, grid.T, np.array(values, dtype=float)) / KT)
         return _after_tenth(frames)
 

@@ -1,6 +1,6 @@
 """What each part of the model is worth: LJ7 with one part changed at a time, on the frames of the quality benchmark.
 
-    python benchmarks/quality/ablation.py --work WORK            # after run.py has made the data there
+python benchmarks/quality/ablation.py --work WORK            # after run.py has made the data there
 """
 
 import argparse
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import SYSTEMS
+from cases import SYSTEMS, Array
 from data import training_data, truth
 
 from latf_openmm.analysis.free_energy import LatentGrid, flow_probability, jensen_shannon
-from latf_openmm.model.latf import ModelSettings
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.training.fit import fit
 from latf_openmm.training.settings import TrainingSettings
 
@@ -62,7 +62,7 @@ def run_variant(name: str, regime: str, seed: int, work: Path) -> None:
     model = fit(data, settings, training, seed).model
     found = {t: truth(case, t, work) for t in case.temperatures}
     with torch.no_grad():
-        z = {t: model.encode(torch.from_numpy(f.features.astype(np.float32))).double().numpy() for t, f in found.items()}
+        z = {t: _encode(model, f.features) for t, f in found.items()}
     grid = LatentGrid.around(np.concatenate([own[::10] for own in z.values()]))
     excess = {}
     for t, own in z.items():
@@ -74,12 +74,18 @@ def run_variant(name: str, regime: str, seed: int, work: Path) -> None:
     print(f"{name}, {regime}, {seed}", flush=True)
 
 
+def _encode(model: LatentThermodynamicFlow, features: Array) -> Array:
+    return model.encode(torch.from_numpy(features.astype(np.float32))).double().numpy()
+
+
 def _file(work: Path, name: str, regime: str, seed: int) -> Path:
     return work / "ablation" / f"{name.replace(' ', '_').replace(',', '')}_{regime}_{seed}.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of data and truths")
     parser.add_argument("--regime", action="append", help="default: scarce and wide")
     parser.add_argument("--seed", action="append", type=int, help="default: 1 and 2")
@@ -100,7 +106,9 @@ def main() -> None:
 
 def _write_table(work: Path) -> None:
     case = SYSTEMS["lj7"]
-    kinds = [r for r in case.regimes if any(_file(work, n, r, s).is_file() for n in VARIANTS for s in range(1, 6))]
+    kinds = [
+        r for r in case.regimes if any(_file(work, n, r, s).is_file() for n in VARIANTS for s in range(1, 6))
+    ]
     lines = ["| variant | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for name in VARIANTS:
         cells = []
@@ -110,7 +118,9 @@ def _write_table(work: Path) -> None:
                 file = _file(work, name, regime, seed)
                 if file.is_file():
                     excess = {float(t): v for t, v in json.loads(file.read_text()).items()}
-                    means.append(np.mean([v for t, v in excess.items() if t not in case.regimes[regime].temperatures]))
+                    means.append(
+                        np.mean([v for t, v in excess.items() if t not in case.regimes[regime].temperatures])
+                    )
             cells.append(f"{np.mean(means):.4f} ({len(means)})" if means else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     text = f"""# What each part is worth

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import openmm
+from openmm import unit
 
 from latf_openmm.errors import ModelError
 from latf_openmm.md.backends import make_force
@@ -41,7 +42,8 @@ def add_bias(
     Raises
     ------
     ModelError
-        If `system` does not have the number of particles the collective variables were made for.
+        If `system` does not have the number of particles the collective variables were made for, or its box
+        is smaller than twice a cutoff.
     """
     expected = n_copies * cv.n_atoms
     if system.getNumParticles() != expected:
@@ -49,9 +51,26 @@ def add_bias(
             f"the collective variables are for {cv.n_atoms} atoms x {n_copies} copies = {expected} particles, "
             f"the System has {system.getNumParticles()}"
         )
+    _check_box(system)
     periodic = bool(system.usesPeriodicBoundaryConditions())
     force = make_force(BiasEnergy(cv, bias, n_copies), periodic=periodic, **force_options)
     force.setForceGroup(group)
     biased = copy.deepcopy(system)
     biased.addForce(force)
     return biased
+
+
+def _check_box(system: openmm.System) -> None:
+    """Raise `ModelError` where a cutoff does not fit into the System's default box."""
+    if not system.usesPeriodicBoundaryConditions():
+        return
+    vectors = system.getDefaultPeriodicBoxVectors()
+    width = min(vectors[axis][axis].value_in_unit(unit.nanometer) for axis in range(3))
+    for force in system.getForces():
+        if not (hasattr(force, "getCutoffDistance") and force.usesPeriodicBoundaryConditions()):
+            continue
+        cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer)
+        if 2 * cutoff > width:
+            raise ModelError(
+                f"the box is {width:g} nm wide, less than twice the cutoff of {force.getName()} ({cutoff:g} nm)"
+            )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mdtraj
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,10 +62,15 @@ class TrainedModel:
             if mine != other:
                 raise ModelError(f"atom {index} is {other}, the model was trained with {mine} there")
 
+    def check_topology(self, topology: Any) -> None:
+        """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
+        if not isinstance(topology, mdtraj.Topology):
+            topology = mdtraj.Topology.from_openmm(topology)
+        self.check_atoms([str(atom) for atom in topology.atoms])
+
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    import mdtraj
     import openmm
 
     import latf_openmm
