@@ -205,8 +205,8 @@ _PAGE = """# Free energy of alanine dipeptide by each on-the-fly method
 
 Written by `python benchmarks/biasing/run.py --work WORK --ns {ns}` on {date} ({machine}, one thread a run; openmm
 {openmm}, torch {torch}). Alanine dipeptide in implicit solvent (OBC2) at 300 K, {ns} ns with 4 fs steps from the same
-structure; a kernel every {pace} steps, a frame every {record}. The surface over phi and psi comes from weighted frames for
-every method, smoothed by one cell of 6 degrees; the first tenth is left out where the bias is built on the fly. The
+structure; a kernel every {pace} steps, a frame every {record}. The surface over phi and psi comes from weighted frames
+for every method, smoothed by one cell of 6 degrees; the first tenth is left out where the bias is built on the fly. The
 learned variables come from a model of heavy-atom distances (no torsions), trained on unbiased runs at 400 and 600 K.
 
 RMSD to replica exchange (2 x 6 x 20 ns) where that is below 5 kcal/mol, mean over seeds and standard deviation; its two
