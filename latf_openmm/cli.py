@@ -257,21 +257,36 @@ def _timescales_text(row: "LagRow") -> str:
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a trained model.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="TorchScript file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="TorchScript file to write; with --plumed a folder.")
+    ],
     round_index: RoundOption = None,
+    plumed: Annotated[
+        bool,
+        typer.Option(
+            "--plumed",
+            help="Write model.pt and plumed.dat: an input for PLUMED with its module pytorch.",
+        ),
+    ] = False,
 ) -> None:
     """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,)."""
     from latf_openmm.md.cv import export_cv
     from latf_openmm.md.latent_cv import latent_cv
+    from latf_openmm.md.plumed import export_plumed
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.run_folder import RunFolder
 
+    periodic = True
     if (folder / "model.json").is_file():
         trained = load_model(folder)
     else:
         run_folder = RunFolder.open(folder)
         trained = run_folder.trained(_round(run_folder, round_index))
-    export_cv(latent_cv(trained), output)
+        periodic = run_folder.config.system.build(1).periodic
+    if plumed:
+        export_plumed(trained, output, periodic)
+    else:
+        export_cv(latent_cv(trained), output)
     typer.echo(f"{output}: {trained.model.latent_dim} collective variables of {len(trained.atoms)} atoms")
 
 
