@@ -9,19 +9,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import signal, stats
 
-from latf_openmm.analysis import reweight
+from latf_openmm.analysis import mbar
 from latf_openmm.analysis.free_energy import LatentGrid
-from latf_openmm.analysis.reweight import (
-    BiasedRun,
-    CombinedRuns,
-    Potential,
-    WeightedSample,
-    combine,
-    free_energy_difference,
-    free_energy_surface,
-    statistical_inefficiency,
-    weighted,
-)
+from latf_openmm.analysis.mbar import CombinedRuns, combine
+from latf_openmm.analysis.surface import free_energy_difference, free_energy_surface
+from latf_openmm.analysis.weighted import WeightedSample, weighted
+from latf_openmm.data.biased_run import BiasedRun, Potential
+from latf_openmm.data.estimators import reduced_free_energies, statistical_inefficiency
 from latf_openmm.errors import DataError
 from latf_openmm.md.bias import BiasSettings
 from latf_openmm.md.bias.base import AdaptiveBias, cv_context
@@ -230,7 +224,7 @@ def test_bootstrap_solves_mbar_again() -> None:
     for draw_, change in zip(redrawn.T, shift.T, strict=True):
         frames = np.repeat(combined.chosen, draw_[combined.block[combined.chosen]].astype(int))
         counts = np.bincount(combined.owner[frames])
-        f = reweight._solve(combined._reduced(frames), counts)[0] - combined.reduced_free_energies
+        f = reduced_free_energies(combined._reduced(frames).T.copy(), counts) - combined.reduced_free_energies
         np.testing.assert_allclose(change - change[0], f - f[0], atol=1e-5)
 
 
@@ -238,11 +232,11 @@ def test_pieces_and_choice_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     runs = [window(c, 500, i, walker=np.repeat([0, 1], 250)) for i, c in enumerate(CENTRES)]
     whole = combine(runs)
     whole_surface = free_energy_surface(whole, GRID)
-    monkeypatch.setattr(reweight, "_CHUNK", 1000)
+    monkeypatch.setattr(mbar, "_CHUNK", 1000)
     pieces = combine(runs)
     np.testing.assert_allclose(pieces.log_weights, whole.log_weights, rtol=1e-12)
     np.testing.assert_allclose(free_energy_surface(pieces, GRID).errors[LOW], whole_surface.errors[LOW])
-    monkeypatch.setattr(reweight, "_MOST_FOR_MBAR", 200)
+    monkeypatch.setattr(mbar, "_MOST_FOR_MBAR", 200)
     few = combine(runs)
     assert len(few.chosen) == 200 * len(CENTRES)
     errors, bars = off(few)

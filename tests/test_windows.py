@@ -15,16 +15,14 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor, nn
 
 from latf_openmm.analysis.free_energy import LatentGrid
-from latf_openmm.analysis.reweight import CombinedRuns, combine, free_energy_surface, window_runs
+from latf_openmm.analysis.mbar import CombinedRuns, combine
+from latf_openmm.analysis.surface import free_energy_surface
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.md.cv import CollectiveVariables, FeatureCV, ModuleCV
-from latf_openmm.md.windows import (
-    UmbrellaSettings,
-    UmbrellaWindows,
-    WindowSamples,
-    window_centres,
-)
+from latf_openmm.md.window_plan import UmbrellaSettings, window_centres
+from latf_openmm.md.window_samples import WindowSamples, window_runs
+from latf_openmm.md.windows import UmbrellaWindows
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]

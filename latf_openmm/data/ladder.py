@@ -10,7 +10,6 @@ simulated temperature k and f_k its reduced free energy (Shirts and Chodera, 200
 size at T says how far that can be trusted; temperatures where it is too small are left out.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from latf_openmm.data.estimators import reduced_free_energies
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import canonical_weights, effective_sample_size, normalised_weights
 from latf_openmm.errors import DataError
@@ -121,19 +121,16 @@ class Reweighting:
         return effective_sample_size(self.log_weights(temperature))
 
     def _reduced_free_energies(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """f_k by pymbar, from unweighted frames redrawn at each simulated temperature."""
+        """f_k, from unweighted frames redrawn at each simulated temperature."""
         if len(self.simulated) == 1:
             return np.zeros(1)
-        logging.getLogger("pymbar").setLevel(logging.ERROR)  # it warns about a missing JAX when imported
-        from pymbar import MBAR
-
         drawn = []
         for temperature in self.simulated:
             mine = np.flatnonzero(self.owner == temperature)
             n = int(min(_MOST_FOR_MBAR, max(50.0, effective_sample_size(self.log_w[mine]))))
             drawn.append(rng.choice(mine, n, p=normalised_weights(self.log_w[mine])))
         u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
-        return np.asarray(MBAR(u_kn, [len(part) for part in drawn]).f_k)
+        return reduced_free_energies(u_kn, [len(part) for part in drawn])
 
 
 def energies_known(trajectories: Sequence[FeatureTrajectory]) -> bool:
