@@ -88,7 +88,7 @@ class JoinedFeatures(Features):
         columns: list[Tensor] = []
         for part in self.parts:
             columns.append(part(positions, box))
-        return torch.cat(columns, dim=1)
+        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
 
 
 def resolve_features(settings: Sequence[FeatureSettings], topology: mdtraj.Topology) -> list[FeatureSettings]:
@@ -154,8 +154,9 @@ def minimum_image(delta: Tensor, box: Tensor) -> Tensor:
     if box.numel() == 0:
         return delta
     for axis in (2, 1, 0):
-        shift = torch.round(delta[:, :, axis : axis + 1] / box[:, axis : axis + 1, axis : axis + 1])
-        delta = delta - shift * box[:, axis : axis + 1, :]
+        vector = box[:, axis : axis + 1]
+        shift = torch.round(delta.detach()[:, :, axis : axis + 1] / vector[:, :, axis : axis + 1])
+        delta = delta - shift * vector
     return delta
 
 

@@ -22,8 +22,8 @@ _BACKBONE = {
 class Torsions(Features):
     """Sine and cosine of torsion angles, IUPAC sign (as MDTraj), smooth through +-180 degrees.
 
-    With bonds b1, b2, b3 and normals m = b1 x b2, n = b2 x b3:
-    cos = m.n / (|m||n|), sin = |b2| b1.n / (|m||n|).
+    With bonds b1, b2, b3 and normals m = b1 x b2, n = b2 x b3: cos = m.n / (|m||n|),
+    sin = |b2| b1.n / (|m||n|), and (|m||n|)^2 is the sum of both numerators' squares.
     """
 
     def __init__(self, atoms: list[tuple[int, int, int, int]], names: list[str]) -> None:
@@ -42,19 +42,15 @@ class Torsions(Features):
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return all sines, then all cosines, shape (n_frames, 2 n_torsions)."""
-        a = positions.index_select(1, self.atoms[0])
-        b = positions.index_select(1, self.atoms[1])
-        c = positions.index_select(1, self.atoms[2])
-        d = positions.index_select(1, self.atoms[3])
-        b1 = minimum_image(b - a, box)
-        b2 = minimum_image(c - b, box)
-        b3 = minimum_image(d - c, box)
-        m = torch.linalg.cross(b1, b2)
-        n = torch.linalg.cross(b2, b3)
-        norm = torch.sqrt((m * m).sum(-1) * (n * n).sum(-1))
-        cos = (m * n).sum(-1) / norm
-        sin = torch.sqrt((b2 * b2).sum(-1)) * (b1 * n).sum(-1) / norm
-        return torch.cat([sin, cos], dim=1)
+        n_frames, n = positions.shape[0], self.atoms.shape[1]
+        x = positions.index_select(1, self.atoms.reshape(-1))
+        bonds = minimum_image(x[:, n:] - x[:, :-n], box).reshape(n_frames, 3, n, 3)
+        normals = torch.linalg.cross(bonds[:, :2], bonds[:, 1:])
+        b1, b2 = bonds[:, 0], bonds[:, 1]
+        cos = (normals[:, 0] * normals[:, 1]).sum(-1)
+        sin = torch.sqrt((b2 * b2).sum(-1)) * (b1 * normals[:, 1]).sum(-1)
+        norm = torch.sqrt(sin * sin + cos * cos)
+        return torch.cat([sin / norm, cos / norm], dim=1)
 
 
 class TorsionSettings(FeatureSettings):

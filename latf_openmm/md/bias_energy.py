@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from latf_openmm.errors import ModelError
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.cv import CollectiveVariables
@@ -35,6 +36,18 @@ class BiasEnergy(nn.Module):
         energy = self(x, box, state)
         (gradient,) = torch.autograd.grad(energy, x)
         return energy.detach(), -gradient
+
+
+class WithoutGradients(nn.Module):
+    """Calls a core that gives forces by itself: TorchForce's positions ask for gradients at every step."""
+
+    def __init__(self, core: nn.Module) -> None:
+        super().__init__()
+        self.core = core
+
+    def forward(self, positions: Tensor, box: Tensor, state: Tensor):  # noqa: D102
+        with torch.no_grad():
+            return self.core(positions, box, state)
 
 
 class Static(nn.Module):
@@ -84,6 +97,10 @@ class Streamed(nn.Module):
         """Take the number, if it is a new one."""
         now = float(serial)
         if now != self.serial:
+            if now != self.serial + 1.0:
+                raise RuntimeError(
+                    "the bias in this Context missed updates: make its System anew with add_bias"
+                )
             self.serial = now
             place = int(now - 1.0) % self.size
             self.message[place] = value.to(self.message)
@@ -114,7 +131,7 @@ def script_energy(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
 
 def script_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
     """TorchScript that returns (energy, forces), from the recorded graph of `trace_forces`."""
-    return _callable(trace_forces(energy, periodic), energy.bias, periodic)
+    return _callable(WithoutGradients(trace_forces(energy, periodic)), energy.bias, periodic)
 
 
 def _callable(core: nn.Module, bias: Bias, periodic: bool) -> torch.jit.ScriptModule:
@@ -142,8 +159,15 @@ def trace_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
     def call(positions: Tensor, box: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return energy.energy_and_forces(positions, box, state)
 
-    record = make_fx(call, decomposition_table={torch.ops.aten.addmm.default: _addmm})
-    return torch.jit.trace(record(*arguments), arguments, check_trace=False).eval()
+    try:
+        graph = make_fx(call, decomposition_table={torch.ops.aten.addmm.default: _addmm})(*arguments)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ModelError(
+            f"the collective variables cannot be recorded as one graph of operations ({reason}); where they "
+            "depend on the positions by more than arithmetic, use forces='autograd' with TorchForce"
+        ) from error
+    return torch.jit.trace(graph, arguments, check_trace=False).eval()
 
 
 def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -61,7 +61,8 @@ class FeatureCV(CollectiveVariables):
     Raises
     ------
     ModelError
-        If the network does not take the descriptors, or the periods do not fit the variables.
+        If the network does not take the descriptors, the periods do not fit the variables, or there is no
+        such atom.
     """
 
     def __init__(
@@ -71,18 +72,16 @@ class FeatureCV(CollectiveVariables):
         n_atoms: int,
         periods: Sequence[float] | None = None,
     ) -> None:
-        own = nn.Identity() if network is None else copy.deepcopy(network).double().eval()
-        try:
-            with torch.no_grad():
-                dim = own(torch.zeros(1, features.n_features, dtype=torch.float64)).shape[1]
-        except (RuntimeError, IndexError) as error:
-            raise ModelError(
-                f"the network does not take {features.n_features} descriptors: {error}"
-            ) from None
+        own = nn.Identity() if network is None else _own_copy(network)
+        n = features.n_features
+        z = _evaluate(own, "the network", [torch.zeros(1, n, dtype=torch.float64)], f"{n} descriptors", True)
+        dim = int(z.shape[1])
         if periods is not None and len(periods) != dim:
             raise ModelError(f"{len(periods)} periods for {dim} collective variables")
         super().__init__(n_atoms, periods or [0.0] * dim)
         features, used = copy.deepcopy(features), features.used_atoms()
+        if used is not None:
+            _check_indices(used.tolist(), n_atoms)
         self.atoms: Tensor
         if used is None or len(used) == n_atoms:
             used = torch.empty(0, dtype=torch.long)
@@ -101,7 +100,8 @@ class FeatureCV(CollectiveVariables):
         x = positions.to(self.periods.dtype)
         if self.atoms.numel() > 0:
             x = x.index_select(1, self.atoms)
-        return self.network(self.features(x, box.to(self.periods.dtype)))
+        cell = box if box.numel() == 0 else box.to(self.periods.dtype)
+        return self.network(self.features(x, cell))
 
 
 class ModuleCV(CollectiveVariables):
@@ -136,10 +136,9 @@ class ModuleCV(CollectiveVariables):
         batched: bool = False,
     ) -> None:
         if isinstance(module, nn.Module):
-            own, name = copy.deepcopy(module), type(module).__name__
+            own, name = _own_copy(module), type(module).__name__
         else:
-            own, name = _load_script(Path(module)), str(module)
-        own = own.double().eval()
+            own, name = _load_script(Path(module)).double().eval(), str(module)
         frame = torch.from_numpy(np.asarray(positions, dtype=np.float64))
         cell = torch.empty(0) if box is None else torch.from_numpy(np.asarray(box, dtype=np.float64))
         dim = _try_module(own, name, frame, cell, batched)
@@ -151,7 +150,8 @@ class ModuleCV(CollectiveVariables):
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return collective variables, shape (n_frames, dim)."""
-        return self.call(positions.to(self.periods.dtype), box.to(self.periods.dtype))
+        dtype = self.periods.dtype
+        return self.call(positions.to(dtype), box.to(dtype)).to(dtype)
 
 
 class _WithBox(nn.Module):
@@ -190,6 +190,11 @@ class _OneByOne(nn.Module):
         return torch.stack(rows)
 
 
+@torch.no_grad()  # the copy of a TorchScript module would remember what it was copied from
+def _own_copy(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).double().eval()
+
+
 def _load_script(path: Path) -> nn.Module:
     if not path.is_file():
         raise ModelError(f"{path}: no such TorchScript file")
@@ -204,21 +209,27 @@ def _try_module(module: nn.Module, name: str, frame: Tensor, box: Tensor, batche
     arguments = [frame] if box.numel() == 0 else [frame, box]
     if batched:
         arguments = [item.unsqueeze(0) for item in arguments]
-    try:
-        with torch.no_grad():
-            z = module(*arguments)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ModelError(f"{name} cannot be evaluated on positions {tuple(frame.shape)}: {reason}") from error
-    expected = "(1, dim)" if batched else "(dim,)"
-    if not isinstance(z, Tensor) or z.dim() != (2 if batched else 1):
-        shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        raise ModelError(f"{name} returns {shape}; expected a tensor of shape {expected}")
+    z = _evaluate(module, name, arguments, f"positions {tuple(frame.shape)}", batched)
     if not bool(torch.isfinite(z).all()):
         raise ModelError(
             f"{name} returns {z.flatten().tolist()} for the given positions; expected finite values"
         )
     return int(z.shape[-1])
+
+
+def _evaluate(module: nn.Module, name: str, arguments: list[Tensor], what: str, batched: bool) -> Tensor:
+    """Variables from a module that somebody else wrote; `what` says what it is tried on."""
+    try:
+        with torch.no_grad():
+            z = module(*arguments)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise ModelError(f"{name} cannot be evaluated on {what}: {reason}") from error
+    expected = "(1, dim)" if batched else "(dim,)"
+    if not isinstance(z, Tensor) or z.dim() != (2 if batched else 1):
+        shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise ModelError(f"{name} returns {shape}; expected a tensor of shape {expected}")
+    return z
 
 
 class _Angles(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 
+import torch
 from torch import Tensor, nn
 
 from latf_openmm.md.cv import FeatureCV
@@ -35,5 +36,25 @@ class StandardisedEncoder(nn.Module):
 def latent_cv(trained: TrainedModel) -> FeatureCV:
     """Return the collective variables of a trained model; the model itself is left as it is."""
     model = copy.deepcopy(trained.model)
-    encoder = StandardisedEncoder(model.feature_mean, model.feature_scale, model.encoder.mean)
+    encoder = standardised(model.feature_mean, model.feature_scale, model.encoder.mean)
     return FeatureCV(trained.feature_module(), encoder, len(trained.atoms))
+
+
+@torch.no_grad()
+def standardised(mean: Tensor, scale: Tensor, encoder: nn.Module) -> nn.Module:
+    """Return `StandardisedEncoder`'s map; a first linear layer takes the normaliser over.
+
+    Parameters
+    ----------
+    mean, scale
+        Normaliser, each of shape (n_features,).
+    encoder
+        Changed and used; double precision from now on.
+    """
+    encoder = encoder.double()
+    first = encoder[0] if isinstance(encoder, nn.Sequential) and len(encoder) > 0 else encoder
+    if not isinstance(first, nn.Linear) or first.bias is None:
+        return StandardisedEncoder(mean, scale, encoder)
+    first.weight /= scale
+    first.bias.sub_(first.weight @ mean.double())
+    return encoder

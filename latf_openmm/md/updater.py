@@ -24,7 +24,8 @@ class BiasUpdater:
 
     ``simulation.reporters.append(BiasUpdater(cv, bias))`` is all that is needed there; with a bare Context,
     call `update` after every `bias.pace` steps. Reporters that record the bias energy come before it in the
-    list, so that a frame has the bias it was simulated with.
+    list, so that a frame has the bias it was simulated with; OpenMM calls reporters that ask for no positions
+    after all that do, wherever they are.
 
     Parameters
     ----------
@@ -60,7 +61,6 @@ class BiasUpdater:
         self.n_copies = n_copies
         self.serial, self.value = stream_parameters(name)
         self.group = group
-        self.periodic = False
         self._initial = bias.snapshot()
         self.exchange: Exchange | None = None
         if shared is not None:
@@ -99,8 +99,7 @@ class BiasUpdater:
             variable is not finite.
         """
         self._check(context)
-        self.periodic = context.getSystem().usesPeriodicBoundaryConditions()
-        z = self.variables(state or context.getState(positions=True))
+        z = self.variables(context, state)
         others = None if self.exchange is None else self.exchange.collect()
         for message in self.bias.update(z, others):
             self._send(context, message)
@@ -109,11 +108,12 @@ class BiasUpdater:
         return z
 
     @torch.no_grad()
-    def variables(self, state: openmm.State) -> Tensor:
-        """Collective variables of all walkers, shape (n_copies, dim)."""
+    def variables(self, context: openmm.Context, state: openmm.State | None = None) -> Tensor:
+        """Collective variables of all walkers, shape (n_copies, dim); `state` as for `update`."""
+        state = state or context.getState(positions=True)
         xyz = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
         box = torch.empty(0)
-        if self.periodic:
+        if context.getSystem().usesPeriodicBoundaryConditions():
             vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             box = torch.from_numpy(np.array(vectors)).expand(self.n_copies, 3, 3)
         return self.cv(torch.from_numpy(xyz).reshape(self.n_copies, -1, 3), box)
@@ -175,5 +175,6 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
     try:
         snapshot = torch.load(path, weights_only=True)["bias"]
     except Exception as error:
-        raise ConfigError(f"{path}: not the state of a bias ({str(error).splitlines()[0]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path}: not the state of a bias ({reason})") from None
     bias.restore(snapshot)

@@ -291,7 +291,7 @@ class WalkerGroup:
         """Variables (n_copies, dim), energies (n_copies,) and offset of the bias the frame was made with."""
         assert self.updater is not None
         with torch.no_grad():
-            z = self.updater.variables(state)
+            z = self.updater.variables(self.context, state)
             energy = self.updater.bias(z)
         return z.numpy(), energy.numpy(), np.full(len(z), self.updater.bias.offset())
 

@@ -174,7 +174,7 @@ class WindowRunner:
             for frame in range(n):
                 self.context.getIntegrator().step(self.plan.settings.frame_interval)
                 state = self.context.getState(positions=True, energy=True, groups=self.unbiased)
-                z[frame] = self.updater.variables(state).numpy()[0]
+                z[frame] = self.updater.variables(self.context, state).numpy()[0]
                 energy[frame] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
                 if not (np.isfinite(z[frame]).all() and np.isfinite(energy[frame])):
                     raise SimulationError(f"not finite at frame {frame}")

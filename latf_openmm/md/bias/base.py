@@ -164,14 +164,25 @@ class AdaptiveBias(Bias):
         Raises
         ------
         ConfigError
-            If the snapshot is of another kind of bias.
+            If the snapshot is of another kind of bias, or of one with another number of variables or grid.
         """
-        if set(snapshot) != set(self._changing()):
+        own = self.snapshot()
+        if set(snapshot) != set(own):
             raise ConfigError(
-                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(self._changing())}"
+                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(own)}"
             )
         for name, value in snapshot.items():
+            there, here = self._form(name, value), self._form(name, own[name])
+            if there != here:
+                raise ConfigError(
+                    f"a snapshot with {name!r} of {there} does not belong to this bias, which has {here}"
+                )
+        for name, value in snapshot.items():
             setattr(self, name, value.clone())
+
+    def _form(self, name: str, value: Tensor) -> str:
+        """What a buffer of the snapshot has in common between all moments."""
+        return f"shape {tuple(value.shape)}"
 
     def _changing(self) -> tuple[str, ...]:
         """Names of the buffers that `adapt` changes."""
@@ -229,7 +240,8 @@ class BiasContext:
         if len(set(components)) < len(components):
             raise ConfigError(f"bias.components: {list(components)} names one twice")
         periods = tuple(self.periods[i] for i in components)
-        return replace(self, periods=periods, components=tuple(components))
+        own = range(self.dim) if self.components is None else self.components
+        return replace(self, periods=periods, components=tuple(own[i] for i in components))
 
     def samples(self, what: str) -> Tensor:
         """Points of the model's density at this temperature, shape (n, dim).
@@ -297,10 +309,24 @@ def per_component(value: float | list[float], dim: int, name: str) -> list[float
     return values
 
 
+def strengths(value: float | list[float], dim: int, name: str = "strength") -> Tensor:
+    """Force constants, one for each collective variable.
+
+    Raises
+    ------
+    ConfigError
+        If the list has another length, or one is negative.
+    """
+    values = per_component(value, dim, name)
+    if any(one < 0 for one in values):
+        raise ConfigError(f"bias.{name}: must not be negative, got {values}")
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def wrap(delta: Tensor, periods: Tensor) -> Tensor:
     """Differences of collective variables, periodic ones to their nearest image; shape (..., dim)."""
     safe = torch.where(periods > 0, periods, torch.ones_like(periods))
-    return delta - periods * torch.round(delta / safe)
+    return delta - periods * torch.round(delta.detach() / safe)
 
 
 class BiasSettings(Settings):

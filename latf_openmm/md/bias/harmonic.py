@@ -7,7 +7,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from latf_openmm.errors import ConfigError
 from latf_openmm.md.bias.base import (
     AdaptiveBias,
     Bias,
@@ -15,6 +14,7 @@ from latf_openmm.md.bias.base import (
     BiasSettings,
     Receiver,
     per_component,
+    strengths,
     wrap,
 )
 
@@ -40,10 +40,14 @@ class Harmonic(Bias):
         self.register_buffer("centre", centre.double())
         self.register_buffer("strength", strength.double())
         self.register_buffer("periods", torch.tensor(periods or [0.0] * len(centre), dtype=torch.float64))
+        self.any_wraps = any(period > 0 for period in periods or [])
 
     def energy(self, z: Tensor, state: Tensor) -> Tensor:
         """Return energies, shape (n,) [kJ/mol]."""
-        return 0.5 * (self.strength * wrap(z - self.centre, self.periods) ** 2).sum(dim=1)
+        delta = z - self.centre
+        if self.any_wraps:
+            delta = wrap(delta, self.periods)
+        return 0.5 * (self.strength * (delta * delta)).sum(dim=1)
 
 
 class HarmonicSettings(BiasSettings):
@@ -56,7 +60,7 @@ class HarmonicSettings(BiasSettings):
     def make(self, context: BiasContext) -> Bias:
         """Make the restraint."""
         centre = per_component(self.centre, context.dim, "centre")
-        strength = _strength(self.strength, context.dim)
+        strength = strengths(self.strength, context.dim)
         return Harmonic(torch.tensor(centre, dtype=torch.float64), strength, context.periods)
 
 
@@ -99,12 +103,16 @@ class MovingHarmonic(AdaptiveBias):
         self.register_buffer("periods", torch.tensor(list(periods), dtype=torch.float64))
         self.register_buffer("path", wrap(end.double() - start.double(), self.periods))
         self.register_buffer("work", torch.zeros((), dtype=torch.float64))
+        self.any_wraps = any(period > 0 for period in periods)
         self.n_updates = max(1, -(-steps // pace))
         self.state = self.start.clone()
 
     def energy(self, z: Tensor, state: Tensor) -> Tensor:
         """Return energies, shape (n,) [kJ/mol]."""
-        return 0.5 * (self.strength * wrap(z - state, self.periods) ** 2).sum(dim=1)
+        delta = z - state
+        if self.any_wraps:
+            delta = wrap(delta, self.periods)
+        return 0.5 * (self.strength * (delta * delta)).sum(dim=1)
 
     def adapt(self, z: Tensor) -> list[Tensor]:
         """Move the centre on, if it has not arrived."""
@@ -141,12 +149,5 @@ class MovingHarmonicSettings(BiasSettings):
         """Make the restraint."""
         start = torch.tensor(per_component(self.start, context.dim, "start"), dtype=torch.float64)
         end = torch.tensor(per_component(self.end, context.dim, "end"), dtype=torch.float64)
-        strength = _strength(self.strength, context.dim)
+        strength = strengths(self.strength, context.dim)
         return MovingHarmonic(start, end, strength, context.periods, self.steps, self.pace)
-
-
-def _strength(value: float | list[float], dim: int) -> Tensor:
-    strength = per_component(value, dim, "strength")
-    if any(one < 0 for one in strength):
-        raise ConfigError(f"bias.strength: must not be negative, got {strength}")
-    return torch.tensor(strength, dtype=torch.float64)

@@ -11,7 +11,15 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.bias.base import AdaptiveBias, Bias, BiasContext, BiasSettings, Receiver, per_component
+from latf_openmm.md.bias.base import (
+    AdaptiveBias,
+    Bias,
+    BiasContext,
+    BiasSettings,
+    Receiver,
+    per_component,
+    strengths,
+)
 from latf_openmm.md.bias.sum import AdaptiveSum
 from latf_openmm.md.bias.table import GridSpline
 from latf_openmm.md.bias.walls import Walls
@@ -115,7 +123,9 @@ class Metadynamics(AdaptiveBias):
         self.bias_factor = float("inf") if bias_factor is None else bias_factor
         self.kT = kT
         self.values: Tensor
+        self.grid: Tensor
         self.register_buffer("values", torch.zeros(spline.points, dtype=torch.float64))
+        self.register_buffer("grid", torch.cat([spline.low, spline.spacing]))
         self.state = torch.zeros(int(np.prod([n + 4 for n in spline.points])), dtype=torch.float64)
 
     def energy(self, z: Tensor, state: Tensor) -> Tensor:
@@ -168,7 +178,12 @@ class Metadynamics(AdaptiveBias):
         return float(self.kT * (logsumexp(self.bias_factor * scale * v) - logsumexp(scale * v)))
 
     def _changing(self) -> tuple[str, ...]:
-        return (*super()._changing(), "values")
+        return (*super()._changing(), "values", "grid")
+
+    def _form(self, name: str, value: Tensor) -> str:
+        if name != "grid":
+            return super()._form(name, value)
+        return "low, spacing " + ", ".join(f"{number:.6g}" for number in value.tolist())
 
     def _high(self) -> list[float]:
         return (self.spline.low + self.spline.spacing * self.spline.cells).tolist()
@@ -240,12 +255,13 @@ class MetadynamicsSettings(BiasSettings):
         free = [period > 0 for period in context.periods]
         ends = [
             torch.tensor(
-                [sign * torch.inf if wraps else edge for edge, wraps in zip(edges, free, strict=True)]
+                [sign * torch.inf if wraps else edge for edge, wraps in zip(edges, free, strict=True)],
+                dtype=torch.float64,
             )
             for sign, edges in ((-1, low), (1, high))
         ]
-        strength = per_component(self.wall_strength, dim, "wall_strength")
-        return AdaptiveSum(bias, [Walls(ends[0], ends[1], torch.tensor(strength))])
+        strength = strengths(self.wall_strength, dim, "wall_strength")
+        return AdaptiveSum(bias, [Walls(ends[0], ends[1], strength)])
 
     def _limits(self, context: BiasContext) -> tuple[list[float], list[float]]:
         dim = context.dim

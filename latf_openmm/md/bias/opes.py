@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -48,8 +49,9 @@ class Opes(AdaptiveBias):
     * ``"explore"``: a = gamma - 1; kernels weigh 1, so P is the biased, well-tempered one.
 
     Z is the mean of P over the kernels' centres, eps = exp(-barrier / (a kT)); kernels are cut at
-    sqrt(2 barrier / (a kT)) sigma, narrow with the number of effective samples by Silverman's rule, and
-    merge where they are closer than the threshold. The algorithm and its constants are PLUMED's.
+    sqrt(2 barrier / (a kT)) sigma (explore: sqrt(2 barrier / kT) sigma), narrow with the number of effective
+    samples by Silverman's rule, and merge where they are closer than the threshold. The algorithm and its
+    constants are PLUMED's.
 
     Parameters
     ----------
@@ -101,7 +103,8 @@ class Opes(AdaptiveBias):
             self.prefactor = 1.0 if bias_factor is None else 1 - 1 / bias_factor
             widths = np.asarray(sigma)
         self.epsilon = float(np.exp(-barrier / (self.prefactor * kT)))
-        self.cutoff = float(2 * barrier / (self.prefactor * kT))  # of the squared distance
+        # Of the squared distance; the explore flavour's kernels would be cut too close by its prefactor.
+        self.cutoff = float(2 * barrier / (kT if explore else self.prefactor * kT))
         self.at_cutoff = float(np.exp(-0.5 * self.cutoff))
         self.first: Tensor
         self.periods: Tensor
@@ -116,7 +119,7 @@ class Opes(AdaptiveBias):
         self.register_buffer("square", start**2)
         self.register_buffer("counter", torch.ones((), dtype=torch.float64))
         self.register_buffer("overlap", torch.zeros((), dtype=torch.float64))
-        self.wrapping = [float(period) for period in periods]
+        self.any_wraps = any(period > 0 for period in periods)
         self.state = torch.zeros(1, 2 * dim + 1, dtype=torch.float64)
         self.state[0, 0] = 1.0
 
@@ -126,20 +129,20 @@ class Opes(AdaptiveBias):
         return self.prefactor * self.kT * torch.log(density + self.epsilon)
 
     def _sum(self, z: Tensor, kernels: Tensor) -> Tensor:
-        """Sum of the kernels at z, shape (n,); one axis at a time, so that a recorded graph has no kernel count."""
-        total = self._kernel_values(z, kernels)
-        return total @ kernels[:, 2 * self.dim]
-
-    def _kernel_values(self, z: Tensor, kernels: Tensor) -> Tensor:
-        """Every kernel of unit height at every z, shape (n, n_kernels)."""
-        squared = torch.zeros_like(z[:, :1])
-        for axis, period in enumerate(self.wrapping):
-            delta = z[:, axis : axis + 1] - kernels[:, axis]
-            if period > 0.0:
-                delta = delta - period * torch.round(delta / period).detach()
-            delta = delta / kernels[:, self.dim + axis]
-            squared = squared + delta * delta
-        return (torch.exp(-0.5 * squared) - self.at_cutoff).clamp_min(0.0)
+        """Sum of the kernels at z, shape (n,), and its first derivatives; a recorded graph has no kernel count."""
+        x = z.detach()
+        sigma, height = kernels[:, self.dim : 2 * self.dim], kernels[:, 2 * self.dim]
+        delta = x.unsqueeze(1) - kernels[:, : self.dim]
+        if self.any_wraps:
+            delta = wrap(delta, self.periods)
+        scaled = delta / sigma
+        kernel = torch.exp(-0.5 * (scaled * scaled).sum(dim=2))
+        total = F.softshrink(kernel, self.at_cutoff) @ height  # of max(0, kernel - at_cutoff)
+        if z.requires_grad:
+            inside = F.hardshrink(kernel, self.at_cutoff) * height
+            slope = torch.bmm(inside.unsqueeze(1), scaled / sigma).squeeze(1)
+            total = total - ((z - x) * slope).sum(dim=1)
+        return total
 
     def example_state(self) -> Tensor:
         """Three kernels."""
@@ -178,7 +181,7 @@ class Opes(AdaptiveBias):
         self.square = self.square + (heights**2).sum()
         size = float(self.counter) if self.explore else self.effective_size
         shrink = max(self.narrowest, (size * (self.dim + 2) / 4) ** (-1 / (4 + self.dim)))
-        sigma = self.first * min(1.0, shrink)
+        sigma = self.first * shrink
         if self.explore:
             heights = torch.ones_like(heights)
         heights = heights * float(torch.prod(self.first / sigma))
@@ -196,6 +199,9 @@ class Opes(AdaptiveBias):
 
     def _changing(self) -> tuple[str, ...]:
         return (*super()._changing(), "weight", "square", "counter", "overlap")
+
+    def _form(self, name: str, value: Tensor) -> str:
+        return f"rows of shape {tuple(value.shape[1:])}"  # any number of kernels
 
 
 class _Kernels:
@@ -251,11 +257,8 @@ class _Kernels:
         a, b = one[-1] / height, other[-1] / height
         there = one[:d] + wrap(other[:d] - one[:d], self.bias.periods)
         centre = a * one[:d] + b * there
-        variance = (
-            a * (one[d : 2 * d] ** 2 + one[:d] ** 2) + b * (other[d : 2 * d] ** 2 + there**2) - centre**2
-        )
-        centre = wrap(centre, self.bias.periods)
-        return torch.cat([centre, torch.sqrt(variance.clamp_min(1e-300)), height.unsqueeze(0)])
+        variance = a * one[d : 2 * d] ** 2 + b * other[d : 2 * d] ** 2 + a * b * (there - one[:d]) ** 2
+        return torch.cat([wrap(centre, self.bias.periods), torch.sqrt(variance), height.unsqueeze(0)])
 
     def _insert(self, kernel: Tensor) -> None:
         self.kernels = torch.cat([self.kernels, kernel.unsqueeze(0)])

@@ -49,21 +49,36 @@ class GridSpline(nn.Module):
         spacing = [(b - a) / n for a, b, n in zip(low, high, cells, strict=True)]
         self.low: Tensor
         self.spacing: Tensor
-        self.last: Tensor
         self.cells: Tensor
         self.wraps: Tensor
+        self.below: Tensor
+        self.limit: Tensor
         self.strides: Tensor
         self.offsets: Tensor
         self.basis: Tensor
-        self.register_buffer("basis", torch.tensor(_BASIS, dtype=torch.float64) / 6.0)
+        self.powers: Tensor
+        self.slopes: Tensor
         self.register_buffer("low", torch.tensor(list(low), dtype=torch.float64))
         self.register_buffer("spacing", torch.tensor(spacing, dtype=torch.float64))
         self.register_buffer("cells", torch.tensor([float(n) for n in cells], dtype=torch.float64))
         self.register_buffer("wraps", torch.tensor([float(w) for w in self.periodic], dtype=torch.float64))
-        self.register_buffer("strides", torch.tensor(strides))
-        corners = np.stack(np.meshgrid(*[range(4)] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)
-        self.register_buffer("offsets", torch.from_numpy((corners + _PAD - 1) @ np.array(strides)))
         self.any_wraps = any(self.periodic)
+        # The last point is in the last cell; along a periodic axis nothing is beyond it.
+        self.register_buffer("below", torch.nextafter(self.cells, torch.zeros_like(self.cells)))
+        self.register_buffer("limit", torch.where(self.wraps > 0, self.below, torch.inf))
+        # Coefficients around a cell, the first axis fastest, as the products in `forward` want them.
+        order = [*range(1, self.dim), 0]
+        corners = np.stack(np.meshgrid(*[range(4)] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)
+        offsets = (corners + _PAD - 1) @ np.array(strides, dtype=float)[order]
+        self.register_buffer("offsets", torch.from_numpy(offsets))
+        wide = np.repeat(np.array(strides, dtype=float)[:, None], len(offsets), axis=1)
+        self.register_buffer("strides", torch.from_numpy(wide))
+        self.register_buffer("powers", torch.arange(4, dtype=torch.float64))
+        value = torch.tensor(_BASIS, dtype=torch.float64) / 6.0
+        slope = torch.zeros_like(value)
+        slope[:3] = value[1:] * torch.tensor([[1.0], [2.0], [3.0]])
+        self.register_buffer("basis", torch.stack([value, slope], dim=2).reshape(4, 8))
+        self.register_buffer("slopes", torch.tensor([2 ** (self.dim - 1 - i) for i in range(self.dim)]))
 
     def axis(self, index: int) -> NDArray[np.float64]:
         """Grid points along one axis, shape (points[index],)."""
@@ -86,21 +101,27 @@ class GridSpline(nn.Module):
         return np.asarray(padded, dtype=np.float64)
 
     def forward(self, z: Tensor, coefficients: Tensor) -> Tensor:
-        """Return the values at z (n, dim), shape (n,)."""
+        """Return the values at z (n, dim), shape (n,), with their first derivatives only."""
         scaled = (z - self.low) / self.spacing
+        x = scaled.detach()
         if self.any_wraps:
-            scaled = scaled - self.wraps * self.cells * torch.floor(scaled / self.cells).detach()
-        scaled = torch.minimum(scaled.clamp_min(0.0), self.cells)
-        cell = torch.minimum(torch.floor(scaled.detach()), self.cells - 1.0)
-        f = scaled - cell
-        square = f * f
-        powers = torch.stack([torch.ones_like(f), f, square, square * f], dim=2)
-        basis = powers @ self.basis  # (n, d, 4)
-        weight = basis[:, 0]
-        for axis in range(1, self.dim):
-            weight = (weight.unsqueeze(2) * basis[:, axis].unsqueeze(1)).reshape(z.shape[0], -1)
-        index = (cell.to(torch.long) * self.strides).sum(dim=1, keepdim=True) + self.offsets
-        return (weight * coefficients[index]).sum(dim=1)
+            x = torch.minimum(x - self.wraps * self.cells * torch.floor(x / self.cells), self.limit)
+        inside = torch.clamp(x, torch.zeros_like(self.cells), self.below)
+        cell = torch.floor(inside)
+        index = (cell @ self.strides + self.offsets).to(torch.long)
+        # Along each axis the four basis functions and their slopes, shape (n, dim, 4, 2).
+        basis = ((inside - cell).reshape(-1, 1) ** self.powers @ self.basis).reshape(-1, self.dim, 4, 2)
+        table = torch.take(coefficients, index).reshape(z.shape[0], -1, 4)
+        for axis in range(self.dim):
+            if axis > 0:
+                table = table.reshape(z.shape[0], 4, -1).transpose(1, 2)
+            table = torch.bmm(table, basis[:, axis])
+        table = table.reshape(z.shape[0], -1)  # value or slope along each axis, the last one fastest
+        total = table[:, 0]
+        if z.requires_grad:
+            slope = torch.where(inside == x, table.index_select(1, self.slopes), 0.0)
+            total = total + ((scaled - scaled.detach()) * slope).sum(dim=1)
+        return total
 
 
 class TabulatedBias(Bias):

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from latf_openmm.md.bias.base import Bias, BiasContext, BiasSettings, per_component
+from latf_openmm.md.bias.base import Bias, BiasContext, BiasSettings, per_component, strengths
 
 
 class Walls(Bias):
@@ -62,5 +62,4 @@ class WallSettings(BiasSettings):
         for name, values, none in (("low", self.low, -torch.inf), ("high", self.high, torch.inf)):
             given = [none if value is None else value for value in values or [None] * context.dim]
             sides.append(torch.tensor(per_component(given, context.dim, name), dtype=torch.float64))
-        strength = per_component(self.strength, context.dim, "strength")
-        return Walls(sides[0], sides[1], torch.tensor(strength, dtype=torch.float64), self.power)
+        return Walls(sides[0], sides[1], strengths(self.strength, context.dim), self.power)
