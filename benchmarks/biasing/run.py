@@ -188,7 +188,7 @@ def _figure(surfaces: dict[str, Array], file: Path) -> None:
     for axis, (name, values) in zip(axes.ravel(), surfaces.items(), strict=False):
         shown = (values - values.min()).T / 4.184
         image = axis.imshow(shown, origin="lower", extent=(-180, 180, -180, 180), vmax=8, cmap="viridis")
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=7)
     for axis in axes.ravel()[len(surfaces) :]:
         axis.axis("off")
     for axis in axes[-1]:
