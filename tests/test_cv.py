@@ -274,11 +274,14 @@ def test_every_kind_of_feature_is_here() -> None:
     assert set(USED) == {*FEATURES, "joined"}
 
 
+@pytest.mark.parametrize("gathered", [True, False])
 @pytest.mark.parametrize("kind", USED)
-def test_only_the_atoms_used_are_looked_at(kind: str) -> None:
+def test_only_the_atoms_used_matter(kind: str, gathered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gathered:
+        monkeypatch.setattr("latf_openmm.md.cv._FEW_ATOMS", 0)
     features = build_features(resolved(kind))
     cv = FeatureCV(features, None, N_ATOMS)
-    assert set(cv.atoms.tolist()) == USED[kind]
+    assert set(cv.atoms.tolist()) == (USED[kind] if gathered else set())
     x = frames(4)
     for box in (None, np.diag([2.0, 2.1, 2.2])):
         cell = NO_BOX if box is None else torch.from_numpy(box).expand(4, 3, 3)
@@ -287,7 +290,7 @@ def test_only_the_atoms_used_are_looked_at(kind: str) -> None:
     np.testing.assert_array_equal(values(FeatureCV(features, None, N_ATOMS), x), values(cv, x))
     # Others may be anywhere.
     lost = x.copy()
-    lost[:, sorted(set(range(N_ATOMS)) - USED[kind])] = np.nan
+    lost[:, sorted(set(range(N_ATOMS)) - USED[kind])] = np.nan if gathered else 1e4
     np.testing.assert_array_equal(values(cv, lost), values(cv, x))
 
 

@@ -677,7 +677,7 @@ def test_table_is_constant_outside_without_a_jump(dim: int) -> None:
             outside = at.clone()
             outside[:, axis] += outwards * distance
             torch.testing.assert_close(bias(outside), bias(at), rtol=0, atol=1e-12)
-            assert float(gradient(bias, outside)[:, axis].abs().max()) == 0.0
+            assert float(gradient(bias, outside)[:, axis].abs().max()) < 1e-12
         inside = at.clone()
         inside[:, axis] -= outwards * 1e-7
         torch.testing.assert_close(bias(inside), bias(at), rtol=0, atol=1e-10)

@@ -48,76 +48,152 @@ def make_context(system: openmm.System, integrator: openmm.Integrator) -> openmm
 
 
 def stationary(timestep: float, n: int) -> Array:
-    """Exact variances of x and v of one coordinate after outer steps: the integrator is linear here."""
+    """Exact variances of x and v of one coordinate after `n` steps: the integrator is linear here."""
 
-    def kick(strength: float, time: float) -> Array:
-        return np.array([[1.0, 0.0], [-strength * time / MASS, 1.0]])
+    def kick(strength: float) -> Array:
+        return np.array([[1.0, 0.0], [-strength * timestep / MASS, 1.0]])
 
     kT = KELVIN.kT(TEMPERATURE)
     a = np.exp(-FRICTION * timestep)
     drift = np.array([[1.0, 0.5 * timestep], [0.0, 1.0]])
-    after = kick(WELL, 0.5 * timestep) @ drift
-    step = after @ np.diag([1.0, a]) @ drift @ kick(WELL, 0.5 * timestep)
-    noise = after @ np.diag([0.0, (1 - a * a) * kT / MASS]) @ after.T
-    outer, total = kick(BIAS, 0.5 * n * timestep), np.zeros((2, 2))
-    for _ in range(n):
-        total = step @ total @ step.T + noise
-    matrix = outer @ np.linalg.matrix_power(step, n) @ outer
-    return np.asarray(np.diag(solve_discrete_lyapunov(matrix, outer @ total @ outer.T)))
+    move = drift @ np.diag([1.0, a]) @ drift
+    noise = drift @ np.diag([0.0, (1 - a * a) * kT / MASS]) @ drift.T
+    matrix, total = np.eye(2), np.zeros((2, 2))
+    for index in range(n):
+        step = move @ kick(WELL + (n * BIAS if index == 0 else 0.0))
+        matrix, total = step @ matrix, step @ total @ step.T + noise
+    return np.asarray(np.diag(solve_discrete_lyapunov(matrix, total)))
 
 
-@pytest.mark.parametrize("outer", [0.008, 0.032])
+@pytest.mark.parametrize("between", [0.008, 0.032])
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_distribution_in_a_harmonic_well(n: int, outer: float) -> None:
-    # omega of the bias is 22/ps: 0.18 and 0.72 an outer step.
-    timestep = outer / n
-    system = particles()
-    integrator = multistep_integrator(system, TEMPERATURE, FRICTION, timestep, n)
-    assert integrator.getStepSize()._value == pytest.approx(outer)
+def test_distribution_in_a_harmonic_well(n: int, between: float) -> None:
+    # omega of the bias is 22/ps: 0.18 and 0.72 between its evaluations.
+    timestep = between / n
+    integrator = multistep_integrator(particles(), TEMPERATURE, FRICTION, timestep, n)
+    assert integrator.getStepSize()._value == pytest.approx(timestep)
     integrator.setRandomNumberSeed(1)
-    ctx = make_context(system, integrator)
+    ctx = make_context(particles(), integrator)
     ctx.setPositions(np.zeros((PARTICLES, 3)))
     ctx.setVelocitiesToTemperature(TEMPERATURE, 1)
-    integrator.step(int(2.0 / outer))
+    integrator.step(n * int(2.0 / between))
     sums, samples = np.zeros(2), 40
     for _ in range(samples):
-        integrator.step(max(1, int(0.2 / outer)))
+        integrator.step(n * max(1, int(0.2 / between)))
         state = ctx.getState(positions=True, velocities=True)
         x, v = state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
         sums += np.array([np.mean(x**2), np.mean(v**2)]) / samples
     np.testing.assert_allclose(sums, stationary(timestep, n), rtol=0.035)
     exact = KELVIN.kT(TEMPERATURE) / np.array([WELL + BIAS, MASS])
-    if outer == 0.008:
-        np.testing.assert_allclose(sums, exact, rtol=0.04)
+    if between == 0.008:
+        np.testing.assert_allclose(sums[0], exact[0], rtol=0.04)
 
 
-def test_the_error_grows_with_the_outer_step() -> None:
+def test_the_error_grows_with_the_time_between_evaluations() -> None:
     exact = KELVIN.kT(TEMPERATURE) / (WELL + BIAS)
     inflation = [stationary(0.004, n)[0] / exact - 1 for n in (1, 2, 4, 8)]
-    assert abs(inflation[0]) < 0.01
+    assert abs(inflation[0]) < 1e-9  # the positions of this integrator are exact in a harmonic well
     assert inflation == sorted(inflation)
     assert inflation[-1] > 0.05
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_the_bias_is_evaluated_once_an_outer_step(n: int) -> None:
-    calls = []
+class Counter:
+    """A force on nothing that counts how often it is evaluated."""
 
-    def compute(state: openmm.State) -> tuple[float, Array]:
-        calls.append(state.getTime())
-        x = state.getPositions(asNumpy=True)._value
-        return float(np.sum(x**2)), -2 * x
+    def __init__(self, group: int) -> None:
+        self.calls = 0
+        self.force = openmm.PythonForce(self.compute)
+        self.force.setForceGroup(group)
 
-    system = particles(2)
-    force = openmm.PythonForce(compute)
-    force.setForceGroup(BIAS_GROUP)
-    system.addForce(force)
+    def compute(self, state: openmm.State) -> tuple[float, Array]:
+        self.calls += 1
+        return 0.0, np.zeros((2, 3))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_what_is_evaluated_how_often(n: int) -> None:
+    system, steps = particles(2), 12
+    bias, others = Counter(BIAS_GROUP), [Counter(0), Counter(3)]
+    for counter in (bias, *others):
+        system.addForce(counter.force)
     integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.001, n)
     ctx = make_context(system, integrator)
     ctx.setPositions(np.zeros((2, 3)))
-    integrator.step(20)
-    assert len(calls) == 21
-    assert ctx.getState().getTime()._value == pytest.approx(20 * n * 0.001)
+    integrator.step(steps)
+    assert bias.calls == steps // n
+    assert [counter.calls for counter in others] == [steps, steps]
+    assert ctx.getStepCount() == steps
+    assert ctx.getState().getTime()._value == pytest.approx(steps * 0.001)
+
+
+def test_a_restart_between_two_evaluations_is_exact() -> None:
+    system = particles(3)
+
+    def start() -> openmm.Context:
+        integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.004, 3)
+        integrator.setRandomNumberSeed(4)
+        return make_context(system, integrator)
+
+    ctx = start()
+    ctx.setPositions(np.full((3, 3), 0.1))
+    ctx.setVelocitiesToTemperature(TEMPERATURE, 2)
+    ctx.getIntegrator().step(10)
+    checkpoint = ctx.createCheckpoint()
+    # One after the other: the contexts of a process share one source of noise on Reference.
+    ctx.getIntegrator().step(11)
+    end = ctx.getState(positions=True).getPositions(asNumpy=True)._value
+    other = start()
+    other.loadCheckpoint(checkpoint)
+    other.getIntegrator().step(11)
+    np.testing.assert_array_equal(other.getState(positions=True).getPositions(asNumpy=True)._value, end)
+
+
+def test_every_particle_at_a_temperature_of_its_own() -> None:
+    kelvin = np.repeat([200.0, 300.0, 600.0], PARTICLES // 3)
+    integrator = multistep_integrator(particles(), kelvin, FRICTION, 0.004, 2)
+    integrator.setRandomNumberSeed(1)
+    ctx = make_context(particles(), integrator)
+    ctx.setPositions(np.zeros((PARTICLES, 3)))
+    integrator.step(400)
+    sums, samples = np.zeros(PARTICLES), 80
+    for _ in range(samples):
+        integrator.step(50)
+        x = ctx.getState(positions=True).getPositions(asNumpy=True)._value
+        sums += (x**2).mean(axis=1) / samples
+    exact = KELVIN.boltzmann * np.array([200.0, 300.0, 600.0]) / (WELL + BIAS)
+    np.testing.assert_allclose(sums.reshape(3, -1).mean(axis=1), exact, rtol=0.04)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_virtual_sites_are_where_they_belong(n: int) -> None:
+    """A bias on the middle of a rigid pair, against the same force on its ends."""
+    variances = []
+    for virtual in (True, False):
+        system = openmm.System()
+        for mass in (MASS, MASS, 0.0):
+            system.addParticle(mass)
+        system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+        system.addConstraint(0, 1, 0.1)
+        force = openmm.CustomCompoundBondForce(
+            3,
+            f"0.5*{BIAS}*pointdistance({'x3,y3,z3' if virtual else '(x1+x2)/2,(y1+y2)/2,(z1+z2)/2'},0,0,0)^2",
+        )
+        force.addBond([0, 1, 2], [])
+        force.setForceGroup(BIAS_GROUP)
+        system.addForce(force)
+        integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.002, n)
+        integrator.setRandomNumberSeed(1)
+        ctx = make_context(system, integrator)
+        ctx.setPositions([[-0.05, 0, 0], [0.05, 0, 0], [0, 0, 0]])
+        ctx.setVelocitiesToTemperature(TEMPERATURE, 1)
+        middles = []
+        for _ in range(300):
+            integrator.step(5)
+            x = ctx.getState(positions=True).getPositions(asNumpy=True)._value
+            np.testing.assert_allclose(x[2], x[:2].mean(axis=0), atol=1e-12)
+            middles.append(x[2])
+        variances.append(middles)
+    np.testing.assert_allclose(variances[0], variances[1], atol=1e-6)
 
 
 def test_constraints_hold() -> None:
@@ -138,7 +214,7 @@ def test_constraints_hold() -> None:
         bond = np.diff(state.getPositions(asNumpy=True)._value.reshape(-1, 2, 3), axis=1)[:, 0]
         relative = np.diff(state.getVelocities(asNumpy=True)._value.reshape(-1, 2, 3), axis=1)[:, 0]
         np.testing.assert_allclose(np.linalg.norm(bond, axis=1), 0.15, rtol=1e-4)
-        assert np.abs((bond * relative).sum(1)).max() < 1e-3
+        assert np.abs((bond * relative).sum(1)).max() < 0.05  # exact after the next kick
         temperatures.append(state.getKineticEnergy()._value / (0.5 * (3 * n - n // 2) * KELVIN.boltzmann))
     assert np.mean(temperatures) == pytest.approx(TEMPERATURE, rel=0.05)
 
@@ -149,7 +225,7 @@ def test_quantities_are_understood() -> None:
     quantities = multistep_integrator(
         system, 300.0 * unit.kelvin, 0.002 / unit.femtosecond, 2.0 * unit.femtosecond, 4
     )
-    assert plain.getStepSize() == quantities.getStepSize() == 0.008 * unit.picosecond
+    assert plain.getStepSize() == quantities.getStepSize() == 0.002 * unit.picosecond
     for name in ("a", "b", "kT"):
         assert plain.getGlobalVariableByName(name) == pytest.approx(quantities.getGlobalVariableByName(name))
 
@@ -181,6 +257,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "never": ({"bias_every": 0}, "bias_every: expected an integer of 1 or more, got 0"),
     "half": ({"bias_every": 1.5}, "bias_every: expected an integer of 1 or more, got 1.5"),
     "cold": ({"temperature": 0.0}, "temperature: must be above 0, got 0"),
+    "some cold": ({"temperature": [300.0, -1.0]}, "temperature: must be above 0, got -1"),
+    "one too few": ({"temperature": [300.0]}, "temperature: 1 values for the 2 particles"),
     "frictionless": ({"friction": -1.0}, "friction: must be above 0, got -1"),
     "no time": ({"timestep": 0 * unit.femtosecond}, "timestep: must be above 0, got 0"),
     "no bias": ({"group": 30}, "no force in group 30, where the bias should be; groups: 0, 3, 31"),
@@ -192,17 +270,9 @@ def test_bad_arguments(case: str) -> None:
     change, expected = BAD[case]
     arguments = {"temperature": 300.0, "friction": 2.0, "timestep": 0.002, "bias_every": 2} | change
     with pytest.raises(ConfigError, match=expected):
-        multistep_integrator(particles(1), **arguments)
+        multistep_integrator(particles(2), **arguments)
 
 
 def test_nothing_in_the_system() -> None:
     with pytest.raises(ConfigError, match=r"no force in group 31, .*groups: none"):
         multistep_integrator(openmm.System(), 300.0, 2.0, 0.002, 2)
-
-
-def test_virtual_sites_are_refused() -> None:
-    system = particles(2)
-    system.addParticle(0.0)
-    system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-    with pytest.raises(ConfigError, match="virtual sites"):
-        multistep_integrator(system, 300.0, 2.0, 0.002, 2)

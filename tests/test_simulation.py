@@ -501,8 +501,32 @@ def test_walkers_of_a_molecule_share_the_bias(tmp_path: Path, dipeptide_model: P
     last = torch.load(stage.folder / "T300_w001" / "segment_0000" / "bias.pt", weights_only=True)
     assert int(last["bias"]["updates"]) == 4
     if processes == 1:  # the second walker starts when the first has ended, and knows all of it
-        assert int(last["bias"]["sent"]) == 3 * (4 + 4)
+        assert int(last["bias"]["sent"]) == 4 + 4
         assert last["exchange"] == {"T300_w000.rows": 96, "T300_w001.rows": 96}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_walkers_at_several_temperatures_share_the_bias(
+    tmp_path: Path, holes_model: Path, processes: int
+) -> None:
+    bias = source(holes_model, OpesSettings(sigma=0.3, barrier=6.0, pace=10))
+    common: dict[str, Any] = {"temperatures": [1.3, 0.7], "walkers": 2, "frames": 10, "frame_interval": 10}
+    stage = make_stage(tmp_path / "stage", bias, processes=processes, share_bias="all", **common)
+    walkers = run(stage)
+    assert len(walkers) == 4
+    rows = {path.stem: path.stat().st_size // 24 for path in (stage.folder / "exchange" / "all").iterdir()}
+    assert set(rows) == {"T0.7", "T1.3"}
+    assert len(set(rows.values())) == 1
+    if processes == 2:
+        return  # how much each knew of the other depends on their speed
+    # The second temperature knows what the first one added, and both have the bias of the lower temperature.
+    last = torch.load(stage.folder / "T0.7" / "segment_0000" / "bias.pt", weights_only=True)
+    assert last["exchange"]["T1.3.rows"] == 24 * rows["T1.3"]
+    assert float(last["bias"]["counter"]) == 1 + rows["T0.7"] + rows["T1.3"]
+    added = np.fromfile(stage.folder / "exchange" / "all" / "T1.3.rows").reshape(-1, 3)
+    first = float(np.exp(-6.0 / (1 - 0.7 / 6.0) / 0.7))  # eps of the bias at T = 0.7, while P = 0
+    kT = 1.3
+    assert added[0, 2] == pytest.approx(first ** ((1 - 0.7 / 6.0) * 0.7 / kT), rel=1e-6)
 
 
 def test_a_complete_stage_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

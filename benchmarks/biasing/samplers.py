@@ -1,7 +1,7 @@
 """Alanine dipeptide at 300 K by each way to sample it: the frames' phi, psi and log weights.
 
 Everybody gets the same system, integrator, time step, pace and number of steps; what is biased and how is the
-method's own. Frames before a tenth of the run are not used where the bias is still being built.
+method's own.
 """
 
 from collections.abc import Callable
@@ -37,18 +37,46 @@ KT = SYSTEM.scale.kT(TEMPERATURE)
 _SIGMA = 0.25  # rad, of torsions
 
 
+PARTS = 10
+"""Moments at which a run is looked at, evenly spaced."""
+
+
 @dataclass
 class Frames:
-    """What a run recorded, frame by frame."""
+    """What a run recorded, frame by frame.
+
+    Attributes
+    ----------
+    positions
+        Of each frame [nm].
+    log_weights
+        Of each frame, where its weight was known at its time.
+    hindsight
+        Log weights of all frames until then, at each tenth of the run, where a later bias gives the weights.
+    adaptive
+        Whether the bias was built on the fly, so that the first frames are not used.
+    """
 
     positions: list[Array] = field(default_factory=list)
     log_weights: list[float] = field(default_factory=list)
+    hindsight: list[Array] = field(default_factory=list)
+    adaptive: bool = False
 
     def angles(self) -> Array:
         """Torsions phi and psi [rad], shape (n_frames, 2)."""
-        module = build_features([TorsionSettings(atoms=[PHI, PSI])]).double()
-        x = module(torch.from_numpy(np.array(self.positions)), torch.empty(0))
-        return torch.atan2(x[:, :2], x[:, 2:]).numpy()
+        return _angles(np.array(self.positions))
+
+    def weights_until(self, part: int) -> Array:
+        """Log weights of the frames of the first `part` tenths."""
+        if self.hindsight:
+            return self.hindsight[part - 1]
+        return np.array(self.log_weights[: part * len(self.positions) // PARTS])
+
+
+def _angles(positions: Array) -> Array:
+    module = build_features([TorsionSettings(atoms=[PHI, PSI])]).double()
+    x = module(torch.from_numpy(positions), torch.empty(0))
+    return np.asarray(torch.atan2(x[:, :2], x[:, 2:]).numpy())
 
 
 Run = Callable[[int, int], Frames]
@@ -85,27 +113,24 @@ def ours(model: Path, settings: BiasSettings, backend: str) -> Run:
         bias = settings.build(latf.bias_context(trained, TEMPERATURE))
         context = _context(latf.add_bias(SYSTEM.build().system, cv, bias, backend=backend), seed)
         updater = latf.BiasUpdater(cv, bias) if isinstance(bias, AdaptiveBias) else None
-        frames = Frames()
-        for index in range(1, steps // RECORD + 1):
-            context.getIntegrator().step(RECORD)
-            frames.positions.append(_positions(context))
+        frames = Frames(adaptive=updater is not None)
+        for _ in range(steps // PACE):
+            for _ in range(PACE // RECORD):
+                context.getIntegrator().step(RECORD)
+                frames.positions.append(_positions(context))
+            latest = torch.from_numpy(np.array(frames.positions[-(PACE // RECORD) :]))
             with torch.no_grad():
-                energy = float(bias(cv(torch.from_numpy(frames.positions[-1])[None], torch.empty(0))))
+                energy = bias(cv(latest, torch.empty(0))).numpy()
             offset = bias.offset() if isinstance(bias, AdaptiveBias) else 0.0
-            frames.log_weights.append((energy - offset) / KT)
-            if updater is not None and index * RECORD % PACE == 0:
+            frames.log_weights += list((energy - offset) / KT)
+            if updater is not None:
                 updater.update(context)
-        return _after_tenth(frames) if updater is not None else frames
+        return frames
 
     return run
 
 
-def _after_tenth(frames: Frames) -> Frames:
-    first = len(frames.positions) // 10
-    return Frames(frames.positions[first:], frames.log_weights[first:])
-
-
-def _torsion_variables() -> list[app.BiasVariable]:
+def torsion_variables() -> list[app.BiasVariable]:
     variables = []
     for atoms in (PHI, PSI):
         force = openmm.CustomTorsionForce("theta")
@@ -152,18 +177,18 @@ def openmm_metadynamics(variables: Callable[[], list[app.BiasVariable]]) -> Run:
     def run(seed: int, steps: int) -> Frames:
         system = SYSTEM.build().system
         sampler = app.Metadynamics(system, variables(), TEMPERATURE, BIAS_FACTOR, HEIGHT, PACE)
-        simulation = _simulation(system, seed)
-        frames, values = Frames(), []
-        for _ in range(steps // RECORD):
-            sampler.step(simulation, RECORD)
-            frames.positions.append(_positions(simulation.context))
-            values.append(sampler.getCollectiveVariables(simulation))
+        run = simulation(system, seed)
         axes = [np.linspace(v.minValue, v.maxValue, v.gridWidth) for v in sampler.variables]
-        grid = (
-            -sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole) * (BIAS_FACTOR - 1) / BIAS_FACTOR
-        )
-        frames.log_weights = list(_interpolate(axes, grid.T, np.array(values, dtype=float)) / KT)
-        return _after_tenth(frames)
+        frames, values = Frames(adaptive=True), []
+        for _ in range(PARTS):
+            for _ in range(steps // RECORD // PARTS):
+                sampler.step(run, RECORD)
+                frames.positions.append(_positions(run.context))
+                values.append(sampler.getCollectiveVariables(run))
+            free_energy = sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
+            bias = -free_energy * (BIAS_FACTOR - 1) / BIAS_FACTOR
+            frames.hindsight.append(_interpolate(axes, bias.T, np.array(values, dtype=float)) / KT)
+        return frames
 
     return run
 
@@ -175,30 +200,29 @@ def openmm_opes(seed: int, steps: int) -> Frames:
     system = SYSTEM.build().system
     sampler = OPES(
         system,
-        _torsion_variables(),
+        torsion_variables(),
         temperature=TEMPERATURE * unit.kelvin,
         barrier=BARRIER * unit.kilojoules_per_mole,
         frequency=PACE,
         varianceFrequency=None,
     )
-    simulation, frames = _simulation(system, seed), Frames()
+    run, frames = simulation(system, seed), Frames(adaptive=True)
     for _ in range(steps // RECORD):
-        # Its step ends with the update, so the bias is taken before the last step of each stretch.
-        sampler.step(simulation, RECORD)
-        frames.positions.append(_positions(simulation.context))
-        energy = sampler.getBiasEnergy(simulation.context).value_in_unit(unit.kilojoule_per_mole)
+        sampler.step(run, RECORD)  # ends with the update, where one is due
+        frames.positions.append(_positions(run.context))
+        energy = sampler.getBiasEnergy(run.context).value_in_unit(unit.kilojoule_per_mole)
         frames.log_weights.append(energy / KT)
-    return _after_tenth(frames)
+    return frames
 
 
-def _simulation(system: openmm.System, seed: int) -> app.Simulation:
+def simulation(system: openmm.System, seed: int) -> app.Simulation:
     integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, FRICTION, TIMESTEP)
     integrator.setRandomNumberSeed(seed)
     platform = openmm.Platform.getPlatformByName("Reference")
-    simulation = app.Simulation(SYSTEM.build().topology, system, integrator, platform)
-    simulation.context.setPositions(SYSTEM.build().positions[0])
-    simulation.context.setVelocitiesToTemperature(TEMPERATURE, seed)
-    return simulation
+    made = app.Simulation(SYSTEM.build().topology, system, integrator, platform)
+    made.context.setPositions(SYSTEM.build().positions[0])
+    made.context.setVelocitiesToTemperature(TEMPERATURE, seed)
+    return made
 
 
 def _interpolate(axes: list[Array], grid: Array, points: Array) -> Array:
@@ -218,7 +242,7 @@ def all_methods(model: Path) -> dict[str, Run]:
         "latf OPES, learned": ours(model, OpesSettings(**opes), "auto"),
         "latf OPES explore, learned": ours(model, OpesSettings(flavour="explore", **opes), "auto"),
         "latf flow barrier, learned": ours(model, FlowBarrierSettings(barrier_kt=8.0), "auto"),
-        "openmm.app Metadynamics, phi psi": openmm_metadynamics(_torsion_variables),
+        "openmm.app Metadynamics, phi psi": openmm_metadynamics(torsion_variables),
         "openmm.app Metadynamics, learned": openmm_metadynamics(lambda: _learned_variables(model)),
         "openmm-opes, phi psi": openmm_opes,
     }

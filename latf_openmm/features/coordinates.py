@@ -26,7 +26,7 @@ class Coordinates(Features):
         """Atoms whose components are taken."""
         return torch.unique(self.flat // 3)
 
-    def relabel(self, new: Tensor) -> None:
+    def compact(self, new: Tensor, n_atoms: int) -> None:
         """Rename the atoms."""
         self.flat = 3 * new[self.flat // 3] + self.flat % 3
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, check_atoms, minimum_image, select_atoms
+from latf_openmm.features.base import Features, FeatureSettings, PairVectors, check_atoms, select_atoms
 
 
 class Coordination(Features):
@@ -23,25 +23,23 @@ class Coordination(Features):
         self.names = [f"coordination {rank + 1}" for rank in range(len(atoms))]
         self.r0 = r0
         self.exponent = exponent
-        self.atoms: Tensor
+        self.n = len(atoms)
+        self.vectors = PairVectors([i for i in atoms for _ in atoms], [j for _ in atoms for j in atoms])
         self.off_diagonal: Tensor
-        self.register_buffer("atoms", torch.tensor(atoms))
         self.register_buffer("off_diagonal", 1.0 - torch.eye(len(atoms), dtype=torch.float64))
 
     def used_atoms(self) -> Tensor:
         """Atoms the descriptors are made of."""
-        return torch.unique(self.atoms)
+        return self.vectors.used_atoms()
 
-    def relabel(self, new: Tensor) -> None:
+    def compact(self, new: Tensor, n_atoms: int) -> None:
         """Rename the atoms."""
-        self.atoms = new[self.atoms]
+        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return sorted coordination numbers, shape (n_frames, n_particles)."""
-        x = positions.index_select(1, self.atoms)
-        n_frames, n = x.shape[0], x.shape[1]
-        delta = (x.unsqueeze(2) - x.unsqueeze(1)).reshape(n_frames, n * n, 3)
-        squared = (minimum_image(delta, box) ** 2).sum(-1).reshape(n_frames, n, n)
+        delta = self.vectors(positions, box)
+        squared = (delta * delta).sum(-1).reshape(positions.shape[0], self.n, self.n)
         contact = 1.0 / (1.0 + (squared / self.r0**2) ** (0.5 * self.exponent))
         numbers = (contact * self.off_diagonal.to(contact.dtype)).sum(-1)
         return torch.sort(numbers, dim=1)[0]

@@ -12,9 +12,9 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.features.base import (
     Features,
     FeatureSettings,
+    PairVectors,
     atom_label,
     check_atoms,
-    pair_distances,
     select_atoms,
 )
 
@@ -25,22 +25,20 @@ class Distances(Features):
     def __init__(self, pairs: list[tuple[int, int]], names: list[str]) -> None:
         super().__init__()
         self.names = names
-        self.first: Tensor
-        self.second: Tensor
-        self.register_buffer("first", torch.tensor([i for i, _ in pairs]))
-        self.register_buffer("second", torch.tensor([j for _, j in pairs]))
+        self.vectors = PairVectors([i for i, _ in pairs], [j for _, j in pairs])
 
     def used_atoms(self) -> Tensor:
         """Atoms of the pairs."""
-        return torch.unique(torch.cat([self.first, self.second]))
+        return self.vectors.used_atoms()
 
-    def relabel(self, new: Tensor) -> None:
+    def compact(self, new: Tensor, n_atoms: int) -> None:
         """Rename the atoms of the pairs."""
-        self.first, self.second = new[self.first], new[self.second]
+        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return distances, shape (n_frames, n_pairs) [nm]."""
-        return pair_distances(positions, self.first, self.second, box)
+        delta = self.vectors(positions, box)
+        return torch.sqrt((delta * delta).sum(dim=-1))
 
 
 class DistanceSettings(FeatureSettings):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, atom_label, check_atoms, minimum_image
+from latf_openmm.features.base import Features, FeatureSettings, PairVectors, atom_label, check_atoms
 
 _BACKBONE = {
     "phi": mdtraj.compute_phi,
@@ -29,22 +29,21 @@ class Torsions(Features):
     def __init__(self, atoms: list[tuple[int, int, int, int]], names: list[str]) -> None:
         super().__init__()
         self.names = [f"{function}({name})" for function in ("sin", "cos") for name in names]
-        self.atoms: Tensor
-        self.register_buffer("atoms", torch.tensor(atoms).T.contiguous())
+        first, second = ([q[i + end] for i in range(3) for q in atoms] for end in (0, 1))
+        self.bonds = PairVectors(first, second)
 
     def used_atoms(self) -> Tensor:
         """Atoms the descriptors are made of."""
-        return torch.unique(self.atoms)
+        return self.bonds.used_atoms()
 
-    def relabel(self, new: Tensor) -> None:
+    def compact(self, new: Tensor, n_atoms: int) -> None:
         """Rename the atoms."""
-        self.atoms = new[self.atoms]
+        self.bonds.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return all sines, then all cosines, shape (n_frames, 2 n_torsions)."""
-        n_frames, n = positions.shape[0], self.atoms.shape[1]
-        x = positions.index_select(1, self.atoms.reshape(-1))
-        bonds = minimum_image(x[:, n:] - x[:, :-n], box).reshape(n_frames, 3, n, 3)
+        bonds = self.bonds(positions, box)
+        bonds = bonds.reshape(positions.shape[0], 3, bonds.shape[1] // 3, 3)
         normals = torch.linalg.cross(bonds[:, :2], bonds[:, 1:])
         b1, b2 = bonds[:, 0], bonds[:, 1]
         cos = (normals[:, 0] * normals[:, 1]).sum(-1)

@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from latf_openmm.errors import ModelError
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.md.recorded import record
 
 
 class BiasEnergy(nn.Module):
@@ -34,8 +34,8 @@ class BiasEnergy(nn.Module):
         """Return the energy [kJ/mol] and the forces (n, 3) [kJ/mol/nm], by automatic differentiation."""
         x = positions.detach().to(torch.float64).requires_grad_(True)
         energy = self(x, box, state)
-        (gradient,) = torch.autograd.grad(energy, x)
-        return energy.detach(), -gradient
+        (forces,) = torch.autograd.grad(energy, x, -torch.ones_like(energy))
+        return energy.detach(), forces
 
 
 class WithoutGradients(nn.Module):
@@ -74,12 +74,12 @@ class StaticOpen(Static):
         return self.core(positions, torch.empty(0), self.state)
 
 
-class Streamed(nn.Module):
-    """Calls a core with a state that messages change: their numbers arrive one by one.
+class Following(nn.Module):
+    """Calls a core with the state that the messages of an adaptive bias have made of the first one.
 
     A force copies its module when it is made; only global parameters reach it afterwards, and each of them
-    costs time at every step. So there are two: a number, and a serial that counts the numbers. Whenever the
-    serial has moved, the number is put into the message; when that is complete, the receiver applies it.
+    costs time at every step. So there is one, the number of messages: whenever it has moved, the messages are
+    read from the file of the bias, and the receiver applies them. The state depends on that number alone.
     """
 
     def __init__(self, core: nn.Module, bias: AdaptiveBias) -> None:
@@ -87,40 +87,50 @@ class Streamed(nn.Module):
         self.core = core
         self.receiver = bias.receiver
         self.size = bias.message_size
-        self.serial = float(bias.sent)
+        self.path = str(bias.messages().path)
+        self.start = bias.messages().start  # of the file
+        self.first = int(bias.sent)  # of this force
+        self.count = int(bias.sent)
         self.state: Tensor
-        self.message: Tensor
+        self.initial: Tensor
         self.register_buffer("state", bias.state.clone())
-        self.register_buffer("message", torch.zeros(bias.message_size, dtype=torch.float64))
+        self.register_buffer("initial", bias.state.clone())
 
-    def take(self, serial: Tensor, value: Tensor) -> None:
-        """Take the number, if it is a new one."""
-        now = float(serial)
-        if now != self.serial:
-            if now != self.serial + 1.0:
+    def follow(self, sent: Tensor) -> None:
+        """Bring the state to the moment when so many messages had been sent."""
+        now = int(sent)
+        if now != self.count:
+            if now < self.count:
+                self.state = self.initial
+                self.count = self.first
+            if now < self.first:
                 raise RuntimeError(
-                    "the bias in this Context missed updates: make its System anew with add_bias"
+                    "the bias in this Context is a later one: make its System anew with add_bias"
                 )
-            self.serial = now
-            place = int(now - 1.0) % self.size
-            self.message[place] = value.to(self.message)
-            if place == self.size - 1:
-                self.state = self.receiver(self.state, self.message)
+            state = self.state
+            if now > self.count:
+                known = now - self.start
+                rows = torch.from_file(self.path, False, known * self.size, dtype=torch.float64)
+                rows = rows.reshape(known, self.size).to(state.device)
+                for index in range(self.count - self.start, known):
+                    state = self.receiver(state, rows[index])
+            self.state = state
+            self.count = now
 
 
-class StreamedPeriodic(Streamed):
+class FollowingPeriodic(Following):
     """An adaptive bias as TorchForce calls it in a periodic box."""
 
-    def forward(self, positions: Tensor, box: Tensor, serial: Tensor, value: Tensor):  # noqa: D102
-        self.take(serial, value)
+    def forward(self, positions: Tensor, box: Tensor, sent: Tensor):  # noqa: D102
+        self.follow(sent)
         return self.core(positions, box, self.state)
 
 
-class StreamedOpen(Streamed):
+class FollowingOpen(Following):
     """An adaptive bias as TorchForce calls it without a box."""
 
-    def forward(self, positions: Tensor, serial: Tensor, value: Tensor):  # noqa: D102
-        self.take(serial, value)
+    def forward(self, positions: Tensor, sent: Tensor):  # noqa: D102
+        self.follow(sent)
         return self.core(positions, torch.empty(0), self.state)
 
 
@@ -138,7 +148,7 @@ def _callable(core: nn.Module, bias: Bias, periodic: bool) -> torch.jit.ScriptMo
     """The core with the state of the bias, called as a force calls it."""
     module: nn.Module
     if isinstance(bias, AdaptiveBias):
-        module = StreamedPeriodic(core, bias) if periodic else StreamedOpen(core, bias)
+        module = FollowingPeriodic(core, bias) if periodic else FollowingOpen(core, bias)
     else:
         module = StaticPeriodic(core) if periodic else StaticOpen(core)
     return torch.jit.script(module.eval())
@@ -154,23 +164,16 @@ def trace_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
     n = energy.n_copies * energy.n_atoms
     positions = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     box = 10.0 * torch.eye(3, dtype=torch.float64) if periodic else torch.empty(0)
-    arguments = (positions, box, energy.bias.example_state())
+    examples = [(positions, box, state) for state in energy.bias.example_states()]
 
     def call(positions: Tensor, box: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return energy.energy_and_forces(positions, box, state)
 
     try:
-        graph = make_fx(call, decomposition_table={torch.ops.aten.addmm.default: _addmm})(*arguments)
+        return record(call, examples)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ModelError(
             f"the collective variables cannot be recorded as one graph of operations ({reason}); where they "
             "depend on the positions by more than arithmetic, use forces='autograd' with TorchForce"
         ) from error
-    return torch.jit.trace(graph, arguments, check_trace=False).eval()
-
-
-def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    # torch 2.12: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis gives
-    # addmm the shape of its bias, and a batch larger than one then fails.
-    return a @ b + bias

@@ -14,6 +14,9 @@ from latf_openmm.features import Features
 from latf_openmm.features.distances import Distances
 from latf_openmm.features.torsions import Torsions
 
+_FEW_ATOMS = 40
+"""Up to so many, a product with zeros costs less than gathering the atoms that are needed."""
+
 
 class CollectiveVariables(nn.Module):
     """Positions -> collective variables, as every bias wants them.
@@ -44,7 +47,7 @@ class CollectiveVariables(nn.Module):
 
 
 class FeatureCV(CollectiveVariables):
-    """A network on descriptors, or the descriptors themselves; only the atoms they need are looked at.
+    """A network on descriptors, or the descriptors themselves; of many atoms only those needed are looked at.
 
     Parameters
     ----------
@@ -83,13 +86,15 @@ class FeatureCV(CollectiveVariables):
         if used is not None:
             _check_indices(used.tolist(), n_atoms)
         self.atoms: Tensor
-        if used is None or len(used) == n_atoms:
-            used = torch.empty(0, dtype=torch.long)
-        else:
-            new = torch.full((n_atoms,), -1)
-            new[used] = torch.arange(len(used))
-            features.relabel(new)
-        self.register_buffer("atoms", used)
+        atoms = torch.empty(0, dtype=torch.long)
+        if used is not None:
+            new = torch.arange(n_atoms)
+            if n_atoms > _FEW_ATOMS and len(used) < n_atoms:
+                atoms = used
+                new = torch.full((n_atoms,), -1)
+                new[used] = torch.arange(len(used))
+            features.compact(new, len(atoms) or n_atoms)
+        self.register_buffer("atoms", atoms)
         self.features = features
         self.network = own
         self.double()

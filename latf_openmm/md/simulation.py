@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.managers import SyncManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ class SimulationSettings(DynamicsSettings):
     walkers: int = Field(1, ge=1, le=10_000, description="walkers at each temperature")
     frames: int = Field(ge=10, description="frames of each walker")
     processes: int = Field(1, ge=1, le=256, description="groups of walkers that run at the same time")
+    share_bias: Literal["temperature", "all"] = Field(
+        "temperature",
+        description="an adaptive bias is shared by the walkers of each temperature, or by all (it is then that of "
+        "the lowest temperature)",
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Stage:
         names = set(DynamicsSettings.model_fields)
         dynamics = DynamicsSettings(**self.settings.model_dump(include=names))
         in_one = self.settings.walkers if self.system.batched else 1
+        together = self.settings.share_bias == "all" and len(self.settings.temperatures) > 1
         tasks = []
         for index, temperature in enumerate(self.settings.temperatures):
             starts = self.starts.get(temperature)
@@ -80,9 +86,10 @@ class Stage:
                         self.settings.frames,
                         _task_seed(self.seed, index, first),
                         self.folder / name,
-                        self.folder / "exchange" / f"T{temperature:g}"
-                        if in_one < self.settings.walkers
+                        self.folder / "exchange" / ("all" if together else f"T{temperature:g}")
+                        if together or in_one < self.settings.walkers
                         else None,
+                        min(self.settings.temperatures) if together else None,
                     )
                 )
         return tasks

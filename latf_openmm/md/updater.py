@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from openmm import unit
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.backends.base import BIAS_NAME, stream_parameters
+from latf_openmm.md.backends.base import BIAS_NAME, messages_parameter
 from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.biased_system import BIAS_GROUP
 from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.exchange import Exchange
 
@@ -33,12 +33,15 @@ class BiasUpdater:
         As given to `add_bias`.
     n_copies
         Independent copies in the System; each is a walker, and they share the bias.
-    name, group
+    name
         As given to `add_bias`.
     shared
         Folder through which walkers in other processes share the bias.
     walker
         Name of this one among them.
+    walker_kT
+        Thermal energy of each copy [kJ/mol], where walkers at several temperatures share the bias; default:
+        that of the bias.
     """
 
     def __init__(
@@ -48,9 +51,9 @@ class BiasUpdater:
         *,
         n_copies: int = 1,
         name: str = BIAS_NAME,
-        group: int = BIAS_GROUP,
         shared: Path | None = None,
         walker: str = "walker",
+        walker_kT: Sequence[float] | None = None,
     ) -> None:
         if not isinstance(bias, AdaptiveBias):
             raise ConfigError(
@@ -59,8 +62,11 @@ class BiasUpdater:
         self.cv = cv
         self.bias = bias
         self.n_copies = n_copies
-        self.serial, self.value = stream_parameters(name)
-        self.group = group
+        if walker_kT is not None and (len(walker_kT) != n_copies or not all(kT > 0 for kT in walker_kT)):
+            raise ConfigError(f"walker_kT: expected {n_copies} numbers above 0, got {list(walker_kT)}")
+        self.walker_kT = None if walker_kT is None else torch.tensor(list(walker_kT), dtype=torch.float64)
+        self.name = name
+        self.parameter = messages_parameter(name)
         self._initial = bias.snapshot()
         self.exchange: Exchange | None = None
         if shared is not None:
@@ -101,8 +107,10 @@ class BiasUpdater:
         self._check(context)
         z = self.variables(context, state)
         others = None if self.exchange is None else self.exchange.collect()
-        for message in self.bias.update(z, others):
-            self._send(context, message)
+        messages = self.bias.update(z, others, self.walker_kT)
+        if messages:
+            self.bias.messages().append(messages)
+            context.setParameter(self.parameter, float(self.bias.sent))
         if self.exchange is not None:
             self.exchange.publish(self.bias.added)
         return z
@@ -141,25 +149,16 @@ class BiasUpdater:
         if self.exchange is not None:
             self.exchange.rewind(torch.load(path, weights_only=True)["exchange"])
 
-    def _send(self, context: openmm.Context, message: Tensor) -> None:
-        serial = context.getParameter(self.serial)
-        for number in message.tolist():
-            serial += 1.0
-            context.setParameter(self.value, number)
-            context.setParameter(self.serial, serial)
-            context.getState(forces=True, groups={self.group})  # the force takes the number
-
     def _check(self, context: openmm.Context) -> None:
         try:
-            there = int(context.getParameter(self.serial))
+            there = int(context.getParameter(self.parameter))
         except openmm.OpenMMException:
             raise ConfigError(
-                f"the Context has no adaptive bias of the name {self.serial.removesuffix('_serial')!r}; "
-                "make its System with add_bias"
+                f"the Context has no adaptive bias of the name {self.name!r}; make its System with add_bias"
             ) from None
         if there != int(self.bias.sent):
             raise ConfigError(
-                f"the bias in the Context has received {there} numbers, the one in Python has sent "
+                f"the bias in the Context has received {there} messages, the one in Python has sent "
                 f"{int(self.bias.sent)}: restore both from the same moment, the bias before add_bias"
             )
 

@@ -83,6 +83,8 @@ class GroupTask:
         Where to write.
     exchange
         Folder through which walkers of other tasks share an adaptive bias.
+    bias_temperature
+        What an adaptive bias is for, where walkers at other temperatures share it; None: `temperature`.
     """
 
     system: AnySystem
@@ -96,6 +98,7 @@ class GroupTask:
     seed: int
     folder: Path
     exchange: Path | None = None
+    bias_temperature: float | None = None
 
     @property
     def n_segments(self) -> int:
@@ -150,7 +153,12 @@ class WalkerGroup:
             assert self.cv is not None
             shared = task.exchange if self.bias.width > 0 else None
             self.updater = BiasUpdater(
-                self.cv, self.bias, n_copies=self.built.n_copies, shared=shared, walker=task.folder.name
+                self.cv,
+                self.bias,
+                n_copies=self.built.n_copies,
+                shared=shared,
+                walker=task.folder.name,
+                walker_kT=[self.built.scale.kT(task.temperature)] * self.built.n_copies,
             )
         self.context = self._make_context(complete)
         if complete:
@@ -161,9 +169,15 @@ class WalkerGroup:
     def _bias(self, source: BiasSource) -> tuple[CollectiveVariables, Bias]:
         trained = load_model(source.model)
         trained.check_atoms([str(atom) for atom in self.built.mdtraj_topology().atoms])
-        kT = self.built.scale.kT(self.task.temperature)
-        context = BiasContext.of_model(trained.model, self.task.temperature, kT)
-        return latent_cv(trained), source.bias.build(context)
+
+        def build(temperature: float) -> Bias:
+            kT = self.built.scale.kT(temperature)
+            return source.bias.build(BiasContext.of_model(trained.model, temperature, kT))
+
+        bias = build(self.task.temperature)
+        if isinstance(bias, AdaptiveBias) and self.task.bias_temperature is not None:
+            bias = build(self.task.bias_temperature)
+        return latent_cv(trained), bias
 
     def _make_context(self, complete: int) -> openmm.Context:
         """A Context whose adaptive bias, if it has one, is that of the end of the last complete segment."""

@@ -90,7 +90,7 @@ class WindowRunner:
             or ("traced" if platform.getName() in ("Reference", "CPU") else "autograd"),
         )
         self.unbiased = set(range(32)) - {group}
-        self.updater = BiasUpdater(plan.cv, self.bias, group=group)
+        self.updater = BiasUpdater(plan.cv, self.bias)
         integrator = openmm.LangevinMiddleIntegrator(plan.temperature, settings.friction, settings.timestep)
         integrator.setRandomNumberSeed(self._seed(complete))
         self.context = openmm.Context(biased, integrator, platform)

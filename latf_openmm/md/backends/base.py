@@ -62,12 +62,11 @@ def make_force(
     periodic
         Whether the collective variables see the periodic box.
     name
-        Of the force; the global parameters of an adaptive bias start with it.
+        Of the force; the global parameter of an adaptive bias starts with it.
     """
     parameters: dict[str, float] = {}
     if isinstance(energy.bias, AdaptiveBias):
-        serial, value = stream_parameters(name)
-        parameters = {serial: float(energy.bias.sent), value: 0.0}
+        parameters = {messages_parameter(name): float(energy.bias.sent)}
     if choose_backend(backend) == "python":
         force = pythonforce.make_python_force(energy, periodic, parameters)
     else:
@@ -76,6 +75,6 @@ def make_force(
     return force
 
 
-def stream_parameters(name: str) -> tuple[str, str]:
-    """Names of the two global parameters by which numbers reach the adaptive bias of a force."""
-    return f"{name}_serial", f"{name}_value"
+def messages_parameter(name: str) -> str:
+    """Name of the global parameter that tells the adaptive bias of a force how many messages there are."""
+    return f"{name}_messages"

@@ -32,10 +32,7 @@ class TorchComputation:
             values = state.getParameters()
             arguments += [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
         energy, forces = self.module(*arguments)
-        return (
-            float(energy) * unit.kilojoule_per_mole,
-            forces.numpy() * (unit.kilojoule_per_mole / unit.nanometer),
-        )
+        return float(energy), forces.numpy()  # kJ/mol and kJ/mol/nm, as PythonForce takes them
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep the module as TorchScript bytes."""
@@ -68,7 +65,7 @@ def make_python_force(energy: BiasEnergy, periodic: bool, parameters: dict[str, 
     if reason := why_unavailable():
         raise BackendError(f"backend 'python': {reason}")
     # The traced module shares its constants with `energy`; a force keeps what it was made with.
-    module = torch.jit.freeze(script_forces(copy.deepcopy(energy), periodic))
+    module = torch.jit.freeze(copy.deepcopy(script_forces(energy, periodic)))
     force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

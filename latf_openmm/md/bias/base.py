@@ -1,5 +1,6 @@
 """What every bias potential is."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.md.bias.messages import MessageFile
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.settings import Settings
@@ -52,9 +54,12 @@ class Bias(nn.Module):
         """Return energies, shape (n,) [kJ/mol]."""
         return self.evaluate(z, self.state)
 
-    def example_state(self) -> Tensor:
-        """A state to record the operations of `evaluate` with; those must not depend on its values."""
-        return self.state
+    def example_states(self) -> tuple[Tensor, ...]:
+        """States to record the operations of `evaluate` with, which must not depend on their values.
+
+        Two of different numbers of rows, where that number changes.
+        """
+        return (self.state,)
 
 
 class Receiver(nn.Module):
@@ -72,7 +77,8 @@ class AdaptiveBias(Bias):
     """A bias whose state changes while the simulation runs.
 
     `update` is called with the collective variables of all walkers every `pace` steps. It changes the
-    state here and returns the messages that make the same change inside the force.
+    state here and returns the messages that make the same change inside the force, which reads them from the
+    file of `messages`.
 
     Parameters
     ----------
@@ -86,7 +92,7 @@ class AdaptiveBias(Bias):
     Attributes
     ----------
     sent
-        Numbers sent to the force so far.
+        Messages sent to the force so far.
     updates
         Updates so far.
     added
@@ -106,6 +112,24 @@ class AdaptiveBias(Bias):
         self.added = torch.empty(0)
         self.register_buffer("sent", torch.zeros((), dtype=torch.long))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._messages: MessageFile | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptiveBias":
+        """Return a copy whose forces do not follow this one."""
+        file, self._messages = self._messages, None
+        try:
+            new = self.__class__.__new__(self.__class__)
+            memo[id(self)] = new
+            new.__dict__ = copy.deepcopy(self.__dict__, memo)
+        finally:
+            self._messages = file
+        return new
+
+    def messages(self) -> MessageFile:
+        """Where forces made from now on read the messages."""
+        if self._messages is None:
+            self._messages = MessageFile(int(self.sent))
+        return self._messages
 
     @property
     def width(self) -> int:
@@ -113,7 +137,7 @@ class AdaptiveBias(Bias):
         return 0
 
     @torch.no_grad()
-    def update(self, z: Tensor, others: Tensor | None = None) -> list[Tensor]:
+    def update(self, z: Tensor, others: Tensor | None = None, kT: Tensor | None = None) -> list[Tensor]:
         """Adapt to the walkers' collective variables; return messages for the force.
 
         Parameters
@@ -122,6 +146,8 @@ class AdaptiveBias(Bias):
             Shape (n_walkers, dim).
         others
             What walkers elsewhere added since the last time, rows of their `added`.
+        kT
+            Thermal energy of each walker [kJ/mol], shape (n_walkers,), where it is not that of the bias.
 
         Raises
         ------
@@ -132,12 +158,12 @@ class AdaptiveBias(Bias):
             raise ConfigError(f"a collective variable is not finite: {z.tolist()}")
         own = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
         messages = [] if others is None or len(others) == 0 else self.absorb(others)
-        messages += self.adapt(own)
-        self.sent += self.message_size * len(messages)
+        messages += self.adapt(own, kT)
+        self.sent += len(messages)
         self.updates += 1
         return messages
 
-    def adapt(self, z: Tensor) -> list[Tensor]:
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Change the state by `receive`, from the bias's own components, and return the messages."""
         raise NotImplementedError
 
@@ -179,6 +205,7 @@ class AdaptiveBias(Bias):
                 )
         for name, value in snapshot.items():
             setattr(self, name, value.clone())
+        self._messages = None  # forces made before do not have this state
 
     def _form(self, name: str, value: Tensor) -> str:
         """What a buffer of the snapshot has in common between all moments."""

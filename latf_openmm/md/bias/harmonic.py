@@ -114,7 +114,7 @@ class MovingHarmonic(AdaptiveBias):
             delta = wrap(delta, self.periods)
         return 0.5 * (self.strength * (delta * delta)).sum(dim=1)
 
-    def adapt(self, z: Tensor) -> list[Tensor]:
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Move the centre on, if it has not arrived."""
         if int(self.updates) >= self.n_updates:
             return []

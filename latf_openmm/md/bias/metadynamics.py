@@ -89,7 +89,8 @@ class Metadynamics(AdaptiveBias):
     Every `pace` steps each walker adds a Gaussian of height h exp(-V(z) / (kT (gamma - 1))) at its z. The
     bias is kept as a spline on a grid; Gaussians near an edge are mirrored there, so that the bias is flat,
     without a jump, beyond (the boundary correction of McGovern and de Pablo, 2013); a walker outside adds
-    nothing.
+    nothing. Walkers at other temperatures may share the bias; its kT is that of the bias, which only sets how
+    the heights fall, and c(t), which only has to follow the constant by which V grows.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ class Metadynamics(AdaptiveBias):
         """Return energies, shape (n,) [kJ/mol]."""
         return self.spline(z, state)
 
-    def adapt(self, z: Tensor) -> list[Tensor]:
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Add a Gaussian for each walker, one after the other."""
         inside = self._inside(z)
         if int(self.updates) == 0 and not bool(inside.all()):

@@ -51,7 +51,8 @@ class Opes(AdaptiveBias):
     Z is the mean of P over the kernels' centres, eps = exp(-barrier / (a kT)); kernels are cut at
     sqrt(2 barrier / (a kT)) sigma (explore: sqrt(2 barrier / kT) sigma), narrow with the number of effective
     samples by Silverman's rule, and merge where they are closer than the threshold. The algorithm and its
-    constants are PLUMED's.
+    constants are PLUMED's. Walkers at several temperatures may share the bias: each weighs its kernels with its
+    own kT, and P is a mixture of their distributions.
 
     Parameters
     ----------
@@ -144,9 +145,9 @@ class Opes(AdaptiveBias):
             total = total - ((z - x) * slope).sum(dim=1)
         return total
 
-    def example_state(self) -> Tensor:
-        """Three kernels."""
-        return torch.ones(4, 2 * self.dim + 1, dtype=torch.float64)
+    def example_states(self) -> tuple[Tensor, ...]:
+        """Three kernels, and five."""
+        return tuple(torch.ones(n, 2 * self.dim + 1, dtype=torch.float64) for n in (4, 6))
 
     @property
     def n_kernels(self) -> int:
@@ -162,9 +163,9 @@ class Opes(AdaptiveBias):
         """Nothing: frames weigh exp(V / kT) with the bias at their time (Invernizzi and Parrinello, 2020)."""
         return 0.0
 
-    def adapt(self, z: Tensor) -> list[Tensor]:
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Add a kernel for each walker and normalise."""
-        weights = torch.exp(self.energy(z, self.state) / self.kT)
+        weights = torch.exp(self.energy(z, self.state) / (self.kT if kT is None else kT))
         self.added = torch.cat([z, weights.unsqueeze(1)], dim=1)
         return self.absorb(self.added)
 

@@ -43,13 +43,13 @@ class AdaptiveSum(AdaptiveBias):
             total = total + part.evaluate(z, state)  # type: ignore[operator]
         return total
 
-    def example_state(self) -> Tensor:
-        """That of the adaptive part."""
-        return self.lead.example_state()
+    def example_states(self) -> tuple[Tensor, ...]:
+        """Those of the adaptive part."""
+        return self.lead.example_states()
 
-    def adapt(self, z: Tensor) -> list[Tensor]:
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Update the adaptive part."""
-        messages = self.lead.update(z)
+        messages = self.lead.update(z, kT=kT)
         self.state, self.added = self.lead.state, self.lead.added
         return messages
 
@@ -61,7 +61,7 @@ class AdaptiveSum(AdaptiveBias):
     def absorb(self, rows: Tensor) -> list[Tensor]:
         """Let the adaptive part add what other walkers added."""
         messages = self.lead.absorb(rows)
-        self.lead.sent += self.message_size * len(messages)
+        self.lead.sent += len(messages)
         self.state = self.lead.state
         return messages
 
@@ -76,6 +76,7 @@ class AdaptiveSum(AdaptiveBias):
     def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Continue from a snapshot."""
         self.lead.restore(snapshot)
+        self._messages = None
         self.state, self.sent, self.updates = (
             self.lead.state,
             self.lead.sent.clone(),

@@ -49,6 +49,8 @@ class GridSpline(nn.Module):
         spacing = [(b - a) / n for a, b, n in zip(low, high, cells, strict=True)]
         self.low: Tensor
         self.spacing: Tensor
+        self.inverse: Tensor
+        self.shift: Tensor
         self.cells: Tensor
         self.wraps: Tensor
         self.below: Tensor
@@ -60,6 +62,8 @@ class GridSpline(nn.Module):
         self.slopes: Tensor
         self.register_buffer("low", torch.tensor(list(low), dtype=torch.float64))
         self.register_buffer("spacing", torch.tensor(spacing, dtype=torch.float64))
+        self.register_buffer("inverse", 1.0 / self.spacing)
+        self.register_buffer("shift", -self.low / self.spacing)
         self.register_buffer("cells", torch.tensor([float(n) for n in cells], dtype=torch.float64))
         self.register_buffer("wraps", torch.tensor([float(w) for w in self.periodic], dtype=torch.float64))
         self.any_wraps = any(self.periodic)
@@ -102,7 +106,7 @@ class GridSpline(nn.Module):
 
     def forward(self, z: Tensor, coefficients: Tensor) -> Tensor:
         """Return the values at z (n, dim), shape (n,), with their first derivatives only."""
-        scaled = (z - self.low) / self.spacing
+        scaled = torch.addcmul(self.shift, z, self.inverse)  # in cells from the first point
         x = scaled.detach()
         if self.any_wraps:
             x = torch.minimum(x - self.wraps * self.cells * torch.floor(x / self.cells), self.limit)
@@ -119,7 +123,8 @@ class GridSpline(nn.Module):
         table = table.reshape(z.shape[0], -1)  # value or slope along each axis, the last one fastest
         total = table[:, 0]
         if z.requires_grad:
-            slope = torch.where(inside == x, table.index_select(1, self.slopes), 0.0)
+            # Beyond an edge it is the slope at the edge, which is zero.
+            slope = table.index_select(1, self.slopes)
             total = total + ((scaled - scaled.detach()) * slope).sum(dim=1)
         return total
 

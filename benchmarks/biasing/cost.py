@@ -1,0 +1,307 @@
+"""What a bias costs a step: every way of applying it, side by side in one run, as ratios.
+
+A network on 45 distances (64, 64, 2 variables) biases alanine dipeptide in implicit solvent, chignolin in implicit
+solvent, and alanine dipeptide in a box of water. The ways are interleaved, several repeats each; medians are given.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import app, unit
+from torch import Tensor, nn
+
+from latf_openmm.features import resolve_features
+from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.md.bias import Bias
+from latf_openmm.md.bias.base import AdaptiveBias, BiasContext, bias_context
+from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
+from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
+from latf_openmm.md.bias.opes import Opes, OpesSettings
+from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
+from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
+from latf_openmm.md.latent_cv import latent_cv
+from latf_openmm.md.multistep import multistep_integrator
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.library import library_folder
+
+_KERNELS = 200  # updates of the adaptive biases before their cost is measured
+_SECONDS = 0.12  # of one measurement
+_REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """One system of the table.
+
+    Attributes
+    ----------
+    selection
+        Atoms whose distances the network sees.
+    platforms
+        Where it is measured.
+    """
+
+    name: str
+    topology: app.Topology
+    system: openmm.System
+    positions: NDArray[np.float64]
+    selection: str
+    platforms: tuple[str, ...]
+
+
+def dipeptide() -> Molecule:
+    built = AlanineDipeptideSettings().build()
+    return Molecule(
+        "alanine dipeptide, OBC2, 22 atoms",
+        built.topology,
+        built.system,
+        built.positions[0],
+        "element != H",
+        ("Reference", "CPU"),
+    )
+
+
+def chignolin() -> Molecule:
+    pdb = app.PDBFile(str(Path(__file__).with_name("chignolin.pdb")))
+    system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(
+        pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
+    )
+    add_native_obc2(system, pdb.topology)
+    positions = np.array(pdb.positions.value_in_unit(unit.nanometer))
+    return Molecule("chignolin, OBC2, 166 atoms", pdb.topology, system, positions, "name CA", ("CPU",))
+
+
+def water_box() -> Molecule:
+    pdb = app.PDBFile(str(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
+    field = app.ForceField("amber14/protein.ff14SB.xml", "amber14/tip3p.xml")
+    modeller = app.Modeller(pdb.topology, pdb.positions)
+    modeller.addSolvent(field, model="tip3p", numAdded=826)
+    system = field.createSystem(
+        modeller.topology,
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=0.9 * unit.nanometer,
+        constraints=app.HBonds,
+    )
+    positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
+    n = len(positions)
+    return Molecule(
+        f"alanine dipeptide in water, PME, {n} atoms",
+        modeller.topology,
+        system,
+        positions,
+        "element != H and not water",
+        ("CPU",),
+    )
+
+
+class OneComponent(nn.Module):
+    """One collective variable, as a TorchForce of its own wants it."""
+
+    def __init__(self, cv: CollectiveVariables, index: int) -> None:
+        super().__init__()
+        self.cv = SingleFrameCV(cv)
+        self.index = index
+
+    def forward(self, positions: Tensor) -> Tensor:  # noqa: D102
+        return self.cv(positions)[self.index]
+
+
+def custom_cv_way(molecule: Molecule, cv: CollectiveVariables, table: bool) -> openmm.System:
+    """Two TorchForces in a CustomCVForce: a restraint, or a table as `openmm.app.Metadynamics` has it."""
+    import openmmtorch
+
+    force = openmm.CustomCVForce("table(a, b)" if table else "50*(a^2 + b^2)")
+    if table:
+        values = np.random.default_rng(0).normal(size=101 * 101)
+        force.addTabulatedFunction("table", openmm.Continuous2DFunction(101, 101, values, -9, 9, -9, 9))
+    for index, name in enumerate("ab"):
+        force.addCollectiveVariable(name, openmmtorch.TorchForce(torch.jit.script(OneComponent(cv, index))))
+    force.setForceGroup(BIAS_GROUP)
+    result = copy.deepcopy(molecule.system)
+    result.addForce(force)
+    return result
+
+
+def _trained(molecule: Molecule) -> TrainedModel:
+    """A network on the molecule's distances; untrained, which costs the same."""
+    import mdtraj
+
+    topology = mdtraj.Topology.from_openmm(molecule.topology)
+    features = resolve_features([DistanceSettings(selection=molecule.selection)], topology)
+    n = features[0].build().n_features
+    torch.manual_seed(0)
+    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=[64, 64]), n, 2, 300.0)
+    return TrainedModel(model, tuple(features), tuple(map(str, topology.atoms)), "K", (300.0,))
+
+
+def _biases(context: BiasContext) -> dict[str, Bias]:
+    biases = {
+        "harmonic": HarmonicSettings(centre=[0.0, 0.0], strength=100.0).build(context),
+        "flow_barrier": FlowBarrierSettings().build(context),
+        "metadynamics": MetadynamicsSettings(height=0.01).build(context),
+        "opes": OpesSettings(barrier=30.0).build(context),
+    }
+    generator = torch.Generator().manual_seed(0)
+    for bias in biases.values():
+        if isinstance(bias, AdaptiveBias):
+            for row in torch.randint(20_000, (_KERNELS,), generator=generator):
+                bias.update(context.samples("")[row : row + 1])
+    return biases
+
+
+def _stepper(
+    system: openmm.System, integrator: openmm.Integrator, platform: str, positions: NDArray[np.float64]
+) -> Callable[[], float]:
+    """Return a function that measures the time of a step [us]; an integrator of several steps counts them all."""
+    properties = {"Threads": "1"} if platform == "CPU" else {}
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
+    context.setPositions(positions)
+    openmm.LocalEnergyMinimizer.minimize(context, 10.0, 50)
+    integrator.step(20)
+    start = time.perf_counter()
+    integrator.step(20)
+    n = max(5, int(_SECONDS / ((time.perf_counter() - start) / 20)))
+
+    def measure() -> float:
+        start = time.perf_counter()
+        context.getIntegrator().step(n)
+        return (time.perf_counter() - start) / n * 1e6
+
+    return measure
+
+
+def _langevin(system: openmm.System) -> openmm.Integrator:
+    return openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+
+
+def _every(n: int) -> Callable[[openmm.System], openmm.Integrator]:
+    return lambda system: multistep_integrator(system, 300.0, 1.0, 0.002, n)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the bias is applied; `inner` steps of the molecule are one step of the integrator."""
+
+    system: openmm.System
+    integrator: Callable[[openmm.System], openmm.Integrator] = _langevin
+    inner: int = 1
+
+
+def ways(molecule: Molecule) -> dict[str, Way]:
+    trained = _trained(molecule)
+    cv = latent_cv(trained)
+    biases = _biases(bias_context(trained, 300.0))
+    found = {"no bias": Way(molecule.system)}
+    if not molecule.system.usesPeriodicBoundaryConditions():  # where it would not see the box
+        found["harmonic, two TorchForces in CustomCVForce"] = Way(custom_cv_way(molecule, cv, False))
+        found["table, two TorchForces in CustomCVForce"] = Way(custom_cv_way(molecule, cv, True))
+    for kind, bias in biases.items():
+        name = f"{kind}, {bias.n_kernels} kernels" if isinstance(bias, Opes) else kind
+        for backend, label in (("torchforce", "TorchForce"), ("python", "PythonForce")):
+            found[f"{name}, {label}"] = Way(add_bias(molecule.system, cv, bias, backend=backend))
+    autograd = add_bias(molecule.system, cv, biases["harmonic"], backend="torchforce", forces="autograd")
+    found["harmonic, TorchForce that differentiates at every step"] = Way(autograd)
+    opes = add_bias(molecule.system, cv, biases["opes"], backend="torchforce")
+    for n in (1, 2):
+        found[f"opes, TorchForce, every {n} steps (multistep_integrator)"] = Way(opes, _every(n), n)
+    return found
+
+
+def measure(molecule: Molecule, platform: str) -> dict[str, tuple[float, int]]:
+    """Median time of a step of the molecule [us] for each way, and the steps between two evaluations."""
+    found = ways(molecule)
+    steppers = {
+        name: _stepper(way.system, way.integrator(way.system), platform, molecule.positions)
+        for name, way in found.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(_REPEATS):
+        for name, stepper in steppers.items():
+            times[name].append(stepper() / found[name].inner)
+    return {name: (float(np.median(values)), found[name].inner) for name, values in times.items()}
+
+
+def operations() -> str:
+    """Where the time of one evaluation goes, on the dipeptide's network."""
+    molecule = dipeptide()
+    trained = _trained(molecule)
+    cv, context = latent_cv(trained), bias_context(trained, 300.0)
+    x = torch.from_numpy(molecule.positions)
+    rows = []
+    for kind, bias in _biases(context).items():
+        graph = torch.jit.freeze(trace_forces(BiasEnergy(cv, bias), False))
+        n = sum(
+            not node.kind().startswith("prim::") and "Device" not in node.kind()
+            for node in graph.graph.nodes()
+        )
+        arguments = (x, torch.empty(0), bias.state)
+        with torch.no_grad():
+            seconds = _best(graph, arguments)
+        rows.append(f"| {kind} | {n} | {seconds * 1e6:.0f} | {seconds * 1e6 / n:.2f} |")
+    return "\n".join(rows)
+
+
+def _best(graph: torch.jit.ScriptModule, arguments: tuple[Tensor, ...]) -> float:
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        for _ in range(200):
+            graph(*arguments)
+        times.append((time.perf_counter() - start) / 200)
+    return float(np.median(times[5:]))
+
+
+def page() -> str:
+    """Markdown tables of all molecules."""
+    torch.set_num_threads(1)
+    parts = []
+    for molecule in (dipeptide(), chignolin(), water_box()):
+        for platform in molecule.platforms:
+            found = measure(molecule, platform)
+            plain = found["no bias"][0]
+            custom = found.get("harmonic, two TorchForces in CustomCVForce")
+            rows = []
+            for name, (step, _) in found.items():
+                ratio = "" if custom is None else f"{(step - plain) / (custom[0] - plain):.2f}"
+                rows.append(f"| {name} | {step:.0f} | {step - plain:.0f} | {step / plain:.2f} | {ratio} |")
+                print(molecule.name, platform, rows[-1], flush=True)
+            parts.append(
+                f"### {molecule.name}, {platform} platform\n\n"
+                "| way | step [us] | more than plain [us] | step / plain | bias / CustomCVForce way |\n"
+                "|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+            )
+    return _PAGE.format(tables="\n".join(parts), operations=operations(), repeats=_REPEATS)
+
+
+_PAGE = """## Cost of a step
+
+Langevin dynamics, 2 fs, one thread; a network of 45 distances, 64, 64 and 2 variables. All ways of a table are
+measured in turn, {repeats} times; medians. "CustomCVForce way": two TorchForces, one for each variable, in a
+CustomCVForce, which is what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column.
+
+{tables}
+### Where the time goes
+
+One evaluation of energy and forces outside OpenMM, dipeptide network: what it costs is the number of operations, not
+their arithmetic.
+
+| bias | operations | time [us] | time of an operation [us] |
+|---|---|---|---|
+{operations}
+"""
+
+
+if __name__ == "__main__":
+    print(page())

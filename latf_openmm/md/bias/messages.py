@@ -1,0 +1,32 @@
+"""The file through which the changes of an adaptive bias reach the forces that were made of it."""
+
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+class MessageFile:
+    """Messages, one row of 8-byte numbers each; a temporary file that only grows, and ends with this object.
+
+    Parameters
+    ----------
+    start
+        Messages before the first one in the file.
+    """
+
+    def __init__(self, start: int) -> None:
+        handle, name = tempfile.mkstemp(prefix="latf_bias_", suffix=".rows")
+        os.close(handle)
+        self.path = Path(name)
+        self.start = start
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+
+    def append(self, messages: Sequence[Tensor]) -> None:
+        """Add messages, all of the same length."""
+        with self.path.open("ab") as file:
+            file.write(torch.stack(list(messages)).double().numpy().tobytes())
