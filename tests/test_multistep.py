@@ -1,17 +1,26 @@
-"""The bias every n-th step: the ensemble, how often it is evaluated, what is refused."""
+"""The bias every n-th step, and walkers at temperatures of their own: the ensemble, the cost, what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
 import pytest
 from numpy.typing import NDArray
-from openmm import unit
+from openmm import app, unit
 from scipy.linalg import solve_discrete_lyapunov
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.biased_system import BIAS_GROUP
-from latf_openmm.md.multistep import force_groups, multistep_integrator
+from latf_openmm.md.bias.base import AdaptiveBias, cv_context
+from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.bias.opes import OpesSettings
+from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.md.cv import torsion_cv
+from latf_openmm.md.langevin import langevin_integrator
+from latf_openmm.md.multistep import MultistepStepper
+from latf_openmm.md.reporter import LatentReporter
+from latf_openmm.md.updater import BiasUpdater
+from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]
@@ -39,11 +48,19 @@ def particles(n: int = PARTICLES) -> openmm.System:
         system.addParticle(MASS)
     system.addForce(well(0.5 * WELL, n, 0, "a"))
     system.addForce(well(0.5 * WELL, n, 3, "b"))
-    system.addForce(well(BIAS, n, BIAS_GROUP, "c"))
+    bias = well(BIAS, n, BIAS_GROUP, "c")
+    bias.setName("LatentBias")
+    bias.setEnergyFunction("LatentBias_scale*" + bias.getEnergyFunction())
+    bias.addGlobalParameter("LatentBias_scale", 1.0)
+    system.addForce(bias)
     return system
 
 
-def make_context(system: openmm.System, integrator: openmm.Integrator) -> openmm.Context:
+def make_context(
+    system: openmm.System, timestep: float, temperature: float = TEMPERATURE, seed: int = 1
+) -> openmm.Context:
+    integrator = openmm.LangevinMiddleIntegrator(temperature, FRICTION, timestep)
+    integrator.setRandomNumberSeed(seed)
     return openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
 
 
@@ -70,16 +87,14 @@ def stationary(timestep: float, n: int) -> Array:
 def test_distribution_in_a_harmonic_well(n: int, between: float) -> None:
     # omega of the bias is 22/ps: 0.18 and 0.72 between its evaluations.
     timestep = between / n
-    integrator = multistep_integrator(particles(), TEMPERATURE, FRICTION, timestep, n)
-    assert integrator.getStepSize()._value == pytest.approx(timestep)
-    integrator.setRandomNumberSeed(1)
-    ctx = make_context(particles(), integrator)
+    ctx = make_context(particles(), timestep)
+    stepper = MultistepStepper(ctx, n)
     ctx.setPositions(np.zeros((PARTICLES, 3)))
     ctx.setVelocitiesToTemperature(TEMPERATURE, 1)
-    integrator.step(n * int(2.0 / between))
+    stepper.step(n * int(2.0 / between))
     sums, samples = np.zeros(2), 40
     for _ in range(samples):
-        integrator.step(n * max(1, int(0.2 / between)))
+        stepper.step(n * max(1, int(0.2 / between)))
         state = ctx.getState(positions=True, velocities=True)
         x, v = state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
         sums += np.array([np.mean(x**2), np.mean(v**2)]) / samples
@@ -116,12 +131,18 @@ def test_what_is_evaluated_how_often(n: int) -> None:
     bias, others = Counter(BIAS_GROUP), [Counter(0), Counter(3)]
     for counter in (bias, *others):
         system.addForce(counter.force)
-    integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.001, n)
-    ctx = make_context(system, integrator)
+    ctx = make_context(system, 0.001)
     ctx.setPositions(np.zeros((2, 3)))
-    integrator.step(steps)
+    stepper = MultistepStepper(ctx, n)
+    for part in (1, 4, 2, 5):  # in whatever portions
+        stepper.step(part)
     assert bias.calls == steps // n
     assert [counter.calls for counter in others] == [steps, steps]
+    assert stepper.getStepSize() == 0.001 * unit.picosecond  # all else is the integrator's
+    assert ctx.getParameter("LatentBias_scale") == 1.0
+    bias.calls = 0
+    ctx.getState(energy=True)
+    assert bias.calls == 1
     assert ctx.getStepCount() == steps
     assert ctx.getState().getTime()._value == pytest.approx(steps * 0.001)
 
@@ -130,29 +151,27 @@ def test_a_restart_between_two_evaluations_is_exact() -> None:
     system = particles(3)
 
     def start() -> openmm.Context:
-        integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.004, 3)
-        integrator.setRandomNumberSeed(4)
-        return make_context(system, integrator)
+        return make_context(system, 0.004, seed=4)
 
     ctx = start()
     ctx.setPositions(np.full((3, 3), 0.1))
     ctx.setVelocitiesToTemperature(TEMPERATURE, 2)
-    ctx.getIntegrator().step(10)
+    MultistepStepper(ctx, 3).step(10)
     checkpoint = ctx.createCheckpoint()
     # One after the other: the contexts of a process share one source of noise on Reference.
-    ctx.getIntegrator().step(11)
+    MultistepStepper(ctx, 3).step(11)
     end = ctx.getState(positions=True).getPositions(asNumpy=True)._value
     other = start()
     other.loadCheckpoint(checkpoint)
-    other.getIntegrator().step(11)
+    MultistepStepper(other, 3).step(11)
     np.testing.assert_array_equal(other.getState(positions=True).getPositions(asNumpy=True)._value, end)
 
 
 def test_every_particle_at_a_temperature_of_its_own() -> None:
     kelvin = np.repeat([200.0, 300.0, 600.0], PARTICLES // 3)
-    integrator = multistep_integrator(particles(), kelvin, FRICTION, 0.004, 2)
+    integrator = langevin_integrator(kelvin, FRICTION, 0.004)
     integrator.setRandomNumberSeed(1)
-    ctx = make_context(particles(), integrator)
+    ctx = openmm.Context(particles(), integrator, openmm.Platform.getPlatformByName("Reference"))
     ctx.setPositions(np.zeros((PARTICLES, 3)))
     integrator.step(400)
     sums, samples = np.zeros(PARTICLES), 80
@@ -164,46 +183,14 @@ def test_every_particle_at_a_temperature_of_its_own() -> None:
     np.testing.assert_allclose(sums.reshape(3, -1).mean(axis=1), exact, rtol=0.04)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_virtual_sites_are_where_they_belong(n: int) -> None:
-    """A bias on the middle of a rigid pair, against the same force on its ends."""
-    variances = []
-    for virtual in (True, False):
-        system = openmm.System()
-        for mass in (MASS, MASS, 0.0):
-            system.addParticle(mass)
-        system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-        system.addConstraint(0, 1, 0.1)
-        force = openmm.CustomCompoundBondForce(
-            3,
-            f"0.5*{BIAS}*pointdistance({'x3,y3,z3' if virtual else '(x1+x2)/2,(y1+y2)/2,(z1+z2)/2'},0,0,0)^2",
-        )
-        force.addBond([0, 1, 2], [])
-        force.setForceGroup(BIAS_GROUP)
-        system.addForce(force)
-        integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.002, n)
-        integrator.setRandomNumberSeed(1)
-        ctx = make_context(system, integrator)
-        ctx.setPositions([[-0.05, 0, 0], [0.05, 0, 0], [0, 0, 0]])
-        ctx.setVelocitiesToTemperature(TEMPERATURE, 1)
-        middles = []
-        for _ in range(300):
-            integrator.step(5)
-            x = ctx.getState(positions=True).getPositions(asNumpy=True)._value
-            np.testing.assert_allclose(x[2], x[:2].mean(axis=0), atol=1e-12)
-            middles.append(x[2])
-        variances.append(middles)
-    np.testing.assert_allclose(variances[0], variances[1], atol=1e-6)
-
-
 def test_constraints_hold() -> None:
     n = 100
     system = particles(n)
     for first in range(0, n, 2):
         system.addConstraint(first, first + 1, 0.15)
-    integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.002, 4)
+    integrator = langevin_integrator([TEMPERATURE] * n, FRICTION, 0.002)
     integrator.setRandomNumberSeed(1)
-    ctx = make_context(system, integrator)
+    ctx = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     ctx.setPositions(np.tile([[-0.075, 0.0, 0.0], [0.075, 0.0, 0.0]], (n // 2, 1)))
     ctx.setVelocitiesToTemperature(TEMPERATURE, 1)
     integrator.step(500)
@@ -219,60 +206,104 @@ def test_constraints_hold() -> None:
     assert np.mean(temperatures) == pytest.approx(TEMPERATURE, rel=0.05)
 
 
-def test_quantities_are_understood() -> None:
-    system = particles(1)
-    plain = multistep_integrator(system, 300.0, 2.0, 0.002, 4)
-    quantities = multistep_integrator(
-        system, 300.0 * unit.kelvin, 0.002 / unit.femtosecond, 2.0 * unit.femtosecond, 4
-    )
-    assert plain.getStepSize() == quantities.getStepSize() == 0.002 * unit.picosecond
-    for name in ("a", "b", "kT"):
-        assert plain.getGlobalVariableByName(name) == pytest.approx(quantities.getGlobalVariableByName(name))
+def test_one_temperature_is_the_langevin_middle_integrator() -> None:
+    system = particles(5)
+    ends = []
+    for kind in ("native", "custom"):
+        integrator = (
+            openmm.LangevinMiddleIntegrator(TEMPERATURE, FRICTION, 0.004)
+            if kind == "native"
+            else langevin_integrator([TEMPERATURE] * 5, FRICTION / unit.picosecond, 4 * unit.femtosecond)
+        )
+        integrator.setRandomNumberSeed(1)
+        ctx = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        ctx.setPositions(np.full((5, 3), 0.2))
+        ctx.setVelocities(np.zeros((5, 3)))
+        integrator.step(1)  # the first kick, half a drift; the noise is another one
+        ends.append(ctx.getState(positions=True).getPositions(asNumpy=True)._value.mean())
+    assert ends[0] == pytest.approx(ends[1], abs=0.02)
+    assert 0.1 < ends[0] < 0.2
 
 
-def test_every_group_in_use_is_found() -> None:
-    system = particles(2)
-    nonbonded = openmm.NonbondedForce()
-    nonbonded.setForceGroup(5)
-    system.addForce(nonbonded)
-    assert force_groups(system) == {0, 3, 5, BIAS_GROUP}
-    nonbonded = system.getForce(3)
-    nonbonded.setReciprocalSpaceForceGroup(7)
-    assert force_groups(system) == {0, 3, 5, 7, BIAS_GROUP}
+def simulated() -> tuple[app.Simulation, Any]:
+    """Alanine dipeptide with a restraint for multiple time stepping."""
+    built = AlanineDipeptideSettings().build()
+    cv = torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)], built.n_atoms)
+    bias = HarmonicSettings(centre=[-1.4, 1.2], strength=20.0).build(cv_context(cv.periods.tolist(), 300.0))
+    system = add_bias(built.system, cv, bias, multistep=True)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(built.topology, system, integrator, platform)
+    simulation.context.setPositions(built.positions[0])
+    return simulation, cv
 
 
-@pytest.mark.parametrize("group", [0, BIAS_GROUP])
-def test_a_bias_alone(group: int) -> None:
-    system = openmm.System()
-    system.addParticle(MASS)
-    system.addForce(well(BIAS, 1, group, "c"))
-    integrator = multistep_integrator(system, TEMPERATURE, FRICTION, 0.002, 4, group)
-    ctx = make_context(system, integrator)
-    ctx.setPositions([[0.1, 0.0, 0.0]])
-    integrator.step(100)
-    assert 0 < ctx.getState(energy=True).getPotentialEnergy()._value < 100
+def test_in_the_place_of_the_integrator_of_a_simulation(tmp_path: Path) -> None:
+    simulation, cv = simulated()
+    simulation.minimizeEnergy(maxIterations=20)
+    simulation.integrator = MultistepStepper(simulation.context, every=2)
+    simulation.reporters.append(LatentReporter(tmp_path / "z.csv", 5, cv))
+    simulation.step(23)
+    assert simulation.currentStep == 23
+    rows = np.loadtxt(tmp_path / "z.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(rows[:, 0], [5, 10, 15, 20])
+    assert np.isfinite(rows).all()
 
 
-BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "never": ({"bias_every": 0}, "bias_every: expected an integer of 1 or more, got 0"),
-    "half": ({"bias_every": 1.5}, "bias_every: expected an integer of 1 or more, got 1.5"),
-    "cold": ({"temperature": 0.0}, "temperature: must be above 0, got 0"),
-    "some cold": ({"temperature": [300.0, -1.0]}, "temperature: must be above 0, got -1"),
-    "one too few": ({"temperature": [300.0]}, "temperature: 1 values for the 2 particles"),
-    "frictionless": ({"friction": -1.0}, "friction: must be above 0, got -1"),
-    "no time": ({"timestep": 0 * unit.femtosecond}, "timestep: must be above 0, got 0"),
-    "no bias": ({"group": 30}, "no force in group 30, where the bias should be; groups: 0, 3, 31"),
-}
+@pytest.mark.parametrize("forces", ["traced", "autograd"])
+@pytest.mark.parametrize("backend", ["torchforce", "python"])
+def test_the_scale_multiplies_the_forces(backend: Any, forces: Any) -> None:
+    if backend == "python" and forces == "autograd":
+        return
+    built = AlanineDipeptideSettings().build()
+    cv = torsion_cv([(4, 6, 8, 14)], built.n_atoms)
+    bias = OpesSettings(sigma=0.3, barrier=20.0, pace=5).build(cv_context(cv.periods.tolist(), 300.0))
+    assert isinstance(bias, AdaptiveBias)
+    system = add_bias(built.system, cv, bias, multistep=True, backend=backend, forces=forces)
+    ctx = make_context(system, 0.002)
+    ctx.setPositions(built.positions[0])
+    updater, stepper = BiasUpdater(cv, bias), MultistepStepper(ctx, 3)
+    for _ in range(4):
+        stepper.step(5)
+        updater.update(ctx)
+    found = []
+    for scale in (1.0, 3.0):
+        ctx.setParameter("LatentBias_scale", scale)
+        state = ctx.getState(energy=True, forces=True, groups={BIAS_GROUP})
+        found.append((state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value))
+    energy = float(bias(updater.variables(ctx)))
+    assert found[0][0] == pytest.approx(energy, rel=1e-12)
+    assert found[1][0] == pytest.approx(energy if forces == "traced" else 3 * energy, rel=1e-12)
+    np.testing.assert_allclose(found[1][1], 3.0 * found[0][1], rtol=1e-12)
+    assert np.abs(found[0][1]).max() > 1.0
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_arguments(case: str) -> None:
-    change, expected = BAD[case]
-    arguments = {"temperature": 300.0, "friction": 2.0, "timestep": 0.002, "bias_every": 2} | change
-    with pytest.raises(ConfigError, match=expected):
-        multistep_integrator(particles(2), **arguments)
+@pytest.mark.parametrize("every", [0, 1.5])
+def test_steps_between_evaluations_are_an_integer(every: Any) -> None:
+    with pytest.raises(ConfigError, match=f"every: expected an integer of 1 or more, got {every}"):
+        MultistepStepper(make_context(particles(1), 0.002), every)
 
 
-def test_nothing_in_the_system() -> None:
-    with pytest.raises(ConfigError, match=r"no force in group 31, .*groups: none"):
-        multistep_integrator(openmm.System(), 300.0, 2.0, 0.002, 2)
+def test_a_bias_that_was_not_made_for_it() -> None:
+    ctx = make_context(particles(1), 0.002)
+    with pytest.raises(ConfigError, match=r"no bias of the name 'Other' .* add_bias\(..., multistep=True\)"):
+        MultistepStepper(ctx, 2, name="Other")
+    with pytest.raises(ConfigError, match="'LatentBias' is in force group 31, not 30"):
+        MultistepStepper(ctx, 2, group=30)
+    integrator = langevin_integrator([300.0], 1.0, 0.002)
+    ctx = openmm.Context(particles(1), integrator, openmm.Platform.getPlatformByName("Reference"))
+    with pytest.raises(ConfigError, match="CustomIntegrator evaluates the same forces at every step"):
+        MultistepStepper(ctx, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (([300.0, -1.0], 1.0, 0.002), r"kelvin\[1\]: must be above 0, got -1"),
+        (([300.0], -1.0, 0.002), "friction: must be above 0, got -1"),
+        (([300.0], 1.0, 0 * unit.femtosecond), "timestep: must be above 0, got 0"),
+    ],
+)
+def test_bad_numbers(given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        langevin_integrator(*given)

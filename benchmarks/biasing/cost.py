@@ -29,7 +29,7 @@ from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
 from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
 from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
 from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.multistep import multistep_integrator
+from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -162,41 +162,34 @@ def _biases(context: BiasContext) -> dict[str, Bias]:
 
 
 def _stepper(
-    system: openmm.System, integrator: openmm.Integrator, platform: str, positions: NDArray[np.float64]
+    system: openmm.System, every: int, platform: str, positions: NDArray[np.float64]
 ) -> Callable[[], float]:
-    """Return a function that measures the time of a step [us]; an integrator of several steps counts them all."""
+    """Return a function that measures the time of a step [us], with the bias every few of them."""
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
     properties = {"Threads": "1"} if platform == "CPU" else {}
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 50)
-    integrator.step(20)
+    stepper = MultistepStepper(context, every) if every > 1 else context.getIntegrator()
+    stepper.step(20)
     start = time.perf_counter()
-    integrator.step(20)
+    stepper.step(20)
     n = max(5, int(_SECONDS / ((time.perf_counter() - start) / 20)))
 
-    def measure() -> float:
+    def measure(context: openmm.Context = context) -> float:  # which has to live as long as this does
         start = time.perf_counter()
-        context.getIntegrator().step(n)
+        stepper.step(n)
         return (time.perf_counter() - start) / n * 1e6
 
     return measure
 
 
-def _langevin(system: openmm.System) -> openmm.Integrator:
-    return openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
-
-
-def _every(n: int) -> Callable[[openmm.System], openmm.Integrator]:
-    return lambda system: multistep_integrator(system, 300.0, 1.0, 0.002, n)
-
-
 @dataclass(frozen=True)
 class Way:
-    """How the bias is applied; `inner` steps of the molecule are one step of the integrator."""
+    """How the bias is applied, and the steps between its evaluations."""
 
     system: openmm.System
-    integrator: Callable[[openmm.System], openmm.Integrator] = _langevin
-    inner: int = 1
+    every: int = 1
 
 
 def ways(molecule: Molecule) -> dict[str, Way]:
@@ -213,24 +206,23 @@ def ways(molecule: Molecule) -> dict[str, Way]:
             found[f"{name}, {label}"] = Way(add_bias(molecule.system, cv, bias, backend=backend))
     autograd = add_bias(molecule.system, cv, biases["harmonic"], backend="torchforce", forces="autograd")
     found["harmonic, TorchForce that differentiates at every step"] = Way(autograd)
-    opes = add_bias(molecule.system, cv, biases["opes"], backend="torchforce")
-    for n in (1, 2):
-        found[f"opes, TorchForce, every {n} steps (multistep_integrator)"] = Way(opes, _every(n), n)
+    opes = add_bias(molecule.system, cv, biases["opes"], backend="torchforce", multistep=True)
+    for n in (2, 4):
+        found[f"opes, TorchForce, every {n} steps (MultistepStepper)"] = Way(opes, n)
     return found
 
 
-def measure(molecule: Molecule, platform: str) -> dict[str, tuple[float, int]]:
-    """Median time of a step of the molecule [us] for each way, and the steps between two evaluations."""
-    found = ways(molecule)
+def measure(molecule: Molecule, platform: str) -> dict[str, float]:
+    """Median time of a step [us] for each way."""
     steppers = {
-        name: _stepper(way.system, way.integrator(way.system), platform, molecule.positions)
-        for name, way in found.items()
+        name: _stepper(way.system, way.every, platform, molecule.positions)
+        for name, way in ways(molecule).items()
     }
-    times: dict[str, list[float]] = {name: [] for name in found}
+    times: dict[str, list[float]] = {name: [] for name in steppers}
     for _ in range(_REPEATS):
         for name, stepper in steppers.items():
-            times[name].append(stepper() / found[name].inner)
-    return {name: (float(np.median(values)), found[name].inner) for name, values in times.items()}
+            times[name].append(stepper())
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def operations() -> str:
@@ -270,11 +262,11 @@ def page() -> str:
     for molecule in (dipeptide(), chignolin(), water_box()):
         for platform in molecule.platforms:
             found = measure(molecule, platform)
-            plain = found["no bias"][0]
+            plain = found["no bias"]
             custom = found.get("harmonic, two TorchForces in CustomCVForce")
             rows = []
-            for name, (step, _) in found.items():
-                ratio = "" if custom is None else f"{(step - plain) / (custom[0] - plain):.2f}"
+            for name, step in found.items():
+                ratio = "" if custom is None else f"{(step - plain) / (custom - plain):.2f}"
                 rows.append(f"| {name} | {step:.0f} | {step - plain:.0f} | {step / plain:.2f} | {ratio} |")
                 print(molecule.name, platform, rows[-1], flush=True)
             parts.append(

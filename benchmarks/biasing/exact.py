@@ -21,7 +21,7 @@ from latf_openmm.md.bias.base import AdaptiveBias, BiasContext
 from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
 from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.md.cv import FeatureCV
-from latf_openmm.md.multistep import multistep_integrator
+from latf_openmm.md.langevin import langevin_integrator
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED
 
@@ -135,7 +135,9 @@ def sample(
     assert isinstance(bias, AdaptiveBias)
     biased = latf.add_bias(system, cv, bias, n_copies=walkers)
     kelvin = [REDUCED.kelvin(one) for one in at]
-    integrator = multistep_integrator(biased, kelvin, _FRICTION, _TIMESTEP, 1)
+    integrator = langevin_integrator(
+        np.repeat(kelvin, system.getNumParticles() // walkers), _FRICTION, _TIMESTEP
+    )
     integrator.setRandomNumberSeed(seed)
     context = openmm.Context(biased, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(positions.reshape(-1, 3))

@@ -16,7 +16,7 @@ from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.bias.base import cv_context
 from latf_openmm.md.bias.harmonic import HarmonicSettings
 from latf_openmm.md.cv import FeatureCV
-from latf_openmm.md.multistep import multistep_integrator
+from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.encoder import mlp
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.units import KELVIN
@@ -54,18 +54,19 @@ def run(
     """Variables of each frame and temperature [K] from the kinetic energy of each frame."""
     built = AlanineDipeptideSettings(hydrogen_mass=mass).build()
     bias = HarmonicSettings(centre=[0.0, 0.0], strength=strength).build(cv_context([0.0, 0.0], TEMPERATURE))
-    system = latf.add_bias(built.system, cv, bias)
-    integrator = multistep_integrator(system, TEMPERATURE, 2.0, timestep, every)
+    system = latf.add_bias(built.system, cv, bias, multistep=True)
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 2.0, timestep)
     integrator.setRandomNumberSeed(1)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(built.positions[0])
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 200)
     context.setVelocitiesToTemperature(TEMPERATURE, 1)
-    integrator.step(2000)
+    stepper = MultistepStepper(context, every)
+    stepper.step(2000)
     dof = 3 * system.getNumParticles() - system.getNumConstraints()
     xyz, kelvin = [], []
     for _ in range(steps // INTERVAL):
-        integrator.step(INTERVAL)
+        stepper.step(INTERVAL)
         state = context.getState(positions=True, energy=True)
         xyz.append(np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)))
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
@@ -110,7 +111,7 @@ def page() -> str:
 
 _PAGE = """## The bias every few steps
 
-Alanine dipeptide at 300 K, `multistep_integrator`, {steps} steps, friction 2/ps; a harmonic restraint of two variables
+Alanine dipeptide at 300 K, `MultistepStepper`, {steps} steps, friction 2/ps; a harmonic restraint of two variables
 (network on distances and torsions) whose unbiased standard deviation is 1. With 4 fs hydrogens have 3 amu. Mean energy
 of the restraint and kinetic temperature, relative to those with the bias at every step.
 

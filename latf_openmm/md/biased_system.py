@@ -37,7 +37,7 @@ def add_bias(
     group
         Force group of the bias, so that its energy can be asked for alone.
     force_options
-        Passed to `make_force`: ``backend``, ``forces``, ``name``.
+        Passed to `make_force`: ``backend``, ``forces``, ``multistep``, ``name``.
 
     Raises
     ------

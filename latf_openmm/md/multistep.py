@@ -1,129 +1,103 @@
-"""Langevin dynamics with the bias only every few steps, and with walkers at temperatures of their own."""
+"""The bias only every few steps: multiple time stepping without one more evaluation of anything."""
 
-from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import openmm
-from openmm import unit
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.md.backends.base import BIAS_NAME, scale_parameter
 from latf_openmm.md.biased_system import BIAS_GROUP
-from latf_openmm.units import KELVIN, plain
+
+_ALL = 0xFFFFFFFF
 
 
-def multistep_integrator(
-    system: openmm.System,
-    temperature: Any,
-    friction: Any,
-    timestep: Any,
-    bias_every: int,
-    group: int = BIAS_GROUP,
-) -> openmm.CustomIntegrator:
-    """Return a Langevin integrator that evaluates the bias at every `bias_every`-th step.
+class MultistepStepper:
+    """Takes the steps of a Context's integrator, with the bias at every n-th step only, n times as strong.
 
-    The steps are those of `openmm.LangevinMiddleIntegrator` (kick, constraints, half a drift, friction and noise,
-    half a drift, constraints); at every `bias_every`-th of them the kick has `bias_every` times the force of the
-    bias, at the others none of it. So a step costs one evaluation of everything else, always, and
-    `openmm.MTSLangevinIntegrator`, which needs one more for each evaluation of the slow force, costs more where
-    the bias is the cheap part. Steps are counted as ever: by reporters, the pace of an adaptive bias, barostats.
+    Impulse multiple time stepping (r-RESPA) for OpenMM's own integrators that evaluate the forces once a step, as
+    `openmm.LangevinMiddleIntegrator` does. Steps are counted as ever: by reporters, the pace of an adaptive bias,
+    barostats. `openmm.MTSLangevinIntegrator` evaluates all other forces once more for each evaluation of the bias,
+    which costs more than it saves where the bias is the cheap part.
+
+    With a bare Context call `step`; in an `openmm.app.Simulation` put it in the place of the integrator::
+
+        system = latf.add_bias(system, cv, bias, multistep=True)
+        ...
+        simulation.integrator = MultistepStepper(simulation.context, every=2)
 
     Parameters
     ----------
-    system
-        A System that `add_bias` returned.
-    temperature
-        In kelvin, or an OpenMM quantity; or one number [K] for each particle.
-    friction
-        In 1/ps, or an OpenMM quantity.
-    timestep
-        In ps, or an OpenMM quantity.
-    bias_every
-        Steps between evaluations of the bias; 1: at every step, like all other forces.
-    group
-        Force group of the bias.
+    context
+        Of a System made by `add_bias` with ``multistep=True``.
+    every
+        Steps between evaluations of the bias.
+    name, group
+        As given to `add_bias`.
 
     Raises
     ------
     ConfigError
-        If no force is in that group, or one of the numbers makes no sense.
+        If the Context has no such bias, its integrator is a CustomIntegrator, which does not let forces be left
+        out in between, or `every` is not an integer of 1 or more.
 
     Notes
     -----
     A stiff bias limits the time between its evaluations: with curvature k and omega^2 = k sum_i |dz/dx_i|^2 / m_i
     it is unstable above omega * time of about 2. ``docs/benchmarks/biasing.md`` has what was measured.
     """
-    if not isinstance(bias_every, Integral) or bias_every < 1:
-        raise ConfigError(f"bias_every: expected an integer of 1 or more, got {bias_every!r}")
-    kelvin = _temperatures(system, temperature)
-    numbers = {"friction": plain(friction, unit.picosecond**-1), "timestep": plain(timestep, unit.picosecond)}
-    for name, value in numbers.items():
-        if not value > 0:
-            raise ConfigError(f"{name}: must be above 0, got {value:g}")
-    groups = force_groups(system)
-    if group not in groups:
-        there = ", ".join(map(str, sorted(groups))) or "none"
-        raise ConfigError(
-            f"the System has no force in group {group}, where the bias should be; groups: {there}"
-        )
-    return _integrator(kelvin, numbers["friction"], numbers["timestep"], int(bias_every), group)
 
+    context: openmm.Context
+    integrator: openmm.Integrator
+    every: int
+    scale: str
+    group: int
 
-def _temperatures(system: openmm.System, temperature: Any) -> list[float]:
-    """One temperature for all particles, or one each [K]."""
-    if isinstance(temperature, Sequence) or (isinstance(temperature, np.ndarray) and temperature.ndim):
-        kelvin = [float(one) for one in temperature]
-        if len(kelvin) != system.getNumParticles():
+    def __init__(
+        self, context: openmm.Context, every: int, *, name: str = BIAS_NAME, group: int = BIAS_GROUP
+    ) -> None:
+        if not isinstance(every, Integral) or every < 1:
+            raise ConfigError(f"every: expected an integer of 1 or more, got {every!r}")
+        self.context = context
+        self.integrator = context.getIntegrator()
+        self.every = int(every)
+        if isinstance(self.integrator, openmm.CustomIntegrator):
             raise ConfigError(
-                f"temperature: {len(kelvin)} values for the {system.getNumParticles()} particles of the System"
+                f"{type(self.integrator).__name__} evaluates the same forces at every step; use an integrator such as "
+                "LangevinMiddleIntegrator"
             )
-    else:
-        kelvin = [plain(temperature, unit.kelvin)]
-    for one in kelvin:
-        if not one > 0:
-            raise ConfigError(f"temperature: must be above 0, got {one:g}")
-    return kelvin
+        self.scale = scale_parameter(name)
+        self.group = group
+        if self.scale not in dict(context.getParameters()):
+            raise ConfigError(
+                f"the Context has no bias of the name {name!r} for multiple time stepping; make its System with "
+                "add_bias(..., multistep=True)"
+            )
+        groups = {
+            force.getForceGroup() for force in context.getSystem().getForces() if force.getName() == name
+        }
+        if groups != {group}:
+            raise ConfigError(f"the bias {name!r} is in force group {sorted(groups)[0]}, not {group}")
 
+    def step(self, steps: int) -> None:
+        """Take steps; the bias acts at those whose number (the Context's step count) is a multiple of `every`."""
+        before = self.integrator.getIntegrationForceGroups()
+        self.context.setParameter(self.scale, float(self.every))
+        phase = self.context.getStepCount() % self.every
+        try:
+            while steps > 0:
+                due = phase == 0
+                now = 1 if due else min(steps, self.every - phase)
+                self.integrator.setIntegrationForceGroups(
+                    before if due else before & (_ALL ^ (1 << self.group))
+                )
+                self.integrator.step(now)
+                steps -= now
+                phase = (phase + now) % self.every
+        finally:
+            self.integrator.setIntegrationForceGroups(before)
+            self.context.setParameter(self.scale, 1.0)
 
-def _integrator(
-    kelvin: list[float], friction: float, timestep: float, every: int, group: int
-) -> openmm.CustomIntegrator:
-    made = openmm.CustomIntegrator(timestep)
-    decay = float(np.exp(-friction * timestep))
-    made.addGlobalVariable("a", decay)
-    made.addGlobalVariable("b", float(np.sqrt(1.0 - decay * decay)))
-    if len(kelvin) == 1:
-        made.addGlobalVariable("kT", KELVIN.kT(kelvin[0]))
-    else:
-        made.addPerDofVariable("kT", 0.0)
-        made.setPerDofVariableByName("kT", [openmm.Vec3(*[KELVIN.kT(one)] * 3) for one in kelvin])
-    made.addPerDofVariable("before", 0.0)
-    made.addUpdateContextState()
-    if every > 1:
-        made.setIntegrationForceGroups(set(range(32)) - {group})  # what is called f below
-        made.addGlobalVariable("every", float(every))
-        made.addGlobalVariable("phase", 0.0)
-        made.beginIfBlock("phase = 0")
-        made.addComputePerDof("v", f"v + dt*every*f{group}/m")
-        made.endBlock()
-        made.addComputeGlobal("phase", "select(step(phase + 1.5 - every), 0, phase + 1)")
-    made.addComputePerDof("v", "v + dt*f/m")
-    made.addConstrainVelocities()
-    made.addComputePerDof("x", "x + 0.5*dt*v")
-    made.addComputePerDof("v", "a*v + b*sqrt(kT/m)*gaussian")
-    made.addComputePerDof("x", "x + 0.5*dt*v")
-    made.addComputePerDof("before", "x")
-    made.addConstrainPositions()
-    made.addComputePerDof("v", "v + (x - before)/dt")
-    return made
-
-
-def force_groups(system: openmm.System) -> set[int]:
-    """Force groups in use, those of reciprocal-space sums included."""
-    groups = set()
-    for force in system.getForces():
-        groups.add(force.getForceGroup())
-        if isinstance(force, openmm.NonbondedForce) and force.getReciprocalSpaceForceGroup() >= 0:
-            groups.add(force.getReciprocalSpaceForceGroup())
-    return groups
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the integrator's."""
+        return getattr(self.integrator, name)

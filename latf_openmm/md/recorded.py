@@ -55,9 +55,9 @@ def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> to
 def simplify(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.GraphModule:
     """Return a graph of fewer operations with the same results; examples as for `record`.
 
-    Constant parts are folded, views that change nothing and expansions that arithmetic does itself are left
-    out, what is multiplied by zero goes, and operations done twice are done once. A graph that changes tensors in
-    place stays as it is.
+    Constant parts are folded and constant factors put together, views that change nothing and expansions that
+    arithmetic does itself are left out, what is multiplied by zero goes, and operations done twice are done once.
+    A graph that changes tensors in place stays as it is.
     """
     if any(_changes_its_arguments(node) for node in module.graph.nodes):
         return module
@@ -120,6 +120,8 @@ class _Simplifier:
                 self._fold(node)
             else:
                 self._explicit(node)
+                self._sum_of_one(node)
+                self._one_factor(node)
                 self._without_expansions(node)
                 self._once(node)
 
@@ -216,6 +218,35 @@ class _Simplifier:
         """No -1 in the shape of a view: TorchScript (torch 2.12) takes the wrong size for it in frozen modules."""
         if node.target in (aten.view.default, aten.reshape.default) and node not in self.grows:
             node.args = (node.args[0], list(self.values[node].shape))
+
+    def _sum_of_one(self, node: fx.Node) -> None:
+        """The sum of one number is that number."""
+        source = self._tensor(node.args[0]) if node.args else None
+        if node.target == aten.sum.default and source is not None and source.numel() == 1 and not node.kwargs:
+            node.target, node.args = aten.view.default, (node.args[0], [])
+
+    def _one_factor(self, node: fx.Node) -> None:
+        """(x c) d and (x c) / d as x times one constant."""
+        if node.target not in (aten.mul.Tensor, aten.div.Tensor) or node in self.grows:
+            return
+        places = (1, 0) if node.target == aten.mul.Tensor else (1,)
+        for place in places:
+            product, outer = node.args[1 - place], node.args[place]
+            if not isinstance(outer, fx.Node) or outer not in self.constant:
+                continue
+            if (
+                not isinstance(product, fx.Node)
+                or product.target != aten.mul.Tensor
+                or len(product.users) > 1
+            ):
+                continue
+            for inner, x in (product.args, product.args[::-1]):
+                if inner in self.constant and isinstance(inner, fx.Node) and isinstance(x, fx.Node):
+                    a, b = self.values[inner], self.values[outer]
+                    with self.graph.inserting_before(node):
+                        factor = self._constant(a * b if node.target == aten.mul.Tensor else a / b)
+                    node.target, node.args = aten.mul.Tensor, (factor, x)
+                    return
 
     def _without_expansions(self, node: fx.Node) -> None:
         """Arithmetic expands its arguments itself, if another one has the shape of the result."""

@@ -29,6 +29,7 @@ from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
 from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.latent_cv import latent_cv
+from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.md.updater import BiasUpdater, load_bias
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
@@ -51,6 +52,12 @@ class DynamicsSettings(Settings):
     platform: str | None = Field(None, description="OpenMM platform; default: the system's own choice")
     trajectory: Literal["dcd", "xtc"] = Field("dcd", description="trajectory format")
     backend: BackendName = Field("auto", description="what runs the bias")
+    bias_every: int = Field(
+        1,
+        ge=1,
+        le=20,
+        description="steps between evaluations of the bias; more than 1 only for one that is not stiff",
+    )
     forces: ForcesName | None = Field(None, description="default: traced, except on GPU platforms")
 
 
@@ -160,7 +167,7 @@ class WalkerGroup:
                 walker=task.folder.name,
                 walker_kT=[self.built.scale.kT(task.temperature)] * self.built.n_copies,
             )
-        self.context = self._make_context(complete)
+        self._use(self._make_context(complete))
         if complete:
             self._restore(complete)
         else:
@@ -178,6 +185,13 @@ class WalkerGroup:
         if isinstance(bias, AdaptiveBias) and self.task.bias_temperature is not None:
             bias = build(self.task.bias_temperature)
         return latent_cv(trained), bias
+
+    def _use(self, context: openmm.Context) -> None:
+        """Simulate in this Context from now on."""
+        self.context = context
+        every = self.task.dynamics.bias_every
+        multistep = self.bias is not None and every > 1
+        self.stepper = MultistepStepper(context, every) if multistep else context.getIntegrator()
 
     def _make_context(self, complete: int) -> openmm.Context:
         """A Context whose adaptive bias, if it has one, is that of the end of the last complete segment."""
@@ -198,6 +212,7 @@ class WalkerGroup:
                 n_copies=self.built.n_copies,
                 backend=dynamics.backend,
                 forces=dynamics.forces or ("traced" if traced else "autograd"),
+                multistep=dynamics.bias_every > 1,
             )
         integrator = openmm.LangevinMiddleIntegrator(self.kelvin, dynamics.friction, dynamics.timestep)
         integrator.setRandomNumberSeed(_seed(self.task.seed, 0))
@@ -219,7 +234,7 @@ class WalkerGroup:
         if self.task.dynamics.minimise:
             openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
         self.context.setVelocitiesToTemperature(self.kelvin, _seed(self.task.seed, 1))
-        self.context.getIntegrator().step(self.task.dynamics.equilibration)
+        self.stepper.step(self.task.dynamics.equilibration)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
 
@@ -249,7 +264,7 @@ class WalkerGroup:
                         f"({_reason(error)}); lower simulation.timestep or the bias"
                     ) from error
                 if self.updater is not None:
-                    self.context = self._make_context(index)
+                    self._use(self._make_context(index))
                 self.context.loadCheckpoint(before)
                 seed = _seed(self.task.seed, 100 + 10 * index + attempt)
                 self.context.setVelocitiesToTemperature(self.kelvin, seed)
@@ -290,7 +305,7 @@ class WalkerGroup:
     def _advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
         if self.updater is None:
-            self.context.getIntegrator().step(steps)
+            self.stepper.step(steps)
             return
         pace = self.updater.bias.pace
         while steps > 0:
@@ -298,7 +313,7 @@ class WalkerGroup:
             if done and done % pace == 0:
                 self.updater.update(self.context)
             now = min(steps, pace - done % pace)
-            self.context.getIntegrator().step(now)
+            self.stepper.step(now)
             steps -= now
 
     def _adaptive_bias(self, state: openmm.State) -> tuple[Any, Any, Any]:

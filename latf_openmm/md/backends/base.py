@@ -46,6 +46,7 @@ def make_force(
     backend: BackendName = "auto",
     forces: ForcesName = "traced",
     periodic: bool = False,
+    multistep: bool = False,
     name: str = BIAS_NAME,
 ) -> openmm.Force:
     """Return one OpenMM force that holds the whole bias.
@@ -61,16 +62,20 @@ def make_force(
         ``"autograd"``: TorchForce differentiates at every step (any device).
     periodic
         Whether the collective variables see the periodic box.
+    multistep
+        Whether `MultistepStepper` is to use the force: it gets a global parameter, a factor on its forces.
     name
         Of the force; the global parameter of an adaptive bias starts with it.
     """
     parameters: dict[str, float] = {}
     if isinstance(energy.bias, AdaptiveBias):
         parameters = {messages_parameter(name): float(energy.bias.sent)}
+    if multistep:
+        parameters[scale_parameter(name)] = 1.0
     if choose_backend(backend) == "python":
-        force = pythonforce.make_python_force(energy, periodic, parameters)
+        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
     else:
-        force = torchforce.make_torch_force(energy, periodic, forces, parameters)
+        force = torchforce.make_torch_force(energy, periodic, forces, parameters, multistep)
     force.setName(name)
     return force
 
@@ -78,3 +83,8 @@ def make_force(
 def messages_parameter(name: str) -> str:
     """Name of the global parameter that tells the adaptive bias of a force how many messages there are."""
     return f"{name}_messages"
+
+
+def scale_parameter(name: str) -> str:
+    """Name of the global parameter that multiplies the forces of a bias."""
+    return f"{name}_scale"

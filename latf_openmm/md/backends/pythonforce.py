@@ -10,7 +10,8 @@ import torch
 from openmm import unit
 
 from latf_openmm.errors import BackendError
-from latf_openmm.md.bias_energy import BiasEnergy, script_forces
+from latf_openmm.md.bias_energy import BiasEnergy
+from latf_openmm.md.force_module import force_module
 
 
 class TorchComputation:
@@ -54,7 +55,9 @@ def why_unavailable() -> str | None:
     return f"OpenMM {openmm.__version__} has no PythonForce; 8.5 or newer is needed"
 
 
-def make_python_force(energy: BiasEnergy, periodic: bool, parameters: dict[str, float]) -> openmm.Force:
+def make_python_force(
+    energy: BiasEnergy, periodic: bool, parameters: dict[str, float], scaled: bool
+) -> openmm.Force:
     """Return a PythonForce of the bias with global parameters, in the order the module takes them.
 
     Raises
@@ -65,7 +68,7 @@ def make_python_force(energy: BiasEnergy, periodic: bool, parameters: dict[str, 
     if reason := why_unavailable():
         raise BackendError(f"backend 'python': {reason}")
     # The traced module shares its constants with `energy`; a force keeps what it was made with.
-    module = torch.jit.freeze(copy.deepcopy(script_forces(energy, periodic)))
+    module = torch.jit.freeze(copy.deepcopy(force_module(energy, periodic, True, scaled)))
     force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

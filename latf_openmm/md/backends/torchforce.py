@@ -8,7 +8,8 @@ from typing import Literal
 import openmm
 
 from latf_openmm.errors import BackendError
-from latf_openmm.md.bias_energy import BiasEnergy, script_energy, script_forces
+from latf_openmm.md.bias_energy import BiasEnergy
+from latf_openmm.md.force_module import force_module
 
 
 def _plugin() -> ModuleType:
@@ -40,7 +41,11 @@ def why_unavailable() -> str | None:
 
 
 def make_torch_force(
-    energy: BiasEnergy, periodic: bool, forces: Literal["traced", "autograd"], parameters: dict[str, float]
+    energy: BiasEnergy,
+    periodic: bool,
+    forces: Literal["traced", "autograd"],
+    parameters: dict[str, float],
+    scaled: bool,
 ) -> openmm.Force:
     """Return a TorchForce of the bias with global parameters, in the order the module takes them.
 
@@ -52,7 +57,7 @@ def make_torch_force(
     if reason := why_unavailable():
         raise BackendError(f"backend 'torchforce': {reason}; see 'latf-openmm doctor'")
     openmmtorch = _plugin()
-    module = (script_forces if forces == "traced" else script_energy)(energy, periodic)
+    module = force_module(energy, periodic, forces == "traced", scaled)
     force = openmmtorch.TorchForce(module)
     force.setOutputsForces(forces == "traced")
     force.setUsesPeriodicBoundaryConditions(periodic)

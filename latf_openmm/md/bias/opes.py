@@ -132,8 +132,9 @@ class Opes(AdaptiveBias):
     def _sum(self, z: Tensor, kernels: Tensor) -> Tensor:
         """Sum of the kernels at z, shape (n,), and its first derivatives; a recorded graph has no kernel count."""
         x = z.detach()
-        sigma, height = kernels[:, self.dim : 2 * self.dim], kernels[:, 2 * self.dim]
-        delta = x.unsqueeze(1) - kernels[:, : self.dim]
+        centre, sigma, height = torch.split(kernels, [self.dim, self.dim, 1], dim=1)
+        height = height.squeeze(1)
+        delta = centre - x.unsqueeze(1)
         if self.any_wraps:
             delta = wrap(delta, self.periods)
         scaled = delta / sigma
@@ -142,7 +143,7 @@ class Opes(AdaptiveBias):
         if z.requires_grad:
             inside = F.hardshrink(kernel, self.at_cutoff) * height
             slope = torch.bmm(inside.unsqueeze(1), scaled / sigma).squeeze(1)
-            total = total - ((z - x) * slope).sum(dim=1)
+            total = total + ((z - x) * slope).sum(dim=1)
         return total
 
     def example_states(self) -> tuple[Tensor, ...]:

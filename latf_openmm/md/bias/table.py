@@ -114,12 +114,13 @@ class GridSpline(nn.Module):
         cell = torch.floor(inside)
         index = (cell @ self.strides + self.offsets).to(torch.long)
         # Along each axis the four basis functions and their slopes, shape (n, dim, 4, 2).
-        basis = ((inside - cell).reshape(-1, 1) ** self.powers @ self.basis).reshape(-1, self.dim, 4, 2)
+        powers = (inside - cell).reshape(-1, 1) ** self.powers
+        basis = torch.unbind((powers @ self.basis).reshape(-1, self.dim, 4, 2), dim=1)
         table = torch.take(coefficients, index).reshape(z.shape[0], -1, 4)
         for axis in range(self.dim):
             if axis > 0:
                 table = table.reshape(z.shape[0], 4, -1).transpose(1, 2)
-            table = torch.bmm(table, basis[:, axis])
+            table = torch.bmm(table, basis[axis])
         table = table.reshape(z.shape[0], -1)  # value or slope along each axis, the last one fastest
         total = table[:, 0]
         if z.requires_grad:
