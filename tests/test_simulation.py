@@ -436,6 +436,18 @@ def test_a_run_killed_within_a_segment_resumes_exactly(tmp_path: Path) -> None:
     same_results(whole.folder, killed.folder)
 
 
+@pytest.mark.parametrize("bias", ["harmonic", "opes"])
+def test_a_bias_every_few_steps_resumes_exactly(tmp_path: Path, holes_model: Path, bias: str) -> None:
+    acting = bias_of(bias, holes_model)
+    common: dict[str, Any] = {"equilibration": 20, "frame_interval": 7, "bias_every": 3}  # 70 steps a segment
+    run_stage(make_stage(tmp_path / "whole", acting, **common))
+    run_stage(make_stage(tmp_path / "parts", acting, frames=10, **common))
+    run_stage(make_stage(tmp_path / "parts", acting, **common))
+    same_results(tmp_path / "whole", tmp_path / "parts")
+    always = table(run(make_stage(tmp_path / "always", acting, **(common | {"bias_every": 1}))))
+    assert not np.array_equal(always["z0"], table(read_stage(tmp_path / "whole"))["z0"])
+
+
 def test_a_molecule_resumes_exactly(tmp_path: Path, dipeptide_model: Path) -> None:
     bias = source(dipeptide_model, HarmonicSettings(centre=[0.4, -0.3], strength=20.0))
     common: dict[str, Any] = {"temperatures": [300.0], "walkers": 1, "timestep": 0.002}
