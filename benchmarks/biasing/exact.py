@@ -26,7 +26,7 @@ from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED
 
 Array = NDArray[np.float64]
-WALKERS, STEPS, INTERVAL, PACE, SEEDS = 32, 200_000, 50, 100, 3
+WALKERS, STEPS, INTERVAL, PACE, SEEDS = 32, 200_000, 50, 100, 2
 _TIMESTEP, _FRICTION = 0.01, 1.0
 _BURN_IN = 0.2
 _BELOW = 5.0  # kT
