@@ -102,6 +102,35 @@ def test_what_is_random_is_not_taken_for_constant() -> None:
     assert len(values) > 3
 
 
+def test_two_random_numbers_are_two() -> None:
+    def call(x: Tensor) -> Tensor:
+        return x + torch.rand(5, 4, dtype=torch.float64) - torch.rand(5, 4, dtype=torch.float64)
+
+    after = simplify(make_fx(call)(example()), [(example(),)])
+    assert float((after(example()) - example()).abs().min()) > 0
+
+
+def test_a_copy_made_for_its_layout_stays() -> None:
+    def call(x: Tensor) -> Tensor:
+        return (x.T.reshape(2, 10) @ torch.ones(10, 1, dtype=torch.float64)).view(-1)
+
+    module = record(call, [(example(),)])
+    torch.testing.assert_close(module(example(seed=2)), call(example(seed=2)))
+
+
+def test_numbers_of_several_lengths() -> None:
+    double = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+
+    def call(x: Tensor) -> Tensor:
+        single = x.to(torch.float32)
+        return (single * double.float()) / (double + 0.5) + torch.zeros(5, 4, dtype=torch.float64)
+
+    after = simplify(make_fx(call)(example()), [(example(),)])
+    found, expected = after(example(seed=1)), call(example(seed=1))
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
 def test_a_graph_that_changes_tensors_in_place_is_left_alone() -> None:
     def call(x: Tensor) -> Tensor:
         total = torch.zeros(5, 4, dtype=torch.float64)

@@ -73,6 +73,11 @@ def _changes_its_arguments(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def _is_random(node: fx.Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+
+
 class _Values(fx.Interpreter):
     """The value of every node for some arguments."""
 
@@ -134,8 +139,10 @@ class _Simplifier:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node):
             return None
-        if node.target in _SAME:
-            return source
+        if node.target in _SAME:  # a copy may be made for its layout
+            old, new = self._tensor(source), self._tensor(node)
+            same = old is not None and new is not None and old.stride() == new.stride()
+            return source if same else None
         if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
             return self._without_zero(node) or self._without_two(node)
         old, new = self._tensor(source), self._tensor(node)
@@ -151,7 +158,9 @@ class _Simplifier:
             other = node.args[1 - place]
             value = self._tensor(other)
             if node.args[place] in self.zero and isinstance(other, fx.Node) and value is not None:
-                return other if value.shape == self.values[node].shape else None
+                result = self.values[node]
+                same = (value.shape, value.dtype) == (result.shape, result.dtype)
+                return other if same else None
         return None
 
     def _without_two(self, node: fx.Node) -> fx.Node | None:
@@ -189,7 +198,7 @@ class _Simplifier:
         target = node.target
         if self._tensor(node) is None or not isinstance(target, torch._ops.OpOverload):
             return False
-        if torch.Tag.nondeterministic_seeded in target.tags or "empty" in target._schema.name:
+        if _is_random(node) or "empty" in target._schema.name:
             return False
         if target in _LIKE and node.args[0] not in self.grows:
             return True
@@ -243,6 +252,8 @@ class _Simplifier:
             for inner, x in (product.args, product.args[::-1]):
                 if inner in self.constant and isinstance(inner, fx.Node) and isinstance(x, fx.Node):
                     a, b = self.values[inner], self.values[outer]
+                    if not a.dtype == b.dtype == self.values[node].dtype:
+                        return
                     with self.graph.inserting_before(node):
                         factor = self._constant(a * b if node.target == aten.mul.Tensor else a / b)
                     node.target, node.args = aten.mul.Tensor, (factor, x)
@@ -264,6 +275,8 @@ class _Simplifier:
 
     def _once(self, node: fx.Node) -> None:
         """Use the earlier one of two nodes that do the same."""
+        if _is_random(node):
+            return
         key = (node.target, _hashable(node.args), _hashable(node.kwargs))
         earlier = self.seen.setdefault(key, node)
         if earlier is not node:
