@@ -285,8 +285,8 @@ Langevin dynamics, 2 fs, one thread; a network of 45 distances, 64, 64 and 2 var
 measured in turn, {repeats} times for {seconds:g} s; the shortest of the times counts. "CustomCVForce way": two
 TorchForces, one for each variable, in a CustomCVForce, which is what `openmm.app.Metadynamics` needs for them; its
 harmonic form is the unit of the last column. On the CPU platform a step hands its work to a thread, and what that takes
-changes from minute to minute: plain chignolin took 0.58 to 1.13 ms a step in different runs of this script, so ratios to
-a plain step are uncertain by about 0.05 there, and those of the dipeptide mean little.
+changes from minute to minute: plain chignolin took 0.58 to 1.13 ms a step in different runs of this script, so ratios
+to a plain step are uncertain by about 0.05 there, and those of the dipeptide mean little.
 
 {tables}
 ### Where the time goes
