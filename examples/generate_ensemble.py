@@ -7,6 +7,8 @@ python examples/generate_ensemble.py RUN --temperature 0.35 --output ensemble --
 import argparse
 from pathlib import Path
 
+import mdtraj
+
 import latf_openmm as latf
 
 
@@ -16,7 +18,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--temperature", type=float, required=True, help="in the scale of the system")
-    parser.add_argument("--samples", type=int, default=10_000, help="latent samples")
+    parser.add_argument("--structures", type=int, default=1000, help="structures to write")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--fast", action="store_true", help="make RUN with the short LJ7 loop if it is missing"
@@ -29,13 +31,20 @@ def main() -> None:
     index = run.last_round().index
     trained, pool = run.trained(index), run.pool(index)
 
-    ensemble = latf.generate(trained, pool, args.temperature, args.samples, seed=1)
-    for state, (share, error) in enumerate(zip(ensemble.populations, ensemble.errors, strict=True)):
-        print(f"state {state}: {share:.3f} ± {error:.3f}")
+    ensemble = latf.ensemble_at(trained, pool, args.temperature, seed=1)
+    print(
+        f"{ensemble.level}, verdict {ensemble.verdict}: {ensemble.independent:.0f} independent frames effectively"
+    )
+    for state, population in enumerate(ensemble.populations()):
+        print(f"state {state}: {population}")
+    radius = ensemble.expectation(mdtraj.compute_rg, run.topology())  # any function of a trajectory
+    print(
+        f"energy {ensemble.energy()}, heat capacity {ensemble.heat_capacity()}, radius of gyration {radius}"
+    )
     for warning in ensemble.warnings:
         print("warning:", warning)
-    latf.write_ensemble(ensemble, trained, pool, run.topology(), args.output)
-    print(f"{args.output}: {len(ensemble.z)} latent samples, nearest structures, free energy")
+    latf.write_structures(ensemble, run.topology(), args.output, args.structures, seed=1)
+    print(f"{args.output}: {args.structures} structures, a table of weights, one structure of each state")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ _PUBLIC = {
     "combine": "latf_openmm.analysis.mbar",
     "cv_context": "latf_openmm.md.bias.base",
     "distance_cv": "latf_openmm.md.cv",
+    "ensemble_at": "latf_openmm.analysis.ensemble",
     "export_cv": "latf_openmm.md.cv",
     "fit": "latf_openmm.training.fit",
     "free_energy_difference": "latf_openmm.analysis.surface",
@@ -54,6 +55,7 @@ _PUBLIC = {
     "window_runs": "latf_openmm.md.window_samples",
     "write_ensemble": "latf_openmm.analysis.generate",
     "write_report": "latf_openmm.report",
+    "write_structures": "latf_openmm.analysis.ensemble_files",
 }
 
 __all__ = ["LatfError", "__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings

@@ -298,9 +298,15 @@ def generate(
         Path, typer.Option("--output", "-o", help="Folder to write; one subfolder a temperature.")
     ],
     samples: Annotated[int, typer.Option(min=100, help="Latent samples at each temperature.")] = 20_000,
+    structures: Annotated[int, typer.Option(min=1, help="Structures at each temperature.")] = 1000,
     round_index: RoundOption = None,
 ) -> None:
-    """Generate at any temperature: latent samples, F_T(z), populations, nearest simulated structures."""
+    """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
+
+    Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
+    """
+    from latf_openmm.analysis.ensemble import ensemble_at
+    from latf_openmm.analysis.ensemble_files import write_structures
     from latf_openmm.errors import ConfigError
     from latf_openmm.run_folder import RunFolder
     from latf_openmm.workflow import generate_into
@@ -314,13 +320,33 @@ def generate(
             raise ConfigError(f"{output / f'T{value:g}'}: already exists")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
     output.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console, poor = Console(), False
     for value in temperature:
         target = output / f"T{value:g}"
         warnings = generate_into(run_folder, trained, pool, value, samples, target)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
-        for warning in warnings:
+        ensemble = ensemble_at(trained, pool, value, seed=run_folder.config.seed)
+        write_structures(ensemble, run_folder.topology(), target, structures, run_folder.config.seed)
+        _tell(console, ensemble)
+        for warning in dict.fromkeys([*warnings, *ensemble.warnings]):
             console.print(f"  [yellow]warning:[/] {escape(warning)}", highlight=False)
+        poor = poor or ensemble.verdict == "poor"
+    if poor:
+        raise typer.Exit(3)
+
+
+def _tell(console: Console, ensemble: Any) -> None:
+    """Say how an ensemble of structures was made, and what it gives."""
+    made = "reweighted frames" if ensemble.level == "reweighted" else "frames near the flow's samples"
+    console.print(
+        f"  structures: {made}, verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
+        f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
+        highlight=False,
+    )
+    for state, population in enumerate(ensemble.populations()):
+        console.print(f"  state {state}: {population}", highlight=False)
+    console.print(f"  mean potential energy: {ensemble.energy()} kJ/mol", highlight=False)
+    console.print(f"  heat capacity: {ensemble.heat_capacity()} k_B (configurational)", highlight=False)
 
 
 @app.command()

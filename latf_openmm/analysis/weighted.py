@@ -16,10 +16,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import logsumexp
 
 from latf_openmm.data.biased_run import BiasedRun
+from latf_openmm.data.blocks import bootstrap_widening
 from latf_openmm.data.weights import effective_sample_size, normalised_weights
 from latf_openmm.errors import DataError
 
@@ -95,14 +95,8 @@ class WeightedSample(ABC):
         return counts
 
     def widening(self) -> float:
-        """Factor on standard deviations over bootstrap samples that makes them errors.
-
-        sqrt(m / (m - 1)) for the variance of m blocks, and Student's t with m - 1 degrees of freedom at two
-        standard errors; root mean square over the runs, as if each had the same part in the variance.
-        """
-        m = np.bincount(self.groups)
-        factors = np.sqrt(m / (m - 1)) * stats.t.ppf(stats.norm.cdf(2.0), m - 1) / 2.0
-        return float(np.sqrt((factors**2).mean()))
+        """Factor on standard deviations over bootstrap samples that makes them errors."""
+        return bootstrap_widening(self.groups)
 
 
 def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Indices]:

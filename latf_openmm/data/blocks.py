@@ -4,8 +4,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from latf_openmm.data.trajectory import FeatureTrajectory
+
+
+def bootstrap_widening(groups: NDArray[np.int64]) -> float:
+    """Factor on standard deviations over bootstrap samples of blocks that makes them errors.
+
+    sqrt(m / (m - 1)) for the variance of m blocks, and Student's t with m - 1 degrees of freedom at two
+    standard errors; root mean square over the groups, as if each had the same part in the variance. A group of
+    one block, which nothing is known of, counts as one of two.
+
+    Parameters
+    ----------
+    groups
+        Group of each block; blocks are redrawn within theirs.
+    """
+    m = np.maximum(np.bincount(groups), 2)
+    factors = np.sqrt(m / (m - 1)) * stats.t.ppf(stats.norm.cdf(2.0), m - 1) / 2.0
+    return float(np.sqrt((factors**2).mean()))
 
 
 class FrameBlocks:

@@ -12,6 +12,7 @@ size at T says how far that can be trusted; temperatures where it is too small a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _STRETCH = 2.5
 _HALVINGS = 12
 _FEWEST = 50.0
 _MOST_FOR_MBAR = 4000
+_MOST_FOR_BOOTSTRAP = 10_000
+_MOST_ITERATIONS, _TOLERANCE = 200, 1e-4
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,12 @@ class Reweighting:
         self.log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories)), 1e-300))
         self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
         self.simulated = np.unique(self.owner)
-        counts = np.array([np.exp(logsumexp(self.log_w[self.owner == t])) for t in self.simulated])
-        offsets = np.log(counts) + self._reduced_free_energies(rng)
-        reduced = self.energy[:, None] / (self.boltzmann * self.simulated)
-        self.log_mixture = np.asarray(logsumexp(offsets - reduced, axis=1))
+        self.free_energies = self._reduced_free_energies(rng)
+        self.log_mixture = self._log_mixture(self.log_w, self.free_energies, slice(None))
+        self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MOST_FOR_BOOTSTRAP)).astype(
+            int
+        )
+        self._few_solution = self._solve(self.log_w[self._few])
 
     def log_weights(self, temperature: float) -> NDArray[np.float64]:
         """Logarithm of each frame's weight at a temperature, up to a constant; shape (n_frames,)."""
@@ -119,6 +124,44 @@ class Reweighting:
     def sample_size(self, temperature: float) -> float:
         """Kish's effective sample size at a temperature."""
         return effective_sample_size(self.log_weights(temperature))
+
+    def redrawn(self, multiplicity: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
+        """Logarithm of each frame's weight at a temperature in a bootstrap sample; its f_k are solved again.
+
+        Parameters
+        ----------
+        multiplicity
+            How often each frame is in the sample, shape (n_frames,).
+        """
+        with np.errstate(divide="ignore"):
+            log_w = self.log_w + np.log(multiplicity)
+        change = self._solve(log_w[self._few]) - self._few_solution
+        mixture = self._log_mixture(log_w, self.free_energies + change, slice(None))
+        return np.asarray(log_w - self.energy / (self.boltzmann * temperature) - mixture)
+
+    def _log_mixture(
+        self, log_w: NDArray[np.float64], f: NDArray[np.float64], rows: Any
+    ) -> NDArray[np.float64]:
+        """Logarithm of sum_k N_k exp(f_k - u_k) at the frames `rows`, which `log_w` has the weights of."""
+        owner = self.owner[rows]
+        counts = np.array([logsumexp(log_w[owner == t]) for t in self.simulated])
+        reduced = self.energy[rows, None] / (self.boltzmann * self.simulated)
+        return np.asarray(logsumexp(np.maximum(counts, -700.0) + f - reduced, axis=1))
+
+    def _solve(self, log_w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """f_k of the few frames with these weights, by iteration from those of all frames."""
+        f = self.free_energies.copy()
+        if len(f) == 1:
+            return f
+        reduced = self.energy[self._few, None] / (self.boltzmann * self.simulated)
+        for _ in range(_MOST_ITERATIONS):
+            mixture = self._log_mixture(log_w, f, self._few)
+            new = -logsumexp(log_w[:, None] - reduced - mixture[:, None], axis=0)
+            new -= new[0]
+            change, f = np.abs(new - f).max(), new
+            if change < _TOLERANCE:
+                break
+        return f
 
     def _reduced_free_energies(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """f_k, from unweighted frames redrawn at each simulated temperature."""

@@ -1,0 +1,376 @@
+"""Structures with weights at one temperature, from the frames there are: reweighted, or guided by the flow.
+
+``reweighted``
+    Every frame of every round, weighted by MBAR over the simulated temperatures. Exact up to sampling where
+    enough frames overlap in energy with the temperature wanted.
+``flow``
+    Where they do not: latent points are drawn from r_T(z), and each stands for its nearest frames, which share its
+    weight as exp(-U/kT) over the mixture they were simulated in. Where the basins lie is the flow's word; what is
+    inside one is the frames'.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from scipy.spatial import cKDTree
+from scipy.special import logsumexp
+
+from latf_openmm.analysis.generate import temperature_warning
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.data.blocks import FrameBlocks, bootstrap_widening
+from latf_openmm.data.estimators import statistical_inefficiency
+from latf_openmm.data.ladder import Reweighting, energies_known
+from latf_openmm.data.weights import canonical_weights, normalised_weights
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.units import SCALES
+
+Array = NDArray[np.float64]
+Level = Literal["reweighted", "flow"]
+Verdict = Literal["good", "fair", "poor"]
+
+_ENOUGH, _FEW = 100.0, 30.0  # independent frames, effectively
+_DRAWS = 60
+_BLOCKS = 20
+_SAMPLES = 20_000
+_NEIGHBOURS = 24
+_HEAVY = 0.05
+_DISAGREE = 3.0  # errors
+_CHUNK = 2000  # frames of a trajectory at a time
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error; twice the error is what two standard errors would cover."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.error:.2g}"
+
+
+@dataclass(frozen=True)
+class StructureEnsemble:
+    """Frames of the pool with weights that make them an ensemble at one temperature; made by `ensemble_at`.
+
+    Attributes
+    ----------
+    temperature
+        In the model's scale.
+    kT
+        Thermal energy [kJ/mol].
+    level
+        How the weights were made.
+    pool
+        Where the frames are.
+    weights
+        Of every frame of the pool; they sum to one; shape (n_frames,).
+    replicates
+        The same in bootstrap samples of the frames, or by each member of the committee; (n_replicates, n_frames).
+    widening
+        What the standard deviation over the replicates is multiplied with to be a standard error.
+    independent
+        Effective number of independent frames: (sum w)^2 / sum g w^2 with the statistical inefficiency g of each
+        frame's run.
+    warnings
+        What a reader has to know before trusting the result.
+    verdict
+        ``good``: 100 independent frames or more carry it; ``fair``: fewer, or the flow between temperatures that
+        frames reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each other.
+    """
+
+    temperature: float
+    kT: float  # noqa: N815 - the field's own name
+    level: Level
+    pool: Pool
+    weights: Array
+    replicates: NDArray[np.float32]
+    widening: float
+    independent: float
+    warnings: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def ess(self) -> float:
+        """Kish's effective sample size; correlation in time is not considered."""
+        return float(1.0 / (self.weights**2).sum())
+
+    @property
+    def largest_weight(self) -> float:
+        """Share of the frame that weighs most."""
+        return float(self.weights.max())
+
+    def estimate(self, statistic: Callable[[Array], float]) -> Estimate:
+        """Return a statistic of the weights with its error.
+
+        Parameters
+        ----------
+        statistic
+            From weights of all frames, which sum to one, to a number.
+        """
+        spread = np.array([statistic(row.astype(np.float64)) for row in self.replicates])
+        error = self.widening * float(spread.std(ddof=1)) if len(spread) > 1 else float("nan")
+        return Estimate(float(statistic(self.weights)), error)
+
+    def expectation(
+        self,
+        values: ArrayLike | Callable[[mdtraj.Trajectory], ArrayLike],
+        topology: mdtraj.Topology | None = None,
+    ) -> Estimate:
+        """Return the mean of a quantity with its error.
+
+        Parameters
+        ----------
+        values
+            Of every frame of the pool, shape (n_frames,); or a function of an MDTraj trajectory that returns one
+            number for each of its frames.
+        topology
+            Of one copy of the system, for a function.
+        """
+        if callable(values):
+            if topology is None:
+                raise ConfigError("topology: has to be given for a function of trajectories")
+            values = self.observe(values, topology)
+        x = np.asarray(values, dtype=np.float64)
+        if x.shape != self.weights.shape:
+            raise DataError(f"values of shape {x.shape} for a pool of {len(self.weights)} frames")
+        return self.estimate(lambda weights: float(weights @ x))
+
+    def energy(self) -> Estimate:
+        """Mean potential energy [kJ/mol]."""
+        return self.expectation(self._energies())
+
+    def heat_capacity(self) -> Estimate:
+        """Configurational heat capacity (<U^2> - <U>^2) / (kT)^2, in units of k_B (of R, a mole)."""
+        u = self._energies() / self.kT
+
+        def variance(weights: Array) -> float:
+            mean = float(weights @ u)
+            return float(weights @ (u - mean) ** 2)
+
+        return self.estimate(variance)
+
+    def populations(self) -> list[Estimate]:
+        """Population of each metastable state."""
+        n = int(self.pool.states.max()) + 1
+        return [self.expectation(self.pool.states == state) for state in range(n)]
+
+    def observe(self, function: Callable[[mdtraj.Trajectory], ArrayLike], topology: mdtraj.Topology) -> Array:
+        """Return a function of an MDTraj trajectory for every frame of the pool, shape (n_frames,).
+
+        Trajectories are read one walker at a time and given in pieces.
+        """
+        parts = []
+        for walker in self.pool.walkers:
+            trajectory = walker.load(topology)
+            for start in range(0, trajectory.n_frames, _CHUNK):
+                piece = trajectory[start : start + _CHUNK]
+                values = np.asarray(function(piece), dtype=np.float64)
+                if values.shape != (piece.n_frames,):
+                    raise DataError(
+                        f"the observable returns shape {values.shape} for {piece.n_frames} frames; "
+                        "expected one number a frame"
+                    )
+                parts.append(values)
+        return np.concatenate(parts)
+
+    def draw(self, n: int, seed: int = 0) -> NDArray[np.int64]:
+        """Indices of `n` frames that stand for the ensemble without weights, by systematic resampling."""
+        places = (np.arange(n) + np.random.default_rng(seed).random()) / n
+        chosen = np.searchsorted(np.cumsum(self.weights), places)
+        return np.minimum(chosen, len(self.weights) - 1).astype(np.int64)
+
+    def trajectory(self, n: int, topology: mdtraj.Topology, seed: int = 0) -> mdtraj.Trajectory:
+        """Return `n` structures that stand for the ensemble without weights; some may be there several times."""
+        return self.pool.structures(self.draw(n, seed), topology)
+
+    def representatives(self) -> dict[int, int]:
+        """One frame for each state: that with the least weighted distance to the others of the state, in z."""
+        scale = self.pool.z.std(axis=0) + 1e-12
+        found = {}
+        for state in np.unique(self.pool.states):
+            mine = np.flatnonzero((self.pool.states == state) & (self.weights > 0))
+            if len(mine):
+                centre = np.average(self.pool.z[mine], axis=0, weights=self.weights[mine])
+                off = ((self.pool.z[mine] - centre) / scale) ** 2
+                found[int(state)] = int(mine[off.sum(axis=1).argmin()])
+        return found
+
+    def _energies(self) -> Array:
+        if not energies_known(self.pool.trajectories):
+            raise DataError("the potential energies of the frames are not known")
+        return np.concatenate([t.potential_energy for t in self.pool.trajectories])
+
+
+def ensemble_at(
+    trained: TrainedModel, pool: Pool, temperature: float, level: Level | None = None, seed: int = 0
+) -> StructureEnsemble:
+    """Return structures with weights at a temperature.
+
+    Parameters
+    ----------
+    trained
+        The model.
+    pool
+        All frames under it.
+    temperature
+        In the model's scale.
+    level
+        How to weight; default: reweighting where it leaves 100 effective independent frames, else the flow.
+    seed
+        Of the bootstrap and of the flow's samples.
+
+    Raises
+    ------
+    ConfigError
+        If the temperature is not positive, or reweighting is asked for without potential energies.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
+    rng = np.random.default_rng(seed)
+    known = energies_known(pool.trajectories)
+    if level == "reweighted" and not known:
+        raise ConfigError("level: reweighting needs the potential energies of the frames")
+    reweighting = Reweighting(pool.trajectories, rng) if known else None
+    by_weights = None if reweighting is None else _reweighted(trained, pool, temperature, reweighting, rng)
+    if level == "reweighted" or (
+        level is None and by_weights is not None and by_weights.independent >= _ENOUGH
+    ):
+        assert by_weights is not None
+        return by_weights
+    return _by_flow(trained, pool, temperature, reweighting, by_weights, seed)
+
+
+def _reweighted(
+    trained: TrainedModel, pool: Pool, temperature: float, reweighting: Reweighting, rng: np.random.Generator
+) -> StructureEnsemble:
+    weights = normalised_weights(reweighting.log_weights(temperature))
+    blocks = FrameBlocks(pool.trajectories, _BLOCKS)
+    replicates = np.empty((_DRAWS, len(weights)), np.float32)
+    for draw in range(_DRAWS):
+        counts = blocks.bootstrap(rng)
+        replicates[draw] = normalised_weights(reweighting.redrawn(counts, temperature))
+    independent = _independent(pool, weights)
+    return StructureEnsemble(
+        temperature,
+        SCALES[trained.temperature_scale].kT(temperature),
+        "reweighted",
+        pool,
+        weights,
+        replicates,
+        bootstrap_widening(blocks.groups),
+        independent,
+        tuple(_weight_warnings(trained, temperature, weights, independent)),
+        "good" if independent >= _ENOUGH else "fair" if independent >= _FEW else "poor",
+    )
+
+
+def _independent(pool: Pool, weights: Array) -> float:
+    """Effective number of independent frames."""
+    runs: dict[tuple[str, float], list[int]] = {}
+    for index, t in enumerate(pool.trajectories):
+        runs.setdefault((t.run, t.temperature), []).append(index)
+    g = np.ones(len(weights))
+    for members in runs.values():
+        each = [pool.z[pool.of_walker(i)] for i in members]
+        value = statistical_inefficiency(each)
+        for i in members:
+            g[pool.of_walker(i)] = value
+    return float(1.0 / (g * weights**2).sum())
+
+
+def _weight_warnings(
+    trained: TrainedModel, temperature: float, weights: Array, independent: float
+) -> list[str]:
+    found = []
+    if independent < _ENOUGH:
+        label = SCALES[trained.temperature_scale].label(temperature)
+        found.append(f"only about {independent:.3g} independent frames can be reweighted to {label}")
+    if weights.max() > _HEAVY:
+        found.append(f"one frame has {100 * weights.max():.0f} % of the weight")
+    return found
+
+
+@torch.no_grad()
+def _by_flow(
+    trained: TrainedModel,
+    pool: Pool,
+    temperature: float,
+    reweighting: Reweighting | None,
+    other: StructureEnsemble | None,
+    seed: int,
+) -> StructureEnsemble:
+    model = trained.model
+    z = model.density(temperature).sample(_SAMPLES, torch.Generator().manual_seed(seed)).double().numpy()
+    scale = pool.z.std(axis=0) + 1e-12
+    k = min(_NEIGHBOURS, len(pool.z))
+    distance, near = cKDTree(pool.z / scale).query(z / scale, k=k)
+    distance, near = distance.reshape(len(z), k), near.reshape(len(z), k)
+    logs = (
+        np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))
+        if reweighting is None
+        else reweighting.log_weights(temperature)
+    )[near]
+    share = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+    members = np.stack(
+        [
+            np.bincount(near[i :: model.n_members].ravel(), share[i :: model.n_members].ravel(), len(pool.z))
+            for i in range(model.n_members)
+        ]
+    )
+    members = members / members.sum(axis=1, keepdims=True)
+    weights = members.mean(axis=0)
+    m = len(members)
+    widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0 * np.sqrt(1 + 1 / m) if m > 1 else 1.0
+    independent = _independent(pool, weights)
+    found = StructureEnsemble(
+        temperature,
+        SCALES[trained.temperature_scale].kT(temperature),
+        "flow",
+        pool,
+        weights,
+        members.astype(np.float32),
+        float(widening),
+        independent,
+        (),
+        "fair" if _within_reach(trained, temperature) else "poor",
+    )
+    verdict = found.verdict
+    warnings = _weight_warnings(trained, temperature, weights, np.inf)
+    if warning := temperature_warning(trained, temperature):
+        warnings.append(warning)
+    if other is not None:
+        contradictions = _disagreement(found, other) if other.verdict != "poor" else []
+        warnings += [*other.warnings, *contradictions]
+        verdict = "poor" if contradictions else verdict
+    far = float((distance[:, 0] > 0.5).mean())
+    if far > 0.01:
+        warnings.append(
+            f"{100 * far:.1f} % of the latent samples lie more than half a standard deviation from any frame"
+        )
+    return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
+
+
+def _within_reach(trained: TrainedModel, temperature: float) -> bool:
+    """Whether frames reach temperatures on both sides, or this one was simulated."""
+    ladder = [rung for rung, _ in trained.provenance.get("ladder") or []]
+    reached = [*ladder, *trained.temperatures]
+    if not trained.model.sees_temperature:
+        reached = list(trained.temperatures)
+    return min(reached) * (1 - 1e-6) <= temperature <= max(reached) * (1 + 1e-6)
+
+
+def _disagreement(flow: StructureEnsemble, other: StructureEnsemble) -> list[str]:
+    """States whose populations by the flow and by reweighting are further apart than their errors."""
+    found = []
+    for state, (one, two) in enumerate(zip(flow.populations(), other.populations(), strict=True)):
+        if abs(one.value - two.value) > max(0.02, _DISAGREE * float(np.hypot(one.error, two.error))):
+            found.append(f"state {state}: the flow says {one}, reweighting says {two}")
+    return found

@@ -1,0 +1,89 @@
+"""What an ensemble of structures leaves on disk."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
+from latf_openmm.data.ladder import energies_known
+from latf_openmm.errors import DataError
+from latf_openmm.model.checkpoint import versions
+
+
+def write_structures(
+    ensemble: StructureEnsemble, topology: mdtraj.Topology, folder: Path, structures: int, seed: int
+) -> None:
+    """Write an ensemble of structures into a folder.
+
+    ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
+    ``ensemble.dcd`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble without weights);
+    ``state_N.pdb`` (one structure of each state); ``ensemble.json`` (level, effective sizes, populations,
+    energy and heat capacity with errors, warnings, and the hashes of the files).
+
+    Raises
+    ------
+    DataError
+        If the folder has such files already.
+    """
+    record = folder / "ensemble.json"
+    if record.exists():
+        raise DataError(f"{record}: already there")
+    folder.mkdir(parents=True, exist_ok=True)
+    frames_table(ensemble).to_parquet(folder / "frames.parquet", index=False)
+    chosen = ensemble.trajectory(structures, topology, seed)
+    chosen.save_dcd(str(folder / "ensemble.dcd"))
+    chosen[0].save_pdb(str(folder / "ensemble.pdb"))
+    for state, frame in ensemble.representatives().items():
+        one = ensemble.pool.structures(np.array([frame]), topology)
+        one.save_pdb(str(folder / f"state_{state}.pdb"))
+    names = ["frames.parquet", "ensemble.dcd", *sorted(path.name for path in folder.glob("state_*.pdb"))]
+    summary = describe(ensemble) | {
+        "versions": versions(),
+        "structures": structures,
+        "seed": seed,
+        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
+    }
+    record.write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:
+    """One row for each frame that has a weight."""
+    pool = ensemble.pool
+    columns: dict[str, Any] = {
+        "run": np.array([walker.run for walker in pool.walkers])[pool.owner],
+        "walker": np.array([walker.walker for walker in pool.walkers])[pool.owner],
+        "frame": pool.frame,
+        "temperature": pool.temperatures(),
+        "potential_energy": np.concatenate([t.potential_energy for t in pool.trajectories]),
+        "state": pool.states,
+    }
+    columns |= {f"z{i}": pool.z[:, i] for i in range(pool.z.shape[1])}
+    table = pd.DataFrame(columns | {"weight": ensemble.weights})
+    return table[table["weight"] > 0].reset_index(drop=True)
+
+
+def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
+    """What a reader needs to judge an ensemble, as plain numbers."""
+    found: dict[str, Any] = {
+        "temperature": ensemble.temperature,
+        "level": ensemble.level,
+        "verdict": ensemble.verdict,
+        "effective_sample_size": ensemble.ess,
+        "independent_frames": ensemble.independent,
+        "largest_weight": ensemble.largest_weight,
+        "populations": [_pair(one) for one in ensemble.populations()],
+        "warnings": list(ensemble.warnings),
+    }
+    if energies_known(ensemble.pool.trajectories):
+        found["mean_energy"] = _pair(ensemble.energy())
+        found["heat_capacity"] = _pair(ensemble.heat_capacity())
+    return found
+
+
+def _pair(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "error": estimate.error}

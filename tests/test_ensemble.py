@@ -1,0 +1,237 @@
+"""Structures with weights against harmonic oscillators, whose distribution is known at every temperature."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, ensemble_at
+from latf_openmm.analysis.ensemble_files import describe, frames_table
+from latf_openmm.analysis.pool import Pool
+from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.data.walkers import WalkerFrames
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.model.flow import FlowSettings
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.units import REDUCED
+
+Array = NDArray[np.float64]
+DIM = 4
+
+
+def model(members: int = 3) -> LatentThermodynamicFlow:
+    """z = (x0, x1), and r_T(z) is exact: the prior is a Gaussian of variance T."""
+    settings = ModelSettings(latent_dim=2, tau=0.0, flow=FlowSettings(layers=2, hidden=[4], bins=3))
+    torch.manual_seed(0)
+    made = LatentThermodynamicFlow(settings, DIM, 2, 1.0, n_members=members)
+    with torch.no_grad():
+        made.encoder.mean[0].weight.copy_(torch.eye(DIM)[:2])
+        made.encoder.mean[0].bias.zero_()
+    for flow in made.flows:
+        flow.whiten(torch.zeros(2), torch.ones(2))  # type: ignore[operator]
+    return made
+
+
+def trained(members: int = 3, temperatures: tuple[float, ...] = (1.0, 2.0)) -> TrainedModel:
+    return TrainedModel(model(members), (), (), "reduced", temperatures)
+
+
+def walk(temperature: float, n: int, seed: int, stiffening: float, correlation: float) -> FeatureTrajectory:
+    """A stationary walk of U = |x|^2 / 2 at T, under a bias V = stiffening |x|^2 / 2."""
+    rng = np.random.default_rng(seed)
+    x = np.empty((n, DIM))
+    x[0] = rng.normal(size=DIM)
+    for i in range(1, n):
+        x[i] = correlation * x[i - 1] + np.sqrt(1 - correlation**2) * rng.normal(size=DIM)
+    x *= np.sqrt(temperature / (1 + stiffening))
+    energy = 0.5 * (x**2).sum(axis=1)
+    run = f"T{temperature:g} {stiffening:g}"
+    bias = stiffening * energy / temperature
+    return FeatureTrajectory(
+        x.astype(np.float32), temperature, 1.0, energy, bias, run=run, name=f"{seed}", scale=REDUCED
+    )
+
+
+def pool_of(*trajectories: FeatureTrajectory) -> Pool:
+    x = np.concatenate([t.features for t in trajectories]).astype(np.float64)
+    lengths = [t.n_frames for t in trajectories]
+    walkers = tuple(
+        WalkerFrames(t.run, i, t.temperature, None, ())  # type: ignore[arg-type]
+        for i, t in enumerate(trajectories)
+    )
+    return Pool(
+        x[:, :2],
+        (x[:, 0] > 0.5).astype(np.int64),
+        np.repeat(np.arange(len(lengths)), lengths),
+        np.concatenate([np.arange(n) for n in lengths]),
+        walkers,
+        tuple(trajectories),
+    )
+
+
+def plenty(seed: int = 0, n: int = 4000, correlation: float = 0.8) -> Pool:
+    return pool_of(
+        *(walk(1.0, n, 10 * seed + i, 0.0, correlation) for i in range(2)),
+        walk(2.0, n, 10 * seed + 2, 0.0, correlation),
+        walk(1.0, n, 10 * seed + 3, -0.4, correlation),
+    )
+
+
+def beyond(temperature: float) -> float:
+    """Population of x0 > 0.5."""
+    from scipy.stats import norm
+
+    return float(norm.sf(0.5 / np.sqrt(temperature)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.4, 2.0, 0.7, 2.6])
+def test_reweighted_frames_have_the_energies_of_the_temperature(temperature: float) -> None:
+    found = ensemble_at(trained(), plenty(), temperature)
+    assert found.level == "reweighted"
+    assert found.weights.sum() == pytest.approx(1.0)
+    assert not found.warnings
+    assert found.verdict == "good"
+    for estimate, exact in (
+        (found.energy(), 0.5 * DIM * temperature),
+        (found.heat_capacity(), 0.5 * DIM),
+        (found.populations()[1], beyond(temperature)),
+    ):
+        assert abs(estimate.value - exact) < 3.5 * estimate.error
+        assert 0 < estimate.error < 0.15 * exact
+
+
+def test_errors_cover_the_truth() -> None:
+    """Over seeds, temperatures and observables; correlated frames, a biased run among them."""
+    hits, errors = [], []
+    for seed in range(8):
+        pool = plenty(seed, 1500)
+        for temperature in (1.0, 1.5, 2.4):
+            found = ensemble_at(trained(), pool, temperature, "reweighted", seed)
+            pairs = ((found.energy(), 0.5 * DIM * temperature), (found.populations()[1], beyond(temperature)))
+            for estimate, exact in pairs:
+                hits.append(abs(estimate.value - exact) < 2 * estimate.error)
+                errors.append((estimate.value - exact) / estimate.error)
+    assert 0.85 <= np.mean(hits) <= 1.0
+    assert 0.5 < np.std(errors) < 1.5
+
+
+def test_effective_sizes() -> None:
+    pool = plenty(correlation=0.9)
+    found = ensemble_at(trained(), pool, 1.5)
+    assert found.ess == pytest.approx(1 / (found.weights**2).sum())
+    # The statistical inefficiency of x is (1 + 0.9) / (1 - 0.9) = 19.
+    assert found.ess / found.independent == pytest.approx(19.0, rel=0.3)
+    assert found.largest_weight == found.weights.max() < 0.01
+
+
+def test_the_flow_takes_over_where_frames_do_not_reach() -> None:
+    # At T = 0.2 hardly any frame of T = 1 and 2 has weight; the flow knows x0 and x1, the frames the rest.
+    pool, temperature = plenty(), 0.12
+    found = ensemble_at(trained(), pool, temperature)
+    assert (found.level, found.verdict) == ("flow", "poor")
+    assert any("independent frames can be reweighted to T = 0.12" in text for text in found.warnings)
+    assert any("no frames can be reweighted" in text for text in found.warnings)
+    z = pool.z
+    spread = found.expectation((z**2).sum(axis=1) / 2)
+    assert spread.value == pytest.approx(temperature, rel=0.25)
+    # What is inside a basin follows the energies: colder than the frames there, which had T = 1 or more.
+    assert found.energy().value < 0.8
+    alone = ensemble_at(trained(), pool, temperature, "reweighted")
+    assert alone.independent < 100
+    assert any("independent frames" in text for text in alone.warnings)
+
+
+def test_both_levels_agree_where_both_are_right() -> None:
+    pool = plenty()
+    one, two = (ensemble_at(trained(), pool, 1.5, level) for level in ("reweighted", "flow"))
+    assert (one.level, two.level) == ("reweighted", "flow")
+    assert two.energy().value == pytest.approx(one.energy().value, rel=0.06)
+    assert two.populations()[1].value == pytest.approx(one.populations()[1].value, abs=0.03)
+    assert not any("the flow says" in text for text in two.warnings)
+    assert (one.verdict, two.verdict) == ("good", "fair")
+
+
+def test_levels_that_disagree_are_named() -> None:
+    moved = trained()
+    for flow in moved.model.flows:
+        flow.whiten(torch.tensor([-2.0, 0.0]), torch.ones(2))  # type: ignore[operator]
+    found = ensemble_at(moved, plenty(), 1.5, "flow")
+    assert any(text.startswith("state 1: the flow says") for text in found.warnings)
+    assert found.verdict == "poor"
+
+
+def test_one_frame_with_most_of_the_weight_is_named() -> None:
+    pool = plenty(n=60)
+    found = ensemble_at(trained(), pool, 0.02, "reweighted")
+    assert any("% of the weight" in text for text in found.warnings)
+
+
+def test_no_energies() -> None:
+    data = [replace(t, potential_energy=np.zeros(t.n_frames)) for t in plenty(n=500).trajectories]
+    pool = pool_of(*data)
+    with pytest.raises(ConfigError, match="reweighting needs the potential energies"):
+        ensemble_at(trained(), pool, 1.5, "reweighted")
+    found = ensemble_at(trained(), pool, 1.0)
+    assert found.level == "flow"
+    with pytest.raises(DataError, match="potential energies of the frames are not known"):
+        found.energy()
+    assert found.populations()[1].value == pytest.approx(beyond(1.0), abs=0.05)
+    assert "mean_energy" not in describe(found)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_impossible_temperatures(temperature: float) -> None:
+    with pytest.raises(ConfigError, match="temperature: must be above 0"):
+        ensemble_at(trained(), plenty(n=100), temperature)
+
+
+def test_unweighted_draws_stand_for_the_ensemble() -> None:
+    found = ensemble_at(trained(), plenty(), 1.5)
+    chosen = found.draw(5000, seed=3)
+    energy = np.concatenate([t.potential_energy for t in found.pool.trajectories])
+    assert energy[chosen].mean() == pytest.approx(found.energy().value, rel=0.03)
+    counts = np.bincount(chosen, minlength=len(found.weights))
+    assert np.abs(counts - 5000 * found.weights).max() < 1.0 + 1e-9  # systematic
+    np.testing.assert_array_equal(chosen, found.draw(5000, seed=3))
+
+
+def test_the_representative_of_a_state_is_in_it() -> None:
+    found = ensemble_at(trained(), plenty(), 1.5)
+    for state, frame in found.representatives().items():
+        assert found.pool.states[frame] == state
+    assert found.pool.z[found.representatives()[0]] == pytest.approx([-0.6, 0.0], abs=0.3)
+
+
+def test_values_of_another_length() -> None:
+    found = ensemble_at(trained(), plenty(n=100), 1.5, "reweighted")
+    with pytest.raises(DataError, match=r"values of shape \(7,\) for a pool of 400 frames"):
+        found.expectation(np.zeros(7))
+
+
+def test_any_statistic() -> None:
+    found = ensemble_at(trained(), plenty(), 1.5)
+    ratio = found.estimate(lambda w: float(w[found.pool.states == 1].sum() / w[found.pool.states == 0].sum()))
+    exact = beyond(1.5) / (1 - beyond(1.5))
+    assert abs(ratio.value - exact) < 3.5 * ratio.error
+    assert str(Estimate(0.12345, 0.0123)) == "0.1235 ± 0.012"
+
+
+def test_the_table_holds_every_frame_with_weight() -> None:
+    found = ensemble_at(trained(), plenty(n=300), 1.5)
+    table = frames_table(found)
+    assert table["weight"].sum() == pytest.approx(1.0)
+    assert len(table) == (found.weights > 0).sum()
+    row = table.iloc[700]
+    assert row["walker"] == found.pool.owner[700]
+    assert row["frame"] == found.pool.frame[700]
+
+
+def test_reproducible() -> None:
+    pool = plenty(n=300)
+    one, two, other = (ensemble_at(trained(), pool, 0.1, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.weights, two.weights)
+    assert not np.array_equal(one.weights, other.weights)
+    assert isinstance(one, StructureEnsemble)
