@@ -335,6 +335,87 @@ def generate(
         raise typer.Exit(3)
 
 
+@app.command()
+def observe(
+    folder: RunArgument,
+    temperatures: Annotated[
+        str, typer.Option("--temperatures", "-T", help="Range FIRST:LAST:STEP, or numbers with commas.")
+    ],
+    observable: Annotated[
+        list[str],
+        typer.Option(
+            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, or FILE.py:FUNCTION "
+            "(of an MDTraj trajectory, one number a frame); may be repeated."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
+    ] = None,
+    midpoint: Annotated[
+        float | None, typer.Option(help="Value whose crossing is the transition; default: the maximum.")
+    ] = None,
+    round_index: RoundOption = None,
+) -> None:
+    """Observables against temperature, with errors: a table and a figure.
+
+    Ends with code 3 where structures at one of the temperatures are not to be relied on (verdict "poor").
+    """
+    from latf_openmm.analysis.ensemble import EnsembleMaker
+    from latf_openmm.analysis.observables import curve
+    from latf_openmm.plots import observable_curves
+    from latf_openmm.run_folder import RunFolder
+
+    run_folder = RunFolder.open(folder)
+    index, values = _round(run_folder, round_index), _temperatures(temperatures)
+    structure = run_folder.reference_structure(reference)
+    maker = EnsembleMaker(run_folder.trained(index), run_folder.pool(index), run_folder.config.seed)
+    ensembles = [maker.at(value) for value in values]
+    curves = [curve(name, ensembles, run_folder.topology(), structure) for name in observable]
+    output.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    for one in curves:
+        stem = one.name.rpartition("/")[2].replace(":", "_").replace(".py", "")
+        one.table.to_csv(output / f"{stem}.csv", index=False)
+        shown = Table(title=f"{one.name} [{one.unit}]" if one.unit else one.name)
+        for column in ("T", "value", "error", "level", "verdict", "independent frames"):
+            shown.add_column(column)
+        for t, value, error, level, verdict, n in one.table.itertuples(index=False):
+            shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", level, verdict, f"{n:.0f}")
+        console.print(shown)
+        transition = one.transition(midpoint)
+        if transition is not None:
+            where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
+            console.print(f"{one.name}: {where} at T = {transition}", highlight=False)
+    figure = observable_curves(curves, run_folder.scale, run_folder.config.simulation.temperatures)
+    figure.savefig(output / "observables.png", dpi=130)
+    console.print(f"{output}: a table for each observable, observables.png", highlight=False)
+    if any(ensemble.verdict == "poor" for ensemble in ensembles):
+        for warning in dict.fromkeys(w for e in ensembles if e.verdict == "poor" for w in e.warnings):
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+        raise typer.Exit(3)
+
+
+def _temperatures(text: str) -> list[float]:
+    """Numbers of ``first:last:step`` (both ends included) or of a list with commas."""
+    from latf_openmm.errors import ConfigError
+
+    try:
+        numbers = [float(part) for part in text.replace(",", ":").split(":")]
+    except ValueError:
+        numbers = []
+    if ":" in text:
+        if len(numbers) != 3 or not (0 < numbers[0] < numbers[1] and numbers[2] > 0):
+            raise ConfigError(f"--temperatures: {text!r}: expected FIRST:LAST:STEP, ascending and above 0")
+        first, last, step = numbers
+        return [first + i * step for i in range(int((last - first) / step + 1e-9) + 1)]
+    if not numbers or not all(number > 0 for number in numbers):
+        raise ConfigError(
+            f"--temperatures: {text!r}: expected FIRST:LAST:STEP or numbers above 0 with commas"
+        )
+    return sorted(set(numbers))
+
+
 def _tell(console: Console, ensemble: Any) -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     made = "reweighted frames" if ensemble.level == "reweighted" else "frames near the flow's samples"

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from latf_openmm.analysis.free_energy import LatentGrid
+from latf_openmm.analysis.observables import Curve
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale
@@ -268,4 +269,34 @@ def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
         axis.label_outer()
     for row_axes in axes:
         row_axes[0].set_ylabel("z0")
+    return figure
+
+
+def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulated: Sequence[float]) -> Figure:
+    """Observables against temperature with bands of two errors; what is not to be relied on is hollow."""
+    figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axis, curve in zip(axes, curves, strict=True):
+        table = curve.table
+        t, value, error = (table[name].to_numpy(dtype=float) for name in ("temperature", "value", "error"))
+        axis.fill_between(t, value - 2 * error, value + 2 * error, color=_COLOURS[0], alpha=0.25, lw=0)
+        axis.plot(t, value, color=_COLOURS[0], lw=1)
+        for level, marker in (("reweighted", "o"), ("flow", "s")):
+            for poor in (False, True):
+                rows = ((table["level"] == level) & ((table["verdict"] == "poor") == poor)).to_numpy()
+                label = f"{level}{', not to be relied on' if poor else ''}"
+                face = "white" if poor else _COLOURS[0]
+                if rows.any():
+                    axis.plot(
+                        t[rows], value[rows], marker, ms=5, mfc=face, mec=_COLOURS[0], ls="", label=label
+                    )
+        for temperature in simulated:
+            axis.axvline(temperature, color="0.6", lw=0.8, ls=":")
+        name = curve.name.rpartition("/")[2].replace("_", " ")
+        unit = curve.unit.replace("k_B", "$k_B$")
+        axis.set(
+            xlabel="T [K]" if scale.name == "K" else "T",
+            ylabel=f"{name} [{unit}]" if unit else name,
+        )
+    axes[0].legend(frameon=False, fontsize=8)
     return figure

@@ -156,6 +156,26 @@ class RunFolder:
         """Topology of one copy of the system."""
         return self.config.system.build(1).mdtraj_topology()
 
+    def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
+        """One structure: of a PDB file with the system's atoms, or where the system starts.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read or has another number of atoms.
+        """
+        built = self.config.system.build(1)
+        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
+        if path is None:
+            return start
+        try:
+            found = mdtraj.load_pdb(str(path))
+        except Exception as error:
+            raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
+        if found.n_atoms != start.n_atoms:
+            raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
+        return mdtraj.Trajectory(found.xyz[0], start.topology)
+
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""
         return load_model(self.round(index).model)

@@ -36,6 +36,7 @@ Level = Literal["reweighted", "flow"]
 Verdict = Literal["good", "fair", "poor"]
 
 _ENOUGH, _FEW = 100.0, 30.0  # independent frames, effectively
+_SHARE = 0.3
 _DRAWS = 60
 _BLOCKS = 20
 _SAMPLES = 20_000
@@ -145,11 +146,11 @@ class StructureEnsemble:
 
     def energy(self) -> Estimate:
         """Mean potential energy [kJ/mol]."""
-        return self.expectation(self._energies())
+        return self.expectation(self.energies())
 
     def heat_capacity(self) -> Estimate:
         """Configurational heat capacity (<U^2> - <U>^2) / (kT)^2, in units of k_B (of R, a mole)."""
-        u = self._energies() / self.kT
+        u = self.energies() / self.kT
 
         def variance(weights: Array) -> float:
             mean = float(weights @ u)
@@ -203,10 +204,127 @@ class StructureEnsemble:
                 found[int(state)] = int(mine[off.sum(axis=1).argmin()])
         return found
 
-    def _energies(self) -> Array:
+    def energies(self) -> Array:
+        """Potential energy of every frame of the pool [kJ/mol].
+
+        Raises
+        ------
+        DataError
+            If it is not known.
+        """
         if not energies_known(self.pool.trajectories):
             raise DataError("the potential energies of the frames are not known")
         return np.concatenate([t.potential_energy for t in self.pool.trajectories])
+
+
+class EnsembleMaker:
+    """Makes ensembles at one temperature after the other; what they share is computed once.
+
+    Parameters
+    ----------
+    trained
+        The model.
+    pool
+        All frames under it.
+    seed
+        Of the bootstrap, whose samples are the same at every temperature, and of the flow's samples.
+    """
+
+    def __init__(self, trained: TrainedModel, pool: Pool, seed: int = 0) -> None:
+        self.trained = trained
+        self.pool = pool
+        self.seed = seed
+        self.reweighting: Reweighting | None = None
+        if energies_known(pool.trajectories):
+            self.reweighting = Reweighting(pool.trajectories, np.random.default_rng(seed))
+        self.blocks = FrameBlocks(pool.trajectories, _BLOCKS)
+        self.inefficiency = _inefficiency(pool)
+        self.enough = _ENOUGH
+        if self.reweighting is not None:
+            weights = [self.reweighting.log_weights(t) for t in self.reweighting.simulated]
+            fewest = min(self._independent(normalised_weights(logs)) for logs in weights)
+            self.enough = min(_ENOUGH, _SHARE * fewest)
+
+    def at(self, temperature: float, level: Level | None = None) -> StructureEnsemble:
+        """Return the ensemble at a temperature, as `ensemble_at` does."""
+        if not temperature > 0:
+            raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
+        if level == "reweighted" and self.reweighting is None:
+            raise ConfigError("level: reweighting needs the potential energies of the frames")
+        if self.reweighting is None:
+            return self._by_flow(temperature, None, None)
+        found = self._reweighted(temperature, self.reweighting)
+        if level == "reweighted" or (level is None and found.independent >= self.enough):
+            return found
+        return self._by_flow(temperature, self.reweighting, found)
+
+    def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
+        return SCALES[self.trained.temperature_scale].kT(temperature)
+
+    def _independent(self, weights: Array) -> float:
+        """Effective number of independent frames."""
+        return float(1.0 / (self.inefficiency * weights**2).sum())
+
+    def _reweighted(self, temperature: float, reweighting: Reweighting) -> StructureEnsemble:
+        weights = normalised_weights(reweighting.log_weights(temperature))
+        rng = np.random.default_rng([self.seed, 1])
+        replicates = np.empty((_DRAWS, len(weights)), np.float32)
+        for draw in range(_DRAWS):
+            counts = self.blocks.bootstrap(rng)
+            replicates[draw] = normalised_weights(reweighting.redrawn(counts, temperature))
+        independent = self._independent(weights)
+        return StructureEnsemble(
+            temperature,
+            self._kT(temperature),
+            "reweighted",
+            self.pool,
+            weights,
+            replicates,
+            bootstrap_widening(self.blocks.groups),
+            independent,
+            tuple(_weight_warnings(self.trained, temperature, weights, independent)),
+            "good" if independent >= _ENOUGH else "fair" if independent >= _FEW else "poor",
+        )
+
+    def _by_flow(
+        self, temperature: float, reweighting: Reweighting | None, other: StructureEnsemble | None
+    ) -> StructureEnsemble:
+        trained, pool = self.trained, self.pool
+        logs = (
+            np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))
+            if reweighting is None
+            else reweighting.log_weights(temperature)
+        )
+        members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
+        weights = members.mean(axis=0)
+        m = len(members)
+        widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0 * np.sqrt(1 + 1 / m) if m > 1 else 1.0
+        found = StructureEnsemble(
+            temperature,
+            self._kT(temperature),
+            "flow",
+            pool,
+            weights,
+            members.astype(np.float32),
+            float(widening),
+            self._independent(weights),
+            (),
+            "fair" if _within_reach(trained, temperature) else "poor",
+        )
+        verdict = found.verdict
+        warnings = _weight_warnings(trained, temperature, weights, np.inf)
+        if warning := temperature_warning(trained, temperature):
+            warnings.append(warning)
+        if other is not None:
+            contradictions = _disagreement(found, other) if other.verdict != "poor" else []
+            warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
+            verdict = "poor" if contradictions else verdict
+        far = float((distance > 0.5).mean())
+        if far > 0.01:
+            warnings.append(
+                f"{100 * far:.1f} % of the latent samples lie more than half a standard deviation from any frame"
+            )
+        return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
 
 
 def ensemble_at(
@@ -223,7 +341,8 @@ def ensemble_at(
     temperature
         In the model's scale.
     level
-        How to weight; default: reweighting where it leaves 100 effective independent frames, else the flow.
+        How to weight; default: reweighting where it leaves 100 effective independent frames, or 30 % of those that
+        the simulated temperatures have; else the flow.
     seed
         Of the bootstrap and of the flow's samples.
 
@@ -232,58 +351,40 @@ def ensemble_at(
     ConfigError
         If the temperature is not positive, or reweighting is asked for without potential energies.
     """
-    if not temperature > 0:
-        raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
-    rng = np.random.default_rng(seed)
-    known = energies_known(pool.trajectories)
-    if level == "reweighted" and not known:
-        raise ConfigError("level: reweighting needs the potential energies of the frames")
-    reweighting = Reweighting(pool.trajectories, rng) if known else None
-    by_weights = None if reweighting is None else _reweighted(trained, pool, temperature, reweighting, rng)
-    if level == "reweighted" or (
-        level is None and by_weights is not None and by_weights.independent >= _ENOUGH
-    ):
-        assert by_weights is not None
-        return by_weights
-    return _by_flow(trained, pool, temperature, reweighting, by_weights, seed)
+    return EnsembleMaker(trained, pool, seed).at(temperature, level)
 
 
-def _reweighted(
-    trained: TrainedModel, pool: Pool, temperature: float, reweighting: Reweighting, rng: np.random.Generator
-) -> StructureEnsemble:
-    weights = normalised_weights(reweighting.log_weights(temperature))
-    blocks = FrameBlocks(pool.trajectories, _BLOCKS)
-    replicates = np.empty((_DRAWS, len(weights)), np.float32)
-    for draw in range(_DRAWS):
-        counts = blocks.bootstrap(rng)
-        replicates[draw] = normalised_weights(reweighting.redrawn(counts, temperature))
-    independent = _independent(pool, weights)
-    return StructureEnsemble(
-        temperature,
-        SCALES[trained.temperature_scale].kT(temperature),
-        "reweighted",
-        pool,
-        weights,
-        replicates,
-        bootstrap_widening(blocks.groups),
-        independent,
-        tuple(_weight_warnings(trained, temperature, weights, independent)),
-        "good" if independent >= _ENOUGH else "fair" if independent >= _FEW else "poor",
-    )
-
-
-def _independent(pool: Pool, weights: Array) -> float:
-    """Effective number of independent frames."""
+def _inefficiency(pool: Pool) -> Array:
+    """Statistical inefficiency of each frame's run, shape (n_frames,)."""
     runs: dict[tuple[str, float], list[int]] = {}
     for index, t in enumerate(pool.trajectories):
         runs.setdefault((t.run, t.temperature), []).append(index)
-    g = np.ones(len(weights))
+    g = np.ones(len(pool.z))
     for members in runs.values():
-        each = [pool.z[pool.of_walker(i)] for i in members]
-        value = statistical_inefficiency(each)
+        value = statistical_inefficiency([pool.z[pool.of_walker(i)] for i in members])
         for i in members:
             g[pool.of_walker(i)] = value
-    return float(1.0 / (g * weights**2).sum())
+    return g
+
+
+@torch.no_grad()
+def _near_samples(
+    trained: TrainedModel, pool: Pool, temperature: float, logs: Array, seed: int
+) -> tuple[Array, Array]:
+    """Weights of all frames by each member of the committee, and the distance of each sample to a frame."""
+    model = trained.model
+    z = model.density(temperature).sample(_SAMPLES, torch.Generator().manual_seed(seed)).double().numpy()
+    scale = pool.z.std(axis=0) + 1e-12
+    k = min(_NEIGHBOURS, len(pool.z))
+    distance, near = cKDTree(pool.z / scale).query(z / scale, k=k)
+    distance, near = distance.reshape(len(z), k), near.reshape(len(z), k)
+    share = np.exp(logs[near] - logsumexp(logs[near], axis=1, keepdims=True))
+    members = []
+    for i in range(model.n_members):
+        own = slice(i, None, model.n_members)
+        counts = np.bincount(near[own].ravel(), share[own].ravel(), len(pool.z))
+        members.append(counts / counts.sum())
+    return np.array(members), distance[:, 0]
 
 
 def _weight_warnings(
@@ -296,66 +397,6 @@ def _weight_warnings(
     if weights.max() > _HEAVY:
         found.append(f"one frame has {100 * weights.max():.0f} % of the weight")
     return found
-
-
-@torch.no_grad()
-def _by_flow(
-    trained: TrainedModel,
-    pool: Pool,
-    temperature: float,
-    reweighting: Reweighting | None,
-    other: StructureEnsemble | None,
-    seed: int,
-) -> StructureEnsemble:
-    model = trained.model
-    z = model.density(temperature).sample(_SAMPLES, torch.Generator().manual_seed(seed)).double().numpy()
-    scale = pool.z.std(axis=0) + 1e-12
-    k = min(_NEIGHBOURS, len(pool.z))
-    distance, near = cKDTree(pool.z / scale).query(z / scale, k=k)
-    distance, near = distance.reshape(len(z), k), near.reshape(len(z), k)
-    logs = (
-        np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))
-        if reweighting is None
-        else reweighting.log_weights(temperature)
-    )[near]
-    share = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
-    members = np.stack(
-        [
-            np.bincount(near[i :: model.n_members].ravel(), share[i :: model.n_members].ravel(), len(pool.z))
-            for i in range(model.n_members)
-        ]
-    )
-    members = members / members.sum(axis=1, keepdims=True)
-    weights = members.mean(axis=0)
-    m = len(members)
-    widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0 * np.sqrt(1 + 1 / m) if m > 1 else 1.0
-    independent = _independent(pool, weights)
-    found = StructureEnsemble(
-        temperature,
-        SCALES[trained.temperature_scale].kT(temperature),
-        "flow",
-        pool,
-        weights,
-        members.astype(np.float32),
-        float(widening),
-        independent,
-        (),
-        "fair" if _within_reach(trained, temperature) else "poor",
-    )
-    verdict = found.verdict
-    warnings = _weight_warnings(trained, temperature, weights, np.inf)
-    if warning := temperature_warning(trained, temperature):
-        warnings.append(warning)
-    if other is not None:
-        contradictions = _disagreement(found, other) if other.verdict != "poor" else []
-        warnings += [*other.warnings, *contradictions]
-        verdict = "poor" if contradictions else verdict
-    far = float((distance[:, 0] > 0.5).mean())
-    if far > 0.01:
-        warnings.append(
-            f"{100 * far:.1f} % of the latent samples lie more than half a standard deviation from any frame"
-        )
-    return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
 
 
 def _within_reach(trained: TrainedModel, temperature: float) -> bool:
