@@ -44,7 +44,10 @@ class MultistepStepper:
     Notes
     -----
     A stiff bias limits the time between its evaluations: with curvature k and omega^2 = k sum_i |dz/dx_i|^2 / m_i
-    it is unstable above omega * time of about 2. ``docs/benchmarks/biasing.md`` has what was measured.
+    it is unstable above omega * time of about 2. Measured on alanine dipeptide, with variables of unit spread: steps
+    of 2 fs and the bias at every second one left the mean energy of a restraint of 10 or 50 kJ/mol per z^2 as it
+    was (0.7 +- 1.8 %), one of 200 became 27 % too large; with 4 fs a restraint of 10 became 6 % too large. So no
+    more than 4 fs between evaluations, and none left out with a stiff restraint (``docs/benchmarks/biasing.md``).
     """
 
     context: openmm.Context
