@@ -215,9 +215,7 @@ def _figure_surfaces(work: Path, order: Sequence[str], ns: float, reference: Arr
             with np.load(files[0]) as data:
                 first = len(data["angles"]) // 10 if bool(data["adaptive"]) else 0
                 logs = data[f"log_weights{PARTS}"].astype(np.float64)[first:]
-                shown[f"{name}, seed {files[0].stem.rsplit('_', 1)[1]}"] = surface(
-                    data["angles"][first:], logs
-                )
+                shown[name] = surface(data["angles"][first:], logs)
     if len(shown) == 1:
         return
     columns = 3
@@ -285,4 +283,6 @@ that was never visited counts as a hundredth of a frame: the error of a run that
 ![RMSD against simulated time](biasing_time.png)
 
 ![surfaces](biasing.png)
+
+*Surfaces of the first seed of each; a cell that was never visited is at about 7 kcal/mol.*
 """
