@@ -305,7 +305,7 @@ def generate(
 
     Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
     """
-    from latf_openmm.analysis.ensemble import ensemble_at
+    from latf_openmm.analysis.ensemble import EnsembleMaker
     from latf_openmm.analysis.ensemble_files import write_structures
     from latf_openmm.errors import ConfigError
     from latf_openmm.run_folder import RunFolder
@@ -321,11 +321,12 @@ def generate(
     trained, pool = run_folder.trained(index), run_folder.pool(index)
     output.mkdir(parents=True, exist_ok=True)
     console, poor = Console(), False
+    maker = EnsembleMaker(trained, pool, run_folder.config.seed)
     for value in temperature:
         target = output / f"T{value:g}"
         warnings = generate_into(run_folder, trained, pool, value, samples, target)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
-        ensemble = ensemble_at(trained, pool, value, seed=run_folder.config.seed)
+        ensemble = maker.at(value)
         write_structures(ensemble, run_folder.topology(), target, structures, run_folder.config.seed)
         _tell(console, ensemble)
         for warning in dict.fromkeys([*warnings, *ensemble.warnings]):

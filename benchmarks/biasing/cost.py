@@ -16,7 +16,8 @@ import openmm
 import torch
 from numpy.typing import NDArray
 from openmm import app, unit
-from torch import Tensor, nn
+from samplers import OneComponent
+from torch import Tensor
 
 from latf_openmm.features import resolve_features
 from latf_openmm.features.distances import DistanceSettings
@@ -28,7 +29,7 @@ from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
 from latf_openmm.md.bias.opes import Opes, OpesSettings
 from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
 from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
+from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.checkpoint import TrainedModel
@@ -105,18 +106,6 @@ def water_box() -> Molecule:
         "element != H and not water",
         ("CPU",),
     )
-
-
-class OneComponent(nn.Module):
-    """One collective variable, as a TorchForce of its own wants it."""
-
-    def __init__(self, cv: CollectiveVariables, index: int) -> None:
-        super().__init__()
-        self.cv = SingleFrameCV(cv)
-        self.index = index
-
-    def forward(self, positions: Tensor) -> Tensor:  # noqa: D102
-        return self.cv(positions)[self.index]
 
 
 def custom_cv_way(molecule: Molecule, cv: CollectiveVariables, table: bool) -> openmm.System:

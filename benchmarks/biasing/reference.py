@@ -10,9 +10,19 @@ from pathlib import Path
 import numpy as np
 import openmm
 from openmm import app, unit
-from samplers import KT, PHI, PSI, RECORD, TEMPERATURE, TIMESTEP, Array, Frames, simulation, torsion_variables
-
-from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from samplers import (
+    KT,
+    PHI,
+    PSI,
+    RECORD,
+    SYSTEM,
+    TEMPERATURE,
+    TIMESTEP,
+    Array,
+    Frames,
+    simulation,
+    torsion_variables,
+)
 
 SEEDS = (101, 202)
 BUILD_NS, STATIC_NS = 10.0, 120.0
@@ -31,12 +41,12 @@ def reference_frames(seed: int, work: Path) -> tuple[Array, Array]:
 
 
 def _make(seed: int, file: Path) -> None:
-    system = AlanineDipeptideSettings(hydrogen_mass=3.0).build().system
+    system = SYSTEM.build().system
     sampler = app.Metadynamics(system, torsion_variables(), TEMPERATURE, _GAMMA, _HEIGHT, _PACE)
     sampler.step(simulation(system, seed), round(BUILD_NS * 1000 / TIMESTEP))
     bias = -(_GAMMA - 1) / _GAMMA * sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
     bias -= bias.min()
-    flattened = AlanineDipeptideSettings(hydrogen_mass=3.0).build().system
+    flattened = SYSTEM.build().system
     force = _static(bias)
     force.setForceGroup(1)
     flattened.addForce(force)

@@ -139,7 +139,7 @@ def torsion_variables() -> list[app.BiasVariable]:
     return variables
 
 
-class _Component(nn.Module):
+class OneComponent(nn.Module):
     """One learned variable, as a force of its own wants it."""
 
     def __init__(self, cv: CollectiveVariables, index: int) -> None:
@@ -147,7 +147,7 @@ class _Component(nn.Module):
         self.cv = SingleFrameCV(cv)
         self.index = index
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor) -> Tensor:  # noqa: D102
         return self.cv(positions)[self.index]
 
 
@@ -160,7 +160,7 @@ def _learned_variables(model: Path) -> list[app.BiasVariable]:
     low, high = context.region("")
     return [
         app.BiasVariable(
-            openmmtorch.TorchForce(torch.jit.script(_Component(cv, i))),
+            openmmtorch.TorchForce(torch.jit.script(OneComponent(cv, i))),
             low[i],
             high[i],
             bias.sigma[i],

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from reference import BUILD_NS, SEEDS, STATIC_NS, reference_frames
-from samplers import KT, PACE, PARTS, RECORD, TIMESTEP, Array, all_methods
+from samplers import KT, PACE, PARTS, RECORD, TIMESTEP, Array, Frames, all_methods
 from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
@@ -103,9 +103,9 @@ def run_one(name: str, seed: int, steps: int, model: Path, file: Path) -> None:
     print(f"{name} {seed}: {seconds:.0f} s", flush=True)
 
 
-def _moments(frames: object) -> Sequence[int]:
+def _moments(frames: Frames) -> Sequence[int]:
     """Tenths of a run whose weights are kept: all where they depend on the moment, else the whole."""
-    return range(1, PARTS + 1) if getattr(frames, "hindsight", None) else [PARTS]
+    return range(1, PARTS + 1) if frames.hindsight else [PARTS]
 
 
 def run_all(work: Path, seeds: Sequence[int], ns: float, only: Sequence[str], processes: int) -> None:

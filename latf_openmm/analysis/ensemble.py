@@ -17,16 +17,16 @@ import mdtraj
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
-from latf_openmm.analysis.generate import temperature_warning
+from latf_openmm.analysis.free_energy import committee_widening
+from latf_openmm.analysis.generate import distance_warning, temperature_warning
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.data.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.data.estimators import statistical_inefficiency
 from latf_openmm.data.ladder import Reweighting, energies_known
-from latf_openmm.data.weights import canonical_weights, normalised_weights
+from latf_openmm.data.weights import canonical_weights, members_of_runs, normalised_weights
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.units import SCALES
@@ -44,6 +44,11 @@ _NEIGHBOURS = 24
 _HEAVY = 0.05
 _DISAGREE = 3.0  # errors
 _CHUNK = 2000  # frames of a trajectory at a time
+
+
+def weighted_variance(weights: Array, values: Array) -> float:
+    """Variance of values (n,) under weights (n,) that sum to one."""
+    return float(weights @ (values - weights @ values) ** 2)
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,16 @@ class StructureEnsemble:
         statistic
             From weights of all frames, which sum to one, to a number.
         """
-        spread = np.array([statistic(row.astype(np.float64)) for row in self.replicates])
+        return self.with_error(statistic(self.weights), self.over_replicates(statistic))
+
+    def over_replicates(self, statistic: Callable[[Array], float]) -> Array:
+        """Return a statistic of the weights in every replicate, shape (n_replicates,)."""
+        return np.array([statistic(row.astype(np.float64)) for row in self.replicates])
+
+    def with_error(self, value: float, spread: Array) -> Estimate:
+        """Return a value with the error that its values in the replicates (n_replicates,) say."""
         error = self.widening * float(spread.std(ddof=1)) if len(spread) > 1 else float("nan")
-        return Estimate(float(statistic(self.weights)), error)
+        return Estimate(float(value), error)
 
     def expectation(
         self,
@@ -151,12 +163,7 @@ class StructureEnsemble:
     def heat_capacity(self) -> Estimate:
         """Configurational heat capacity (<U^2> - <U>^2) / (kT)^2, in units of k_B (of R, a mole)."""
         u = self.energies() / self.kT
-
-        def variance(weights: Array) -> float:
-            mean = float(weights @ u)
-            return float(weights @ (u - mean) ** 2)
-
-        return self.estimate(variance)
+        return self.estimate(lambda weights: weighted_variance(weights, u))
 
     def populations(self) -> list[Estimate]:
         """Population of each metastable state."""
@@ -297,8 +304,6 @@ class EnsembleMaker:
         )
         members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
         weights = members.mean(axis=0)
-        m = len(members)
-        widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0 * np.sqrt(1 + 1 / m) if m > 1 else 1.0
         found = StructureEnsemble(
             temperature,
             self._kT(temperature),
@@ -306,7 +311,7 @@ class EnsembleMaker:
             pool,
             weights,
             members.astype(np.float32),
-            float(widening),
+            committee_widening(len(members)) if len(members) > 1 else 1.0,
             self._independent(weights),
             (),
             "fair" if _within_reach(trained, temperature) else "poor",
@@ -319,11 +324,8 @@ class EnsembleMaker:
             contradictions = _disagreement(found, other) if other.verdict != "poor" else []
             warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
             verdict = "poor" if contradictions else verdict
-        far = float((distance > 0.5).mean())
-        if far > 0.01:
-            warnings.append(
-                f"{100 * far:.1f} % of the latent samples lie more than half a standard deviation from any frame"
-            )
+        if warning := distance_warning(distance):
+            warnings.append(warning)
         return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
 
 
@@ -356,11 +358,8 @@ def ensemble_at(
 
 def _inefficiency(pool: Pool) -> Array:
     """Statistical inefficiency of each frame's run, shape (n_frames,)."""
-    runs: dict[tuple[str, float], list[int]] = {}
-    for index, t in enumerate(pool.trajectories):
-        runs.setdefault((t.run, t.temperature), []).append(index)
     g = np.ones(len(pool.z))
-    for members in runs.values():
+    for members in members_of_runs(pool.trajectories):
         value = statistical_inefficiency([pool.z[pool.of_walker(i)] for i in members])
         for i in members:
             g[pool.of_walker(i)] = value

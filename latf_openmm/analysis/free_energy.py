@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
+from latf_openmm.data.blocks import student_widening
 from latf_openmm.model.latf import LatentDensity, LatentThermodynamicFlow
 
 Array = NDArray[np.float64]
@@ -108,11 +108,14 @@ def committee_error(members: Array) -> Array:
     >>> round(float(committee_error(np.array([1.0, 2.0, 3.0]))), 3)
     2.613
     """
-    m = len(members)
-    if m < 2:
+    if len(members) < 2:
         return np.zeros(members.shape[1:])
-    widening = float(stats.t.ppf(stats.norm.cdf(2.0), m - 1)) / 2.0
-    return np.asarray(widening * members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / m))
+    return np.asarray(committee_widening(len(members)) * members.std(axis=0, ddof=1))
+
+
+def committee_widening(m: int) -> float:
+    """Factor on the standard deviation over `m` members, two or more, that `committee_error` applies."""
+    return float(student_widening(m) * np.sqrt(1 + 1 / m))
 
 
 def flow_populations(model: LatentThermodynamicFlow, temperature: float, samples: int) -> tuple[Array, Array]:

@@ -91,12 +91,17 @@ def generate(
 
 def _warnings(trained: TrainedModel, temperature: float, distance: NDArray[np.float64]) -> tuple[str, ...]:
     found = [warning] if (warning := temperature_warning(trained, temperature)) else []
+    if warning := distance_warning(distance):
+        found.append(warning)
+    return tuple(found)
+
+
+def distance_warning(distance: NDArray[np.float64]) -> str | None:
+    """What a reader has to know where samples are far from frames; `distance` in standard deviations."""
     far = float((distance > 0.5).mean())
     if far > 0.01:
-        found.append(
-            f"{100 * far:.1f} % of the samples lie more than half a standard deviation from any frame"
-        )
-    return tuple(found)
+        return f"{100 * far:.1f} % of the samples lie more than half a standard deviation from any frame"
+    return None
 
 
 def temperature_warning(trained: TrainedModel, temperature: float) -> str | None:

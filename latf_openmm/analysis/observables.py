@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, weighted_variance
 from latf_openmm.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -200,7 +201,11 @@ def curve(
         Structure for the RMSD and the native contacts.
     """
     statistic = _statistic(name, ensembles[0], topology, reference)
-    estimates = [ensemble.estimate(_of(statistic, ensemble)) for ensemble in ensembles]
+    spreads = [ensemble.over_replicates(partial(statistic, ensemble)) for ensemble in ensembles]
+    estimates = [
+        ensemble.with_error(statistic(ensemble, ensemble.weights), spread)
+        for ensemble, spread in zip(ensembles, spreads, strict=True)
+    ]
     table = pd.DataFrame(
         {
             "temperature": [ensemble.temperature for ensemble in ensembles],
@@ -211,17 +216,11 @@ def curve(
             "independent_frames": [ensemble.independent for ensemble in ensembles],
         }
     )
-    replicates = None
-    if all(ensemble.level == "reweighted" for ensemble in ensembles):
-        rows = [[statistic(e, row.astype(np.float64)) for row in e.replicates] for e in ensembles]
-        replicates = np.array(rows)
+    same = all(ensemble.level == "reweighted" for ensemble in ensembles)
+    replicates = np.array(spreads) if same else None
     return Curve(
         name, UNITS.get(name, "fraction" if name.startswith("population:") else ""), table, replicates
     )
-
-
-def _of(statistic: Statistic, ensemble: StructureEnsemble) -> Callable[[Array], float]:
-    return lambda weights: statistic(ensemble, weights)
 
 
 def _statistic(
@@ -230,12 +229,7 @@ def _statistic(
     function = structure_observable(name, reference)
     if name == "heat_capacity":
         energy = ensemble.energies()
-
-        def variance(at: StructureEnsemble, weights: Array) -> float:
-            u = energy / at.kT
-            return float(weights @ (u - weights @ u) ** 2)
-
-        return variance
+        return lambda at, weights: weighted_variance(weights, energy / at.kT)
     if function is not None:
         values = ensemble.observe(function, topology)
     elif name == "energy":

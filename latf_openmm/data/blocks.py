@@ -1,12 +1,26 @@
 """Blocks of consecutive frames, and bootstrap samples of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from latf_openmm.data.trajectory import FeatureTrajectory
+
+
+def student_widening(m: Any) -> Any:
+    """Factor on the standard deviation of `m` values after which twice it covers what two standard errors would.
+
+    Student's t with m - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    m
+        A number of 2 or more, or an array of them.
+    """
+    return stats.t.ppf(stats.norm.cdf(2.0), np.asarray(m) - 1) / 2.0
 
 
 def bootstrap_widening(groups: NDArray[np.int64]) -> float:
@@ -22,7 +36,7 @@ def bootstrap_widening(groups: NDArray[np.int64]) -> float:
         Group of each block; blocks are redrawn within theirs.
     """
     m = np.maximum(np.bincount(groups), 2)
-    factors = np.sqrt(m / (m - 1)) * stats.t.ppf(stats.norm.cdf(2.0), m - 1) / 2.0
+    factors = np.sqrt(m / (m - 1)) * student_widening(m)
     return float(np.sqrt((factors**2).mean()))
 
 

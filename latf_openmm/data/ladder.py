@@ -12,6 +12,7 @@ size at T says how far that can be trusted; temperatures where it is too small a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,6 @@ class Reweighting:
         self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MOST_FOR_BOOTSTRAP)).astype(
             int
         )
-        self._few_solution = self._solve(self.log_w[self._few])
 
     def log_weights(self, temperature: float) -> NDArray[np.float64]:
         """Logarithm of each frame's weight at a temperature, up to a constant; shape (n_frames,)."""
@@ -124,6 +124,11 @@ class Reweighting:
     def sample_size(self, temperature: float) -> float:
         """Kish's effective sample size at a temperature."""
         return effective_sample_size(self.log_weights(temperature))
+
+    @cached_property
+    def _few_solution(self) -> NDArray[np.float64]:
+        """f_k of the few frames as they are; only a bootstrap needs it."""
+        return self._solve(self.log_w[self._few])
 
     def redrawn(self, multiplicity: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
         """Logarithm of each frame's weight at a temperature in a bootstrap sample; its f_k are solved again.

@@ -31,6 +31,14 @@ def effective_sample_size(log_weights: NDArray[np.float64]) -> float:
     return float(np.exp(2 * logsumexp(log_weights) - logsumexp(2 * np.asarray(log_weights))))
 
 
+def members_of_runs(trajectories: Sequence[FeatureTrajectory]) -> list[list[int]]:
+    """Indices of the walkers of each run: those with one bias at one temperature."""
+    runs: dict[tuple[str, float], list[int]] = {}
+    for index, trajectory in enumerate(trajectories):
+        runs.setdefault((trajectory.run, trajectory.temperature), []).append(index)
+    return list(runs.values())
+
+
 def canonical_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
     """Weights that turn each run into a canonical sample at its own temperature.
 
@@ -38,11 +46,8 @@ def canonical_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray
     exp(V_bias / k_B T); the weights of a run sum to its effective sample size, so that runs at one
     temperature can be put together.
     """
-    runs: dict[tuple[str, float], list[int]] = {}
-    for index, trajectory in enumerate(trajectories):
-        runs.setdefault((trajectory.run, trajectory.temperature), []).append(index)
     weights: list[NDArray[np.float64]] = [np.empty(0)] * len(trajectories)
-    for members in runs.values():
+    for members in members_of_runs(trajectories):
         together = np.concatenate([trajectories[i].log_weights for i in members])
         log_scale = np.log(effective_sample_size(together)) - logsumexp(together)
         for i in members:

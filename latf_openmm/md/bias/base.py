@@ -1,6 +1,5 @@
 """What every bias potential is."""
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -113,17 +112,6 @@ class AdaptiveBias(Bias):
         self.register_buffer("sent", torch.zeros((), dtype=torch.long))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._messages: MessageFile | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "AdaptiveBias":
-        """Return a copy whose forces do not follow this one."""
-        file, self._messages = self._messages, None
-        try:
-            new = self.__class__.__new__(self.__class__)
-            memo[id(self)] = new
-            new.__dict__ = copy.deepcopy(self.__dict__, memo)
-        finally:
-            self._messages = file
-        return new
 
     def messages(self) -> MessageFile:
         """Where forces made from now on read the messages."""

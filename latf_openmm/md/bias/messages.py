@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ class MessageFile:
         self.path = Path(name)
         self.start = start
         weakref.finalize(self, self.path.unlink, missing_ok=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of a bias has no messages yet, and gets a file of its own."""
 
     def append(self, messages: Sequence[Tensor]) -> None:
         """Add messages, all of the same length."""
