@@ -36,7 +36,7 @@ _PUBLIC = {
     "combine": "latf_openmm.analysis.mbar",
     "cv_context": "latf_openmm.md.bias.base",
     "distance_cv": "latf_openmm.md.cv",
-    "ensemble_at": "latf_openmm.analysis.ensemble",
+    "ensemble_at": "latf_openmm.analysis.ensemble_maker",
     "export_cv": "latf_openmm.md.cv",
     "fit": "latf_openmm.training.fit",
     "free_energy_difference": "latf_openmm.analysis.surface",

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,16 @@ from latf_openmm.errors import LatfError
 
 if TYPE_CHECKING:
     from latf_openmm.training.lag_scan import LagRow, LagScan
+
+
+class Level(str, Enum):
+    """Choices of --level."""
+
+    AUTO = "auto"
+    REWEIGHTED = "reweighted"
+    REFINED = "refined"
+    FLOW = "flow"
+
 
 app = typer.Typer(
     name="latf-openmm",
@@ -36,6 +47,16 @@ DataOption = Annotated[
 ]
 RoundOption = Annotated[
     int | None, typer.Option("--round", help="Use this round; default: the last complete one.")
+]
+LevelOption = Annotated[
+    Level,
+    typer.Option(
+        help="How structures get their weights: frames reweighted by MBAR; walkers annealed from the nearest "
+        "temperature that frames reach; frames near the flow's samples; auto: the best of these."
+    ),
+]
+MinutesOption = Annotated[
+    float, typer.Option(min=0.0, help="With --level auto: leave out annealing that would take longer.")
 ]
 
 
@@ -300,14 +321,19 @@ def generate(
     samples: Annotated[int, typer.Option(min=100, help="Latent samples at each temperature.")] = 20_000,
     structures: Annotated[int, typer.Option(min=1, help="Structures at each temperature.")] = 1000,
     round_index: RoundOption = None,
+    level: LevelOption = Level.AUTO,
+    minutes: MinutesOption = 15.0,
 ) -> None:
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
 
-    Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
+    Where too few frames reach a temperature, walkers are simulated there; the same command continues after an
+    interruption. Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
     """
-    from latf_openmm.analysis.ensemble import EnsembleMaker
     from latf_openmm.analysis.ensemble_files import write_structures
+    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
     from latf_openmm.errors import ConfigError
+    from latf_openmm.progress import make_progress
+    from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
     from latf_openmm.workflow import generate_into
 
@@ -322,15 +348,20 @@ def generate(
     output.mkdir(parents=True, exist_ok=True)
     console, poor = Console(), False
     maker = EnsembleMaker(trained, pool, run_folder.config.seed)
-    for value in temperature:
+    with make_progress() as progress:
+        ensembles = ensembles_at(
+            run_folder, index, temperature, level.value, minutes, progress=progress, maker=maker
+        )
+    for value, ensemble in zip(temperature, ensembles, strict=True):
         target = output / f"T{value:g}"
         warnings = generate_into(run_folder, trained, pool, value, samples, target)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
-        ensemble = maker.at(value)
+        for warning in warnings:
+            console.print(f"  [yellow]warning:[/] samples: {escape(warning)}", highlight=False)
         write_structures(ensemble, run_folder.topology(), target, structures, run_folder.config.seed)
         _tell(console, ensemble)
-        for warning in dict.fromkeys([*warnings, *ensemble.warnings]):
-            console.print(f"  [yellow]warning:[/] {escape(warning)}", highlight=False)
+        for warning in ensemble.warnings:
+            console.print(f"  [yellow]warning:[/] structures: {escape(warning)}", highlight=False)
         poor = poor or ensemble.verdict == "poor"
     if poor:
         raise typer.Exit(3)
@@ -345,8 +376,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, or FILE.py:FUNCTION "
-            "(of an MDTraj trajectory, one number a frame); may be repeated."
+            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
+            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
+            "may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -357,21 +389,26 @@ def observe(
         float | None, typer.Option(help="Value whose crossing is the transition; default: the maximum.")
     ] = None,
     round_index: RoundOption = None,
+    level: LevelOption = Level.AUTO,
+    minutes: MinutesOption = 15.0,
 ) -> None:
     """Observables against temperature, with errors: a table and a figure.
 
-    Ends with code 3 where structures at one of the temperatures are not to be relied on (verdict "poor").
+    Ends with code 3 where a value is not to be relied on (verdict "poor").
     """
-    from latf_openmm.analysis.ensemble import EnsembleMaker
-    from latf_openmm.analysis.observables import curve
+    from latf_openmm.analysis.observables import check_observable, curve
     from latf_openmm.plots import observable_curves
+    from latf_openmm.progress import make_progress
+    from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
 
     run_folder = RunFolder.open(folder)
     index, values = _round(run_folder, round_index), _temperatures(temperatures)
     structure = run_folder.reference_structure(reference)
-    maker = EnsembleMaker(run_folder.trained(index), run_folder.pool(index), run_folder.config.seed)
-    ensembles = [maker.at(value) for value in values]
+    for name in observable:
+        check_observable(name, structure, run_folder.trained(index).model.n_states)
+    with make_progress() as progress:
+        ensembles = ensembles_at(run_folder, index, values, level.value, minutes, progress=progress)
     curves = [curve(name, ensembles, run_folder.topology(), structure) for name in observable]
     output.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -381,8 +418,8 @@ def observe(
         shown = Table(title=f"{one.name} [{one.unit}]" if one.unit else one.name)
         for column in ("T", "value", "error", "level", "verdict", "independent frames"):
             shown.add_column(column)
-        for t, value, error, level, verdict, n in one.table.itertuples(index=False):
-            shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", level, verdict, f"{n:.0f}")
+        for t, value, error, made, verdict, n in one.table.itertuples(index=False):
+            shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", made, verdict, f"{n:.0f}")
         console.print(shown)
         transition = one.transition(midpoint)
         if transition is not None:
@@ -391,9 +428,12 @@ def observe(
     figure = observable_curves(curves, run_folder.scale, run_folder.config.simulation.temperatures)
     figure.savefig(output / "observables.png", dpi=130)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False)
-    if any(ensemble.verdict == "poor" for ensemble in ensembles):
-        for warning in dict.fromkeys(w for e in ensembles if e.verdict == "poor" for w in e.warnings):
-            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    texts = [w for e in ensembles if e.verdict != "good" for w in e.warnings] + [
+        w for c in curves for w in c.warnings
+    ]
+    for warning in dict.fromkeys(texts):
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    if any((one.table["verdict"] == "poor").any() for one in curves):
         raise typer.Exit(3)
 
 
@@ -409,7 +449,7 @@ def _temperatures(text: str) -> list[float]:
         if len(numbers) != 3 or not (0 < numbers[0] < numbers[1] and numbers[2] > 0):
             raise ConfigError(f"--temperatures: {text!r}: expected FIRST:LAST:STEP, ascending and above 0")
         first, last, step = numbers
-        return [first + i * step for i in range(int((last - first) / step + 1e-9) + 1)]
+        return [float(f"{first + i * step:.10g}") for i in range(int((last - first) / step + 1e-9) + 1)]
     if not numbers or not all(number > 0 for number in numbers):
         raise ConfigError(
             f"--temperatures: {text!r}: expected FIRST:LAST:STEP or numbers above 0 with commas"
@@ -419,9 +459,8 @@ def _temperatures(text: str) -> list[float]:
 
 def _tell(console: Console, ensemble: Any) -> None:
     """Say how an ensemble of structures was made, and what it gives."""
-    made = "reweighted frames" if ensemble.level == "reweighted" else "frames near the flow's samples"
     console.print(
-        f"  structures: {made}, verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
+        f"  structures: {ensemble.made}; verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
         f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import AnyFeature, resolve_features
+from latf_openmm.md.annealing import AnnealingSettings
 from latf_openmm.md.backends import choose_backend
 from latf_openmm.md.bias import AnyBias, BiasContext
 from latf_openmm.md.simulation import SimulationSettings
@@ -39,6 +40,9 @@ class GenerateSettings(Settings):
 
     temperatures: list[float] = Field([], description="in the scale of the system")
     samples: int = Field(20_000, ge=100, description="latent samples at each temperature")
+    refine: AnnealingSettings = Field(
+        AnnealingSettings(), description="how walkers are annealed to temperatures that frames do not reach"
+    )
 
 
 class ValidationSettings(Settings):

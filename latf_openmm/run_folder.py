@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.pool import Pool, make_pool
+from latf_openmm.analysis.pool import Pool, encode, make_pool, pool_of
 from latf_openmm.config import RunConfig
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
@@ -186,8 +186,21 @@ class RunFolder:
 
     def pool(self, last: int) -> Pool:
         """All frames of the rounds up to and including `last`, under the model of that round."""
-        walkers = self.walkers(last)
-        return make_pool(self.trained(last), walkers, self.feature_trajectories(walkers))
+        return self.pool_of(self.trained(last), self.walkers(last))
+
+    def pool_of(self, trained: TrainedModel, walkers: Sequence[WalkerFrames]) -> Pool:
+        """Walkers under a model; their positions and descriptors are read in pieces and not kept."""
+        features, topology = self.features(), self.topology()
+        trajectories, encoded = [], []
+        for walker in walkers:
+            pieces = [
+                encode(trained, featurise(features, piece.xyz, piece.unitcell_vectors))
+                for piece in walker.chunks(topology)
+            ]
+            encoded.append((np.concatenate([z for z, _ in pieces]), np.concatenate([s for _, s in pieces])))
+            nothing = np.empty((len(walker.table), 0), np.float32)
+            trajectories.append(_feature_trajectory(walker, nothing, self.config))
+        return pool_of(walkers, trajectories, encoded, trained.model.n_states)
 
     def validation_pool(self, last: int) -> Pool | None:
         """Return the validation frames under the model of round `last`, or None when there are none."""
@@ -213,10 +226,16 @@ class RunFolder:
 def _featurise(
     walker: WalkerFrames, features: Features, topology: mdtraj.Topology, config: RunConfig
 ) -> FeatureTrajectory:
-    trajectory = walker.load(topology)
+    pieces = [featurise(features, piece.xyz, piece.unitcell_vectors) for piece in walker.chunks(topology)]
+    return _feature_trajectory(walker, np.concatenate(pieces), config)
+
+
+def _feature_trajectory(
+    walker: WalkerFrames, features: NDArray[np.float32], config: RunConfig
+) -> FeatureTrajectory:
     simulation = config.simulation
     return FeatureTrajectory(
-        features=featurise(features, trajectory.xyz, trajectory.unitcell_vectors),
+        features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=walker.table["potential_energy"].to_numpy(),

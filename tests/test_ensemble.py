@@ -7,8 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, ensemble_at
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
 from latf_openmm.analysis.ensemble_files import describe, frames_table
+from latf_openmm.analysis.ensemble_maker import ensemble_at
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.walkers import WalkerFrames
@@ -69,6 +70,7 @@ def pool_of(*trajectories: FeatureTrajectory) -> Pool:
         np.concatenate([np.arange(n) for n in lengths]),
         walkers,
         tuple(trajectories),
+        2,
     )
 
 
@@ -132,7 +134,7 @@ def test_the_flow_takes_over_where_frames_do_not_reach() -> None:
     pool, temperature = plenty(), 0.12
     found = ensemble_at(trained(), pool, temperature)
     assert (found.level, found.verdict) == ("flow", "poor")
-    assert any("independent frames can be reweighted to T = 0.12" in text for text in found.warnings)
+    assert any("independent frames stand for T = 0.12" in text for text in found.warnings)
     assert any("no frames can be reweighted" in text for text in found.warnings)
     z = pool.z
     spread = found.expectation((z**2).sum(axis=1) / 2)

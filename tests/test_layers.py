@@ -15,7 +15,7 @@ LAYERS = [
     {"training", "md", "analysis"},
     {"config"},
     {"run_folder"},
-    {"workflow", "plots"},
+    {"workflow", "refine", "plots"},
     {"report"},
     {"probes", "doctor", "cli"},
 ]

@@ -173,6 +173,7 @@ def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> No
 
 def test_generate_writes_structures_with_weights(finished: RunFolder, tmp_path: Path) -> None:
     arguments = ["generate", str(finished.path), "-T", "0.9", "--structures", "40", "--samples", "200"]
+    arguments += ["--level", "reweighted"]
     result = RUNNER.invoke(app, [*arguments, "-o", str(tmp_path / "out")])
     said = " ".join(result.output.split())
     folder = tmp_path / "out" / "T0.9"
@@ -203,7 +204,7 @@ def test_generate_does_not_pretend_to_know(finished: RunFolder, tmp_path: Path) 
     assert result.exit_code == 3, result.output
     said = " ".join(result.output.split())
     assert "verdict poor" in said
-    assert "independent frames can be reweighted to T = 0.01" in said
+    assert "T = 0.01 is farther than a factor of 2 from every simulated temperature" in said
 
 
 def test_report_and_status(finished: RunFolder) -> None:

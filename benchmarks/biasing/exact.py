@@ -61,7 +61,7 @@ class Case:
     barrier: float
 
     @property
-    def kT(self) -> float:  # noqa: D102, N802 - the field's own name
+    def kT(self) -> float:  # noqa: N802 - the field's own name
         return REDUCED.kT(self.temperature)
 
     def methods(self) -> dict[str, BiasSettings]:

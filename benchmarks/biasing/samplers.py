@@ -147,7 +147,7 @@ class OneComponent(nn.Module):
         self.cv = SingleFrameCV(cv)
         self.index = index
 
-    def forward(self, positions: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, positions: Tensor) -> Tensor:
         return self.cv(positions)[self.index]
 
 

@@ -72,6 +72,7 @@ def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
     found: dict[str, Any] = {
         "temperature": ensemble.temperature,
         "level": ensemble.level,
+        "made": ensemble.made,
         "verdict": ensemble.verdict,
         "effective_sample_size": ensemble.ess,
         "independent_frames": ensemble.independent,

@@ -3,7 +3,6 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, weighted_variance
+from latf_openmm.analysis.ensemble import SEEN, Estimate, Mask, StructureEnsemble, weighted_variance
 from latf_openmm.errors import ConfigError
 
 Array = NDArray[np.float64]
 Observable = Callable[[mdtraj.Trajectory], Array]
-Statistic = Callable[[StructureEnsemble, Array], float]
 
 UNITS = {
     "energy": "kJ/mol",
@@ -27,7 +25,14 @@ UNITS = {
     "contacts": "fraction",
     "hbonds": "bonds",
 }
-"""Observables that have a name, and their units; beside them ``population:STATE`` and ``FILE.py:FUNCTION``."""
+"""Observables that have a name, and their units.
+
+Beside them: ``population:STATE``, ``free_energy:STATE:STATE`` (of the second over the first) and
+``FILE.py:FUNCTION``.
+"""
+
+_OF_STATES = {"population": 1, "free_energy": 2}
+_UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
 
 _CONTACT = 0.45  # nm
 _APART = 3  # residues
@@ -99,12 +104,12 @@ def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable 
     }
     if name in made:
         return made[name]()
-    if name in UNITS or name.startswith("population:"):
+    if name in UNITS or name.partition(":")[0] in _OF_STATES:
         return None
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
         return _from_file(Path(path), function)
-    known = ", ".join([*UNITS, "population:STATE", "FILE.py:FUNCTION"])
+    known = ", ".join([*UNITS, "population:STATE", "free_energy:STATE:STATE", "FILE.py:FUNCTION"])
     raise ConfigError(f"--observable: there is no {name!r}; expected one of {known}")
 
 
@@ -125,6 +130,18 @@ def _from_file(path: Path, function: str) -> Observable:
     return found
 
 
+def check_observable(name: str, reference: mdtraj.Trajectory, n_states: int) -> None:
+    """Raise `ConfigError` if a name stands for nothing, or for a state that the model does not have."""
+    structure_observable(name, reference)
+    kind, _, rest = name.partition(":")
+    if kind not in _OF_STATES:
+        return
+    states = rest.split(":")
+    if len(states) != _OF_STATES[kind] or not all(s.isdigit() and int(s) < n_states for s in states):
+        words = "a state" if _OF_STATES[kind] == 1 else "two states"
+        raise ConfigError(f"--observable: {name}: expected {words} from 0 to {n_states - 1}")
+
+
 @dataclass(frozen=True)
 class Curve:
     """One observable against temperature.
@@ -138,12 +155,15 @@ class Curve:
     replicates
         Values in the same bootstrap samples at every temperature, shape (n_temperatures, n_samples); None where
         one of them is the flow's.
+    warnings
+        Where the frames say nothing of it.
     """
 
     name: str
     unit: str
     table: pd.DataFrame
     replicates: Array | None
+    warnings: tuple[str, ...] = ()
 
     def transition(self, midpoint: float | None = None) -> Estimate | None:
         """Temperature where the curve crosses `midpoint`, or, without one, of its maximum; None if there is none.
@@ -193,54 +213,78 @@ def curve(
     Parameters
     ----------
     name
-        A key of `UNITS`, ``population:STATE``, or ``FILE.py:FUNCTION``: a function of an MDTraj trajectory that
-        returns one number for each frame.
+        A key of `UNITS`, ``population:STATE``, ``free_energy:STATE:STATE``, or ``FILE.py:FUNCTION``: a function of
+        an MDTraj trajectory that returns one number for each frame.
     topology
         Of one copy of the system.
     reference
         Structure for the RMSD and the native contacts.
     """
-    statistic = _statistic(name, ensembles[0], topology, reference)
-    spreads = [ensemble.over_replicates(partial(statistic, ensemble)) for ensemble in ensembles]
-    estimates = [
-        ensemble.with_error(statistic(ensemble, ensemble.weights), spread)
-        for ensemble, spread in zip(ensembles, spreads, strict=True)
-    ]
-    table = pd.DataFrame(
-        {
-            "temperature": [ensemble.temperature for ensemble in ensembles],
-            "value": [one.value for one in estimates],
-            "error": [one.error for one in estimates],
-            "level": [ensemble.level for ensemble in ensembles],
-            "verdict": [ensemble.verdict for ensemble in ensembles],
-            "independent_frames": [ensemble.independent for ensemble in ensembles],
-        }
-    )
-    same = all(ensemble.level == "reweighted" for ensemble in ensembles)
-    replicates = np.array(spreads) if same else None
-    return Curve(
-        name, UNITS.get(name, "fraction" if name.startswith("population:") else ""), table, replicates
-    )
-
-
-def _statistic(
-    name: str, ensemble: StructureEnsemble, topology: mdtraj.Topology, reference: mdtraj.Trajectory
-) -> Statistic:
+    check_observable(name, reference, ensembles[0].n_states)
     function = structure_observable(name, reference)
+    known: dict[int, Array] = {}
+    rows, spreads, warnings = [], [], []
+    for ensemble in ensembles:
+        if function is not None and id(ensemble.pool) not in known:
+            known[id(ensemble.pool)] = ensemble.observe(function, topology)
+        one = _measure(name, ensemble, known.get(id(ensemble.pool)))
+        spreads.append(ensemble.over_replicates(one.statistic))
+        verdict = ensemble.verdict
+        if not one.seen:
+            verdict = "poor"
+            warnings.append(
+                f"{name} at {ensemble.temperature:g}: fewer than {SEEN:g} independent frames are on one side of it: "
+                "its value is a limit, not an estimate"
+            )
+        rows.append(
+            (ensemble.temperature, *_numbers(one.estimate), ensemble.level, verdict, ensemble.independent)
+        )
+    columns = ["temperature", "value", "error", "level", "verdict", "independent_frames"]
+    same = all(ensemble.level != "flow" for ensemble in ensembles)
+    kind = name.partition(":")[0]
+    unit = UNITS.get(name, _UNITS_OF_STATES.get(kind, ""))
+    return Curve(
+        name, unit, pd.DataFrame(rows, columns=columns), np.array(spreads) if same else None, tuple(warnings)
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """An observable in one ensemble: as a function of weights, estimated, and whether there is enough to say it."""
+
+    statistic: Callable[[Array], float]
+    estimate: Estimate
+    seen: bool = True
+
+
+def _measure(name: str, ensemble: StructureEnsemble, values: Array | None) -> _Measured:
+    kind, *states = name.split(":")
+    if values is None and kind in _OF_STATES:
+        masks = [ensemble.pool.states == int(state) for state in states]
+        if kind == "population":
+            return _share(ensemble, masks[0])
+        found = ensemble.free_energy_difference(*masks)
+        seen = all(ensemble.independent_in(mask) >= SEEN for mask in masks)
+
+        def difference(weights: Array) -> float:
+            start, end = (max(float(weights[mask].sum()), 1e-300) for mask in masks)
+            return float(-ensemble.kT * np.log(end / start))
+
+        return _Measured(difference, found, seen)
     if name == "heat_capacity":
-        energy = ensemble.energies()
-        return lambda at, weights: weighted_variance(weights, energy / at.kT)
-    if function is not None:
-        values = ensemble.observe(function, topology)
-    elif name == "energy":
-        values = ensemble.energies()
-    else:
-        values = _of_state(name, ensemble)
-    return lambda _, weights: float(weights @ values)
+        u = ensemble.energies() / ensemble.kT
+        return _Measured(lambda weights: weighted_variance(weights, u), ensemble.heat_capacity())
+    x = ensemble.energies() if values is None else values
+    if ((x == 0) | (x == 1)).all():
+        return _share(ensemble, x == 1)
+    return _Measured(lambda weights: float(weights @ x), ensemble.expectation(x))
 
 
-def _of_state(name: str, ensemble: StructureEnsemble) -> Array:
-    state, states = name.partition(":")[2], ensemble.pool.states
-    if not state.isdigit() or int(state) > states.max():
-        raise ConfigError(f"--observable: {name}: expected a state from 0 to {states.max()}")
-    return np.asarray(states == int(state), dtype=np.float64)
+def _share(ensemble: StructureEnsemble, chosen: Mask) -> _Measured:
+    return _Measured(
+        lambda weights: float(weights[chosen].sum()), ensemble.fraction(chosen), ensemble.seen(chosen)
+    )
+
+
+def _numbers(estimate: Estimate) -> tuple[float, float]:
+    return estimate.value, estimate.error

@@ -28,7 +28,9 @@ class Pool:
     walkers
         The walkers, in order.
     trajectories
-        Their descriptors and weights, in the same order.
+        Their energies and weights, in the same order; without descriptors where they were not kept.
+    n_states
+        States of the model.
     """
 
     z: NDArray[np.float64]
@@ -37,6 +39,7 @@ class Pool:
     frame: NDArray[np.int64]
     walkers: tuple[WalkerFrames, ...]
     trajectories: tuple[FeatureTrajectory, ...]
+    n_states: int
 
     def of_walker(self, index: int) -> NDArray[np.bool_]:
         """Mask of the frames of one walker."""
@@ -52,12 +55,15 @@ class Pool:
         cells: NDArray[np.float32] | None = None
         for owner in np.unique(self.owner[indices]):
             rows = np.flatnonzero(self.owner[indices] == owner)
-            source = self.walkers[owner].load(topology)
-            frames = self.frame[indices[rows]]
-            xyz[rows] = source.xyz[frames]
-            if source.unitcell_vectors is not None:
-                cells = np.empty((len(indices), 3, 3), np.float32) if cells is None else cells
-                cells[rows] = source.unitcell_vectors[frames]
+            frames, first = self.frame[indices[rows]], 0
+            for piece in self.walkers[owner].chunks(topology):
+                here = (frames >= first) & (frames < first + piece.n_frames)
+                places = frames[here] - first
+                xyz[rows[here]] = piece.xyz[places]
+                if piece.unitcell_vectors is not None:
+                    cells = np.empty((len(indices), 3, 3), np.float32) if cells is None else cells
+                    cells[rows[here]] = piece.unitcell_vectors[places]
+                first += piece.n_frames
         result = mdtraj.Trajectory(xyz, topology)
         if cells is not None:
             result.unitcell_vectors = cells
@@ -65,21 +71,36 @@ class Pool:
 
 
 @torch.no_grad()
+def encode(
+    trained: TrainedModel, features: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Collective variables (n, latent_dim) and states (n,) of descriptors (n, n_features)."""
+    latent = trained.model.encode(torch.from_numpy(features))
+    return latent.double().numpy(), trained.model.assign(latent).numpy()
+
+
 def make_pool(
     trained: TrainedModel, walkers: Sequence[WalkerFrames], trajectories: Sequence[FeatureTrajectory]
 ) -> Pool:
     """Encode and assign all frames with one model."""
-    z, states = [], []
-    for trajectory in trajectories:
-        latent = trained.model.encode(torch.from_numpy(trajectory.features))
-        z.append(latent.double().numpy())
-        states.append(trained.model.assign(latent).numpy())
+    encoded = [encode(trained, trajectory.features) for trajectory in trajectories]
+    return pool_of(walkers, trajectories, encoded, trained.model.n_states)
+
+
+def pool_of(
+    walkers: Sequence[WalkerFrames],
+    trajectories: Sequence[FeatureTrajectory],
+    encoded: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]],
+    n_states: int,
+) -> Pool:
+    """Put walkers together whose frames are encoded and assigned already."""
     lengths = [trajectory.n_frames for trajectory in trajectories]
     return Pool(
-        np.concatenate(z),
-        np.concatenate(states),
+        np.concatenate([z for z, _ in encoded]),
+        np.concatenate([states for _, states in encoded]),
         np.repeat(np.arange(len(lengths)), lengths),
         np.concatenate([np.arange(n) for n in lengths]),
         tuple(walkers),
         tuple(trajectories),
+        n_states,
     )

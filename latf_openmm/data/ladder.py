@@ -102,13 +102,22 @@ class Reweighting:
         Frames with known potential energies.
     rng
         Redraws the frames that the reduced free energies f_k are solved from.
+    inefficiency
+        Statistical inefficiency g of each frame's run, shape (n_frames,): a frame counts as 1/g; None: as 1.
     """
 
-    def __init__(self, trajectories: Sequence[FeatureTrajectory], rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        trajectories: Sequence[FeatureTrajectory],
+        rng: np.random.Generator,
+        inefficiency: NDArray[np.float64] | None = None,
+    ) -> None:
         energy = np.concatenate([t.potential_energy for t in trajectories])
         self.energy = energy - energy.min()
         self.boltzmann = trajectories[0].scale.boltzmann
         self.log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories)), 1e-300))
+        self.inefficiency = np.ones(len(self.energy)) if inefficiency is None else inefficiency
+        self.log_w -= np.log(self.inefficiency)
         self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
         self.simulated = np.unique(self.owner)
         self.free_energies = self._reduced_free_energies(rng)
@@ -175,7 +184,8 @@ class Reweighting:
         drawn = []
         for temperature in self.simulated:
             mine = np.flatnonzero(self.owner == temperature)
-            n = int(min(_MOST_FOR_MBAR, max(50.0, effective_sample_size(self.log_w[mine]))))
+            independent = effective_sample_size(self.log_w[mine]) / self.inefficiency[mine].mean()
+            n = int(min(_MOST_FOR_MBAR, max(50.0, independent)))
             drawn.append(rng.choice(mine, n, p=normalised_weights(self.log_w[mine])))
         u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
         return reduced_free_energies(u_kn, [len(part) for part in drawn])

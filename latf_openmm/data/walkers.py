@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
 
+CHUNK = 2000
+"""Frames of a trajectory that are in memory at a time."""
+
 
 @dataclass(frozen=True)
 class WalkerFrames:
@@ -44,14 +47,29 @@ class WalkerFrames:
             bias = bias - self.table["bias_offset"].to_numpy()
         return np.asarray(bias / kT)
 
+    def chunks(self, topology: mdtraj.Topology, frames: int = CHUNK) -> Iterator[mdtraj.Trajectory]:
+        """Read the positions of all frames in order, at most `frames` at a time.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read, or does not have the frames of the table beside it.
+        """
+        counts = []
+        for path in self.files:
+            counts.append(0)
+            for piece in _read_trajectory(path, topology, frames):
+                counts[-1] += piece.n_frames
+                yield piece
+        if sum(counts) != len(self.table):
+            for path, count in zip(self.files, counts, strict=True):
+                rows = int((_read_table(path.parent)["walker"] == self.walker).sum())
+                if count != rows:
+                    raise DataError(f"{path}: {count} frames, the table beside it has {rows}")
+
     def load(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
         """Read the positions of all frames."""
-        parts = [_load_trajectory(path, topology) for path in self.files]
-        if sum(part.n_frames for part in parts) != len(self.table):
-            for path, part in zip(self.files, parts, strict=True):
-                rows = int((_read_table(path.parent)["walker"] == self.walker).sum())
-                if part.n_frames != rows:
-                    raise DataError(f"{path}: {part.n_frames} frames, the table beside it has {rows}")
+        parts = list(self.chunks(topology))
         return parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
 
 
@@ -63,10 +81,16 @@ def _read_table(segment: Path) -> pd.DataFrame:
         raise DataError(f"{path}: the table cannot be read ({error})") from error
 
 
-def _load_trajectory(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+def _read_trajectory(path: Path, topology: mdtraj.Topology, frames: int) -> Iterator[mdtraj.Trajectory]:
     try:
         with _without_stdout():
-            return mdtraj.load(str(path), top=topology)
+            file = mdtraj.open(str(path))
+        with file:
+            while True:
+                piece = file.read_as_traj(topology, n_frames=frames)
+                if piece.n_frames == 0:
+                    return
+                yield piece
     except Exception as error:
         raise DataError(f"{path}: the trajectory cannot be read ({error})") from error
 

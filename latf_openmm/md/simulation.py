@@ -4,10 +4,8 @@ import json
 import multiprocessing
 import os
 import queue
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.managers import SyncManager
@@ -21,6 +19,7 @@ from pydantic import Field
 from rich.progress import Progress
 
 from latf_openmm.errors import SimulationError
+from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import bar
 from latf_openmm.systems import AnySystem
@@ -136,11 +135,9 @@ def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> lis
 def _run_in_processes(
     tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
 ) -> list[str]:
-    context = multiprocessing.get_context("spawn")
-    me = (os.getpid(),)
-    manager = SyncManager(ctx=context)
-    manager.start(_end_with_parent, me)
-    with manager, ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=me) as pool:
+    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
+    manager.start(end_with_parent, (os.getpid(),))
+    with manager, process_pool(processes) as pool:
         done: queue.Queue[int] = manager.Queue()
         stop = manager.Event()
         futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
@@ -157,17 +154,6 @@ def _run_in_processes(
         if error is not None and not isinstance(error, SimulationError):
             raise error
     return [str(error) for error in errors if error is not None]
-
-
-def _end_with_parent(parent: int) -> None:
-    """Watch from a thread whether the parent is still there; without it this process has no purpose."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:

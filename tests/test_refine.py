@@ -1,0 +1,181 @@
+"""Ensembles refined by annealing, on a short three-hole run: against the quadrature, and as a command."""
+
+import json
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from latf_openmm.analysis.ensemble import StructureEnsemble
+from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+from latf_openmm.cli import app
+from latf_openmm.config import LoopSettings, load_config
+from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.md.annealing import AnnealingSettings, Mover, Population
+from latf_openmm.refine import Refiner, Sweep, ensembles_at
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.systems.three_hole import three_hole_potential
+from latf_openmm.workflow import run_loop
+
+RUNNER = CliRunner()
+SETTINGS = AnnealingSettings(walkers=300, steps=40, frames=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    config = load_config("three_hole/fast")
+    config = config.model_copy(
+        update={
+            "loop": LoopSettings(rounds=1),
+            "validation": None,
+            "simulation": config.simulation.model_copy(
+                update={"frames": 60, "frame_interval": 50, "walkers": 8}
+            ),
+            "generate": config.generate.model_copy(update={"refine": SETTINGS, "temperatures": []}),
+        }
+    )
+    return run_loop(config, tmp_path_factory.mktemp("refined") / "run")
+
+
+@pytest.fixture(scope="module")
+def maker(run: RunFolder) -> EnsembleMaker:
+    return EnsembleMaker(run.trained(0), run.pool(0), run.config.seed)
+
+
+def exact_energy(run: RunFolder, temperature: float) -> float:
+    exact = run.config.system.exact_ensemble(temperature)
+    assert exact is not None
+    planar = three_hole_potential(exact.positions[:, 0, 0], exact.positions[:, 0, 1])
+    return float(exact.weights @ planar + 0.5 * run.scale.kT(temperature))
+
+
+@pytest.mark.parametrize("temperature", [0.45, 1.0, 1.9])
+def test_refined_frames_have_the_energy_of_the_temperature(
+    run: RunFolder, maker: EnsembleMaker, temperature: float
+) -> None:
+    (found,) = ensembles_at(run, 0, [temperature], "refined", maker=maker)
+    assert found.level == "refined"
+    assert found.temperature == temperature
+    assert len(found.weights) == SETTINGS.walkers * SETTINGS.frames
+    assert found.weights.sum() == pytest.approx(1.0)
+    energy = found.energy()
+    assert abs(energy.value - exact_energy(run, temperature)) < 3.5 * energy.error
+    assert 0 < energy.error < 0.15 * temperature
+    assert found.independent > 30
+    heights = found.observe(lambda t: t.xyz[:, 0, 1], run.topology())
+    assert found.expectation(heights).error > 0
+    outside = temperature != 1.0
+    assert any("is outside the simulated" in text for text in found.warnings) == outside
+
+
+def test_where_it_starts(run: RunFolder, maker: EnsembleMaker) -> None:
+    refiner = Refiner(run, 0, maker)
+    assert refiner.simulated == [0.7, 1.3]
+    assert 0.7 <= refiner.start(0.5) < 0.75  # nothing hotter is nearer
+    assert 1.0 < refiner.start(1.0) <= 1.3  # from the hotter side
+    assert 1.2 < refiner.start(2.0) <= 1.3
+    down, up = refiner.sweeps([0.5, 0.4, 2.0, 3.0])
+    assert down.goals == (0.5, 0.4)
+    assert up.goals == (2.0, 3.0)
+    few = refiner.evaluations(Sweep(0.7, (0.5,)))
+    assert few < refiner.evaluations(Sweep(0.7, (0.5, 0.4))) < refiner.evaluations(Sweep(0.7, (0.5, 0.1)))
+
+
+def test_what_is_there_is_not_simulated_again(
+    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (once,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+
+    def moved(self: Mover, population: Population, steps: int, seed: int) -> Population:
+        raise AssertionError("simulated again")
+
+    monkeypatch.setattr(Mover, "moved", moved)
+    (again,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+    np.testing.assert_array_equal(once.weights, again.weights)
+    np.testing.assert_array_equal(once.pool.z, again.pool.z)
+
+
+def test_a_flow_that_is_wrong_costs_only_frames(
+    run: RunFolder, maker: EnsembleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = Refiner(run, 0, maker)
+    refiner.folder = tmp_path
+    monkeypatch.setattr(refiner, "_log_psi", lambda z, temperature, goal: 2.0 * np.sin(3.0 * z[:, 0]))
+    with refiner.mover() as mover:
+        (found,) = refiner.at(Sweep(refiner.start(0.5), (0.5,)), mover)
+    energy = found.energy()
+    assert abs(energy.value - exact_energy(run, 0.5)) < 3.5 * energy.error
+
+
+def test_the_best_level_is_chosen(run: RunFolder, maker: EnsembleMaker) -> None:
+    (best,) = ensembles_at(run, 0, [0.4], maker=maker)
+    assert best.level == "refined"  # about as many frames reach it as states have walkers
+    (left_out,) = ensembles_at(run, 0, [0.3], minutes=0.0, maker=maker)
+    assert left_out.level in ("flow", "reweighted")
+    assert any("refining would take about" in text for text in left_out.warnings)
+    (flow,) = ensembles_at(run, 0, [0.4], "flow", maker=maker)
+    assert flow.level == "flow"
+    order = ensembles_at(run, 0, [0.4, 0.55], maker=maker)
+    assert [one.temperature for one in order] == [0.4, 0.55]
+
+
+def test_walkers_that_fail_leave_the_other_levels(
+    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(self: Refiner, *arguments: object) -> list[StructureEnsemble]:
+        raise SimulationError("walkers became unstable")
+
+    monkeypatch.setattr(Refiner, "at", at)
+    (found,) = ensembles_at(run, 0, [0.35], maker=maker)
+    assert found.level != "refined"
+    assert "refining failed: walkers became unstable" in found.warnings
+    with pytest.raises(SimulationError):
+        ensembles_at(run, 0, [0.35], "refined", maker=maker)
+
+
+def test_no_temperature(run: RunFolder, maker: EnsembleMaker) -> None:
+    with pytest.raises(ConfigError, match="temperature: must be above 0"):
+        ensembles_at(run, 0, [-1.0], maker=maker)
+    with pytest.raises(ConfigError, match="temperature: must be above 0"):
+        ensembles_at(run, 0, [-1.0], "refined", maker=maker)
+
+
+def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["generate", str(run.path), "-T", "0.45", "-T", "1.0", "-o", str(out), "--structures", "50"]
+    result = RUNNER.invoke(app, arguments)
+    assert result.exit_code in (0, 3), result.output
+    record = json.loads((out / "T0.45" / "ensemble.json").read_text())
+    assert record["level"] == "refined"
+    assert "walkers annealed from T = 0.7" in record["made"]
+    table = pd.read_parquet(out / "T0.45" / "frames.parquet")
+    assert table["weight"].sum() == pytest.approx(1.0)
+    assert (
+        mdtraj.load(str(out / "T0.45" / "ensemble.dcd"), top=str(out / "T0.45" / "ensemble.pdb")).n_frames
+        == 50
+    )
+    names = ["--observable", "energy", "--observable", "free_energy:0:1", "--observable", "population:1"]
+    result = RUNNER.invoke(
+        app, ["observe", str(run.path), "-T", "0.5,0.8,1.1", *names, "-o", str(tmp_path / "curves")]
+    )
+    assert result.exit_code in (0, 3), result.output
+    energy = pd.read_csv(tmp_path / "curves" / "energy.csv")
+    for t, value, error in energy[["temperature", "value", "error"]].itertuples(index=False):
+        assert abs(value - exact_energy(run, t)) < 4 * error
+    table = pd.read_csv(tmp_path / "curves" / "free_energy_0_1.csv")
+    assert np.isfinite(table["value"]).all()
+    bad = RUNNER.invoke(
+        app, ["generate", str(run.path), "-T", "1.0", "-o", str(out / "x"), "--level", "best"]
+    )
+    assert bad.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["population:9", "population:one", "free_energy:0", "free_energy:0:9"])
+def test_states_that_are_not_there(run: RunFolder, tmp_path: Path, name: str) -> None:
+    arguments = ["observe", str(run.path), "-T", "0.5", "--observable", name, "-o", str(tmp_path / "out")]
+    result = RUNNER.invoke(app, arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert f"--observable: {name}: expected" in str(result.exception)
