@@ -258,8 +258,8 @@ def _structures(rows: list[dict[str, Any]]) -> str:
     found = [row for row in rows if row.get("geometry")]
     lines = [
         "Alanine dipeptide, 1000 structures each beside 3,900 of the force field's own run at the same temperature: "
-        "bond lengths and angles outside what those show, the largest shift of a bond's or an angle's mean (in its standard "
-        "deviations), structures of the wrong hand. All systems: largest distance of the cumulative distributions of "
+        "bond lengths and angles outside what those show, the largest shift of a bond's or an angle's mean (in its "
+        "standard deviations), structures of the wrong hand. All systems: largest distance of the cumulative distributions of "
         "energy.",
         "",
         "| data | level | bonds outside | angles outside | largest shift | wrong hand |",
