@@ -35,6 +35,7 @@ class Case:
 # One line for each kind.
 CASES = {
     "alanine_dipeptide": Case(22, 300.0, 0.002, 0.005),
+    "chignolin": Case(166, 300.0, 0.002, 0.002),
     "lj7": Case(7, 0.5, 0.005, 0.1),
     "three_hole": Case(1, 1.0, 0.005, 0.3),
 }
@@ -332,3 +333,27 @@ def test_model_potentials_stay_in_their_plane() -> None:
         built, x = disturbed(kind, copies=3)
         x[..., 2] = 0.0
         assert np.abs(forces(context(built), x)[..., 2]).max() == 0.0
+
+
+def test_chignolin_is_folded_and_l() -> None:
+    built = SYSTEM_KINDS["chignolin"]().build()
+    topology, x = built.mdtraj_topology(), built.positions[0]
+    assert "".join(residue.code for residue in topology.residues) == "YYDPETGTWY"
+    at = {(atom.residue.index + 1, atom.name): atom.index for atom in topology.atoms}
+    for residue in range(1, 11):
+        if (residue, "CB") in at:
+            n, c, b = (x[at[residue, name]] - x[at[residue, "CA"]] for name in ("N", "C", "CB"))
+            assert n @ np.cross(c, b) > 0
+    for donor, acceptor in ((3, 8), (8, 3), (1, 10)):
+        assert np.linalg.norm(x[at[donor, "N"]] - x[at[acceptor, "O"]]) < 0.4
+    masses = {round(built.system.getParticleMass(i)._value, 2) for i in range(166)}
+    assert 3.0 in masses
+    charge = sum(
+        force.getParticleParameters(i)[0]._value
+        for force in built.system.getForces()
+        if isinstance(force, openmm.NonbondedForce)
+        for i in range(166)
+    )
+    assert charge == pytest.approx(-2.0, abs=1e-3)
+    with pytest.raises(ConfigError, match="one copy"):
+        SYSTEM_KINDS["chignolin"]().build(2)

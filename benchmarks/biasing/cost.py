@@ -9,7 +9,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import openmm
@@ -35,7 +34,7 @@ from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
-from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.systems.library import library_folder
 
 _KERNELS = 200  # updates of the adaptive biases before their cost is measured
@@ -76,13 +75,10 @@ def dipeptide() -> Molecule:
 
 
 def chignolin() -> Molecule:
-    pdb = app.PDBFile(str(Path(__file__).with_name("chignolin.pdb")))
-    system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(
-        pdb.topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
+    built = ChignolinSettings(hydrogen_mass=1.008).build()
+    return Molecule(
+        "chignolin, OBC2, 166 atoms", built.topology, built.system, built.positions[0], "name CA", ("CPU",)
     )
-    add_native_obc2(system, pdb.topology)
-    positions = np.array(pdb.positions.value_in_unit(unit.nanometer))
-    return Molecule("chignolin, OBC2, 166 atoms", pdb.topology, system, positions, "name CA", ("CPU",))
 
 
 def water_box() -> Molecule:

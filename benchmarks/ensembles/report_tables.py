@@ -259,8 +259,8 @@ def _structures(rows: list[dict[str, Any]]) -> str:
     lines = [
         "Alanine dipeptide, 1000 structures each beside 3,900 of the force field's own run at the same temperature: "
         "bond lengths and angles outside what those show, the largest shift of a bond's or an angle's mean (in its "
-        "standard deviations), structures of the wrong hand. All systems: largest distance of the cumulative distributions of "
-        "energy.",
+        "standard deviations), structures of the wrong hand. All systems: largest distance of the "
+        "cumulative distributions of energy.",
         "",
         "| data | level | bonds outside | angles outside | largest shift | wrong hand |",
         "|---|---|---|---|---|---|",
