@@ -29,11 +29,11 @@ def main() -> None:
         latf.run_loop(latf.load_config("lj7/fast"), args.run)
     run = latf.RunFolder.open(args.run)
     index = run.last_round().index
-    trained, pool = run.trained(index), run.pool(index)
 
-    ensemble = latf.ensemble_at(trained, pool, args.temperature, seed=1)
+    # Frames reweighted where enough of them reach the temperature; else new walkers, annealed to it.
+    (ensemble,) = latf.ensembles_at(run, index, [args.temperature])
     print(
-        f"{ensemble.level}, verdict {ensemble.verdict}: {ensemble.independent:.0f} independent frames effectively"
+        f"{ensemble.made}; verdict {ensemble.verdict}: {ensemble.independent:.0f} independent frames effectively"
     )
     for state, population in enumerate(ensemble.populations()):
         print(f"state {state}: {population}")

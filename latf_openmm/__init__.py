@@ -37,6 +37,7 @@ _PUBLIC = {
     "cv_context": "latf_openmm.md.bias.base",
     "distance_cv": "latf_openmm.md.cv",
     "ensemble_at": "latf_openmm.analysis.ensemble_maker",
+    "ensembles_at": "latf_openmm.refine",
     "export_cv": "latf_openmm.md.cv",
     "fit": "latf_openmm.training.fit",
     "free_energy_difference": "latf_openmm.analysis.surface",

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from latf_openmm.training.lag_scan import LagRow, LagScan
 
 
+class Format(str, Enum):
+    """Choices of --format."""
+
+    DCD = "dcd"
+    XTC = "xtc"
+
+
 class Level(str, Enum):
     """Choices of --level."""
 
@@ -323,6 +330,7 @@ def generate(
     round_index: RoundOption = None,
     level: LevelOption = Level.AUTO,
     minutes: MinutesOption = 15.0,
+    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = Format.DCD,
 ) -> None:
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
 
@@ -358,7 +366,15 @@ def generate(
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
         for warning in warnings:
             console.print(f"  [yellow]warning:[/] samples: {escape(warning)}", highlight=False)
-        write_structures(ensemble, run_folder.topology(), target, structures, run_folder.config.seed)
+        write_structures(
+            ensemble,
+            run_folder.topology(),
+            target,
+            structures,
+            run_folder.config.seed,
+            trajectory.value,
+            run_folder.source(index),
+        )
         _tell(console, ensemble)
         for warning in ensemble.warnings:
             console.print(f"  [yellow]warning:[/] structures: {escape(warning)}", highlight=False)

@@ -12,6 +12,7 @@
     DIR/report/index.html
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -179,6 +180,12 @@ class RunFolder:
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""
         return load_model(self.round(index).model)
+
+    def source(self, index: int) -> dict[str, Any]:
+        """What is made from one round is made of: the round, hashes of model and configuration, settings."""
+        files = {"model": self.round(index).model / "model.safetensors", "config": self.path / "config.yaml"}
+        hashes = {f"{name}_sha256": hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}
+        return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
 
     def walkers(self, last: int) -> list[WalkerFrames]:
         """All walkers of the rounds up to and including `last`."""

@@ -157,6 +157,11 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
         mdtraj.load(str(out / "T0.45" / "ensemble.dcd"), top=str(out / "T0.45" / "ensemble.pdb")).n_frames
         == 50
     )
+    assert record["source"]["round"] == 0
+    assert len(record["source"]["model_sha256"]) == 64
+    arguments = ["generate", str(run.path), "-T", "0.45", "-o", str(tmp_path / "xtc"), "--structures", "20"]
+    assert RUNNER.invoke(app, [*arguments, "--format", "xtc"]).exit_code in (0, 3)
+    assert (tmp_path / "xtc" / "T0.45" / "ensemble.xtc").is_file()
     names = ["--observable", "energy", "--observable", "free_energy:0:1", "--observable", "population:1"]
     result = RUNNER.invoke(
         app, ["observe", str(run.path), "-T", "0.5,0.8,1.1", *names, "-o", str(tmp_path / "curves")]

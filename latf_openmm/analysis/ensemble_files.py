@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mdtraj
 import numpy as np
@@ -16,14 +16,27 @@ from latf_openmm.model.checkpoint import versions
 
 
 def write_structures(
-    ensemble: StructureEnsemble, topology: mdtraj.Topology, folder: Path, structures: int, seed: int
+    ensemble: StructureEnsemble,
+    topology: mdtraj.Topology,
+    folder: Path,
+    structures: int,
+    seed: int,
+    trajectory: Literal["dcd", "xtc"] = "dcd",
+    source: dict[str, Any] | None = None,
 ) -> None:
     """Write an ensemble of structures into a folder.
 
     ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
-    ``ensemble.dcd`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble without weights);
-    ``state_N.pdb`` (one structure of each state); ``ensemble.json`` (level, effective sizes, populations,
-    energy and heat capacity with errors, warnings, and the hashes of the files).
+    ``ensemble.dcd`` or ``ensemble.xtc`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
+    without weights); ``state_N.pdb`` (one structure of each state); ``ensemble.json`` (level, effective sizes,
+    populations, energy and heat capacity with errors, warnings, `source`, versions, and the hashes of the files).
+
+    Parameters
+    ----------
+    trajectory
+        Format of the structures.
+    source
+        What they were made from, for the record.
 
     Raises
     ------
@@ -36,13 +49,18 @@ def write_structures(
     folder.mkdir(parents=True, exist_ok=True)
     frames_table(ensemble).to_parquet(folder / "frames.parquet", index=False)
     chosen = ensemble.trajectory(structures, topology, seed)
-    chosen.save_dcd(str(folder / "ensemble.dcd"))
+    chosen.save(str(folder / f"ensemble.{trajectory}"))
     chosen[0].save_pdb(str(folder / "ensemble.pdb"))
     for state, frame in ensemble.representatives().items():
         one = ensemble.pool.structures(np.array([frame]), topology)
         one.save_pdb(str(folder / f"state_{state}.pdb"))
-    names = ["frames.parquet", "ensemble.dcd", *sorted(path.name for path in folder.glob("state_*.pdb"))]
+    names = [
+        "frames.parquet",
+        f"ensemble.{trajectory}",
+        *sorted(path.name for path in folder.glob("state_*.pdb")),
+    ]
     summary = describe(ensemble) | {
+        "source": source or {},
         "versions": versions(),
         "structures": structures,
         "seed": seed,

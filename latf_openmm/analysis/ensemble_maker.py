@@ -162,6 +162,9 @@ class EnsembleMaker:
             )
         if found.largest_weight > _HEAVY:
             texts.append(f"one frame has {100 * found.largest_weight:.0f} % of the weight")
+        visited = np.unique(np.concatenate([self.pool.states, found.pool.states]))
+        for state in set(range(found.n_states)) - set(visited.tolist()):
+            texts.append(f"state {state} was never visited; nothing is known of it")
         return [*texts, *_unseen(found)]
 
     def _by_flow(
@@ -261,14 +264,12 @@ def _near_samples(
 
 
 def _unseen(found: StructureEnsemble) -> list[str]:
-    """States of the model that no frame, or next to none, stands for."""
+    """States that next to nothing stands for."""
     texts = []
     for state in range(found.n_states):
         mine = found.pool.states == state
         n = found.independent_in(mine)
-        if not mine.any():
-            texts.append(f"state {state} was never visited; nothing is known of it")
-        elif n < SEEN and found.weights[mine].sum() > _PRESENT:
+        if 0 < n < SEEN and found.weights[mine].sum() > _PRESENT:
             texts.append(f"state {state} rests on {n:.2g} independent frames: {found.fraction(mine)}")
     return texts
 
