@@ -119,6 +119,13 @@ class Refiner:
         simulation = self.run.config.simulation
         return Mover(self.run.config.system, self.dynamics, simulation.processes)
 
+    def far(self, temperature: float) -> str | None:
+        """Return what to say of a temperature that is too far from all simulated ones; None of others."""
+        if min(self.simulated) / _FAR <= temperature <= max(self.simulated) * _FAR:
+            return None
+        label = self.scale.label(temperature)
+        return f"{label} is farther than a factor of {_FAR:g} from every simulated temperature"
+
     def start(self, temperature: float) -> float:
         """Return the temperature to start from.
 
@@ -377,11 +384,9 @@ class Refiner:
                 f"{label(found.temperature)} is outside the simulated {label(low)} to {label(high)}: states that "
                 "matter only there are missing unless walkers found them on the way"
             )
-        if not low / _FAR <= found.temperature <= high * _FAR:
+        if far := self.far(found.temperature):
             verdict = "poor"
-            texts.append(
-                f"{label(found.temperature)} is farther than a factor of {_FAR:g} from every simulated temperature"
-            )
+            texts.append(far)
         other = maker.at(found.temperature, "reweighted")
         if other.verdict != "poor" and (contradictions := disagreement(found, other)):
             texts += contradictions
@@ -410,8 +415,9 @@ def ensembles_at(
         In the scale of the system.
     level
         ``auto``: frames reweighted where 1000 independent ones reach the temperature; else walkers annealed to it, if
-        that is thought to take at most `minutes` and they are worth more independent frames than reweighting has; else
-        frames reweighted where there are enough, or those near the flow's samples. Or one of the three.
+        it is within a factor of two of the simulated ones, that is thought to take at most `minutes`, and they are
+        worth more independent frames than reweighting has; else frames reweighted where there are enough, or those
+        near the flow's samples. Or one of the three.
     minutes
         See `level`.
     maker
@@ -441,6 +447,11 @@ def ensembles_at(
     if not wanted:
         return [found[temperature] for temperature in temperatures]
     refiner = Refiner(run, index, maker)
+    if level == "auto":
+        for temperature in wanted:
+            if far := refiner.far(temperature):
+                found[temperature] = replace(_with_warning(found[temperature], far), verdict="poor")
+        wanted = [temperature for temperature in wanted if refiner.far(temperature) is None]
     try:
         mover = refiner.mover()
     except ConfigError as error:

@@ -237,3 +237,44 @@ def test_reproducible() -> None:
     np.testing.assert_array_equal(one.weights, two.weights)
     assert not np.array_equal(one.weights, other.weights)
     assert isinstance(one, StructureEnsemble)
+
+
+@pytest.mark.parametrize(("n", "verdicts"), [(60, {"poor"}), (6000, {"good", "fair"})])
+def test_one_trajectory_alone_is_named(n: int, verdicts: set[str]) -> None:
+    found = ensemble_at(trained(), pool_of(walk(1.0, n, 1, 0.0, 0.8)), 1.0)
+    assert found.verdict in verdicts
+    assert any("all frames come from one trajectory" in text for text in found.warnings)
+
+
+def test_what_was_never_seen_is_not_known_to_be_absent() -> None:
+    found = ensemble_at(trained(), plenty(n=2000), 1.2)
+    never = np.zeros(len(found.weights), dtype=bool)
+    assert not found.seen(never)
+    assert found.fraction(never) == Estimate(0.0, 1 / (found.independent + 4))
+    assert found.fraction(~never).error == found.fraction(never).error
+    assert found.expectation(never.astype(float)) == found.fraction(never)
+    assert found.independent_in(never) == 0.0
+    assert found.independent_in(~never) == pytest.approx(found.independent)
+    assert np.isnan(found.free_energy_difference(~never, never).error)
+    upper = found.pool.states == 1
+    difference = found.free_energy_difference(~upper, upper)
+    exact = -1.2 * np.log(beyond(1.2) / (1 - beyond(1.2)))
+    assert abs(difference.value - exact) < 3.5 * difference.error
+
+
+def test_a_state_without_frames_is_named() -> None:
+    pool = replace(plenty(n=1000), n_states=3)
+    found = ensemble_at(trained(), pool, 1.2)
+    assert "state 2 was never visited; nothing is known of it" in found.warnings
+    assert len(found.populations()) == 3
+    assert found.populations()[2].error > 0
+
+
+def test_correlated_frames_count_less_in_the_mixture() -> None:
+    """A run of 19 times the statistical inefficiency has that much less to say."""
+    slow, fast = (walk(t, 4000, 7, 0.0, c) for t, c in ((1.0, 0.9), (2.0, 0.0)))
+    found = ensemble_at(trained(), pool_of(slow, fast), 1.4, "reweighted")
+    from_slow = found.weights[:4000].sum()
+    counted = ensemble_at(trained(), pool_of(slow, walk(2.0, 4000, 8, 0.0, 0.9)), 1.4, "reweighted")
+    assert from_slow < 0.5 * counted.weights[:4000].sum()
+    assert abs(found.energy().value - 0.5 * DIM * 1.4) < 3.5 * found.energy().error
