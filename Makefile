@@ -11,6 +11,8 @@ export OMP_NUM_THREADS = 1
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --editable '.[$(EXTRA),dev]'
+	# ParmEd writes the files that tests of Amber, Gromacs and CHARMM readers need; it wants a C++ compiler.
+	-.venv/bin/python -m pip install --quiet --editable '.[formats]'
 	touch $@
 
 demo: .venv/.ready

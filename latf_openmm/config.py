@@ -113,7 +113,7 @@ def load_config(source: str | Path) -> RunConfig:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file") from None
-    config = validate(RunConfig, data, str(path))
+    config = validate(RunConfig, data, str(path), path.parent)
     try:
         check(config)
     except ConfigError as error:

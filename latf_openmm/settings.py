@@ -4,6 +4,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,12 +43,15 @@ def _subclasses(cls: type[S]) -> Iterable[type[S]]:
         yield from _subclasses(sub)
 
 
-def validate(cls: type[S], data: Any, source: str) -> S:
-    """Validate `data` as `cls`; raise `ConfigError` with one line for each problem, prefixed by `source`."""
+def validate(cls: type[S], data: Any, source: str, folder: Path | None = None) -> S:
+    """Validate `data` as `cls`; raise `ConfigError` with one line for each problem, prefixed by `source`.
+
+    Paths in it are relative to `folder`, where that is given.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: expected a mapping of keys to values, got {type(data).__name__}")
     try:
-        return cls.model_validate(data)
+        return cls.model_validate(data, context={"folder": folder})
     except ValidationError as error:
         raise ConfigError(*(f"{source}: {_describe(e, cls)}" for e in error.errors())) from None
 

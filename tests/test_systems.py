@@ -77,7 +77,7 @@ def langevin(kind: str, temperature: float, friction: float, seed: int) -> openm
 
 
 def test_every_kind_is_in_the_contract() -> None:
-    assert set(CASES) == set(SYSTEM_KINDS)
+    assert set(CASES) == {name for name, kind in SYSTEM_KINDS.items() if kind.in_library}
 
 
 @pytest.mark.parametrize("kind", CASES)

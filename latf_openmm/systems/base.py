@@ -82,6 +82,8 @@ class SystemSettings(Settings):
     """Whether many copies in one System are cheaper than one Context for each walker."""
     platform: ClassVar[str] = "Reference"
     """The OpenMM platform this system runs best on when there is no GPU."""
+    in_library: ClassVar[bool] = True
+    """Whether it has a folder with configurations in the library; systems read from a user's files have none."""
     title: ClassVar[str] = ""
     """One line for people."""
 

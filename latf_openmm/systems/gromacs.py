@@ -1,0 +1,49 @@
+"""Gromacs files: top with gro."""
+
+from typing import ClassVar, Literal
+
+from openmm import app
+from pydantic import Field
+
+from latf_openmm.systems.molecule import (
+    ForceFieldOptions,
+    InputFile,
+    Molecule,
+    MoleculeSettings,
+    made,
+    nanometres,
+    reading,
+)
+
+
+class GromacsSettings(MoleculeSettings):
+    """Parameters of a top file and what it includes, positions and box of a gro file."""
+
+    title: ClassVar[str] = "your Gromacs top and gro"
+
+    kind: Literal["gromacs"] = "gromacs"
+    topology: InputFile = Field(description="top file")
+    coordinates: InputFile = Field(description="gro file")
+    include: InputFile | None = Field(
+        None,
+        description="folder of the force fields a top file includes; default: where Gromacs is installed",
+    )
+    options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
+
+    def read(self) -> Molecule:
+        """Read both files with OpenMM's readers."""
+        start = reading("coordinates", self.coordinates, app.GromacsGroFile)
+        box = start.getPeriodicBoxVectors()
+        if box is not None and not any(box[i][i]._value > 0 for i in range(3)):
+            box = None  # a box of zeros stands for none
+        options = {} if self.include is None else {"includeDir": str(self.include)}
+        top = reading(
+            "topology",
+            self.topology,
+            lambda name: app.GromacsTopFile(name, periodicBoxVectors=box, **options),
+        )
+        periodic = box is not None and self.options.method != "none"
+        system = made(top.createSystem, top.topology, self.options, periodic, "topology")
+        if box is not None:
+            system.setDefaultPeriodicBoxVectors(*box)
+        return Molecule(top.topology, system, nanometres(start.positions))

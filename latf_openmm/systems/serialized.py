@@ -1,0 +1,32 @@
+"""A System that OpenMM has written as XML, with a topology."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import openmm
+from openmm import app
+from pydantic import Field
+
+from latf_openmm.errors import ConfigError
+from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, nanometres, reading
+
+
+class SerializedSettings(MoleculeSettings):
+    """A System as XML (`openmm.XmlSerializer`); names, bonds and start positions of a PDB or mmCIF file."""
+
+    title: ClassVar[str] = "your serialised OpenMM System and a PDB or mmCIF file"
+
+    kind: Literal["serialized"] = "serialized"
+    system: InputFile = Field(description="XML file of the System")
+    structure: InputFile = Field(description="PDB or mmCIF file with the same atoms")
+
+    def read(self) -> Molecule:
+        """Read both files."""
+        cif = self.structure.suffix.lower() in (".cif", ".mmcif", ".pdbx")
+        pdb = reading("structure", self.structure, app.PDBxFile if cif else app.PDBFile)
+        system = reading(
+            "system", self.system, lambda name: openmm.XmlSerializer.deserialize(Path(name).read_text())
+        )
+        if not isinstance(system, openmm.System):
+            raise ConfigError(f"system.system: {self.system} is not a System but a {type(system).__name__}")
+        return Molecule(pdb.topology, system, nanometres(pdb.positions))

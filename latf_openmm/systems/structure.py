@@ -1,0 +1,52 @@
+"""A structure file (PDB or mmCIF) with force-field files of OpenMM."""
+
+from typing import ClassVar, Literal
+
+from openmm import app
+from pydantic import Field
+
+from latf_openmm.errors import ConfigError
+from latf_openmm.systems.molecule import (
+    ForceFieldOptions,
+    InputFile,
+    Molecule,
+    MoleculeSettings,
+    first_line,
+    made,
+    nanometres,
+    reading,
+)
+
+
+class StructureSettings(MoleculeSettings):
+    """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
+
+    title: ClassVar[str] = "your PDB or mmCIF file and a force field"
+
+    kind: Literal["structure"] = "structure"
+    structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
+    force_field: list[str] = Field(
+        min_length=1,
+        description="files of OpenMM or of your own, for example amber14-all.xml and amber14/tip3p.xml",
+    )
+    options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
+
+    def read(self) -> Molecule:
+        """Read the structure, apply the force field."""
+        cif = self.structure.suffix.lower() in (".cif", ".mmcif", ".pdbx")
+        pdb = reading("structure", self.structure, app.PDBxFile if cif else app.PDBFile)
+        try:
+            field = app.ForceField(*self.force_field)
+        except Exception as error:
+            raise ConfigError(
+                f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
+            ) from error
+        periodic = pdb.topology.getPeriodicBoxVectors() is not None
+        system = made(
+            lambda **options: field.createSystem(pdb.topology, **options),
+            pdb.topology,
+            self.options,
+            periodic and self.options.method != "none",
+            "force_field",
+        )
+        return Molecule(pdb.topology, system, nanometres(pdb.positions))

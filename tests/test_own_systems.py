@@ -1,0 +1,274 @@
+"""Systems read from a user's files: energies, a short loop with a biased round, and what is said of bad ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+import yaml
+from openmm import app, unit
+
+from latf_openmm.config import load_config
+from latf_openmm.errors import ConfigError
+from latf_openmm.systems import SYSTEM_KINDS, library_folder
+from latf_openmm.systems.base import BuiltSystem, SystemSettings
+from latf_openmm.workflow import run_loop
+
+parmed = pytest.importorskip("parmed")
+BOX = 2.3
+FIELD = ["amber14/protein.ff14SB.xml", "amber14/tip3p.xml"]
+FREE = {"cutoff": 0.9, "constraints": "none", "rigid_water": False}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Alanine dipeptide in water, in every format; and without water."""
+    folder = tmp_path_factory.mktemp("own")
+    pdb = app.PDBFile(str(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
+    app.PDBFile.writeFile(pdb.topology, pdb.positions, (folder / "dry.pdb").open("w"), keepIds=True)
+    field = app.ForceField(*FIELD)
+    model = app.Modeller(pdb.topology, pdb.positions)
+    model.addSolvent(field, boxSize=openmm.Vec3(BOX, BOX, BOX) * unit.nanometer)
+    system = field.createSystem(
+        model.topology,
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=0.9 * unit.nanometer,
+        constraints=None,
+        rigidWater=False,
+    )
+    (folder / "wet.xml").write_text(openmm.XmlSerializer.serialize(system))
+    app.PDBFile.writeFile(model.topology, model.positions, (folder / "wet.pdb").open("w"), keepIds=True)
+    app.PDBxFile.writeFile(model.topology, model.positions, (folder / "wet.cif").open("w"), keepIds=True)
+    np.save(folder / "positions.npy", np.array(model.positions.value_in_unit(unit.nanometer)))
+    structure = parmed.openmm.load_topology(model.topology, system, model.positions)
+    structure.box = [10 * BOX] * 3 + [90] * 3
+    for name in ("wet.prmtop", "wet.rst7", "wet.top", "wet.gro", "wet.psf", "wet.crd"):
+        structure.save(str(folder / name))
+    parameters = parmed.charmm.CharmmParameterSet.from_structure(structure)
+    parameters.write(par=str(folder / "wet.par"), top=str(folder / "wet.rtf"))
+    (folder / "make.py").write_text(
+        "import openmm\nfrom openmm import app\nfrom pathlib import Path\n\n\n"
+        "def make():\n    here = Path(__file__).parent\n"
+        "    pdb = app.PDBFile(str(here / 'wet.pdb'))\n"
+        "    system = openmm.XmlSerializer.deserialize((here / 'wet.xml').read_text())\n"
+        "    return system, pdb.topology, pdb.positions\n\n\n"
+        "def wrong():\n    return 3\n\n\ndef fails():\n    raise RuntimeError('no')\n\n\nnumber = 3\n"
+    )
+    return folder
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "amber": {"topology": "wet.prmtop", "coordinates": "wet.rst7", "options": FREE},
+    "gromacs": {"topology": "wet.top", "coordinates": "wet.gro", "options": FREE},
+    "charmm": {
+        "topology": "wet.psf",
+        "coordinates": "wet.crd",
+        "parameters": ["wet.rtf", "wet.par"],
+        "box": [BOX] * 3,
+        "options": FREE,
+    },
+    "structure": {"structure": "wet.cif", "force_field": FIELD, "options": FREE},
+    "serialized": {"structure": "wet.pdb", "system": "wet.xml"},
+    "python": {"file": "make.py"},
+}
+
+
+def settings(files: Path, kind: str, **changes: Any) -> SystemSettings:
+    data = {"kind": kind, **KINDS[kind], **changes}
+    return SYSTEM_KINDS[kind].model_validate(data, context={"folder": files})
+
+
+def energy(system: openmm.System, positions: Any) -> float:
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(positions)
+    return float(context.getState(energy=True).getPotentialEnergy()._value)
+
+
+def test_every_kind_of_ones_own_is_here() -> None:
+    assert set(KINDS) == {name for name, kind in SYSTEM_KINDS.items() if not kind.in_library}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_energies_are_those_of_the_files(files: Path, kind: str) -> None:
+    built = settings(files, kind).build()
+    assert built.periodic
+    assert built.positions.shape == (1, built.topology.getNumAtoms(), 3)
+    system = openmm.XmlSerializer.deserialize((files / "wet.xml").read_text())
+    exact = np.load(files / "positions.npy")
+    if kind == "charmm":  # its scaling of 1-4 interactions is not Amber's: OpenMM's own route is the measure
+        psf = app.CharmmPsfFile(str(files / "wet.psf"))
+        psf.setBox(*[BOX * unit.nanometer] * 3)
+        parameters = app.CharmmParameterSet(str(files / "wet.rtf"), str(files / "wet.par"))
+        system = psf.createSystem(
+            parameters,
+            nonbondedMethod=app.PME,
+            nonbondedCutoff=0.9 * unit.nanometer,
+            constraints=None,
+            rigidWater=False,
+        )
+    np.testing.assert_allclose(built.positions[0], exact, atol=1.1e-3 if kind == "gromacs" else 1e-4)
+    assert energy(built.system, exact) == pytest.approx(energy(system, exact), abs=0.05)
+
+
+def test_masses_constraints_and_solvent(files: Path) -> None:
+    wet = settings(files, "amber", options={"cutoff": 0.9, "hydrogen_mass": 3.0}).build()
+    assert wet.system.getNumConstraints() > 700  # ParmEd's flexible water has no bond between hydrogens
+    assert wet.system.getParticleMass(0)._value == pytest.approx(3.0, abs=0.01)
+    dry = settings(
+        files, "structure", structure="dry.pdb", force_field=FIELD[:1], options={"implicit": "obc2"}
+    ).build()
+    assert not dry.periodic
+    native = SYSTEM_KINDS["alanine_dipeptide"]().build()
+    assert energy(dry.system, dry.positions[0]) == pytest.approx(
+        energy(native.system, native.positions[0]), abs=0.01
+    )
+
+
+@pytest.fixture
+def configuration(files: Path) -> Callable[..., Path]:
+    def write(kind: str, name: str = "loop.yaml", **changes: Any) -> Path:
+        data = {
+            "system": {"kind": kind, **KINDS[kind]},
+            "seed": 1,
+            "simulation": {
+                "temperatures": [300, 350],
+                "walkers": 1,
+                "frames": 12,
+                "frame_interval": 2,
+                "timestep": 0.0005,
+                "friction": 1.0,
+                "platform": "CPU",
+            },
+            "features": [{"kind": "torsions", "angles": ["phi", "psi"]}],
+            "model": {"encoder_hidden": []},
+            "training": {
+                "lag": 1,
+                "initial_states": 2,
+                "restarts": 1,
+                "refinements": 2,
+                "epochs_states": 1,
+                "epochs_joint": 1,
+                "epochs_flow": 1,
+                "committee": 1,
+            },
+            "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 5.0},
+            "loop": {"rounds": 2},
+        }
+        for key, value in changes.items():
+            data[key] = {**data[key], **value} if isinstance(data.get(key), dict) else value  # type: ignore[dict-item]
+        path = files / name
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["amber", "gromacs", "charmm"])
+def test_a_loop_with_a_biased_round(
+    files: Path, configuration: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    run = run_loop(load_config(configuration(kind)), tmp_path / "run")
+    assert len(run.complete_rounds()) == 2
+    for walker in run.walkers(1):
+        frames = walker.load(run.topology())
+        assert frames.n_frames == 12
+        np.testing.assert_allclose(frames.unitcell_lengths, BOX, atol=1e-3)
+    biased = [walker for walker in run.walkers(1) if walker.run.startswith("001")]
+    assert all((walker.table["bias_energy"] > 0).all() for walker in biased)
+    pool = run.pool(1)
+    inside = mdtraj.compute_phi(biased[0].load(run.topology()))[1][:, 0]
+    assert np.isfinite(pool.z).all()
+    assert np.isfinite(inside).all()
+
+
+# what is changed, and what has to be said
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("amber", {"topology": "gone.prmtop"}, r"system\.topology: .*gone\.prmtop: no such file"),
+    ("amber", {"coordinates": "gone.rst7"}, r"system\.coordinates: .*gone\.rst7: no such file"),
+    ("amber", {"topology": "wet.gro"}, r"system\.topology: .*wet\.gro cannot be read"),
+    ("amber", {"coordinates": "wet.pdb"}, r"system\.coordinates: .*wet\.pdb cannot be read"),
+    (
+        "amber",
+        {"options": {"cutoff": 1.5}},
+        r"box is 2\.3 nm wide, which is less than twice the cutoff of 1\.5 nm",
+    ),
+    ("amber", {"options": {"implicit": "obc2"}}, "implicit solvent is for structures without a periodic box"),
+    ("gromacs", {"coordinates": "wet.top"}, r"system\.coordinates: .*wet\.top cannot be read"),
+    ("gromacs", {"topology": "broken.top"}, r"system\.topology: .*broken\.top cannot be read"),
+    ("gromacs", {"options": {"cutoff": 2.0}}, "less than twice the cutoff"),
+    (
+        "charmm",
+        {"parameters": ["wet.rtf", "gone.par"]},
+        r"system\.parameters\[1\]: .*gone\.par: no such file",
+    ),
+    ("charmm", {"parameters": ["wet.rtf"]}, r"system\.parameters: no System can be made"),
+    ("charmm", {"coordinates": "dry.pdb"}, "its parts do not fit together: the topology has"),
+    ("structure", {"structure": "gone.pdb"}, r"system\.structure: .*gone\.pdb: no such file"),
+    ("structure", {"structure": "wet.gro"}, r"system\.structure: .*wet\.gro|there are no atoms"),
+    ("structure", {"force_field": ["amber98.xml"]}, r"system\.force_field: .*amber98\.xml.* cannot be read"),
+    (
+        "structure",
+        {"force_field": FIELD[:1]},
+        r"system\.force_field: no System can be made \(No template found for",
+    ),
+    ("structure", {"structure": "dry.pdb", "options": {"method": "pme"}}, "'pme' needs a periodic box"),
+    (
+        "serialized",
+        {"structure": "dry.pdb"},
+        "the topology has 22 atoms, the System has",
+    ),
+    ("serialized", {"system": "wet.pdb"}, r"system\.system: .*wet\.pdb cannot be read"),
+    ("python", {"file": "gone.py"}, r"system\.file: .*gone\.py: no such file"),
+    ("python", {"function": "nothing"}, r"make\.py has no function 'nothing'"),
+    ("python", {"function": "number"}, r"make\.py has no function 'number'"),
+    (
+        "python",
+        {"function": "wrong"},
+        r"must return \(openmm\.System, openmm\.app\.Topology, positions\), got int",
+    ),
+    ("python", {"function": "fails"}, r"make\.py failed \(RuntimeError: no\)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "message"), BAD)
+def test_bad_files(files: Path, kind: str, changes: dict[str, Any], message: str) -> None:
+    (files / "broken.top").write_text("[ moleculetype ]\nnonsense\n[ atoms ]\n1 2\n")
+    with pytest.raises(ConfigError, match=message) as caught:
+        settings(files, kind, **changes).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_values_name_file_and_key(configuration: Callable[..., Path]) -> None:
+    path = configuration("charmm", "bad.yaml", system={"box": [1.0, 2.0]})
+    with pytest.raises(ConfigError, match=r"bad\.yaml: system\.box: expected three lengths above 0"):
+        load_config(path)
+    path = configuration("amber", "bad.yaml", system={"options": {"constraint": "hbonds"}})
+    with pytest.raises(ConfigError, match=r"options\.constraint: unknown key; did you mean 'constraints'"):
+        load_config(path)
+    path = configuration("amber", "bad.yaml", simulation={"temperatures": [27, 6000]})
+    with pytest.raises(ConfigError, match="6000 is not a possible temperature"):
+        load_config(path)
+    path = configuration("amber", "bad.yaml", system={"topology": "gone.prmtop"})
+    with pytest.raises(ConfigError, match=r"bad\.yaml: system\.topology: .*gone\.prmtop: no such file"):
+        load_config(path)
+
+
+def test_one_copy(files: Path) -> None:
+    with pytest.raises(ConfigError, match="one copy a System"):
+        settings(files, "serialized").build(2)
+
+
+def test_paths_are_relative_to_the_configuration(
+    files: Path, configuration: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(configuration("serialized", "relative.yaml"))
+    built: BuiltSystem = config.system.build()
+    assert built.n_atoms > 1000
+    again = SYSTEM_KINDS["serialized"].model_validate(config.system.model_dump(mode="json"))
+    assert again == config.system
