@@ -134,6 +134,39 @@ def systems(
 
 
 @app.command()
+def init(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Of your system: PDB or mmCIF; prmtop and inpcrd or rst7; top and gro; psf, crd or PDB and "
+            "parameters; XML of a System and PDB."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write; must not exist.")],
+    force_field: Annotated[
+        list[str] | None,
+        typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
+    ] = None,
+) -> None:
+    """Write a commented configuration for your own system, and say what it will cost on this machine."""
+    from latf_openmm.starter import write_starter
+
+    found = write_starter(files, output, force_field or [])
+    box = "periodic" if found.periodic else "not periodic"
+    console = Console()
+    console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)
+    console.print(
+        f"{found.platform}: {found.steps_per_second:.0f} steps a second; one round as proposed takes about "
+        f"{found.hours:.2g} hours",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"read it, change it, then: latf-openmm run {output} --output RUN", highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
 def run(
     config: ConfigArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; made if missing.")],

@@ -33,3 +33,8 @@ class BackendError(LatfError, RuntimeError):
 
 class SimulationError(LatfError, RuntimeError):
     """A simulation failed (for example the energy became NaN)."""
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error that another library raised, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ LAYERS = [
     {"training", "md", "analysis"},
     {"config"},
     {"run_folder"},
-    {"workflow", "refine", "plots"},
+    {"workflow", "refine", "plots", "starter"},
     {"report"},
     {"probes", "doctor", "cli"},
 ]

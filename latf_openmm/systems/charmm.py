@@ -5,14 +5,13 @@ from typing import ClassVar, Literal
 from openmm import app, unit
 from pydantic import Field, field_validator
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     InputFile,
     Molecule,
     MoleculeSettings,
     existing,
-    first_line,
     made,
     nanometres,
     reading,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.implicit import add_native_obc2
@@ -160,11 +160,6 @@ def reading(key: str, path: Path, read: Any) -> Any:
         return read(name)
     except Exception as error:
         raise ConfigError(f"system.{key}: {path} cannot be read ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def made(

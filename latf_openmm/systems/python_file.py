@@ -8,8 +8,8 @@ import openmm
 from openmm import app, unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError
-from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, existing, first_line
+from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, existing
 
 
 class PythonFileSettings(MoleculeSettings):

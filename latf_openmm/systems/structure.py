@@ -5,13 +5,12 @@ from typing import ClassVar, Literal
 from openmm import app
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     InputFile,
     Molecule,
     MoleculeSettings,
-    first_line,
     made,
     nanometres,
     reading,
