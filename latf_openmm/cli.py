@@ -185,6 +185,41 @@ def run(
     _print_status(output)
 
 
+@app.command("import")
+def import_(
+    config: ConfigArgument,
+    trajectory: Annotated[
+        list[Path],
+        typer.Option(help="DCD, XTC, TRR or NetCDF file with all atoms of the system; may be repeated."),
+    ],
+    temperature: Annotated[
+        list[float], typer.Option("--temperature", "-T", help="One for each --trajectory, in order.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist.")],
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="CSV or Parquet file for each --trajectory, in order: potential_energy and, where it was biased, "
+            "bias_energy [kJ/mol]. Default: energies are computed, there was no bias."
+        ),
+    ] = None,
+) -> None:
+    """Make a run of trajectories you have already: they are its first round, and training follows."""
+    from latf_openmm.config import load_config
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.own_data import OwnTrajectory, import_run
+    from latf_openmm.progress import make_progress
+
+    tables: list[Path | None] = list(table) if table else [None] * len(trajectory)
+    for name, count in (("--temperature", len(temperature)), ("--table", len(tables))):
+        if count != len(trajectory):
+            raise ConfigError(f"{name}: {count} given for {len(trajectory)} --trajectory")
+    own = [OwnTrajectory(*one) for one in zip(trajectory, temperature, tables, strict=True)]
+    with make_progress() as progress:
+        import_run(load_config(config), own, output, progress)
+    _print_status(output)
+
+
 @app.command()
 def status(folder: RunArgument) -> None:
     """Say where a run is, and what it has found so far."""

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 _CHANGEABLE = ("loop", "generate", "validation")
 """Parts of the configuration that a resumed run may change."""
 
+IMPORTED = "imported.json"
+"""File in a stage whose frames were not simulated here."""
+
 
 def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) -> RunFolder:
     """Run the loop in `path`, or continue it.
@@ -110,6 +113,8 @@ def _timed(step: Callable[[], None]) -> float:
 
 
 def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
+    if (folder.simulation / IMPORTED).is_file():
+        return
     config = run.config
     bias, starts = None, {}
     if folder.index > 0:
@@ -220,13 +225,15 @@ def _summary(
 ) -> dict[str, Any]:
     config = run.config
     steps = config.simulation.frames * config.simulation.frame_interval + config.simulation.equilibration
-    walkers = config.simulation.walkers * len(config.simulation.temperatures)
+    steps *= config.simulation.walkers * len(config.simulation.temperatures)
+    if (folder.simulation / IMPORTED).is_file():
+        steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
     return {
         "round": folder.index,
         "biased": folder.index > 0 and config.bias is not None,
         "n_states": trained.model.n_states,
         "frames": len(pool.z),
-        "simulated_ps": steps * config.simulation.timestep * walkers,
+        "simulated_ps": steps * config.simulation.timestep,
         "seconds": seconds,
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),

@@ -16,7 +16,7 @@ LAYERS = [
     {"config"},
     {"run_folder"},
     {"workflow", "refine", "plots", "starter"},
-    {"report"},
+    {"report", "own_data"},
     {"probes", "doctor", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.errors import DataError
+from latf_openmm.errors import DataError, first_line
 
 CHUNK = 2000
 """Frames of a trajectory that are in memory at a time."""
@@ -58,7 +58,7 @@ class WalkerFrames:
         counts = []
         for path in self.files:
             counts.append(0)
-            for piece in _read_trajectory(path, topology, frames):
+            for piece in read_trajectory(path, topology, frames):
                 counts[-1] += piece.n_frames
                 yield piece
         if sum(counts) != len(self.table):
@@ -81,7 +81,16 @@ def _read_table(segment: Path) -> pd.DataFrame:
         raise DataError(f"{path}: the table cannot be read ({error})") from error
 
 
-def _read_trajectory(path: Path, topology: mdtraj.Topology, frames: int) -> Iterator[mdtraj.Trajectory]:
+def read_trajectory(
+    path: Path, topology: mdtraj.Topology, frames: int = CHUNK
+) -> Iterator[mdtraj.Trajectory]:
+    """Read a trajectory file in order, at most `frames` frames at a time.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read to its end, or has other atoms than the topology.
+    """
     try:
         with _without_stdout():
             file = mdtraj.open(str(path))
@@ -92,7 +101,7 @@ def _read_trajectory(path: Path, topology: mdtraj.Topology, frames: int) -> Iter
                     return
                 yield piece
     except Exception as error:
-        raise DataError(f"{path}: the trajectory cannot be read ({error})") from error
+        raise DataError(f"{path}: the trajectory cannot be read ({first_line(error)})") from error
 
 
 @contextmanager
