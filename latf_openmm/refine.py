@@ -32,7 +32,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from latf_openmm.analysis.ensemble import Array, Level, StructureEnsemble, weighted_variance
+from latf_openmm.analysis.ensemble import (
+    Array,
+    Level,
+    StructureEnsemble,
+    together,
+    weighted_variance,
+)
 from latf_openmm.analysis.ensemble_maker import EnsembleMaker, disagreement, within_reach
 from latf_openmm.analysis.pool import encode
 from latf_openmm.data.trajectory import featurise
@@ -344,10 +350,8 @@ class Refiner:
         weights = normalised_weights(logs)
         before = maker.reweighting.log_weights(sweep.start)[ancestors]
         replicates = np.empty((len(maker.samples), len(weights)), np.float32)
-        for row, counts in zip(replicates, maker.samples, strict=True):
-            row[:] = normalised_weights(
-                logs + maker.reweighting.redrawn(counts, sweep.start)[ancestors] - before
-            )
+        for row, redrawn in zip(replicates, maker.redrawn(sweep.start), strict=True):
+            row[:] = normalised_weights(logs + redrawn[ancestors] - before)
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
@@ -415,9 +419,9 @@ def ensembles_at(
         In the scale of the system.
     level
         ``auto``: frames reweighted where 1000 independent ones reach the temperature; else walkers annealed to it, if
-        it is within a factor of two of the simulated ones, that is thought to take at most `minutes`, and they are
-        worth more independent frames than reweighting has; else frames reweighted where there are enough, or those
-        near the flow's samples. Or one of the three.
+        it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
+        put together with the reweighted ones, each by its independent frames; else frames reweighted where there are
+        enough, or those near the flow's samples. Or one of the three.
     minutes
         See `level`.
     maker
@@ -475,7 +479,7 @@ def ensembles_at(
                 found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
                 continue
             for goal, one in zip(sweep.goals, refined, strict=True):
-                found[goal] = one if goal not in found else _better(found[goal], one)
+                found[goal] = _better(found[goal], one) if goal in found else one
     return [found[temperature] for temperature in temperatures]
 
 
@@ -495,9 +499,17 @@ def _plain(level: Choice) -> Level:
 
 
 def _better(present: StructureEnsemble, refined: StructureEnsemble) -> StructureEnsemble:
-    """Return frames there are where more independent ones of them stand for the temperature, else the refined ones."""
-    more = present.level == "reweighted" and present.independent > refined.independent
-    return present if more else refined
+    """Return both together, each by its independent frames; or the refined ones alone where reweighting has few."""
+    if present.level != "reweighted" or present.verdict != "good":
+        return refined
+    n, m = present.independent, refined.independent
+    found = together(refined, present, m / (n + m))
+    return replace(
+        found,
+        made=f"{refined.made}; with {100 * n / (n + m):.0f} % reweighted frames",
+        independent=_independent(found),
+        warnings=tuple(dict.fromkeys(refined.warnings)),
+    )
 
 
 def _with_warning(ensemble: StructureEnsemble, text: str) -> StructureEnsemble:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, together
 from latf_openmm.analysis.ensemble_files import describe, frames_table
-from latf_openmm.analysis.ensemble_maker import ensemble_at
+from latf_openmm.analysis.ensemble_maker import EnsembleMaker, ensemble_at
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.walkers import WalkerFrames
@@ -278,3 +278,19 @@ def test_correlated_frames_count_less_in_the_mixture() -> None:
     counted = ensemble_at(trained(), pool_of(slow, walk(2.0, 4000, 8, 0.0, 0.9)), 1.4, "reweighted")
     assert from_slow < 0.5 * counted.weights[:4000].sum()
     assert abs(found.energy().value - 0.5 * DIM * 1.4) < 3.5 * found.energy().error
+
+
+def test_two_ensembles_together() -> None:
+    pool = plenty(n=1500)
+    one, other = (
+        EnsembleMaker(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
+        for part in (slice(0, 4), slice(0, 4))
+    )
+    both = together(one, other, 0.3)
+    assert both.weights.sum() == pytest.approx(1.0)
+    assert len(both.pool.z) == 2 * len(one.pool.z)
+    # The same frames twice, from the same bootstrap samples: nothing is gained, and the errors say so.
+    assert both.energy().value == pytest.approx(one.energy().value)
+    assert both.energy().error == pytest.approx(one.energy().error, rel=1e-3)
+    assert both.independent_in(np.ones(len(both.weights), bool)) > one.independent
+    assert frames_table(both)["weight"].sum() == pytest.approx(1.0)

@@ -1,7 +1,7 @@
 """Structures with weights at one temperature, and what is estimated from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import mdtraj
@@ -252,3 +252,19 @@ class StructureEnsemble:
         if not energies_known(self.pool.trajectories):
             raise DataError("the potential energies of the frames are not known")
         return np.concatenate([t.potential_energy for t in self.pool.trajectories])
+
+
+def together(one: StructureEnsemble, other: StructureEnsemble, share: float) -> StructureEnsemble:
+    """Return two ensembles of one temperature as one, of which the first has the given share.
+
+    Their replicates have to come from the same bootstrap samples: so the errors hold what the two have in common.
+    """
+    n = len(one.inefficiency)
+    return replace(
+        one,
+        pool=one.pool.with_other(other.pool),
+        weights=np.concatenate([share * one.weights, (1 - share) * other.weights]),
+        replicates=np.concatenate([share * one.replicates, (1 - share) * other.replicates], axis=1),
+        clusters=np.concatenate([one.clusters, n + other.clusters]),
+        inefficiency=np.concatenate([one.inefficiency, other.inefficiency]),
+    )

@@ -11,6 +11,7 @@
 What new frames at the temperature itself add is in `latf_openmm.refine`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -86,7 +87,7 @@ class EnsembleMaker:
             raise ConfigError("level: reweighting needs the potential energies of the frames")
         if self.reweighting is None:
             return self._by_flow(temperature, None, None)
-        found = self._reweighted(temperature, self.reweighting)
+        found = self._reweighted(temperature)
         if level == "reweighted" or (level is None and found.independent >= self.enough):
             return found
         return self._by_flow(temperature, self.reweighting, found)
@@ -106,10 +107,17 @@ class EnsembleMaker:
         rng = np.random.default_rng([self.seed, 1])
         return np.array([self.blocks.bootstrap(rng) for _ in range(_DRAWS)], dtype=np.int16)
 
-    def redrawn(self, temperature: float) -> Array:
-        """Logarithm of each frame's weight in each bootstrap sample, shape (n_samples, n_frames)."""
+    @cached_property
+    def _solutions(self) -> list[Array]:
+        """f_k in each bootstrap sample; the same at every temperature."""
         assert self.reweighting is not None
-        return np.array([self.reweighting.redrawn(counts, temperature) for counts in self.samples])
+        return [self.reweighting.solved_again(counts) for counts in self.samples]
+
+    def redrawn(self, temperature: float) -> Iterator[Array]:
+        """Logarithm of each frame's weight in one bootstrap sample after the other, each (n_frames,)."""
+        assert self.reweighting is not None
+        for counts, f in zip(self.samples, self._solutions, strict=True):
+            yield self.reweighting.redrawn(counts, temperature, f)
 
     @property
     def widening(self) -> float:
@@ -127,11 +135,11 @@ class EnsembleMaker:
     def _independent(self, weights: Array) -> float:
         return float(1.0 / (self.inefficiency * weights**2).sum())
 
-    def _reweighted(self, temperature: float, reweighting: Reweighting) -> StructureEnsemble:
+    def _reweighted(self, temperature: float) -> StructureEnsemble:
         weights = self.weights(temperature)
         replicates = np.empty((_DRAWS, len(weights)), np.float32)
-        for row, counts in zip(replicates, self.samples, strict=True):
-            row[:] = normalised_weights(reweighting.redrawn(counts, temperature))
+        for row, logs in zip(replicates, self.redrawn(temperature), strict=True):
+            row[:] = normalised_weights(logs)
         found = StructureEnsemble(
             temperature,
             self._kT(temperature),

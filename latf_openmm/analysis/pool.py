@@ -45,6 +45,18 @@ class Pool:
         """Mask of the frames of one walker."""
         return self.owner == index
 
+    def with_other(self, other: "Pool") -> "Pool":
+        """Return this pool with the frames of another one, under the same model, after its own."""
+        return Pool(
+            np.concatenate([self.z, other.z]),
+            np.concatenate([self.states, other.states]),
+            np.concatenate([self.owner, len(self.walkers) + other.owner]),
+            np.concatenate([self.frame, other.frame]),
+            self.walkers + other.walkers,
+            self.trajectories + other.trajectories,
+            self.n_states,
+        )
+
     def temperatures(self) -> NDArray[np.float64]:
         """Temperature of each frame, shape (n_frames,)."""
         return np.array([walker.temperature for walker in self.walkers])[self.owner]

@@ -139,8 +139,8 @@ class Reweighting:
         """f_k of the few frames as they are; only a bootstrap needs it."""
         return self._solve(self.log_w[self._few])
 
-    def redrawn(self, multiplicity: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
-        """Logarithm of each frame's weight at a temperature in a bootstrap sample; its f_k are solved again.
+    def solved_again(self, multiplicity: NDArray[np.int64]) -> NDArray[np.float64]:
+        """f_k in a bootstrap sample, shape (n_temperatures,).
 
         Parameters
         ----------
@@ -148,9 +148,24 @@ class Reweighting:
             How often each frame is in the sample, shape (n_frames,).
         """
         with np.errstate(divide="ignore"):
+            log_w = self.log_w[self._few] + np.log(multiplicity[self._few])
+        return self.free_energies + self._solve(log_w) - self._few_solution
+
+    def redrawn(
+        self, multiplicity: NDArray[np.int64], temperature: float, f: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Logarithm of each frame's weight at a temperature in a bootstrap sample.
+
+        Parameters
+        ----------
+        multiplicity
+            How often each frame is in the sample, shape (n_frames,).
+        f
+            What `solved_again` returned for it; None: it is solved here.
+        """
+        with np.errstate(divide="ignore"):
             log_w = self.log_w + np.log(multiplicity)
-        change = self._solve(log_w[self._few]) - self._few_solution
-        mixture = self._log_mixture(log_w, self.free_energies + change, slice(None))
+        mixture = self._log_mixture(log_w, self.solved_again(multiplicity) if f is None else f, slice(None))
         return np.asarray(log_w - self.energy / (self.boltzmann * temperature) - mixture)
 
     def _log_mixture(
