@@ -31,6 +31,7 @@ _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
 _WATER = ("HOH", "WAT", "SOL", "TIP3")
 _MOST_PAIRS = 800
+_MOST_BASES = 30
 _SMALL = 60  # atoms
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000

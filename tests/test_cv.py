@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from latf_openmm.errors import ModelError
 from latf_openmm.features import FEATURE_KINDS, FeatureSettings, build_features, resolve_features
+from latf_openmm.features.base_vectors import BaseVectorSettings
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
@@ -251,12 +252,14 @@ def test_a_periodic_restraint_has_no_preferred_image(z: float, centre: float, tu
 
 # One line for each kind, on some of the atoms and out of order.
 FEATURES: dict[str, FeatureSettings] = {
+    "base_vectors": BaseVectorSettings(bases=[(16, 4, 10), (3, 8, 14)]),
     "coordinates": CoordinateSettings(atoms=[14, 3], axes="xz"),
     "coordination": CoordinationSettings(atoms=[18, 4, 8, 5], r0=0.3, exponent=6),
     "distances": DistanceSettings(pairs=[(16, 4), (4, 10)]),
     "torsions": TorsionSettings(atoms=[(16, 14, 8, 6), (4, 6, 8, 14)]),
 }
 USED = {
+    "base_vectors": {3, 4, 8, 10, 14, 16},
     "coordinates": {3, 14},
     "coordination": {4, 5, 8, 18},
     "distances": {4, 10, 16},

@@ -16,15 +16,18 @@ from torch import Tensor
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base import minimum_image
+from latf_openmm.features.base_vectors import BaseVectorSettings
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.settings import validate
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from latf_openmm.systems.rna_tetraloop import RnaTetraloopSettings
 
 # One line for each kind: unresolved settings that fit the alanine dipeptide.
 CASES: dict[str, FeatureSettings] = {
+    "base_vectors": BaseVectorSettings(bases=[(0, 4, 6), (8, 10, 14), (15, 16, 18)]),
     "coordinates": CoordinateSettings(atoms=[0, 8, 21], axes="xz"),
     "coordination": CoordinationSettings(selection="element != H", r0=0.3, exponent=6),
     "distances": DistanceSettings(selection="element != H", minimum_bonds=3),
@@ -381,3 +384,46 @@ def test_bad_input_is_one_clear_line(kind: str, data: dict[str, Any], message: s
     (problem,) = caught.value.problems
     assert "\n" not in problem
     assert len(problem) < 250
+
+
+# --- base vectors ----------------------------------------------------------------------------------
+
+
+def plain_g(x: np.ndarray, topology: mdtraj.Topology) -> np.ndarray:
+    """G of one structure (n_atoms, 3), written down once more without torch."""
+    frames = []
+    for residue in topology.residues:
+        at = {atom.name: x[atom.index] for atom in residue.atoms}
+        order = ("C2", "C6", "C4") if residue.name in "AG" else ("C2", "C4", "C6")
+        ring = np.array([at[name] for name in order])
+        origin = ring.mean(axis=0)
+        first, second = ring[0] - origin, ring[1] - origin
+        z = np.cross(first, second)
+        axes = np.array([first / np.linalg.norm(first), np.zeros(3), z / np.linalg.norm(z)])
+        axes[1] = np.cross(axes[2], axes[0])
+        frames.append((origin, axes))
+    found = []
+    for i, (origin, axes) in enumerate(frames):
+        for j, (other, _) in enumerate(frames):
+            if i != j:
+                r = axes @ (other - origin) / np.array([0.5, 0.5, 0.3])
+                length, gamma = np.linalg.norm(r), np.pi / 2.4
+                inside = float(length < 2.4)
+                found += [*(np.sin(gamma * length) * r / length * inside / gamma)]
+                found += [(1 + np.cos(gamma * length)) * inside / gamma]
+    return np.array(found)
+
+
+def test_base_vectors_of_an_rna() -> None:
+    built = RnaTetraloopSettings().build()
+    topology, x = built.mdtraj_topology(), built.positions
+    (resolved,) = resolve_features([BaseVectorSettings()], topology)
+    module = resolved.build()
+    assert module.n_features == 4 * 10 * 9
+    values = module(torch.from_numpy(x), NO_BOX).numpy()[0]
+    np.testing.assert_allclose(values, plain_g(x[0], topology), atol=1e-9)
+    moved = x[0] + np.random.default_rng(0).normal(0, 0.02, x[0].shape)
+    ermsd = np.sqrt(((module(torch.from_numpy(moved[None]), NO_BOX).numpy()[0] - values) ** 2).sum() / 10)
+    assert 0.05 < ermsd < 1.5
+    with pytest.raises(ConfigError, match="0 nucleobases in selection 'all'"):
+        BaseVectorSettings().resolve(TOPOLOGY)

