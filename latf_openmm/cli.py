@@ -521,6 +521,74 @@ def observe(
         raise typer.Exit(3)
 
 
+@app.command()
+def states(
+    folder: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Default: the lowest simulated.")
+    ] = None,
+    observable: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
+    ] = None,
+    round_index: RoundOption = None,
+    level: LevelOption = Level.AUTO,
+    minutes: MinutesOption = 15.0,
+) -> None:
+    """Metastable states: populations, lifetimes, what structures in each look like, one structure of each."""
+    import numpy as np
+
+    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+    from latf_openmm.analysis.observables import structure_observable
+    from latf_openmm.analysis.state_table import state_table
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.progress import make_progress
+    from latf_openmm.refine import ensembles_at
+    from latf_openmm.run_folder import RunFolder
+
+    run_folder = RunFolder.open(folder)
+    index, structure = _round(run_folder, round_index), run_folder.reference_structure(reference)
+    functions = {}
+    for name in observable or []:
+        function = structure_observable(name, structure)
+        if function is None:
+            raise ConfigError(f"--observable: {name} is not a function of single structures")
+        functions[name.rpartition(":")[2]] = function
+    trained, topology = run_folder.trained(index), run_folder.topology()
+    maker = EnsembleMaker(trained, run_folder.pool(index), run_folder.config.seed)
+    wanted = min(trained.temperatures) if temperature is None else temperature
+    with make_progress() as progress:
+        (ensemble,) = ensembles_at(
+            run_folder, index, [wanted], level.value, minutes, progress=progress, maker=maker
+        )
+    values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
+    table = state_table(ensemble, maker.pool, int(trained.provenance["lag"]), values)
+    output.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output / "states.csv", index=False)
+    for state, frame in ensemble.representatives().items():
+        ensemble.pool.structures(np.array([frame]), topology).save_pdb(str(output / f"state_{state}.pdb"))
+    console = Console()
+    unit = "ps" if run_folder.scale.name == "K" else "reduced"
+    shown = Table("state", "population", f"lifetime [{unit}]", *values, title=run_folder.scale.label(wanted))
+    for row in table.to_dict("records"):
+        life = f"{row['lifetime_ps']:.3g} ± {row['lifetime_error']:.2g}" if row["lifetime_ps"] > 0 else "-"
+        cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in values]
+        shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
+    console.print(shown)
+    console.print(f"{ensemble.made}; verdict {ensemble.verdict}", highlight=False, soft_wrap=True)
+    for warning in ensemble.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
+    console.print(f"{output}: states.csv, one structure of each state", highlight=False, soft_wrap=True)
+    if ensemble.verdict == "poor":
+        raise typer.Exit(3)
+
+
 def _temperatures(text: str) -> list[float]:
     """Numbers of ``first:last:step`` (both ends included) or of a list with commas."""
     from latf_openmm.errors import ConfigError

@@ -1,0 +1,24 @@
+"""How folded chignolin is, for `latf-openmm observe` and `states`: functions of an MDTraj trajectory."""
+
+import mdtraj
+import numpy as np
+
+
+def _distance(trajectory, first, second):
+    at = {(atom.residue.index + 1, atom.name): atom.index for atom in trajectory.topology.atoms}
+    return mdtraj.compute_distances(trajectory, [[at[first], at[second]]])[:, 0].astype(float)
+
+
+def n3_o8(trajectory):
+    """Distance of the hydrogen bond 3N-8O [nm]."""
+    return _distance(trajectory, (3, "N"), (8, "O"))
+
+
+def n7_o3(trajectory):
+    """Distance of the turn's hydrogen bond 7N-3O [nm]."""
+    return _distance(trajectory, (7, "N"), (3, "O"))
+
+
+def folded(trajectory):
+    """Whether 3N-8O is shorter than 0.45 nm and 7N-3O shorter than 0.55 nm."""
+    return np.asarray((n3_o8(trajectory) < 0.45) & (n7_o3(trajectory) < 0.55), dtype=float)
