@@ -35,6 +35,9 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.settings import validate
 from latf_openmm.units import TemperatureScale
 
+BOX = "box "
+"""Before a temperature: the boxes of its start structures."""
+
 
 @dataclass(frozen=True)
 class RoundFolder:
@@ -80,10 +83,19 @@ class RoundFolder:
         """Training history: one row for each epoch."""
         return pd.read_parquet(self.model / "history.parquet")
 
-    def read_starts(self) -> dict[float, NDArray[np.float64]]:
-        """Start positions for each temperature, (n_walkers, n_atoms, 3) [nm]."""
+    def read_starts(self) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
+        """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
+
+        Each by temperature.
+        """
+        positions, boxes = {}, {}
         with np.load(self.starts) as data:
-            return {float(name): data[name] for name in data.files}
+            for name in data.files:
+                if name.startswith(BOX):
+                    boxes[float(name.removeprefix(BOX))] = data[name]
+                else:
+                    positions[float(name)] = data[name]
+        return positions, boxes
 
 
 class RunFolder:
@@ -240,12 +252,15 @@ def _featurise(
 def _feature_trajectory(
     walker: WalkerFrames, features: NDArray[np.float32], config: RunConfig
 ) -> FeatureTrajectory:
-    simulation = config.simulation
+    simulation, table = config.simulation, walker.table
+    energy = table["potential_energy"].to_numpy()
+    if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
+        energy = energy + table["pressure_volume"].to_numpy()
     return FeatureTrajectory(
         features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
-        potential_energy=walker.table["potential_energy"].to_numpy(),
+        potential_energy=energy,
         log_weights=walker.log_weights(config.system.scale.kT(walker.temperature)),
         scale=config.system.scale,
         run=walker.run,

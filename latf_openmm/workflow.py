@@ -36,7 +36,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.run_folder import RoundFolder, RunFolder
+from latf_openmm.run_folder import BOX, RoundFolder, RunFolder
 from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
@@ -116,14 +116,16 @@ def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) ->
     if (folder.simulation / IMPORTED).is_file():
         return
     config = run.config
-    bias, starts = None, {}
+    bias = None
+    starts: dict[float, NDArray[np.float64]] = {}
+    boxes: dict[float, NDArray[np.float64]] = {}
     if folder.index > 0:
         previous = run.round(folder.index - 1)
-        starts = previous.read_starts()
+        starts, boxes = previous.read_starts()
         if config.bias is not None:
             bias = BiasSource(model=previous.model, bias=config.bias)
     seed = config.seed + 100_000 * (folder.index + 1)
-    stage = Stage(config.system, config.simulation, bias, starts, seed, folder.simulation)
+    stage = Stage(config.system, config.simulation, bias, starts, seed, folder.simulation, boxes)
     kind = "biased" if bias else "unbiased"
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}")
 
@@ -203,7 +205,10 @@ def _choose_starts(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
     starts = {}
     for temperature in run.config.simulation.temperatures:
         chosen = _even_over_states(pool, temperature, run.config.simulation.walkers, rng)
-        starts[f"{temperature!r}"] = pool.structures(chosen, topology).xyz.astype(np.float64)
+        structures = pool.structures(chosen, topology)
+        starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
+        if structures.unitcell_vectors is not None:
+            starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
     temporary = folder.starts.with_suffix(".partial.npz")
     np.savez(temporary, **starts)
     temporary.rename(folder.starts)

@@ -25,7 +25,8 @@ class FeatureTrajectory:
     frame_interval
         Time between frames [ps].
     potential_energy
-        Potential energy without bias [kJ/mol], shape (n_frames,); a constant means that it is not known.
+        Potential energy without bias, at constant pressure U + pV [kJ/mol], shape (n_frames,); a constant means
+        that it is not known.
     log_weights
         Logarithm of each frame's statistical weight, V_bias / k_B T for a static bias, shape (n_frames,).
     run

@@ -7,7 +7,7 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,8 @@ class Stage:
         Random seed of the stage.
     folder
         Where it is written.
+    boxes
+        Periodic boxes of the start positions at each temperature, shape (n_walkers, 3, 3) [nm].
     """
 
     system: AnySystem
@@ -61,6 +63,7 @@ class Stage:
     starts: dict[float, NDArray[np.float64]]
     seed: int
     folder: Path
+    boxes: dict[float, NDArray[np.float64]] = field(default_factory=dict)
 
     def tasks(self) -> list[GroupTask]:
         """One task for each Context: all walkers of a temperature, or each walker by itself."""
@@ -70,7 +73,7 @@ class Stage:
         together = self.settings.share_bias == "all" and len(self.settings.temperatures) > 1
         tasks = []
         for index, temperature in enumerate(self.settings.temperatures):
-            starts = self.starts.get(temperature)
+            starts, boxes = self.starts.get(temperature), self.boxes.get(temperature)
             for first in range(0, self.settings.walkers, in_one):
                 name = f"T{temperature:g}" + ("" if self.system.batched else f"_w{first:03d}")
                 tasks.append(
@@ -89,6 +92,7 @@ class Stage:
                         if together or in_one < self.settings.walkers
                         else None,
                         min(self.settings.temperatures) if together else None,
+                        None if boxes is None else boxes[first : first + in_one],
                     )
                 )
         return tasks

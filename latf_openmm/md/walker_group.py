@@ -92,6 +92,8 @@ class GroupTask:
         Folder through which walkers of other tasks share an adaptive bias.
     bias_temperature
         What an adaptive bias is for, where walkers at other temperatures share it; None: `temperature`.
+    boxes
+        Periodic boxes of the start positions, shape (n_walkers, 3, 3) [nm], or None for the system's own.
     """
 
     system: AnySystem
@@ -106,6 +108,7 @@ class GroupTask:
     folder: Path
     exchange: Path | None = None
     bias_temperature: float | None = None
+    boxes: NDArray[np.float64] | None = None
 
     @property
     def n_segments(self) -> int:
@@ -151,6 +154,7 @@ class WalkerGroup:
         self.platform = find_platform(task.dynamics.platform or task.system.platform)
         self.kelvin = self.built.scale.kelvin(task.temperature)
         self.single = _single_copy_context(self.built, task, self.platform)
+        self.pressure = pressure_of(self.built.system)
         self.cv: CollectiveVariables | None = None
         self.bias: Bias | None = None
         self.updater: BiasUpdater | None = None
@@ -216,7 +220,13 @@ class WalkerGroup:
             )
         integrator = openmm.LangevinMiddleIntegrator(self.kelvin, dynamics.friction, dynamics.timestep)
         integrator.setRandomNumberSeed(_seed(self.task.seed, 0))
-        return openmm.Context(system, integrator, self.platform)
+        barostat = barostat_of(system)
+        if barostat is not None:
+            barostat.setRandomNumberSeed(_seed(self.task.seed, 2))
+        context = openmm.Context(system, integrator, self.platform)
+        if barostat is not None:
+            context.setParameter(barostat.Temperature(), self.kelvin)
+        return context
 
     def _start(self) -> None:
         """Prepare the first segment."""
@@ -230,6 +240,8 @@ class WalkerGroup:
 
     def _begin(self) -> None:
         starts = self.built.positions if self.task.starts is None else self.task.starts
+        if self.task.boxes is not None and self.built.periodic:
+            self.context.setPeriodicBoxVectors(*self.task.boxes[0])
         self.context.setPositions(starts.reshape(-1, 3))
         if self.task.dynamics.minimise:
             openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
@@ -360,6 +372,9 @@ class WalkerGroup:
             "bias_energy": np.zeros(n_frames * n_copies),
             "bias_offset": np.zeros(n_frames * n_copies),
         }
+        if self.pressure is not None and recorded.boxes is not None:
+            volume = np.linalg.det(recorded.boxes)
+            columns["pressure_volume"] = np.tile(self.pressure * volume, n_copies)
         if recorded.z is not None and recorded.bias is not None and recorded.offsets is not None:
             columns["bias_energy"] = recorded.bias.T.ravel()
             columns["bias_offset"] = recorded.offsets.T.ravel()
@@ -429,6 +444,37 @@ def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> N
         energy = context.getState(energy=True).getPotentialEnergy()
         energies[index] = energy.value_in_unit(unit.kilojoule_per_mole)
     return energies
+
+
+def barostat_of(system: openmm.System) -> Any | None:
+    """Return the System's barostat, if it has one; of OpenMM's kinds the isotropic one is supported.
+
+    Raises
+    ------
+    ConfigError
+        If it has another kind: what it adds to the energy of a state is not only pV.
+    """
+    found = [force for force in system.getForces() if "Barostat" in type(force).__name__]
+    if not found:
+        return None
+    if not isinstance(found[0], openmm.MonteCarloBarostat):
+        raise ConfigError(
+            f"system: {type(found[0]).__name__} is not supported; use MonteCarloBarostat, or constant volume"
+        )
+    return found[0]
+
+
+def pressure_of(system: openmm.System) -> float | None:
+    """Pressure of the System's barostat [kJ/mol/nm^3], None where it has none."""
+    barostat = barostat_of(system)
+    if barostat is None:
+        return None
+    bar = barostat.getDefaultPressure().value_in_unit(unit.bar)
+    return float(
+        (bar * unit.bar * unit.AVOGADRO_CONSTANT_NA).value_in_unit(
+            unit.kilojoule_per_mole / unit.nanometer**3
+        )
+    )
 
 
 def find_platform(name: str) -> openmm.Platform:

@@ -49,6 +49,9 @@ class ForceFieldOptions(Settings):
         le=5.0,
         description="mass of hydrogens, taken from what they are bound to [amu]; none: as it is",
     )
+    pressure: float | None = Field(
+        None, gt=0, description="of a Monte Carlo barostat at each temperature [bar]; none: constant volume"
+    )
     implicit: Literal["none", "obc2"] = Field("none", description="implicit solvent: OpenMM's native OBC2")
 
     def arguments(self, periodic: bool) -> dict[str, Any]:
@@ -58,6 +61,8 @@ class ForceFieldOptions(Settings):
             raise ConfigError(
                 f"system.options.method: {method!r} needs a periodic box, and the structure has none"
             )
+        if self.pressure is not None and method == "none":
+            raise ConfigError("system.options.pressure: constant pressure needs a periodic box")
         if self.implicit != "none" and method != "none":
             raise ConfigError(
                 "system.options.implicit: implicit solvent is for structures without a periodic box; remove the box "
@@ -171,6 +176,8 @@ def made(
         system = create(**arguments)
     except Exception as error:
         raise ConfigError(f"system.{what}: no System can be made ({first_line(error)})") from error
+    if options.pressure is not None:  # its temperature is that of the walkers
+        system.addForce(openmm.MonteCarloBarostat(options.pressure * unit.bar, 300.0 * unit.kelvin))
     if options.implicit == "obc2":
         add_native_obc2(system, topology)
     return system

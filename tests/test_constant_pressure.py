@@ -1,0 +1,135 @@
+"""Constant pressure against the ideal gas, whose volume is known at every temperature: <V> = (N + 1) kT / p."""
+
+from pathlib import Path
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+from latf_openmm.config import LoopSettings, RunConfig
+from latf_openmm.errors import ConfigError
+from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.simulation import SimulationSettings
+from latf_openmm.md.walker_group import pressure_of
+from latf_openmm.model.latf import ModelSettings
+from latf_openmm.refine import ensembles_at
+from latf_openmm.systems.python_file import PythonFileSettings
+from latf_openmm.training.settings import TrainingSettings
+from latf_openmm.units import KELVIN
+from latf_openmm.workflow import run_loop
+
+N, BAR = 100, 160.0
+GAS = f"""
+import numpy as np
+import openmm
+from openmm import app, unit
+
+def make(barostat=openmm.MonteCarloBarostat):
+    system, topology = openmm.System(), app.Topology()
+    chain = topology.addChain()
+    force = openmm.NonbondedForce()
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(0.5)
+    for i in range({N}):
+        system.addParticle(40.0)
+        force.addParticle(0.0, 1.0, 0.0)
+        topology.addAtom("AR", app.element.argon, topology.addResidue("AR", chain))
+    system.addForce(force)
+    edge = 3.0
+    system.setDefaultPeriodicBoxVectors([edge, 0, 0], [0, edge, 0], [0, 0, edge])
+    topology.setUnitCellDimensions([edge] * 3 * unit.nanometer)
+    system.addForce(openmm.MonteCarloBarostat({BAR} * unit.bar, 111.0, 1))
+    return system, topology, np.random.default_rng(0).uniform(0, edge, ({N}, 3))
+
+def membrane():
+    system, topology, positions = make()
+    system.removeForce(1)
+    mode = openmm.MonteCarloMembraneBarostat
+    system.addForce(mode(1.0, 0.0, 300.0, mode.XYIsotropic, mode.ZFree))
+    return system, topology, positions
+"""
+
+
+def volume(kelvin: float) -> float:
+    """Mean volume [nm^3]."""
+    pressure = (BAR * unit.bar * unit.AVOGADRO_CONSTANT_NA).value_in_unit(
+        unit.kilojoule_per_mole / unit.nanometer**3
+    )
+    return float((N + 1) * KELVIN.kT(kelvin) / pressure)
+
+
+def config(folder: Path, function: str = "make") -> RunConfig:
+    path = folder / "gas.py"
+    path.write_text(GAS)
+    return RunConfig.model_validate(
+        {
+            "system": PythonFileSettings(file=path, function=function),
+            "simulation": SimulationSettings(
+                temperatures=[300.0, 420.0],
+                walkers=2,
+                frames=1500,
+                frame_interval=30,
+                timestep=0.004,
+                friction=5.0,
+                equilibration=3000,
+                minimise=False,
+                platform="Reference",
+            ),
+            "features": [{"kind": "distances", "pairs": [(0, 1), (2, 3), (4, 5)]}],
+            "model": ModelSettings(encoder_hidden=[]),
+            "training": TrainingSettings(
+                lag=1,
+                initial_states=3,
+                restarts=1,
+                refinements=2,
+                epochs_states=1,
+                epochs_joint=1,
+                epochs_flow=1,
+            ),
+            "bias": HarmonicSettings(centre=[0.0, 0.0], strength=0.5),
+            "loop": LoopSettings(rounds=2),
+        }
+    )
+
+
+def test_an_ideal_gas(tmp_path: Path) -> None:
+    run = run_loop(config(tmp_path), tmp_path / "run")
+    unbiased = [walker for walker in run.walkers(1) if walker.run.startswith("000")]
+    pressure = pressure_of(run.config.system.build().system)
+    assert pressure == pytest.approx(0.0602214 * BAR, rel=1e-4)
+    for temperature in (300.0, 420.0):
+        mine = [w.table["pressure_volume"] / pressure for w in unbiased if w.temperature == temperature]
+        means = np.array([part.mean() for walker in mine for part in np.array_split(walker.to_numpy(), 10)])
+        assert abs(means.mean() - volume(temperature)) < 4 * means.std() / np.sqrt(len(means))
+        assert 0.001 < means.std() / np.sqrt(len(means)) / volume(temperature) < 0.05
+    # Boxes are those of the volumes, also of walkers that started from structures of the first round.
+    for walker in run.walkers(1):
+        found = walker.load(run.topology()).unitcell_volumes
+        np.testing.assert_allclose(found, walker.table["pressure_volume"] / pressure, rtol=1e-3)
+    positions, boxes = run.round(0).read_starts()
+    assert boxes[300.0].shape == (2, 3, 3)
+    assert positions[300.0].shape == (2, N, 3)
+    # Reweighted by U + pV to a temperature between.
+    maker = EnsembleMaker(run.trained(1), run.pool(1), 1)
+    between = maker.at(355.0, "reweighted")
+    found = between.expectation(between.observe(lambda t: t.unitcell_volumes, run.topology()))
+    assert abs(found.value - volume(355.0)) < 4 * found.error
+    assert found.error < 0.06 * volume(355.0)
+    with pytest.raises(ConfigError, match="without a barostat"):
+        ensembles_at(run, 1, [355.0], "refined", maker=maker)
+
+
+def test_other_barostats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="MonteCarloMembraneBarostat is not supported"):
+        run_loop(config(tmp_path, "membrane"), tmp_path / "run")
+
+
+def test_pressure_of_a_users_system(tmp_path: Path) -> None:
+    from latf_openmm.systems.molecule import ForceFieldOptions
+
+    with pytest.raises(ConfigError, match="constant pressure needs a periodic box"):
+        ForceFieldOptions(pressure=1.0).arguments(False)
+    assert ForceFieldOptions(pressure=1.0).arguments(True)["nonbondedMethod"] is app.PME
+    assert pressure_of(openmm.System()) is None
