@@ -12,7 +12,6 @@ size at T says how far that can be trusted; temperatures where it is too small a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,11 +119,13 @@ class Reweighting:
         self.log_w -= np.log(self.inefficiency)
         self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
         self.simulated = np.unique(self.owner)
-        self.free_energies = self._reduced_free_energies(rng)
-        self.log_mixture = self._log_mixture(self.log_w, self.free_energies, slice(None))
         self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MOST_FOR_BOOTSTRAP)).astype(
             int
         )
+        self.free_energies = self._reduced_free_energies(rng)
+        # pymbar takes no weights; with them, on the frames that a bootstrap redraws, so that it holds all noise.
+        self.free_energies = self._solve(self.log_w[self._few])
+        self.log_mixture = self._log_mixture(self.log_w, self.free_energies, slice(None))
 
     def log_weights(self, temperature: float) -> NDArray[np.float64]:
         """Logarithm of each frame's weight at a temperature, up to a constant; shape (n_frames,)."""
@@ -133,11 +134,6 @@ class Reweighting:
     def sample_size(self, temperature: float) -> float:
         """Kish's effective sample size at a temperature."""
         return effective_sample_size(self.log_weights(temperature))
-
-    @cached_property
-    def _few_solution(self) -> NDArray[np.float64]:
-        """f_k of the few frames as they are; only a bootstrap needs it."""
-        return self._solve(self.log_w[self._few])
 
     def solved_again(self, multiplicity: NDArray[np.int64]) -> NDArray[np.float64]:
         """f_k in a bootstrap sample, shape (n_temperatures,).
@@ -149,7 +145,7 @@ class Reweighting:
         """
         with np.errstate(divide="ignore"):
             log_w = self.log_w[self._few] + np.log(multiplicity[self._few])
-        return self.free_energies + self._solve(log_w) - self._few_solution
+        return self._solve(log_w)
 
     def redrawn(
         self, multiplicity: NDArray[np.int64], temperature: float, f: NDArray[np.float64] | None = None
@@ -196,12 +192,15 @@ class Reweighting:
         """f_k, from unweighted frames redrawn at each simulated temperature."""
         if len(self.simulated) == 1:
             return np.zeros(1)
-        drawn = []
-        for temperature in self.simulated:
-            mine = np.flatnonzero(self.owner == temperature)
-            independent = effective_sample_size(self.log_w[mine]) / self.inefficiency[mine].mean()
-            n = int(min(_MOST_FOR_MBAR, max(50.0, independent)))
-            drawn.append(rng.choice(mine, n, p=normalised_weights(self.log_w[mine])))
+        members = [np.flatnonzero(self.owner == temperature) for temperature in self.simulated]
+        g = np.array([self.inefficiency[mine].mean() for mine in members])
+        independent = np.array([effective_sample_size(self.log_w[mine]) for mine in members]) / g
+        # As many as there are, in the proportions of independent ones.
+        counts = independent * min(g.min(), _MOST_FOR_MBAR / independent.max())
+        drawn = [
+            rng.choice(mine, int(max(50, count)), p=normalised_weights(self.log_w[mine]))
+            for mine, count in zip(members, counts, strict=True)
+        ]
         u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
         return reduced_free_energies(u_kn, [len(part) for part in drawn])
 
