@@ -222,19 +222,11 @@ class Refiner:
         SimulationError
             If all walkers become unstable.
         """
-        record = {
-            "start": sweep.start,
-            "goals": sweep.goals,
-            "seed": self.maker.seed,
-            "settings": self.settings.model_dump(),
-            "dynamics": self.dynamics.model_dump(),
-        }
-        text = json.dumps(record, indent=1)
-        folder = self.folder / f"sweep_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        folder = self.folder_of(sweep)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                (folder / "sweep.json").write_text(text + "\n")
+                (folder / "sweep.json").write_text(self._record(sweep) + "\n")
                 self._simulate(sweep, folder, mover, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
@@ -242,6 +234,20 @@ class Refiner:
         with np.load(folder / "starts.npz") as data:
             starts = data["frames"]
         return [self._ensemble(sweep, goal, walkers[f"{goal:g}"], starts) for goal in sweep.goals]
+
+    def folder_of(self, sweep: Sweep) -> Path:
+        """Where a sweep lies, named by all that its result depends on."""
+        return self.folder / f"sweep_{hashlib.sha256(self._record(sweep).encode()).hexdigest()[:10]}"
+
+    def _record(self, sweep: Sweep) -> str:
+        record = {
+            "start": sweep.start,
+            "goals": sweep.goals,
+            "seed": self.maker.seed,
+            "settings": self.settings.model_dump(),
+            "dynamics": self.dynamics.model_dump(),
+        }
+        return json.dumps(record, indent=1)
 
     def _simulate(self, sweep: Sweep, folder: Path, mover: Mover, progress: Progress | None) -> None:
         if all(_segment(folder, goal).is_dir() for goal in sweep.goals):

@@ -7,6 +7,7 @@ many frames as asked for. That tests the size, not the physics.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -65,6 +66,7 @@ def main() -> None:
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "latf_openmm.cli"]
+    rows = []
     for words in (
         ["generate", str(folder), "-T", "375", "-o", str(out / "reweighted"), "--level", "reweighted"],
         ["generate", str(folder), "-T", "375", "-o", str(out / "flow"), "--level", "flow"],
@@ -85,11 +87,17 @@ def main() -> None:
         before = time.perf_counter()
         process = subprocess.Popen([*command, *words])
         _, status, usage = os.wait4(process.pid, 0)
-        print(
-            f"{words[0]} --level {words[-1]}: exit code {os.waitstatus_to_exitcode(status)}, "
-            f"{time.perf_counter() - before:.0f} s, peak memory {usage.ru_maxrss / 1e6:.2f} GB",
-            flush=True,
+        rows.append(
+            {
+                "command": f"{words[0]} --level {words[-1]}",
+                "frames": arguments.frames,
+                "seconds": time.perf_counter() - before,
+                "gigabytes": usage.ru_maxrss / 1e6,
+                "exit_code": os.waitstatus_to_exitcode(status),
+            }
         )
+        print(rows[-1], flush=True)
+    (arguments.work / "ensembles" / "memory.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def write_tables(results: Path, docs: Path) -> None:
         _by_temperature(long, "lj7"),
         "## Structures\n",
         _structures(rows),
+        *_memory(results.parent / "memory.json"),
     ]
     (docs / "ensembles.md").write_text("\n".join(parts))
     _figure(long, docs / "ensembles.png")
@@ -282,6 +283,21 @@ def _structures(rows: list[dict[str, Any]]) -> str:
         means = group.groupby("method")["energies_apart"].mean()
         lines.append(f"| {system} | {regime} | " + " | ".join(f"{means[m]:.3f}" for m in METHODS) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _memory(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text())
+    lines = [
+        "## Memory\n",
+        f"`python benchmarks/ensembles/memory.py --work WORK` on {rows[0]['frames']:,} frames of chignolin (166 "
+        "atoms), the same short run repeated: this tests the size, not the physics. Peak of the process.\n",
+        "| command | peak memory (GB) | time (s) |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {row['command']} | {row['gigabytes']:.2f} | {row['seconds']:.0f} |" for row in rows]
+    return ["\n".join(lines) + "\n"]
 
 
 def _figure(long: pd.DataFrame, path: Path) -> None:

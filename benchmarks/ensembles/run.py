@@ -45,6 +45,7 @@ Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
 _BLOCKS = 20
 _FOLDS = 5
+_CLOSE = 0.03
 _INTERVAL = {"three_hole": 20, "lj7": 100, "alanine_dipeptide": 125}
 _MINUTES = 1e9  # whatever it takes
 
@@ -169,7 +170,10 @@ def _ensemble_frames(
 
 
 def _exchanged(run: Run, evaluations: int, work: Path) -> Path:
-    """File of a replica exchange with so many force evaluations."""
+    """File of a replica exchange with so many force evaluations, within 3 %."""
+    for path in run.folder(work).glob("replica_exchange_*[0-9].npz"):
+        if abs(int(path.stem.rpartition("_")[2]) / evaluations - 1) < _CLOSE:
+            return path
     case, interval = run.case, _INTERVAL[run.system]
     file = run.folder(work) / f"replica_exchange_{evaluations}.npz"
     if not file.is_file():
@@ -187,7 +191,7 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
     maker = EnsembleMaker(trained, folder.pool(0), run.seed)
     temperatures = list(case.temperatures)
     ensembles = ensembles_at(folder, 0, temperatures, "auto", _MINUTES, maker=maker)
-    evaluations = run.evaluations + _refined_evaluations(folder, maker)
+    evaluations = run.evaluations + _refined_evaluations(folder, maker, ensembles)
     plain = run.prior_only(work)
     plain_pool = folder.pool_of(plain, folder.walkers(0))
     exchange = _exchanged(run, evaluations, work)
@@ -236,13 +240,11 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
         )
 
 
-def _refined_evaluations(folder: RunFolder, maker: EnsembleMaker) -> int:
-    """Force evaluations of all sweeps that were made."""
-    total = 0
+def _refined_evaluations(folder: RunFolder, maker: EnsembleMaker, ensembles: list[StructureEnsemble]) -> int:
+    """Force evaluations of the sweeps that the ensembles come from."""
     refiner = Refiner(folder, 0, maker)
-    for path in sorted(refiner.folder.glob("sweep_*/sweep.json")):
-        total += refiner.evaluations_made(path.parent)
-    return total
+    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.level == "refined"])
+    return sum(refiner.evaluations_made(refiner.folder_of(sweep)) for sweep in sweeps)
 
 
 def _true_structures(case: SystemCase, temperature: float, work: Path) -> mdtraj.Trajectory:
