@@ -616,6 +616,11 @@ def _tell(console: Console, ensemble: Any) -> None:
         f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
+    if ensemble.verdict == "poor":
+        console.print(
+            "  populations and energies are not to be relied on; ensemble.json has them", highlight=False
+        )
+        return
     for state, population in enumerate(ensemble.populations()):
         console.print(f"  state {state}: {population}", highlight=False)
     console.print(f"  mean potential energy: {ensemble.energy()} kJ/mol", highlight=False)
