@@ -426,7 +426,7 @@ def ensembles_at(
     level
         ``auto``: frames reweighted where 1000 independent ones reach the temperature; else walkers annealed to it, if
         it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
-        put together with the reweighted ones, each by its independent frames; else frames reweighted where there are
+        put together with the reweighted ones so that errors are least; else frames reweighted where there are
         enough, or those near the flow's samples. Or one of the three.
     minutes
         See `level`.
@@ -505,17 +505,34 @@ def _plain(level: Choice) -> Level:
 
 
 def _better(present: StructureEnsemble, refined: StructureEnsemble) -> StructureEnsemble:
-    """Return both together, each by its independent frames; or the refined ones alone where reweighting has few."""
+    """Return both together; or the refined ones alone where reweighting has few independent frames."""
     if present.level != "reweighted" or present.verdict != "good":
         return refined
-    n, m = present.independent, refined.independent
-    found = together(refined, present, m / (n + m))
+    share = _best_share(refined, present)
+    if share == 0.0:
+        return present
+    found = together(refined, present, share)
     return replace(
         found,
-        made=f"{refined.made}; with {100 * n / (n + m):.0f} % reweighted frames",
+        made=f"{refined.made}; with {100 * (1 - share):.0f} % reweighted frames",
         independent=_independent(found),
-        warnings=tuple(dict.fromkeys(refined.warnings)),
     )
+
+
+def _best_share(refined: StructureEnsemble, present: StructureEnsemble) -> float:
+    """Share of the refined frames with which the product of the errors of energy and populations is least."""
+    spreads = []
+    for one in (refined, present):
+        energy = one.energies()
+        rows = [one.over_replicates(lambda weights, u=energy: float(weights @ u))]  # type: ignore[misc]
+        for state, population in enumerate(refined.populations()):
+            if _PRESENT < population.value < 1 - _PRESENT:
+                mine = one.pool.states == state
+                rows.append(one.over_replicates(lambda weights, m=mine: float(weights[m].sum())))  # type: ignore[misc]
+        spreads.append(np.array(rows))
+    shares = np.linspace(0.0, 1.0, 21)
+    errors = [np.log((s * spreads[0] + (1 - s) * spreads[1]).std(axis=1)).sum() for s in shares]
+    return float(shares[int(np.argmin(errors))])
 
 
 def _with_warning(ensemble: StructureEnsemble, text: str) -> StructureEnsemble:
