@@ -43,7 +43,7 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker, disagreement, wit
 from latf_openmm.analysis.pool import encode
 from latf_openmm.data.trajectory import featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
-from latf_openmm.data.weights import normalised_weights
+from latf_openmm.data.weights import normalised_weights, systematic
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.md.annealing import (
     SETTLE,
@@ -53,9 +53,7 @@ from latf_openmm.md.annealing import (
     Population,
     anneal,
     expected_changes,
-    systematic,
 )
-from latf_openmm.md.walker_group import DynamicsSettings
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 
@@ -113,8 +111,7 @@ class Refiner:
         self.run, self.maker = run, maker
         self.settings = settings or config.generate.refine
         self.folder = run.round(index).path / "refined"
-        names = set(DynamicsSettings.model_fields)
-        self.dynamics = DynamicsSettings(**config.simulation.model_dump(include=names))
+        self.dynamics = config.simulation.dynamics()
         self.scale = run.scale
         self.simulated = [float(t) for t in maker.reweighting.simulated]
         self.features = run.features()

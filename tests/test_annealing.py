@@ -8,6 +8,7 @@ import openmm
 import pytest
 from numpy.typing import NDArray
 
+from latf_openmm.data.weights import systematic
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.md.annealing import (
     Annealed,
@@ -19,7 +20,6 @@ from latf_openmm.md.annealing import (
     expected_changes,
     next_temperature,
     redrawn,
-    systematic,
 )
 from latf_openmm.md.walker_group import DynamicsSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings

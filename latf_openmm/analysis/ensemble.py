@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.data.ladder import energies_known
+from latf_openmm.data.weights import systematic
 from latf_openmm.errors import ConfigError, DataError
 
 Array = NDArray[np.float64]
@@ -221,9 +222,7 @@ class StructureEnsemble:
 
     def draw(self, n: int, seed: int = 0) -> NDArray[np.int64]:
         """Indices of `n` frames that stand for the ensemble without weights, by systematic resampling."""
-        places = (np.arange(n) + np.random.default_rng(seed).random()) / n
-        chosen = np.searchsorted(np.cumsum(self.weights), places)
-        return np.minimum(chosen, len(self.weights) - 1).astype(np.int64)
+        return systematic(self.weights, n, np.random.default_rng(seed))
 
     def trajectory(self, n: int, topology: mdtraj.Topology, seed: int = 0) -> mdtraj.Trajectory:
         """Return `n` structures that stand for the ensemble without weights; some may be there several times."""

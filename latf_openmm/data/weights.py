@@ -66,3 +66,9 @@ def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[
         own * n_frames / (len(totals) * totals[trajectory.temperature])
         for trajectory, own in zip(trajectories, weights, strict=True)
     ]
+
+
+def systematic(weights: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `n` indices drawn by weights (they sum to one), each as often as its weight says, within one."""
+    places = (np.arange(n) + rng.random()) / n
+    return np.minimum(np.searchsorted(np.cumsum(weights), places), len(weights) - 1).astype(np.int64)

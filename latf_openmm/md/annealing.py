@@ -28,10 +28,10 @@ from openmm import unit
 from pydantic import Field
 from scipy.optimize import brentq
 
-from latf_openmm.data.weights import normalised_weights
+from latf_openmm.data.weights import normalised_weights, systematic
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.md.processes import process_pool
-from latf_openmm.md.walker_group import DynamicsSettings, find_platform
+from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform
 from latf_openmm.settings import Settings
 from latf_openmm.systems import AnySystem
 from latf_openmm.units import TemperatureScale
@@ -164,8 +164,7 @@ class Mover:
         self.system, self.dynamics = system, dynamics
         self.processes = 1 if system.batched else processes
         self.pool: ProcessPoolExecutor | None = None
-        forces = system.build(1).system.getForces()
-        if any("Barostat" in type(force).__name__ for force in forces):
+        if barostat_of(system.build(1).system) is not None:
             raise ConfigError(
                 "refining at another temperature needs a system of constant volume, without a barostat"
             )
@@ -391,12 +390,6 @@ def redrawn(population: Population, log_psi: Array, rng: np.random.Generator) ->
         return population
     rows = systematic(chances, n, rng)
     return population.taken(rows, -log_psi[rows])
-
-
-def systematic(weights: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `n` indices drawn by weights (they sum to one), each as often as its weight says, within one."""
-    places = (np.arange(n) + rng.random()) / n
-    return np.minimum(np.searchsorted(np.cumsum(weights), places), len(weights) - 1).astype(np.int64)
 
 
 @dataclass(frozen=True)

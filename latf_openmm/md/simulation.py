@@ -38,6 +38,10 @@ class SimulationSettings(DynamicsSettings):
         "the lowest temperature)",
     )
 
+    def dynamics(self) -> DynamicsSettings:
+        """Return what concerns one walker."""
+        return DynamicsSettings(**self.model_dump(include=set(DynamicsSettings.model_fields)))
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -67,8 +71,7 @@ class Stage:
 
     def tasks(self) -> list[GroupTask]:
         """One task for each Context: all walkers of a temperature, or each walker by itself."""
-        names = set(DynamicsSettings.model_fields)
-        dynamics = DynamicsSettings(**self.settings.model_dump(include=names))
+        dynamics = self.settings.dynamics()
         in_one = self.settings.walkers if self.system.batched else 1
         together = self.settings.share_bias == "all" and len(self.settings.temperatures) > 1
         tasks = []

@@ -167,6 +167,12 @@ def reading(key: str, path: Path, read: Any) -> Any:
         raise ConfigError(f"system.{key}: {path} cannot be read ({first_line(error)})") from error
 
 
+def structure(key: str, path: Path) -> Any:
+    """Return OpenMM's reader of a PDB or mmCIF file, by the file's name."""
+    cif = path.suffix.lower() in (".cif", ".mmcif", ".pdbx")
+    return reading(key, path, app.PDBxFile if cif else app.PDBFile)
+
+
 def made(
     create: Any, topology: app.Topology, options: ForceFieldOptions, periodic: bool, what: str
 ) -> openmm.System:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import openmm
-from openmm import app
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, nanometres, reading
+from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, nanometres, reading, structure
 
 
 class SerializedSettings(MoleculeSettings):
@@ -22,8 +21,7 @@ class SerializedSettings(MoleculeSettings):
 
     def read(self) -> Molecule:
         """Read both files."""
-        cif = self.structure.suffix.lower() in (".cif", ".mmcif", ".pdbx")
-        pdb = reading("structure", self.structure, app.PDBxFile if cif else app.PDBFile)
+        pdb = structure("structure", self.structure)
         system = reading(
             "system", self.system, lambda name: openmm.XmlSerializer.deserialize(Path(name).read_text())
         )

@@ -13,7 +13,7 @@ from latf_openmm.systems.molecule import (
     MoleculeSettings,
     made,
     nanometres,
-    reading,
+    structure,
 )
 
 
@@ -32,8 +32,7 @@ class StructureSettings(MoleculeSettings):
 
     def read(self) -> Molecule:
         """Read the structure, apply the force field."""
-        cif = self.structure.suffix.lower() in (".cif", ".mmcif", ".pdbx")
-        pdb = reading("structure", self.structure, app.PDBxFile if cif else app.PDBFile)
+        pdb = structure("structure", self.structure)
         try:
             field = app.ForceField(*self.force_field)
         except Exception as error:
