@@ -2,14 +2,10 @@
 
 from typing import ClassVar, Literal
 
-import numpy as np
-from openmm import app, unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
-from latf_openmm.systems.implicit import add_native_obc2
-from latf_openmm.systems.library import library_folder
+from latf_openmm.systems.implicit import library_molecule
 from latf_openmm.units import KELVIN, TemperatureScale
 
 
@@ -29,15 +25,4 @@ class RnaTetraloopSettings(SystemSettings):
 
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, folded."""
-        if copies != 1:
-            raise ConfigError("rna_tetraloop is built one copy a System")
-        pdb = app.PDBFile(str(library_folder("rna_tetraloop") / "rna_tetraloop.pdb"))
-        system = app.ForceField("amber14/RNA.OL3.xml").createSystem(
-            pdb.topology,
-            nonbondedMethod=app.NoCutoff,
-            constraints=app.HBonds,
-            hydrogenMass=self.hydrogen_mass * unit.amu,
-        )
-        add_native_obc2(system, pdb.topology)
-        positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
-        return BuiltSystem("rna_tetraloop", pdb.topology, system, positions, KELVIN)
+        return library_molecule("rna_tetraloop", "amber14/RNA.OL3.xml", self.hydrogen_mass, copies)
