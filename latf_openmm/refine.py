@@ -182,7 +182,7 @@ class Refiner:
 
     def evaluations(self, sweep: Sweep) -> int:
         """Force evaluations of one copy that a sweep will take, about."""
-        energy = self._energies()
+        energy = self.maker.pool.energies()
         weights = self.maker.weights(sweep.start)
         variance = float(weights @ (energy - weights @ energy) ** 2)
         capacity = variance / self.scale.kT(sweep.start) ** 2
@@ -290,13 +290,10 @@ class Refiner:
             sweep.start,
             found.xyz.astype(np.float64),
             None if boxes is None else boxes.astype(np.float64),
-            self._energies()[frames],
+            self.maker.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
         )
-
-    def _energies(self) -> Array:
-        return np.concatenate([t.potential_energy for t in self.maker.pool.trajectories])
 
     def log_psi(self, positions: Array, boxes: Array | None, temperature: float, goal: float) -> Array:
         """Return log psi of walkers, shape (n,), as `latf_openmm.md.annealing` wants it."""

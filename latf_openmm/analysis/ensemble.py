@@ -250,7 +250,7 @@ class StructureEnsemble:
         """
         if not energies_known(self.pool.trajectories):
             raise DataError("the potential energies of the frames are not known")
-        return np.concatenate([t.potential_energy for t in self.pool.trajectories])
+        return self.pool.energies()
 
 
 def together(one: StructureEnsemble, other: StructureEnsemble, share: float) -> StructureEnsemble:

@@ -77,7 +77,7 @@ def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:
         "walker": np.array([walker.walker for walker in pool.walkers])[pool.owner],
         "frame": pool.frame,
         "temperature": pool.temperatures(),
-        "potential_energy": np.concatenate([t.potential_energy for t in pool.trajectories]),
+        "potential_energy": pool.energies(),
         "state": pool.states,
     }
     columns |= {f"z{i}": pool.z[:, i] for i in range(pool.z.shape[1])}

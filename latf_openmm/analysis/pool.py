@@ -57,6 +57,10 @@ class Pool:
             self.n_states,
         )
 
+    def energies(self) -> NDArray[np.float64]:
+        """Potential energy of each frame, at constant pressure U + pV, shape (n_frames,) [kJ/mol]."""
+        return np.concatenate([trajectory.potential_energy for trajectory in self.trajectories])
+
     def temperatures(self) -> NDArray[np.float64]:
         """Temperature of each frame, shape (n_frames,)."""
         return np.array([walker.temperature for walker in self.walkers])[self.owner]
