@@ -5,9 +5,9 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
 from latf_openmm.errors import ConfigError
@@ -17,6 +17,16 @@ class Settings(BaseModel):
     """Frozen, validated settings that refuse unknown keys and non-finite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _beside_the_configuration(path: Path, info: ValidationInfo) -> Path:
+    """Paths are relative to the file that names them."""
+    folder = (info.context or {}).get("folder")
+    return path if path.is_absolute() or folder is None else (Path(folder) / path).resolve()
+
+
+InputFile = Annotated[Path, AfterValidator(_beside_the_configuration)]
+"""A path in a configuration: absolute, or relative to the configuration's folder."""
 
 
 S = TypeVar("S", bound=Settings)

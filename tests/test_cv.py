@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from latf_openmm.errors import ModelError
 from latf_openmm.features import FEATURE_KINDS, FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
+from latf_openmm.features.contacts import AtomContact, ContactSettings, NativeContactSettings
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.features.hydrogen_bonds import HydrogenBond, HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias, cv_context
@@ -253,18 +255,32 @@ def test_a_periodic_restraint_has_no_preferred_image(z: float, centre: float, tu
 # One line for each kind, on some of the atoms and out of order.
 FEATURES: dict[str, FeatureSettings] = {
     "base_vectors": BaseVectorSettings(bases=[(16, 4, 10), (3, 8, 14)]),
+    "contacts": ContactSettings(
+        contacts=[
+            AtomContact(first=[4, 5], second=[16, 18], name="a"),
+            AtomContact(first=[5], second=[14], name="b"),
+        ],
+        beta=1.0,
+    ),
     "coordinates": CoordinateSettings(atoms=[14, 3], axes="xz"),
     "coordination": CoordinationSettings(atoms=[18, 4, 8, 5], r0=0.3, exponent=6),
     "distances": DistanceSettings(pairs=[(16, 4), (4, 10)]),
+    "hydrogen_bonds": HydrogenBondSettings(
+        bonds=[HydrogenBond(donor=16, hydrogens=[17], acceptor=5, name="h")]
+    ),
+    "native_contacts": NativeContactSettings(pairs=[(16, 4), (10, 5)], lengths=[0.17, 0.23]),
     "torsions": TorsionSettings(atoms=[(16, 14, 8, 6), (4, 6, 8, 14)]),
 }
 USED = {
     "base_vectors": {3, 4, 8, 10, 14, 16},
+    "contacts": {4, 5, 14, 16, 18},
     "coordinates": {3, 14},
     "coordination": {4, 5, 8, 18},
     "distances": {4, 10, 16},
+    "hydrogen_bonds": {5, 16, 17},
+    "native_contacts": {4, 5, 10, 16},
     "torsions": {4, 6, 8, 14, 16},
-    "joined": {3, 4, 5, 6, 8, 10, 14, 16, 18},
+    "joined": {3, 4, 5, 6, 8, 10, 14, 16, 17, 18},
 }
 
 

@@ -17,9 +17,11 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base import minimum_image
 from latf_openmm.features.base_vectors import BaseVectorSettings
+from latf_openmm.features.contacts import ContactSettings, NativeContactSettings
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.features.hydrogen_bonds import HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.settings import validate
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -28,9 +30,12 @@ from latf_openmm.systems.rna_tetraloop import RnaTetraloopSettings
 # One line for each kind: unresolved settings that fit the alanine dipeptide.
 CASES: dict[str, FeatureSettings] = {
     "base_vectors": BaseVectorSettings(bases=[(0, 4, 6), (8, 10, 14), (15, 16, 18)]),
+    "contacts": ContactSettings(minimum_separation=1),
     "coordinates": CoordinateSettings(atoms=[0, 8, 21], axes="xz"),
     "coordination": CoordinationSettings(selection="element != H", r0=0.3, exponent=6),
     "distances": DistanceSettings(selection="element != H", minimum_bonds=3),
+    "hydrogen_bonds": HydrogenBondSettings(minimum_separation=1),
+    "native_contacts": NativeContactSettings(pairs=[(1, 10), (4, 18)], lengths=[0.4, 0.35]),
     "torsions": TorsionSettings(angles=["phi", "psi"]),
 }
 CONTRACT = [*CASES, "joined"]
@@ -342,6 +347,25 @@ def test_each_frame_has_its_own_box() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "message"),
     [
+        (
+            "base_vectors",
+            {"bases": [[0, 1, 2], [3, 4, 5]], "pairs": [[0, 2]]},
+            r"\(0, 2\) does not name two of 'bases'",
+        ),
+        ("contacts", {"minimum_separation": 9}, "no two residues of selection 'not water' are 9 apart"),
+        ("contacts", {"reference": "none.pdb"}, "reference: none.pdb: no such file"),
+        ("contacts", {"reference": __file__}, "reference: .*test_features.py: cannot be read"),
+        ("contacts", {"r0": -1}, "r0: input should be greater than 0"),
+        ("native_contacts", {}, "give 'reference', a structure file"),
+        ("native_contacts", {"reference": "systems/chignolin/chignolin.pdb"}, "166 atoms, the system has 22"),
+        (
+            "native_contacts",
+            {"reference": "systems/alanine_dipeptide/alanine_dipeptide.pdb"},
+            "has no contact of",
+        ),
+        ("native_contacts", {"pairs": [[0, 40]], "lengths": [0.3]}, "native_contacts names atom 40"),
+        ("hydrogen_bonds", {"selection": "element C"}, "'element C' has no donor"),
+        ("hydrogen_bonds", {"minimum_separation": 5}, "has no donor .* and acceptor 5 residues apart"),
         ("coordinates", {"atoms": [22]}, "names atom 22, but the topology has atoms 0 to 21"),
         ("coordinates", {"atoms": [-1]}, "names atom -1"),
         ("coordinates", {"atoms": []}, "at least 1"),
@@ -370,8 +394,9 @@ def test_each_frame_has_its_own_box() -> None:
         ("distances", {"selection": ""}, "selection '' is not valid MDTraj syntax"),
         ("torsions", {}, "give either 'angles' or 'atoms'"),
         ("torsions", {"angles": ["phi"], "atoms": [[0, 1, 2, 3]]}, "give either 'angles' or 'atoms'"),
-        ("torsions", {"angles": ["chi9"]}, r"angles\[0\]: input should be 'phi', 'psi', 'omega' or 'chi1'"),
+        ("torsions", {"angles": ["chi9"]}, r"angles\[0\]: input should be 'phi', .* or 'chi', got 'chi9'"),
         ("torsions", {"angles": ["chi1"]}, "the topology has no chi1 torsion"),
+        ("torsions", {"angles": ["zeta"]}, "the topology has no zeta torsion"),
         ("torsions", {"angles": []}, "angles: .*at least 1"),
         ("torsions", {"atoms": []}, "atoms: .*at least 1"),
         ("torsions", {"atoms": [[0, 1, 2, 1]]}, r"torsion \(0, 1, 2, 1\) needs four different atoms"),
@@ -384,6 +409,21 @@ def test_bad_input_is_one_clear_line(kind: str, data: dict[str, Any], message: s
     (problem,) = caught.value.problems
     assert "\n" not in problem
     assert len(problem) < 250
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kept_descriptors_are_the_same_numbers(name: str) -> None:
+    (resolved,) = resolve_features([CASES[name]], TOPOLOGY)
+    whole, x = resolved.build(), frames(3)
+    values = dict(zip(whole.names, whole(x, NO_BOX).T, strict=True))
+    wanted = [0] if whole.n_features < 3 else [1, whole.n_features - 1]
+    part = resolved.keep(wanted)
+    part = validate(type(part), part.model_dump(mode="json"), "saved")
+    few = part.build()
+    assert {whole.names[i] for i in wanted} <= set(few.names)
+    assert len(few.names) <= len(whole.names)
+    for label, column in zip(few.names, few(x, NO_BOX).T, strict=True):
+        close(column, values[label], atol=1e-12)
 
 
 # --- base vectors ----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import mdtraj
@@ -12,7 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.analysis.ensemble import SEEN, Estimate, Mask, StructureEnsemble, weighted_variance
+from latf_openmm.data.trajectory import featurise
 from latf_openmm.errors import ConfigError
+from latf_openmm.features.contacts import native_contacts_of
 
 Array = NDArray[np.float64]
 Observable = Callable[[mdtraj.Trajectory], Array]
@@ -33,10 +34,6 @@ Beside them: ``population:STATE``, ``free_energy:STATE:STATE`` (of the second ov
 
 _OF_STATES = {"population": 1, "free_energy": 2}
 _UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
-
-_CONTACT = 0.45  # nm
-_APART = 3  # residues
-_STEEPNESS, _SLACK = 50.0, 1.8  # 1/nm, -
 
 
 def radius_of_gyration(trajectory: mdtraj.Trajectory) -> Array:
@@ -64,21 +61,10 @@ def native_contacts(reference: mdtraj.Trajectory) -> Observable:
     ConfigError
         If the structure has none.
     """
-    heavy = [atom for atom in reference.topology.atoms if atom.element.symbol != "H"]
-    apart = [
-        (a.index, b.index)
-        for a, b in combinations(heavy, 2)
-        if abs(a.residue.index - b.residue.index) > _APART
-    ]
-    pairs = np.array(apart).reshape(-1, 2)
-    native = mdtraj.compute_distances(reference, pairs)[0] if len(pairs) else np.empty(0)
-    pairs, native = pairs[native < _CONTACT], native[native < _CONTACT]
-    if len(pairs) == 0:
-        raise ConfigError("contacts: the reference has no contact of residues more than three apart")
+    features = native_contacts_of(reference, range(reference.n_atoms)).build().double()
 
     def observable(trajectory: mdtraj.Trajectory) -> Array:
-        distance = mdtraj.compute_distances(trajectory, pairs).astype(np.float64)
-        return np.asarray((1.0 / (1.0 + np.exp(_STEEPNESS * (distance - _SLACK * native)))).mean(axis=1))
+        return featurise(features, trajectory.xyz)[:, 0].astype(np.float64)
 
     return observable
 

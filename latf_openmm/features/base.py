@@ -63,6 +63,13 @@ class FeatureSettings(Settings):
     def build(self) -> Features:
         """Make the torch module of resolved settings."""
 
+    def keep(self, columns: Sequence[int]) -> "FeatureSettings":
+        """Return resolved settings of the fewest descriptors that hold `columns` (ascending, at least one).
+
+        Descriptors that are made together are kept together; by default all are.
+        """
+        return self
+
 
 class JoinedFeatures(Features):
     """Concatenation of several features, in order."""

@@ -1,6 +1,7 @@
 """Where nucleobases are in each other's frames: the vectors G behind eRMSD."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import mdtraj
@@ -28,10 +29,11 @@ class BaseVectors(Features):
     G is continuous; its first three numbers have a kink at the cutoff.
     """
 
-    def __init__(self, bases: list[tuple[int, int, int]], names: list[str]) -> None:
+    def __init__(
+        self, bases: list[tuple[int, int, int]], names: list[str], ordered: Sequence[tuple[int, int]]
+    ) -> None:
         super().__init__()
         n = len(bases)
-        ordered = [(i, j) for i in range(n) for j in range(n) if i != j]
         self.n = n
         self.wide, self.high, self.cutoff, self.gamma = _WIDE, _HIGH, _CUTOFF, math.pi / _CUTOFF
         self.names = [f"G{k}({names[i]},{names[j]})" for i, j in ordered for k in range(4)]
@@ -52,7 +54,7 @@ class BaseVectors(Features):
         self.between.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
-        """Return G of all ordered pairs, shape (n_frames, 4 n (n - 1))."""
+        """Return G of the ordered pairs, shape (n_frames, 4 n_pairs)."""
         inner = self.inner(positions, box)
         first, second = inner[:, : self.n], inner[:, self.n :]
         centre = (first + second) / 3.0  # from C2
@@ -91,6 +93,9 @@ class BaseVectorSettings(FeatureSettings):
         description="atoms of each ring: C2, C6, C4 of purines and C2, C4, C6 of pyrimidines; filled in when resolved",
     )
     names: list[str] | None = Field(None, description="names of the bases; filled in when resolved")
+    pairs: list[tuple[int, int]] | None = Field(
+        None, min_length=1, description="ordered pairs of bases, by their number in 'bases'; none: all"
+    )
 
     @model_validator(mode="after")
     def _different(self) -> "BaseVectorSettings":
@@ -99,6 +104,9 @@ class BaseVectorSettings(FeatureSettings):
                 raise ValueError(f"the base {base} needs three different atoms")
         if self.names is not None and len(self.names) != len(self.bases or []):
             raise ValueError("'names' needs one name for each of 'bases'")
+        for i, j in self.pairs or []:
+            if self.bases is None or i == j or not {i, j} <= set(range(len(self.bases))):
+                raise ValueError(f"the pair ({i}, {j}) does not name two of 'bases'")
         return self
 
     def resolve(self, topology: mdtraj.Topology) -> FeatureSettings:
@@ -106,7 +114,7 @@ class BaseVectorSettings(FeatureSettings):
         if self.bases is not None:
             check_atoms(topology, [atom for base in self.bases for atom in base], "bases")
             names = self.names or ["-".join(map(str, base)) for base in self.bases]
-            return BaseVectorSettings(selection="all", bases=self.bases, names=names)
+            return BaseVectorSettings(selection="all", bases=self.bases, names=names, pairs=self.pairs)
         chosen = set(select_atoms(topology, self.selection))
         bases, names = [], []
         for residue in topology.residues:
@@ -121,7 +129,17 @@ class BaseVectorSettings(FeatureSettings):
             )
         return BaseVectorSettings(selection="all", bases=bases, names=names)
 
+    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+        """Only the pairs of bases named, each with its four numbers."""
+        pairs = self._ordered()
+        return self.model_copy(update={"pairs": [pairs[i] for i in sorted({c // 4 for c in columns})]})
+
     def build(self) -> Features:
         """Make the module."""
         bases = self.bases or []
-        return BaseVectors(bases, self.names or ["-".join(map(str, base)) for base in bases])
+        names = self.names or ["-".join(map(str, base)) for base in bases]
+        return BaseVectors(bases, names, self._ordered())
+
+    def _ordered(self) -> list[tuple[int, int]]:
+        n = len(self.bases or [])
+        return self.pairs or [(i, j) for i in range(n) for j in range(n) if i != j]

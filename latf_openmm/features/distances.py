@@ -1,5 +1,6 @@
 """Distances between pairs of atoms."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -85,6 +86,13 @@ class DistanceSettings(FeatureSettings):
         check_atoms(topology, [atom for pair in pairs for atom in pair], "pairs")
         names = self.names or [f"d({atom_label(topology, i)},{atom_label(topology, j)})" for i, j in pairs]
         return DistanceSettings(pairs=pairs, names=names, selection=None, minimum_bonds=1)
+
+    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+        """Only the pairs named."""
+        pairs, names = self.pairs or [], self.names or []
+        return DistanceSettings(
+            pairs=[pairs[i] for i in columns], names=[names[i] for i in columns], selection=None
+        )
 
     def build(self) -> Features:
         """Make the module."""

@@ -1,5 +1,6 @@
 """Torsion (dihedral) angles as sine and cosine."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import mdtraj
@@ -11,12 +12,29 @@ from torch import Tensor
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.base import Features, FeatureSettings, PairVectors, atom_label, check_atoms
 
-_BACKBONE = {
+_PROTEIN = {
     "phi": mdtraj.compute_phi,
     "psi": mdtraj.compute_psi,
     "omega": mdtraj.compute_omega,
     "chi1": mdtraj.compute_chi1,
+    "chi2": mdtraj.compute_chi2,
+    "chi3": mdtraj.compute_chi3,
+    "chi4": mdtraj.compute_chi4,
 }
+# Atom names and the residue each is in: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983).
+_NUCLEIC = {
+    "alpha": (("O3'", -1), ("P", 0), ("O5'", 0), ("C5'", 0)),
+    "beta": (("P", 0), ("O5'", 0), ("C5'", 0), ("C4'", 0)),
+    "gamma": (("O5'", 0), ("C5'", 0), ("C4'", 0), ("C3'", 0)),
+    "delta": (("C5'", 0), ("C4'", 0), ("C3'", 0), ("O3'", 0)),
+    "epsilon": (("C4'", 0), ("C3'", 0), ("O3'", 0), ("P", 1)),
+    "zeta": (("C3'", 0), ("O3'", 0), ("P", 1), ("O5'", 1)),
+}
+_GLYCOSIDIC = (("O4'", "C1'", "N9", "C4"), ("O4'", "C1'", "N1", "C2"))
+AngleName = Literal[
+    "phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4",
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi",
+]  # fmt: skip
 
 
 class Torsions(Features):
@@ -53,7 +71,9 @@ class Torsions(Features):
 
 
 class TorsionSettings(FeatureSettings):
-    """Named protein torsions (phi, psi, omega, chi1) or explicit quadruples of atoms.
+    """Named torsions or explicit quadruples of atoms.
+
+    Of proteins phi, psi, omega, chi1 to chi4; of nucleic acids alpha, beta, gamma, delta, epsilon, zeta and chi.
 
     Examples
     --------
@@ -64,9 +84,7 @@ class TorsionSettings(FeatureSettings):
     """
 
     kind: Literal["torsions"] = "torsions"
-    angles: list[Literal["phi", "psi", "omega", "chi1"]] | None = Field(
-        None, min_length=1, description="named torsions"
-    )
+    angles: list[AngleName] | None = Field(None, min_length=1, description="named torsions")
     atoms: list[tuple[int, int, int, int]] | None = Field(
         None, min_length=1, description="quadruples of atom indices"
     )
@@ -89,19 +107,56 @@ class TorsionSettings(FeatureSettings):
             check_atoms(topology, [atom for quadruple in self.atoms for atom in quadruple], "atoms")
             names = self.names or [",".join(atom_label(topology, atom) for atom in q) for q in self.atoms]
             return TorsionSettings(atoms=self.atoms, names=names, angles=None)
-        blank = mdtraj.Trajectory(np.zeros((1, topology.n_atoms, 3), np.float32), topology)
         atoms, names = [], []
         for angle in self.angles or []:
-            found = _BACKBONE[angle](blank)[0]
-            if len(found) == 0:
+            found = _named(topology, angle)
+            if not found:
                 raise ConfigError(f"the topology has no {angle} torsion")
-            for quadruple in found:
-                i, j, k, m = (int(atom) for atom in quadruple)
-                atoms.append((i, j, k, m))
-                names.append(f"{angle} {topology.atom(k if angle != 'omega' else m).residue}")
+            atoms += [quadruple for quadruple, _ in found]
+            names += [f"{angle} {residue}" for _, residue in found]
         return TorsionSettings(atoms=atoms, names=names, angles=None)
+
+    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+        """Only the torsions named, each with sine and cosine."""
+        atoms, names = self.atoms or [], self.names or []
+        chosen = sorted({column % len(atoms) for column in columns})
+        return TorsionSettings(atoms=[atoms[i] for i in chosen], names=[names[i] for i in chosen])
 
     def build(self) -> Features:
         """Make the module."""
         atoms = self.atoms or []
         return Torsions(atoms, self.names or ["-".join(map(str, q)) for q in atoms])
+
+
+def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], str]]:
+    """Atoms and residue of every torsion of that name."""
+    if angle not in _PROTEIN:
+        return _nucleic(topology, angle)
+    blank = mdtraj.Trajectory(np.zeros((1, topology.n_atoms, 3), np.float32), topology)
+    return [
+        (
+            (int(q[0]), int(q[1]), int(q[2]), int(q[3])),
+            str(topology.atom(q[3 if angle == "omega" else 2]).residue),
+        )
+        for q in _PROTEIN[angle](blank)[0]
+    ]
+
+
+def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], str]]:
+    found = []
+    for chain in topology.chains:
+        residues = list(chain.residues)
+        atoms = [{atom.name: atom.index for atom in residue.atoms} for residue in residues]
+        for k, residue in enumerate(residues):
+            if "C1'" not in atoms[k]:
+                continue
+            if angle == "chi":
+                wanted = [[(name, 0) for name in one] for one in _GLYCOSIDIC]
+            else:
+                wanted = [list(_NUCLEIC[angle])]
+            for one in wanted:
+                if all(0 <= k + step < len(residues) and name in atoms[k + step] for name, step in one):
+                    i, j, m, n = (atoms[k + step][name] for name, step in one)
+                    found.append(((i, j, m, n), str(residue)))
+                    break  # N1 of a purine is not bound to its sugar
+    return found

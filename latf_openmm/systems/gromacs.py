@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 from openmm import app
 from pydantic import Field
 
+from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import (
     ForceFieldOptions,
-    InputFile,
     Molecule,
     MoleculeSettings,
     made,

@@ -6,13 +6,13 @@ The readers are OpenMM's own, one kind a file beside this one.
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field
 
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.settings import Settings
@@ -22,16 +22,6 @@ from latf_openmm.units import KELVIN, TemperatureScale
 
 _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
-
-
-def _beside_the_configuration(path: Path, info: ValidationInfo) -> Path:
-    """Paths are relative to the file that names them."""
-    folder = (info.context or {}).get("folder")
-    return path if path.is_absolute() or folder is None else (Path(folder) / path).resolve()
-
-
-InputFile = Annotated[Path, AfterValidator(_beside_the_configuration)]
-"""A path in a configuration: absolute, or relative to the configuration's folder."""
 
 
 class ForceFieldOptions(Settings):

@@ -9,7 +9,8 @@ from openmm import app, unit
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError, first_line
-from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, existing
+from latf_openmm.settings import InputFile
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, existing
 
 
 class PythonFileSettings(MoleculeSettings):

@@ -7,7 +7,8 @@ import openmm
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.systems.molecule import InputFile, Molecule, MoleculeSettings, nanometres, reading, structure
+from latf_openmm.settings import InputFile
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, nanometres, reading, structure
 
 
 class SerializedSettings(MoleculeSettings):

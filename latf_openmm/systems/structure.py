@@ -6,9 +6,9 @@ from openmm import app
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import (
     ForceFieldOptions,
-    InputFile,
     Molecule,
     MoleculeSettings,
     made,
