@@ -281,7 +281,8 @@ def train(
         trained = train_model(settings, trajectories, output, settings.seed, progress)
     facts = trained.provenance
     typer.echo(
-        f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames"
+        f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames; "
+        f"{facts['reduction']}"
     )
 
 
@@ -297,7 +298,9 @@ def lag_scan(
 ) -> None:
     """Find the states at several lag times, and recommend a lag for training."""
     from latf_openmm.config import load_config
+    from latf_openmm.data.reduction import reduce_features
     from latf_openmm.errors import ConfigError
+    from latf_openmm.features import resolve_features
     from latf_openmm.progress import make_progress
     from latf_openmm.report import write_lag_scan
     from latf_openmm.run_folder import RunFolder
@@ -306,7 +309,9 @@ def lag_scan(
     settings = load_config(config)
     if output.exists():
         raise ConfigError(f"{output}: already exists; a scan is never overwritten")
-    trajectories = RunFolder(output, settings).stage_trajectories(data)
+    run = RunFolder(output, settings)
+    resolved = resolve_features(settings.features, run.topology())
+    _, trajectories, _ = reduce_features(resolved, run.stage_trajectories(data), settings.reduction)
     lags = lag or default_lags(trajectories)
     check_lags(trajectories, lags, "--lag")
     with make_progress() as progress:

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import Field, model_validator
 
+from latf_openmm.data.reduction import ReductionSettings
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.md.annealing import AnnealingSettings
@@ -60,6 +61,9 @@ class RunConfig(Settings):
     seed: int = Field(1, ge=0, description="seeds everything")
     simulation: SimulationSettings = Field(description="each round's simulation")
     features: list[AnyFeature] = Field(min_length=1, description="descriptors, joined in order")
+    reduction: ReductionSettings = Field(
+        ReductionSettings(), description="when and how descriptors are left out"
+    )
     model: ModelSettings = Field(ModelSettings(), description="architecture")
     training: TrainingSettings = Field(description="how the model is trained")
     bias: AnyBias | None = Field(None, description="bias from the second round on; none: unbiased rounds")

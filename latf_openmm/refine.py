@@ -114,7 +114,7 @@ class Refiner:
         self.dynamics = config.simulation.dynamics()
         self.scale = run.scale
         self.simulated = [float(t) for t in maker.reweighting.simulated]
-        self.features = run.features()
+        self.features = maker.trained.feature_module()
         self._reach: dict[float, float] = {}
 
     def mover(self) -> Mover:

@@ -178,7 +178,8 @@ def _facts(
         "validation_seconds": json.loads(marker.read_text())["seconds"] if marker.is_file() else None,
         "warnings": [w for row in rows if (w := temperature_warning(trained, row["temperature"]))],
         "versions": rounds[-1]["versions"],
-        "features": run.features().names,
+        "features": trained.feature_module().names,
+        "reduction": trained.provenance.get("reduction"),
     }
 
 

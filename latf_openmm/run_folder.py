@@ -25,7 +25,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.pool import Pool, encode, make_pool, pool_of
+from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
@@ -209,7 +209,7 @@ class RunFolder:
 
     def pool_of(self, trained: TrainedModel, walkers: Sequence[WalkerFrames]) -> Pool:
         """Walkers under a model; their positions and descriptors are read in pieces and not kept."""
-        features, topology = self.features(), self.topology()
+        features, topology = trained.feature_module(), self.topology()
         trajectories, encoded = [], []
         for walker in walkers:
             pieces = [
@@ -226,10 +226,10 @@ class RunFolder:
         if self.config.validation is None or not (self.validation / "complete.json").is_file():
             return None
         walkers = read_stage(self.validation)
-        return make_pool(self.trained(last), walkers, self.feature_trajectories(walkers))
+        return self.pool_of(self.trained(last), walkers)
 
     def features(self) -> Features:
-        """Build the features module of the run, in double precision."""
+        """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
         return build_features(resolve_features(self.config.features, self.topology())).double()
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -29,6 +28,7 @@ from latf_openmm.analysis.free_energy import (
 from latf_openmm.analysis.generate import generate, write_ensemble
 from latf_openmm.analysis.pool import Pool, make_pool
 from latf_openmm.config import RunConfig, check, dump_config
+from latf_openmm.data.reduction import narrowed, reduce_features
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
 from latf_openmm.errors import ConfigError
@@ -77,9 +77,9 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
 def _open_or_start(config: RunConfig, path: Path) -> RunFolder:
     file = path / "config.yaml"
     if file.is_file():
-        before = yaml.safe_load(file.read_text())
+        before = RunFolder.open(path).config.model_dump(mode="json")
         now = config.model_dump(mode="json")
-        changed = [key for key in now if key not in _CHANGEABLE and now[key] != before.get(key)]
+        changed = [key for key in now if key not in _CHANGEABLE and now[key] != before[key]]
         if changed:
             raise ConfigError(
                 f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
@@ -100,7 +100,8 @@ def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -
     trajectories = run.feature_trajectories(walkers)
     seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
-    pool = make_pool(trained, walkers, trajectories)
+    fewer = narrowed(trajectories, run.features().names, trained.feature_module().names)
+    pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     _choose_starts(run, folder, pool)
     _write_json(folder.record, _summary(run, folder, trained, pool, seconds))
@@ -145,22 +146,26 @@ def train_model(
     seed: int,
     progress: Progress | None = None,
 ) -> TrainedModel:
-    """Train on featurised trajectories and write the model folder with its history."""
-    result = fit(trajectories, config.model, config.training, seed, progress)
+    """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
     topology = config.system.build(1).mdtraj_topology()
+    resolved = resolve_features(config.features, topology)
+    features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
+    log.info("%s: %s", folder, reduction)
+    result = fit(fewer, config.model, config.training, seed, progress)
     trained = TrainedModel(
         result.model,
-        tuple(resolve_features(config.features, topology)),
+        tuple(features),
         tuple(str(atom) for atom in topology.atoms),
         config.system.scale.name,
         tuple(sorted({t.temperature for t in trajectories})),
-        _provenance(result, trajectories, seed),
+        _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
     )
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     save_model(trained, temporary)
     history = pd.DataFrame([asdict(epoch) for epoch in result.history])
     history.to_parquet(temporary / "history.parquet", index=False)
+    reduction.table.to_csv(temporary / "descriptors.csv", index=False)
     temporary.rename(folder)
     return trained
 

@@ -1,7 +1,7 @@
 """FeatureTrajectory: the descriptors of one walker's frames with what is needed to weight them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,10 @@ class FeatureTrajectory:
     def n_frames(self) -> int:
         """Number of frames."""
         return int(self.features.shape[0])
+
+    def columns(self, chosen: Sequence[int]) -> "FeatureTrajectory":
+        """Return the same trajectory with some of its descriptors."""
+        return replace(self, features=np.ascontiguousarray(self.features[:, list(chosen)]))
 
 
 @torch.no_grad()

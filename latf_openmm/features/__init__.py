@@ -12,6 +12,7 @@ from latf_openmm.features.base import (
     FeatureSettings,
     JoinedFeatures,
     build_features,
+    keep_columns,
     resolve_features,
 )
 from latf_openmm.settings import family
@@ -30,5 +31,6 @@ __all__ = [
     "Features",
     "JoinedFeatures",
     "build_features",
+    "keep_columns",
     "resolve_features",
 ]

@@ -118,6 +118,18 @@ def build_features(resolved: Sequence[FeatureSettings]) -> Features:
     return JoinedFeatures([item.build() for item in resolved])
 
 
+def keep_columns(resolved: Sequence[FeatureSettings], columns: Sequence[int]) -> list[FeatureSettings]:
+    """Return the settings of the fewest descriptors that hold `columns` of the joined ones."""
+    kept, first = [], 0
+    for item in resolved:
+        n = item.build().n_features
+        here = [column - first for column in columns if first <= column < first + n]
+        if here:
+            kept.append(item.keep(here))
+        first += n
+    return kept
+
+
 def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:
     """Return the atom indices of an MDTraj selection; an empty or invalid one is a `ConfigError`."""
     try:

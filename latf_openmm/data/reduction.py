@@ -1,0 +1,174 @@
+"""Fewer descriptors: those that never change, or that say what a slower one says, are left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
+from latf_openmm.features import FeatureSettings, build_features, keep_columns
+from latf_openmm.settings import Settings
+
+_FRAMES = 20_000
+_LAG = 0.01  # of a trajectory
+
+
+class ReductionSettings(Settings):
+    """When and how descriptors are left out of training, and so out of the bias."""
+
+    above: int = Field(
+        200, ge=1, description="nothing is left out where there are no more descriptors than this"
+    )
+    most: int = Field(200, ge=2, description="at most so many are kept, the slowest ones")
+    dead_below: float = Field(
+        1e-3, ge=0, description="least standard deviation of a descriptor, in its own unit (nm, or none)"
+    )
+    redundant_above: float = Field(
+        0.98, gt=0, le=1, description="largest correlation (its magnitude) with a slower descriptor"
+    )
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What was kept.
+
+    Attributes
+    ----------
+    kept
+        Columns, ascending.
+    table
+        One row for each descriptor: its name, standard deviation, slowness (autocorrelation after a hundredth of a
+        trajectory) and fate: ``kept``, ``dead``, ``redundant`` (``of`` names the one kept instead) or ``fast``
+        (beyond the number allowed).
+    """
+
+    kept: tuple[int, ...]
+    table: pd.DataFrame
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        fates = self.table["fate"].value_counts()
+        parts = [f"{fates[fate]} {fate}" for fate in ("dead", "redundant", "fast") if fate in fates]
+        return f"{len(self.kept)} of {len(self.table)} descriptors kept" + (
+            f" ({', '.join(parts)})" if parts else ""
+        )
+
+
+def reduce_features(
+    resolved: Sequence[FeatureSettings],
+    trajectories: Sequence[FeatureTrajectory],
+    settings: ReductionSettings,
+) -> tuple[list[FeatureSettings], list[FeatureTrajectory], Reduction]:
+    """Return the features worth training on, the trajectories with these alone, and what was left out.
+
+    Descriptors that are made together, like sine and cosine of a torsion, stay together.
+    """
+    names = build_features(resolved).names
+    reduction = reduce_descriptors(trajectories, names, settings)
+    if len(reduction.kept) == len(names):
+        return list(resolved), list(trajectories), reduction
+    fewer = keep_columns(resolved, reduction.kept)
+    return fewer, narrowed(trajectories, names, build_features(fewer).names), reduction
+
+
+def narrowed(
+    trajectories: Sequence[FeatureTrajectory], names: Sequence[str], wanted: Sequence[str]
+) -> list[FeatureTrajectory]:
+    """Return trajectories whose descriptors are called `names` with those called `wanted`, in that order."""
+    if list(names) == list(wanted):
+        return list(trajectories)
+    place = {name: index for index, name in reversed(list(enumerate(names)))}
+    columns = [place[name] for name in wanted]
+    return [trajectory.columns(columns) for trajectory in trajectories]
+
+
+def reduce_descriptors(
+    trajectories: Sequence[FeatureTrajectory], names: Sequence[str], settings: ReductionSettings
+) -> Reduction:
+    """Choose descriptors, the slowest first.
+
+    Every descriptor's slowness is its autocorrelation after a hundredth of a trajectory, about its mean at each
+    temperature. Going down from the slowest, one is kept unless its magnitude of correlation with one that is kept is
+    above the limit, or enough are kept. Biased frames count like others: what a bias moves is not dead.
+
+    Parameters
+    ----------
+    trajectories
+        All with the same descriptors.
+    names
+        Of the descriptors.
+    settings
+        Limits.
+
+    Raises
+    ------
+    DataError
+        If the trajectories' descriptors differ in number.
+    """
+    n = check_same_features(trajectories)
+    spread, slowness = _spread_and_slowness(trajectories)
+    fate = np.full(n, "kept", dtype=object)
+    of = np.full(n, "", dtype=object)
+    if n > settings.above:
+        fate[spread < max(settings.dead_below, 1e-12)] = "dead"
+        _drop_redundant(trajectories, names, settings, np.argsort(-slowness, kind="stable"), fate, of)
+    if not (fate == "kept").any():  # nothing moves: leave the judgement to the training
+        fate[:] = "kept"
+    table = pd.DataFrame(
+        {"name": list(names), "standard_deviation": spread, "slowness": slowness, "fate": fate, "of": of}
+    )
+    return Reduction(tuple(int(i) for i in np.flatnonzero(fate == "kept")), table)
+
+
+def _spread_and_slowness(
+    trajectories: Sequence[FeatureTrajectory],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standard deviation within a temperature, and autocorrelation, of each descriptor."""
+    lagged, squares, frames = 0.0, 0.0, 0
+    for temperature in sorted({t.temperature for t in trajectories}):
+        here = [t for t in trajectories if t.temperature == temperature]
+        count = sum(t.n_frames for t in here)
+        mean = sum(t.features.sum(axis=0, dtype=np.float64) for t in here) / count
+        for t in here:
+            lag = max(1, round(_LAG * t.n_frames))
+            x = t.features - mean
+            squares = squares + np.square(x).sum(axis=0)
+            if t.n_frames > lag:
+                lagged = lagged + (x[lag:] * x[:-lag]).mean(axis=0) * t.n_frames
+        frames += count
+    total = np.asarray(squares, dtype=np.float64)
+    safe = np.where(total > 0, total, 1.0)
+    return np.sqrt(total / frames), np.asarray(np.where(total > 0, lagged / safe, 0.0), dtype=np.float64)
+
+
+def _drop_redundant(
+    trajectories: Sequence[FeatureTrajectory],
+    names: Sequence[str],
+    settings: ReductionSettings,
+    order: NDArray[np.int64],
+    fate: NDArray[np.object_],
+    of: NDArray[np.object_],
+) -> None:
+    """Go down `order` and mark what is not kept."""
+    every = -(-sum(t.n_frames for t in trajectories) // _FRAMES)
+    x = np.concatenate([t.features[::every] for t in trajectories]).astype(np.float32)
+    x -= x.mean(axis=0)
+    length = np.sqrt(np.square(x).sum(axis=0))
+    x /= np.where(length > 0, length, 1.0)
+    kept: list[int] = []
+    for column in order:
+        if fate[column] == "dead":
+            continue
+        if len(kept) == settings.most:
+            fate[column] = "fast"
+            continue
+        if kept:
+            correlation = np.abs(x[:, kept].T @ x[:, column])
+            closest = int(correlation.argmax())
+            if correlation[closest] > settings.redundant_above:
+                fate[column], of[column] = "redundant", names[kept[closest]]
+                continue
+        kept.append(int(column))
