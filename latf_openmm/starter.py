@@ -7,6 +7,7 @@ the cost from a few steps on this machine. Every value is a proposal that the us
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from openmm import unit
 from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.features import build_features, resolve_features
+from latf_openmm.features.base_vectors import BaseVectorSettings
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
@@ -30,8 +32,7 @@ _COORDINATES = {
 _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
 _WATER = ("HOH", "WAT", "SOL", "TIP3")
-_MOST_PAIRS = 800
-_MOST_BASES = 30
+_MOST_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000
@@ -198,16 +199,16 @@ def _relative(system: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
-    """Distances between what carries the fold, and backbone torsions where there are any."""
+    """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames."""
     alpha = topology.select("name CA and protein")
-    sugar = topology.select('name "C1\'"')
     found: list[dict[str, Any]] = []
     if len(alpha) >= 4:
         if len(alpha) * (len(alpha) - 1) / 2 <= _MOST_PAIRS:
             found.append({"kind": "distances", "selection": "name CA and protein", "minimum_bonds": 4})
         return [*found, {"kind": "torsions", "angles": ["phi", "psi"]}]
-    if len(sugar) >= 4:
-        return [{"kind": "distances", "selection": 'name "C1\'"', "minimum_bonds": 2}]
+    with suppress(ConfigError):  # where there are fewer than two bases
+        BaseVectorSettings().resolve(topology)
+        return [{"kind": "base_vectors"}]
     heavy = topology.select("element != H and not water")
     count = len(heavy)
     if not count >= 3 or count * (count - 1) / 2 > _MOST_PAIRS:
@@ -290,7 +291,8 @@ simulation:
   segment_frames: 500     # frames between checkpoints
   processes: {processes}
   platform: {platform}
-# What the collective variables are made of; MDTraj's selection language.
+# What the collective variables are made of; MDTraj's selection language. Of more than 200 descriptors those that
+# do not move, or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).
 features:
 {features}
 model:

@@ -66,6 +66,13 @@ def test_a_protein(tmp_path: Path) -> None:
         write_starter([path], out)
 
 
+def test_a_nucleic_acid(tmp_path: Path) -> None:
+    found = write_starter([library_folder("rna_tetraloop") / "rna_tetraloop.pdb"], tmp_path / "my.yaml")
+    config = load_config(found.path)
+    assert [feature.kind for feature in config.features] == ["base_vectors"]
+    assert found.n_features == 360
+
+
 def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "my.yaml"
     water = app.PDBFile(str(files / "wet.pdb"))

@@ -363,6 +363,61 @@ def test_chignolin_is_folded_and_l() -> None:
         SYSTEM_KINDS["chignolin"]().build(2)
 
 
+def test_gbn2_goes_with_the_backbone_of_ff99sb() -> None:
+    """Chignolin's phi' torsions are those of ff99SB, everything else is ff14SB and OpenMM's own GBn2."""
+    ours = SYSTEM_KINDS["chignolin"](solvent="gbn2").build()
+    pdb = app.PDBFile(str(library_folder("chignolin") / "chignolin.pdb"))
+    plain = app.ForceField("amber14/protein.ff14SB.xml", "implicit/gbn2.xml").createSystem(
+        pdb.topology, constraints=app.HBonds, hydrogenMass=3.0 * unit.amu
+    )
+    names = [atom.name for atom in pdb.topology.atoms()]
+
+    def torsions(system: openmm.System) -> set[tuple[object, ...]]:
+        force = next(f for f in system.getForces() if isinstance(f, openmm.PeriodicTorsionForce))
+        rows = (force.getTorsionParameters(i) for i in range(force.getNumTorsions()))
+        return {(*row[:5], round(row[6].value_in_unit(_KJ), 6)) for row in rows}
+
+    new, old = torsions(ours.system) - torsions(plain), torsions(plain) - torsions(ours.system)
+    assert sorted({(r[4], r[5]) for r in old}) == [(2, 7.5312), (3, 3.3472)]
+    assert sorted({(r[4], r[5]) for r in new}) == [(2, 8.368), (3, 1.6736)]
+    ends = [{(row[0], row[3]), (row[3], row[0])} for row in new]
+    assert all(any((names[i], names[j]) == ("CB", "C") for i, j in pair) for pair in ends)
+    # Nine of the ten residues have a beta carbon, one of these is the first; two terms each.
+    assert len(new) == len(old) == 2 * 8
+
+    def kinds(system: openmm.System) -> list[str]:
+        return sorted(type(f).__name__ for f in system.getForces())
+
+    assert kinds(ours.system) == kinds(plain)
+    assert "CustomGBForce" in kinds(ours.system)
+
+
+@pytest.mark.parametrize(("kind", "n_solute"), [("chignolin", 166), ("rna_tetraloop", 325)])
+def test_molecules_in_water(kind: str, n_solute: int) -> None:
+    built = SYSTEM_KINDS[kind](solvent="tip3p", pressure=1.0).build()
+    topology = built.mdtraj_topology()
+    assert built.periodic
+    assert [str(a) for a in list(topology.atoms)[:n_solute]] == [
+        str(a) for a in SYSTEM_KINDS[kind]().build().mdtraj_topology().atoms
+    ]
+    nonbonded = next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce))
+    charge = sum(nonbonded.getParticleParameters(i)[0]._value for i in range(built.n_atoms))
+    assert charge == pytest.approx(0.0, abs=1e-3)
+    box = np.array([v.value_in_unit(unit.nanometer) for v in built.system.getDefaultPeriodicBoxVectors()])
+    waters = sum(residue.is_water for residue in topology.residues)
+    assert np.diag(box).min() > 2 * 0.9
+    assert 30 < waters / np.linalg.det(box) < 33.5  # per nm^3, the rest is the molecule
+    assert sum(isinstance(f, openmm.MonteCarloBarostat) for f in built.system.getForces()) == 1
+    # The structure is relaxed: no atom feels more than thermal forces.
+    x = built.positions[0]
+    ctx = openmm.Context(
+        built.system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("CPU")
+    )
+    assert np.abs(forces(ctx, x)).max() < 2e4
+    with pytest.raises(ConfigError, match="constant pressure needs solvent tip3p, got obc2"):
+        validate(SYSTEM_KINDS[kind], {"kind": kind, "pressure": 1.0}, "bad")
+
+
 def test_the_rna_hairpin_is_paired() -> None:
     built = SYSTEM_KINDS["rna_tetraloop"]().build()
     topology, x = built.mdtraj_topology(), built.positions[0]

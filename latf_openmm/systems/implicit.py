@@ -1,14 +1,8 @@
 """OpenMM's native OBC2 implicit solvent, with the radii of OpenMM's own parameter sets."""
 
-import numpy as np
 import openmm
-from openmm import app, unit
+from openmm import app
 from openmm.app.internal.customgbforces import GBSAOBC2Force
-
-from latf_openmm.errors import ConfigError
-from latf_openmm.systems.base import BuiltSystem
-from latf_openmm.systems.library import library_folder
-from latf_openmm.units import KELVIN
 
 
 def add_native_obc2(system: openmm.System, topology: app.Topology) -> None:
@@ -27,36 +21,3 @@ def add_native_obc2(system: openmm.System, topology: app.Topology) -> None:
         force.addParticle(charge, radius, screen)
     nonbonded.setReactionFieldDielectric(1.0)
     system.addForce(force)
-
-
-def library_molecule(name: str, force_field: str, hydrogen_mass: float, copies: int) -> BuiltSystem:
-    """Return a molecule of the library in native OBC2, bonds to hydrogen constrained, no cutoff.
-
-    Parameters
-    ----------
-    name
-        Of its folder and its PDB file.
-    force_field
-        File of OpenMM.
-    hydrogen_mass
-        In amu.
-    copies
-        Has to be 1: several copies in one System bring nothing for molecules on a CPU.
-
-    Raises
-    ------
-    ConfigError
-        If it is not.
-    """
-    if copies != 1:
-        raise ConfigError(f"{name} is built one copy a System")
-    pdb = app.PDBFile(str(library_folder(name) / f"{name}.pdb"))
-    system = app.ForceField(force_field).createSystem(
-        pdb.topology,
-        nonbondedMethod=app.NoCutoff,
-        constraints=app.HBonds,
-        hydrogenMass=hydrogen_mass * unit.amu,
-    )
-    add_native_obc2(system, pdb.topology)
-    positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
-    return BuiltSystem(name, pdb.topology, system, positions, KELVIN)

@@ -1,5 +1,7 @@
 """How folded chignolin is, for `latf-openmm observe` and `states`: functions of an MDTraj trajectory."""
 
+from pathlib import Path
+
 import mdtraj
 import numpy as np
 
@@ -22,3 +24,15 @@ def n7_o3(trajectory):
 def folded(trajectory):
     """Whether 3N-8O is shorter than 0.45 nm and 7N-3O shorter than 0.55 nm."""
     return np.asarray((n3_o8(trajectory) < 0.45) & (n7_o3(trajectory) < 0.55), dtype=float)
+
+
+def opened(trajectory):
+    """Whether the hairpin is open: 3N-8O longer than 0.8 nm and 7N-3O longer than 0.7 nm."""
+    return np.asarray((n3_o8(trajectory) > 0.8) & (n7_o3(trajectory) > 0.7), dtype=float)
+
+
+def ca_rmsd(trajectory):
+    """RMSD of the alpha carbons to the folded structure beside this file [nm]."""
+    reference = mdtraj.load(str(Path(__file__).with_name("chignolin.pdb")))
+    atoms, others = (t.topology.select("name CA and protein") for t in (trajectory, reference))
+    return mdtraj.rmsd(trajectory, reference, atom_indices=atoms, ref_atom_indices=others).astype(float)

@@ -24,3 +24,21 @@ def stem(trajectory):
 def sheared(trajectory):
     """Whether the sheared pair G4-A7 is there: N2-N7 shorter than 0.4 nm."""
     return np.asarray(_distance(trajectory, (4, "N2"), (7, "N7")) < 0.4, dtype=float)
+
+
+def stack(trajectory):
+    """Whether A6 stacks on A7: the middles of their six-membered rings closer than 0.5 nm."""
+    at = {(atom.residue.index + 1, atom.name): atom.index for atom in trajectory.topology.atoms}
+    rings = [[at[residue, name] for name in ("N1", "C2", "N3", "C4", "C5", "C6")] for residue in (6, 7)]
+    first, second = (trajectory.xyz[:, ring].mean(axis=1) for ring in rings)
+    return np.asarray(np.linalg.norm(first - second, axis=1) < 0.5, dtype=float)
+
+
+def melted(trajectory):
+    """Whether the stem is open: no Watson-Crick pair."""
+    return np.asarray(pairs(trajectory) == 0, dtype=float)
+
+
+def end_to_end(trajectory):
+    """Distance of the sugars of G1 and C10 [nm]."""
+    return _distance(trajectory, (1, "C1'"), (10, "C1'"))

@@ -1,0 +1,124 @@
+"""What the molecules of the library have in common: a structure of ours, a force field and a solvent to choose."""
+
+import io
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from xml.etree import ElementTree
+
+import numpy as np
+import openmm
+from openmm import app, unit
+from pydantic import Field, model_validator
+
+from latf_openmm.errors import ConfigError
+from latf_openmm.systems.base import BuiltSystem, SystemSettings
+from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.library import library_folder
+from latf_openmm.units import KELVIN, TemperatureScale
+
+Solvent = Literal["obc2", "gbn2", "tip3p"]
+_CUTOFF = 0.9  # nm
+
+
+class LibraryMolecule(SystemSettings):
+    """A molecule of the library, one copy a System, bonds to hydrogen constrained."""
+
+    platform: ClassVar[str] = "CPU"
+
+    hydrogen_mass: float = Field(3.0, ge=1.0, le=4.0, description="mass of hydrogen atoms [amu]")
+
+    @property
+    def scale(self) -> TemperatureScale:
+        """Kelvin."""
+        return KELVIN
+
+    @abstractmethod
+    def build(self, copies: int = 1) -> BuiltSystem:
+        """One molecule."""
+
+    def made(
+        self, force_field: Any, copies: int, solvent: Solvent = "obc2", pressure: float | None = None
+    ) -> BuiltSystem:
+        """Return the molecule in a solvent.
+
+        Parameters
+        ----------
+        force_field
+            File of OpenMM for the molecule, or an open file.
+        copies
+            Has to be 1: several copies in one System bring nothing for molecules on a CPU.
+        solvent
+            ``obc2``: OpenMM's native OBC2, no cutoff. ``gbn2``: GBn2 (a `CustomGBForce`), no cutoff. ``tip3p``: the
+            file KIND_tip3p.pdb, PME with a cutoff of 0.9 nm.
+        pressure
+            Of a barostat [bar]; none: constant volume.
+
+        Raises
+        ------
+        ConfigError
+            If more than one copy is asked for.
+        """
+        name = self.kind
+        if copies != 1:
+            raise ConfigError(f"{name} is built one copy a System")
+        files = [
+            force_field,
+            *{"obc2": [], "gbn2": ["implicit/gbn2.xml"], "tip3p": ["amber14/tip3p.xml"]}[solvent],
+        ]
+        structure = f"{name}_tip3p.pdb" if solvent == "tip3p" else f"{name}.pdb"
+        pdb = app.PDBFile(str(library_folder(name) / structure))
+        options: dict[str, Any] = {"nonbondedMethod": app.NoCutoff}
+        if solvent == "tip3p":
+            options = {"nonbondedMethod": app.PME, "nonbondedCutoff": _CUTOFF * unit.nanometer}
+        system = app.ForceField(*files).createSystem(
+            pdb.topology, constraints=app.HBonds, hydrogenMass=self.hydrogen_mass * unit.amu, **options
+        )
+        if solvent == "obc2":
+            add_native_obc2(system, pdb.topology)
+        if pressure is not None:  # its temperature is that of the walkers
+            system.addForce(openmm.MonteCarloBarostat(pressure * unit.bar, 300.0 * unit.kelvin))
+        positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
+        return BuiltSystem(name, pdb.topology, system, positions, KELVIN)
+
+
+class SolvatedMolecule(LibraryMolecule):
+    """One that comes in several solvents."""
+
+    solvent: Solvent = Field(
+        "obc2",
+        description="obc2: native implicit solvent, fast; gbn2: implicit, slower; tip3p: a box of water, 0.1 M NaCl",
+    )
+    pressure: float | None = Field(
+        None,
+        gt=0,
+        description="of a barostat, with tip3p [bar]; none: constant volume, that of 300 K and 1 bar",
+    )
+
+    @model_validator(mode="after")
+    def _pressure(self) -> "SolvatedMolecule":
+        if self.pressure is not None and self.solvent != "tip3p":
+            raise ValueError(f"pressure: constant pressure needs solvent tip3p, got {self.solvent}")
+        return self
+
+
+def ff14sb_onlysc() -> io.StringIO:
+    """Return ff14SB with the backbone of ff99SB, the force field that goes with GBn2.
+
+    Nguyen, Maier, Huang, Perrone and Simmerling, J. Am. Chem. Soc. 136, 13959 (2014). Only the torsions C beta -
+    C alpha - N - C differ from ff14SB.
+    """
+    path = Path(app.__file__).parent / "data" / "amber14" / "protein.ff14SB.xml"
+    tree = ElementTree.parse(path)
+    changed = 0
+    for torsion in tree.iter("Proper"):
+        types = [torsion.get(f"type{i}", "").removeprefix("protein-") for i in range(1, 5)]
+        if types[0] in ("CT", "C8", "2C", "3C") and types[1:] == ["CX", "N", "C"]:
+            torsion.set("k2", "1.6736")
+            torsion.set("k3", "8.368")
+            changed += 1
+    if changed != 4:
+        raise ConfigError(
+            f"{path}: {changed} torsions of the backbone, expected 4; another version of the file"
+        )
+    return io.StringIO(ElementTree.tostring(tree.getroot(), encoding="unicode"))
