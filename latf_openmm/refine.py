@@ -54,6 +54,7 @@ from latf_openmm.md.annealing import (
     anneal,
     expected_changes,
 )
+from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 
@@ -115,6 +116,7 @@ class Refiner:
         self.scale = run.scale
         self.simulated = [float(t) for t in maker.reweighting.simulated]
         self.features = maker.trained.feature_module()
+        self.pressure = pressure_of(config.system.build(1).system)
         self._reach: dict[float, float] = {}
 
     def mover(self) -> Mover:
@@ -316,6 +318,9 @@ class Refiner:
         temporary.mkdir(parents=True)
         population, (n_frames, n) = found.population, found.energies.shape
         step = (np.arange(n_frames) + 1) * self.settings.steps
+        boxes = None if found.boxes is None else found.boxes.swapaxes(0, 1).reshape(n * n_frames, 3, 3)
+        work = None if self.pressure is None or boxes is None else self.pressure * np.linalg.det(boxes)
+        energies = found.energies.T.ravel() - (0.0 if work is None else work)
         table = pd.DataFrame(
             {
                 "walker": 0,
@@ -326,17 +331,19 @@ class Refiner:
                 "step": np.tile(step, n),
                 "time_ps": np.tile(step * self.dynamics.timestep, n),
                 "temperature": population.temperature,
-                "potential_energy": found.energies.T.ravel(),
+                "potential_energy": energies,
                 "bias_energy": 0.0,
                 "bias_offset": 0.0,
                 "changes": population.changes,
             }
         )
+        if work is not None:
+            table["pressure_volume"] = work
         table.to_parquet(temporary / "frames.parquet", index=False)
         positions = found.positions.swapaxes(0, 1).reshape(n * n_frames, -1, 3)
         trajectory = mdtraj.Trajectory(positions.astype(np.float32), self.run.topology())
-        if population.boxes is not None:
-            trajectory.unitcell_vectors = np.repeat(population.boxes, n_frames, axis=0)
+        if boxes is not None:
+            trajectory.unitcell_vectors = boxes
         trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
         temporary.rename(target)
 
@@ -456,13 +463,7 @@ def ensembles_at(
             if far := refiner.far(temperature):
                 found[temperature] = replace(_with_warning(found[temperature], far), verdict="poor")
         wanted = [temperature for temperature in wanted if refiner.far(temperature) is None]
-    try:
-        mover = refiner.mover()
-    except ConfigError as error:
-        if level == "refined":
-            raise
-        return [_with_warning(found[t], str(error)) if t in wanted else found[t] for t in temperatures]
-    with mover:
+    with refiner.mover() as mover:
         for sweep in refiner.sweeps(wanted):
             if level == "auto":
                 expected = refiner.seconds(sweep, mover) / 60.0

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import openmm
 import pytest
 from numpy.typing import NDArray
 
 from latf_openmm.data.weights import systematic
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.errors import SimulationError
 from latf_openmm.md.annealing import (
     Annealed,
     AnnealingSettings,
@@ -23,7 +22,6 @@ from latf_openmm.md.annealing import (
 )
 from latf_openmm.md.walker_group import DynamicsSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
-from latf_openmm.systems.base import BuiltSystem
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED
 
@@ -240,15 +238,3 @@ def test_molecules_move_in_several_processes() -> None:
     for i, j in bonds:  # constrained ones
         lengths = np.linalg.norm(found.positions[:, i] - found.positions[:, j], axis=1)
         np.testing.assert_allclose(lengths, lengths[0], atol=1e-5)
-
-
-def test_pressure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = SYSTEM.build(1)
-    built.system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
-
-    def build(self: ThreeHoleSettings, copies: int = 1) -> BuiltSystem:
-        return built
-
-    monkeypatch.setattr(ThreeHoleSettings, "build", build)
-    with pytest.raises(ConfigError, match="without a barostat"):
-        Mover(SYSTEM, DYNAMICS)

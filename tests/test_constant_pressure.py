@@ -90,6 +90,7 @@ def config(folder: Path, function: str = "make") -> RunConfig:
             ),
             "bias": HarmonicSettings(centre=[0.0, 0.0], strength=0.5),
             "loop": LoopSettings(rounds=2),
+            "generate": {"refine": {"walkers": 100, "steps": 100, "frames": 3}},
         }
     )
 
@@ -117,8 +118,16 @@ def test_an_ideal_gas(tmp_path: Path) -> None:
     found = between.expectation(between.observe(lambda t: t.unitcell_volumes, run.topology()))
     assert abs(found.value - volume(355.0)) < 4 * found.error
     assert found.error < 0.06 * volume(355.0)
-    with pytest.raises(ConfigError, match="without a barostat"):
-        ensembles_at(run, 1, [355.0], "refined", maker=maker)
+    # Walkers annealed there at constant pressure, each with its own box.
+    (refined,) = ensembles_at(run, 1, [355.0], "refined", maker=maker)
+    again = refined.expectation(refined.observe(lambda t: t.unitcell_volumes, run.topology()))
+    assert abs(again.value - volume(355.0)) < 4 * again.error
+    assert again.error < 0.06 * volume(355.0)
+    walker = refined.pool.walkers[0]
+    found_volumes = walker.load(run.topology()).unitcell_volumes
+    np.testing.assert_allclose(found_volumes, walker.table["pressure_volume"] / pressure, rtol=1e-3)
+    assert np.abs(walker.table["potential_energy"]).max() < 1e-6
+    assert len(np.unique(found_volumes.round(3))) > 50
 
 
 def test_other_barostats_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ step from beta to beta', a walker of potential energy U gains the weight exp(-(b
 where few have most of the weight; then each moves by Langevin dynamics at its new temperature. However short the
 dynamics, weighted averages tend to those of the Boltzmann distribution as walkers become many (annealed importance
 sampling: Neal, Stat. Comput. 2001; population annealing: Hukushima and Iba, AIP Conf. Proc. 2003; Machta, Phys. Rev.
-E 2010). What the time step does to the distribution stays in, as in any simulation.
+E 2010). At constant pressure U + pV stands for U. What the time step does to the distribution stays in, as in any
+simulation.
 
 A redraw may favour walkers by any positive function psi of their positions, if they keep the weight 1 / psi (auxiliary
 particle filters: Pitt and Shephard, J. Am. Stat. Assoc. 1999). With psi near p_goal(z) / p_T(z) the walkers that the
@@ -29,9 +30,9 @@ from pydantic import Field
 from scipy.optimize import brentq
 
 from latf_openmm.data.weights import normalised_weights, systematic
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.errors import SimulationError
 from latf_openmm.md.processes import process_pool
-from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform
+from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform, pressure_of
 from latf_openmm.settings import Settings
 from latf_openmm.systems import AnySystem
 from latf_openmm.units import TemperatureScale
@@ -79,7 +80,7 @@ class Population:
     boxes
         Shape (n, 3, 3) [nm], or None.
     energies
-        Potential energies, shape (n,) [kJ/mol].
+        Potential energies, at constant pressure U + pV, shape (n,) [kJ/mol].
     log_weights
         Up to a constant; shape (n,).
     ancestors
@@ -153,21 +154,12 @@ class Mover:
         What is simulated, and how; the bias is not in it.
     processes
         Walkers of a System of one copy are divided among so many.
-
-    Raises
-    ------
-    ConfigError
-        If the System has a barostat: pressure is not part of the weights.
     """
 
     def __init__(self, system: AnySystem, dynamics: DynamicsSettings, processes: int = 1) -> None:
         self.system, self.dynamics = system, dynamics
         self.processes = 1 if system.batched else processes
         self.pool: ProcessPoolExecutor | None = None
-        if barostat_of(system.build(1).system) is not None:
-            raise ConfigError(
-                "refining at another temperature needs a system of constant volume, without a barostat"
-            )
 
     def __enter__(self) -> "Mover":
         if self.processes > 1:
@@ -227,7 +219,7 @@ class Mover:
         )
 
     def energies(self, positions: Array, boxes: Array | None) -> Array:
-        """Potential energy of each walker, shape (n,) [kJ/mol]."""
+        """Potential energy of each walker, at constant pressure U + pV, shape (n,) [kJ/mol]."""
         return _bench(self.system, self.dynamics, 1).energies(positions, boxes)
 
 
@@ -268,6 +260,7 @@ class _Bench:
         self.built = system.build(copies)
         platform = find_platform(dynamics.platform or system.platform)
         self.friction = dynamics.friction
+        self.barostat, self.pressure = barostat_of(self.built.system), pressure_of(self.built.system)
         integrator = openmm.LangevinMiddleIntegrator(300.0, dynamics.friction, dynamics.timestep)
         self.context = openmm.Context(self.built.system, integrator, platform)
         one = self.built if copies == 1 else system.build(1)
@@ -277,7 +270,11 @@ class _Bench:
         integrator = self.context.getIntegrator()
         integrator.setTemperature(self.built.scale.kelvin(temperature))
         integrator.setRandomNumberSeed(seed % (2**31 - 1) + 1)
+        if self.barostat is not None:
+            self.barostat.setRandomNumberSeed((seed // 2) % (2**31 - 1) + 1)
         self.context.reinitialize()
+        if self.barostat is not None:
+            self.context.setParameter(self.barostat.Temperature(), self.built.scale.kelvin(temperature))
 
     def _run(self, positions: Array, temperature: float, steps: int, seed: int) -> Array:
         """Positions (n_atoms, 3) of the whole Context after the steps."""
@@ -317,6 +314,7 @@ class _Bench:
         )
         self._prepare(temperature, noise)
         found, energies = np.empty_like(positions), np.full(len(positions), np.nan)
+        cells = None if boxes is None else boxes.copy()
         for i, start in enumerate(positions):
             if boxes is not None:
                 self.context.setPeriodicBoxVectors(*boxes[i])
@@ -324,11 +322,13 @@ class _Bench:
                 found[i] = self._run(start, temperature, steps, seeds[i])
                 state = self.context.getState(energy=True)
                 energies[i] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+                if cells is not None:
+                    cells[i] = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             except openmm.OpenMMException:  # its energy stays NaN
                 self.context.reinitialize()
             if not (np.abs(found[i]) < _FARTHEST).all():
                 energies[i] = np.nan
-        return found, boxes, energies
+        return found, cells, energies + self._work(cells)
 
     def energies(self, positions: Array, boxes: Array | None) -> Array:
         found = np.empty(len(positions))
@@ -338,7 +338,11 @@ class _Bench:
             self.single.setPositions(xyz)
             energy = self.single.getState(energy=True).getPotentialEnergy()
             found[i] = energy.value_in_unit(unit.kilojoule_per_mole)
-        return found
+        return found + self._work(boxes)
+
+    def _work(self, boxes: Array | None) -> Array | float:
+        """Work pV [kJ/mol] of each walker against the barostat; 0 without one."""
+        return 0.0 if self.pressure is None or boxes is None else self.pressure * np.linalg.det(boxes)
 
 
 def next_temperature(population: Population, goal: float, scale: TemperatureScale, overlap: float) -> float:
@@ -402,12 +406,15 @@ class Annealed:
         The walkers at the end.
     positions
         Frames kept, shape (n_frames, n_walkers, n_atoms, 3) [nm].
+    boxes
+        Shape (n_frames, n_walkers, 3, 3) [nm], or None.
     energies
-        Shape (n_frames, n_walkers) [kJ/mol].
+        At constant pressure U + pV, shape (n_frames, n_walkers) [kJ/mol].
     """
 
     population: Population
     positions: Array
+    boxes: Array | None
     energies: Array
 
 
@@ -458,13 +465,15 @@ def anneal(
             if keep is not None:
                 population.save(keep)
             advance((settings.steps + SETTLE) * len(population), f"at {scale.label(temperature)}")
-        positions, energies = [], []
+        positions, boxes, energies = [], [], []
         for frame in range(settings.frames):
             population = mover.moved(population, settings.steps, _seed(seed, population.changes, 1 + frame))
             positions.append(population.positions)
+            boxes.append(population.boxes)
             energies.append(population.energies)
             advance((settings.steps + SETTLE) * len(population), f"at {scale.label(goal)}")
-        yield Annealed(population, np.array(positions), np.array(energies))
+        cells = None if population.boxes is None else np.array(boxes)
+        yield Annealed(population, np.array(positions), cells, np.array(energies))
         if keep is not None:
             replace(population, recorded=True).save(keep)
 
