@@ -16,7 +16,6 @@ differ.
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +55,7 @@ from latf_openmm.md.annealing import (
 )
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.storage import make_folder, whole_file, whole_folder, write_text
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]
 
@@ -220,10 +220,10 @@ class Refiner:
             If all walkers become unstable.
         """
         folder = self.folder_of(sweep)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                (folder / "sweep.json").write_text(self._record(sweep) + "\n")
+                write_text(folder / "sweep.json", self._record(sweep) + "\n")
                 self._simulate(sweep, folder, mover, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
@@ -251,9 +251,8 @@ class Refiner:
             return
         if not (folder / "starts.npz").is_file():
             frames, log_psi = self._starts(sweep, self.maker.pool.z)
-            partial = folder / "starts.partial.npz"
-            np.savez(partial, frames=frames, log_psi=log_psi)
-            partial.replace(folder / "starts.npz")
+            with whole_file(folder / "starts.npz") as temporary, temporary.open("wb") as file:
+                np.savez(file, frames=frames, log_psi=log_psi)
         with np.load(folder / "starts.npz") as data:
             frames, log_psi = data["frames"], data["log_psi"]
         start = self._population(sweep, frames, -log_psi)
@@ -311,9 +310,6 @@ class Refiner:
         """Frames of all walkers, one walker after the other, as one trajectory."""
         if target.is_dir():
             return
-        temporary = target.with_name(target.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         population, (n_frames, n) = found.population, found.energies.shape
         step = (np.arange(n_frames) + 1) * self.settings.steps
         table = pd.DataFrame(
@@ -332,13 +328,13 @@ class Refiner:
                 "changes": population.changes,
             }
         )
-        table.to_parquet(temporary / "frames.parquet", index=False)
         positions = found.positions.swapaxes(0, 1).reshape(n * n_frames, -1, 3)
         trajectory = mdtraj.Trajectory(positions.astype(np.float32), self.run.topology())
         if population.boxes is not None:
             trajectory.unitcell_vectors = np.repeat(population.boxes, n_frames, axis=0)
-        trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
-        temporary.rename(target)
+        with whole_folder(target) as temporary:
+            table.to_parquet(temporary / "frames.parquet", index=False)
+            trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
 
     def _ensemble(
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
