@@ -137,7 +137,7 @@ def damages(folder: Path) -> dict[Path, str] | None:
         files = json.loads(path.read_text())["files"]
         expected = {folder / name: (int(one["size"]), str(one["sha256"])) for name, one in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {path: f"the manifest cannot be read ({type(error).__name__}: {error})"}
+        return {path: f"the manifest cannot be read ({error}); expected names, sizes and hashes of files"}
     found = {file: _difference(file, *wanted) for file, wanted in expected.items()}
     return {file: text for file, text in found.items() if text}
 

@@ -220,7 +220,7 @@ def _look_at_table(segment: Segment, findings: Findings) -> None:
         findings.damage(path, f"cannot be read ({first_line(error)}); expected a table of frames")
         return
     if missing := [name for name in _COLUMNS if name not in table]:
-        findings.damage(path, f"columns {', '.join(missing)} are missing; it has {', '.join(table.columns)}")
+        findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
         return
     findings.frames[segment.temperature] += len(table)
     if segment.frames is not None and (text := _wrong_rows(table, segment, segment.frames)):
