@@ -235,6 +235,18 @@ def _print_status(folder: Path) -> None:
 
 
 @app.command()
+def verify(folder: RunArgument) -> None:
+    """Check that a run is whole: files, frames, energies, models, hashes. Exit code 1 if anything is damaged."""
+    from latf_openmm.progress import make_progress
+    from latf_openmm.verify import render, verify_run
+
+    with make_progress(Console(stderr=True)) as progress:
+        found = verify_run(folder, progress)
+    render(found, Console())
+    raise typer.Exit(0 if found.whole else 1)
+
+
+@app.command()
 def simulate(
     config: ConfigArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the stage; made if missing.")],
@@ -490,6 +502,7 @@ def observe(
     from latf_openmm.progress import make_progress
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import whole_file, write_text
 
     run_folder = RunFolder.open(folder)
     index, values = _round(run_folder, round_index), _temperatures(temperatures)
@@ -499,11 +512,10 @@ def observe(
     with make_progress() as progress:
         ensembles = ensembles_at(run_folder, index, values, level.value, minutes, progress=progress)
     curves = [curve(name, ensembles, run_folder.topology(), structure) for name in observable]
-    output.mkdir(parents=True, exist_ok=True)
     console = Console()
     for one in curves:
         stem = one.name.rpartition("/")[2].replace(":", "_").replace(".py", "")
-        one.table.to_csv(output / f"{stem}.csv", index=False)
+        write_text(output / f"{stem}.csv", one.table.to_csv(index=False))
         shown = Table(title=f"{one.name} [{one.unit}]" if one.unit else one.name)
         for column in ("T", "value", "error", "level", "verdict", "independent frames"):
             shown.add_column(column)
@@ -515,7 +527,8 @@ def observe(
             where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
             console.print(f"{one.name}: {where} at T = {transition}", highlight=False)
     figure = observable_curves(curves, run_folder.scale, run_folder.config.simulation.temperatures)
-    figure.savefig(output / "observables.png", dpi=130)
+    with whole_file(output / "observables.png") as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     console.print(f"{output}: a table for each observable, observables.png", highlight=False)
     texts = [w for e in ensembles if e.verdict != "good" for w in e.warnings] + [
         w for c in curves for w in c.warnings
@@ -549,6 +562,7 @@ def states(
     """Metastable states: populations, lifetimes, what structures in each look like, one structure of each."""
     import numpy as np
 
+    from latf_openmm.analysis.ensemble_files import write_structure
     from latf_openmm.analysis.ensemble_maker import EnsembleMaker
     from latf_openmm.analysis.observables import structure_observable
     from latf_openmm.analysis.state_table import state_table
@@ -556,6 +570,7 @@ def states(
     from latf_openmm.progress import make_progress
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import write_text
 
     run_folder = RunFolder.open(folder)
     index, structure = _round(run_folder, round_index), run_folder.reference_structure(reference)
@@ -574,10 +589,9 @@ def states(
         )
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
     table = state_table(ensemble, maker.pool, int(trained.provenance["lag"]), values)
-    output.mkdir(parents=True, exist_ok=True)
-    table.to_csv(output / "states.csv", index=False)
+    write_text(output / "states.csv", table.to_csv(index=False))
     for state, frame in ensemble.representatives().items():
-        ensemble.pool.structures(np.array([frame]), topology).save_pdb(str(output / f"state_{state}.pdb"))
+        write_structure(ensemble.pool.structures(np.array([frame]), topology), output / f"state_{state}.pdb")
     console = Console()
     unit = "ps" if run_folder.scale.name == "K" else "reduced"
     shown = Table("state", "population", f"lifetime [{unit}]", *values, title=run_folder.scale.label(wanted))

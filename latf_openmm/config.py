@@ -71,6 +71,14 @@ class RunConfig(Settings):
     generate: GenerateSettings = Field(GenerateSettings(), description="what to generate")
     validation: ValidationSettings | None = Field(None, description="independent runs for the report")
 
+    def validation_simulation(self) -> SimulationSettings | None:
+        """Return how the independent runs are simulated; None where there are none."""
+        if self.validation is None:
+            return None
+        return SimulationSettings.model_validate(
+            {**self.simulation.model_dump(), **self.validation.model_dump()}
+        )
+
     @model_validator(mode="after")
     def _temperatures(self) -> "RunConfig":
         places: dict[str, list[float]] = {
@@ -111,18 +119,35 @@ def load_config(source: str | Path) -> RunConfig:
         One line for each problem, with the file, the key, the value and what was expected.
     """
     path = config_path(source)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
-    config = validate(RunConfig, data, str(path), path.parent)
+    config = validate(RunConfig, read_config(path), str(path), path.parent)
     try:
         check(config)
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
     return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values, not validated yet.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is something else.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if data is None:
+        raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    return data
 
 
 def config_path(source: str | Path) -> Path:

@@ -4,8 +4,6 @@ They stay where they are (the run links to them) and are read in pieces. Afterwa
 our own: train, generate, observe, report, and further rounds that are biased along what was learned from them.
 """
 
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.schema import start_record
+from latf_openmm.storage import whole_folder, write_json, write_manifest, write_text
 from latf_openmm.workflow import IMPORTED, run_loop
 
 Array = NDArray[np.float64]
@@ -75,24 +75,23 @@ def import_run(
     if path.exists():
         raise ConfigError(f"{path}: already exists; a run is never overwritten")
     _check(trajectories)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    folder = RunFolder(partial, config).round(0).simulation
-    folder.mkdir(parents=True)
-    topology = RunFolder(partial, config).topology()
+    topology = RunFolder(path, config).topology()
     tables = [_table(config, one, topology, progress) for one in trajectories]
-    numbers: dict[float, int] = {}
-    for one, table in zip(trajectories, tables, strict=True):
-        number = numbers[one.temperature] = numbers.get(one.temperature, -1) + 1
-        segment = folder / f"T{one.temperature:g}_w{number:03d}" / "segment_0000"
-        segment.mkdir(parents=True)
-        (segment / f"walker_{number:03d}{one.path.suffix.lower()}").symlink_to(one.path.resolve())
-        table.insert(0, "walker", number)
-        table.to_parquet(segment / "frames.parquet", index=False)
-    record = [{"path": str(t.path.resolve()), "temperature": t.temperature} for t in trajectories]
-    (folder / IMPORTED).write_text(json.dumps(record, indent=1) + "\n")
-    (partial / "config.yaml").write_text(dump_config(config))
-    partial.rename(path)
+    with whole_folder(path, manifest=False) as temporary:
+        folder = RunFolder(temporary, config).round(0).simulation
+        numbers: dict[float, int] = {}
+        for one, table in zip(trajectories, tables, strict=True):
+            number = numbers[one.temperature] = numbers.get(one.temperature, -1) + 1
+            segment = folder / f"T{one.temperature:g}_w{number:03d}" / "segment_0000"
+            segment.mkdir(parents=True)
+            (segment / f"walker_{number:03d}{one.path.suffix.lower()}").symlink_to(one.path.resolve())
+            table.insert(0, "walker", number)
+            table.to_parquet(segment / "frames.parquet", index=False)
+            write_manifest(segment)
+        record = [{"path": str(t.path.resolve()), "temperature": t.temperature} for t in trajectories]
+        write_json(folder / IMPORTED, record)
+        start_record(temporary)
+        write_text(temporary / "config.yaml", dump_config(config))
     return run_loop(
         config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": 1})}), path, progress
     )

@@ -16,7 +16,6 @@ differ.
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +56,7 @@ from latf_openmm.md.annealing import (
 from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.storage import make_folder, whole_file, whole_folder, write_text
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]
 
@@ -222,10 +222,10 @@ class Refiner:
             If all walkers become unstable.
         """
         folder = self.folder_of(sweep)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                (folder / "sweep.json").write_text(self._record(sweep) + "\n")
+                write_text(folder / "sweep.json", self._record(sweep) + "\n")
                 self._simulate(sweep, folder, mover, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
@@ -253,9 +253,8 @@ class Refiner:
             return
         if not (folder / "starts.npz").is_file():
             frames, log_psi = self._starts(sweep, self.maker.pool.z)
-            partial = folder / "starts.partial.npz"
-            np.savez(partial, frames=frames, log_psi=log_psi)
-            partial.replace(folder / "starts.npz")
+            with whole_file(folder / "starts.npz") as temporary, temporary.open("wb") as file:
+                np.savez(file, frames=frames, log_psi=log_psi)
         with np.load(folder / "starts.npz") as data:
             frames, log_psi = data["frames"], data["log_psi"]
         start = self._population(sweep, frames, -log_psi)
@@ -313,9 +312,6 @@ class Refiner:
         """Frames of all walkers, one walker after the other, as one trajectory."""
         if target.is_dir():
             return
-        temporary = target.with_name(target.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         population, (n_frames, n) = found.population, found.energies.shape
         step = (np.arange(n_frames) + 1) * self.settings.steps
         boxes = None if found.boxes is None else found.boxes.swapaxes(0, 1).reshape(n * n_frames, 3, 3)
@@ -339,13 +335,13 @@ class Refiner:
         )
         if work is not None:
             table["pressure_volume"] = work
-        table.to_parquet(temporary / "frames.parquet", index=False)
         positions = found.positions.swapaxes(0, 1).reshape(n * n_frames, -1, 3)
         trajectory = mdtraj.Trajectory(positions.astype(np.float32), self.run.topology())
         if boxes is not None:
             trajectory.unitcell_vectors = boxes
-        trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
-        temporary.rename(target)
+        with whole_folder(target) as temporary:
+            table.to_parquet(temporary / "frames.parquet", index=False)
+            trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
 
     def _ensemble(
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]

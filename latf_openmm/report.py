@@ -1,7 +1,6 @@
 """The report of a run: one HTML page with its pictures, and the status lines of the command line."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from latf_openmm.analysis.pool import Pool
 from latf_openmm.analysis.reference import Reference, find_reference
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.storage import whole_file, whole_folder, write_json, write_text
 from latf_openmm.training.lag_scan import LagScan
 
 
@@ -47,29 +47,27 @@ def write_report(run: RunFolder, index: int) -> Path:
     }
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.png")
-    (folder / "comparison.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(folder / "comparison.json", rows)
     environment = Environment(
         loader=PackageLoader("latf_openmm", "templates"), autoescape=True, undefined=StrictUndefined
     )
     page = folder / "index.html"
-    page.write_text(environment.get_template("report.html").render(_facts(run, trained, pool, index, rows)))
+    write_text(page, environment.get_template("report.html").render(_facts(run, trained, pool, index, rows)))
     return page
 
 
 def write_lag_scan(scan: LagScan, folder: Path) -> None:
     """Write ``lag_scan.json``, ``lag_scan.parquet`` and ``lag_scan.png`` into a new folder."""
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    (temporary / "lag_scan.json").write_text(json.dumps(asdict(scan), indent=1) + "\n")
-    rows = pd.DataFrame([asdict(row) for row in scan.rows])
-    rows.to_parquet(temporary / "lag_scan.parquet", index=False)
-    _save(plots.lag_scan(scan), temporary / "lag_scan.png")
-    temporary.rename(folder)
+    with whole_folder(folder) as temporary:
+        write_json(temporary / "lag_scan.json", asdict(scan))
+        rows = pd.DataFrame([asdict(row) for row in scan.rows])
+        rows.to_parquet(temporary / "lag_scan.parquet", index=False)
+        _save(plots.lag_scan(scan), temporary / "lag_scan.png")
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def _references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float, Reference]:

@@ -3,6 +3,7 @@
 ::
 
     DIR/config.yaml                       the configuration the run was started with
+    DIR/run.json                          schema of the folder, versions that worked on it
     DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
     DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
     DIR/rounds/000/generated/T0.3/{samples.parquet, free_energy.parquet, structures.dcd, summary.json, ...}
@@ -12,7 +13,6 @@
     DIR/report/index.html
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,18 +22,22 @@ from typing import Any
 import mdtraj
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from latf_openmm.analysis.pool import Pool, encode, pool_of
-from latf_openmm.config import RunConfig
+from latf_openmm.config import RunConfig, read_config
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.schema import read_record
 from latf_openmm.settings import validate
+from latf_openmm.storage import sha256
 from latf_openmm.units import TemperatureScale
+
+CONFIG = "config.yaml"
+"""File of a run folder with the configuration it was started with."""
 
 BOX = "box "
 """Before a temperature: the boxes of its start structures."""
@@ -120,12 +124,13 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            If `path` is not the folder of a run.
+            If `path` is not the folder of a run, or one of a newer schema, or its configuration is damaged.
         """
-        file = path / "config.yaml"
+        file = path / CONFIG
         if not file.is_file():
             raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
-        return RunFolder(path, validate(RunConfig, yaml.safe_load(file.read_text()), str(file)))
+        read_record(path)
+        return RunFolder(path, validate(RunConfig, read_config(file), str(file)))
 
     @property
     def scale(self) -> TemperatureScale:
@@ -196,7 +201,7 @@ class RunFolder:
     def source(self, index: int) -> dict[str, Any]:
         """What is made from one round is made of: the round, hashes of model and configuration, settings."""
         files = {"model": self.round(index).model / "model.safetensors", "config": self.path / "config.yaml"}
-        hashes = {f"{name}_sha256": hashlib.sha256(p.read_bytes()).hexdigest() for name, p in files.items()}
+        hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
         return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
 
     def walkers(self, last: int) -> list[WalkerFrames]:

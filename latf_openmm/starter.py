@@ -21,6 +21,7 @@ from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
+from latf_openmm.storage import whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
@@ -119,13 +120,15 @@ def write_starter(files: Sequence[Path], output: Path, force_field: Sequence[str
         "hours": f"{hours:.2g}",
         "spacing": _SPACING[built.periodic],
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()}))
-    try:
-        config = load_config(output)
-    except ConfigError:
-        output.unlink()
-        raise
+    with whole_file(output) as temporary:
+        temporary.write_text(
+            _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()})
+        )
+        try:
+            config = load_config(temporary)
+        except ConfigError as error:
+            problems = (problem.replace(str(temporary), str(output)) for problem in error.problems)
+            raise ConfigError(*problems) from None
     n_features = build_features(resolve_features(config.features, topology)).n_features
     return Starter(output, built.n_atoms, built.periodic, n_features, platform, speed, hours)
 

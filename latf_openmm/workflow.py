@@ -4,9 +4,7 @@ Every step writes into a temporary place and renames it when it is whole; a step
 not done again. So the same command continues an interrupted run.
 """
 
-import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,16 +31,21 @@ from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
+from latf_openmm.md.simulation import Stage, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.run_folder import BOX, RoundFolder, RunFolder
+from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder
+from latf_openmm.schema import RECORD, resume_record, start_record
+from latf_openmm.storage import make_folder, partial, whole_file, whole_folder, write_json, write_text
 from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
 
 _CHANGEABLE = ("loop", "generate", "validation")
 """Parts of the configuration that a resumed run may change."""
+
+_BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
+"""What an interruption at the very start may leave."""
 
 IMPORTED = "imported.json"
 """File in a stage whose frames were not simulated here."""
@@ -58,10 +61,12 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
         process is working in the folder.
     """
     check(config)
-    path.mkdir(parents=True, exist_ok=True)
-    run = _open_or_start(config, path)
+    _check_folder(config, path)
+    make_folder(path)
+    run = RunFolder(path, config)
     try:
         with FileLock(path / ".lock", timeout=0):
+            _open_or_start(run)
             for index in range(config.loop.rounds):
                 folder = run.round(index)
                 if not folder.complete:
@@ -74,10 +79,13 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     return run
 
 
-def _open_or_start(config: RunConfig, path: Path) -> RunFolder:
-    file = path / "config.yaml"
+def _check_folder(config: RunConfig, path: Path) -> None:
+    """Raise `ConfigError` where a folder is something else than this run."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path}: expected a folder, or a path where nothing is yet; this is a file")
+    file = path / CONFIG
     if file.is_file():
-        before = RunFolder.open(path).config.model_dump(mode="json")
+        before = RunFolder.open(path).config.model_dump(mode="json")  # what is left out has its default
         now = config.model_dump(mode="json")
         changed = [key for key in now if key not in _CHANGEABLE and now[key] != before[key]]
         if changed:
@@ -85,10 +93,16 @@ def _open_or_start(config: RunConfig, path: Path) -> RunFolder:
                 f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
                 f"use a new folder, or change only {', '.join(_CHANGEABLE)}"
             )
-    elif any(entry.name != ".lock" for entry in path.iterdir()):
+    elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
         raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
-    _write_text(file, dump_config(config))
-    return RunFolder(path, config)
+
+
+def _open_or_start(run: RunFolder) -> None:
+    if (run.path / CONFIG).is_file():
+        resume_record(run.path)
+    else:
+        start_record(run.path)
+    write_text(run.path / CONFIG, dump_config(run.config))
 
 
 def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
@@ -104,7 +118,7 @@ def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     _choose_starts(run, folder, pool)
-    _write_json(folder.record, _summary(run, folder, trained, pool, seconds))
+    write_json(folder.record, _summary(run, folder, trained, pool, seconds))
 
 
 def _timed(step: Callable[[], None]) -> float:
@@ -160,13 +174,11 @@ def train_model(
         tuple(sorted({t.temperature for t in trajectories})),
         _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
     )
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    save_model(trained, temporary)
-    history = pd.DataFrame([asdict(epoch) for epoch in result.history])
-    history.to_parquet(temporary / "history.parquet", index=False)
-    reduction.table.to_csv(temporary / "descriptors.csv", index=False)
-    temporary.rename(folder)
+    with whole_folder(folder) as temporary:
+        save_model(trained, temporary)
+        history = pd.DataFrame([asdict(epoch) for epoch in result.history])
+        history.to_parquet(temporary / "history.parquet", index=False)
+        reduction.table.to_csv(temporary / "descriptors.csv", index=False)
     return trained
 
 
@@ -196,10 +208,8 @@ def generate_into(
     """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
     if not target.is_dir():
-        temporary = target.with_name(target.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        write_ensemble(ensemble, trained, pool, run.topology(), temporary)
-        temporary.rename(target)
+        with whole_folder(target) as temporary:
+            write_ensemble(ensemble, trained, pool, run.topology(), temporary)
     return ensemble.warnings
 
 
@@ -214,9 +224,8 @@ def _choose_starts(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
         if structures.unitcell_vectors is not None:
             starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
-    temporary = folder.starts.with_suffix(".partial.npz")
-    np.savez(temporary, **starts)
-    temporary.rename(folder.starts)
+    with whole_file(folder.starts) as temporary, temporary.open("wb") as file:
+        np.savez(file, **starts)
 
 
 def _even_over_states(pool: Pool, temperature: float, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -323,23 +332,10 @@ def _settled(run: RunFolder, folder: RoundFolder) -> bool:
 
 def _validate(run: RunFolder, progress: Progress | None) -> None:
     """Independent unbiased runs for the report."""
-    settings = run.config.validation
+    simulation = run.config.validation_simulation()
     marker = run.validation / "complete.json"
-    if settings is None or marker.is_file():
+    if simulation is None or marker.is_file():
         return
-    simulation = SimulationSettings.model_validate(
-        {**run.config.simulation.model_dump(), **settings.model_dump()}
-    )
     stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
     seconds = _timed(lambda: run_stage(stage, progress, "validation runs"))
-    _write_json(marker, {"seconds": seconds})
-
-
-def _write_json(path: Path, record: Any) -> None:
-    _write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_json(marker, {"seconds": seconds})

@@ -8,15 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "latf_openmm"
 LAYERS = [
     {"errors"},
-    {"units", "settings", "progress"},
+    {"units", "settings", "progress", "storage"},
     {"features", "systems"},
     {"data"},
     {"model"},
     {"training", "md", "analysis"},
-    {"config"},
+    {"config", "schema"},
     {"run_folder"},
     {"workflow", "refine", "plots", "starter"},
-    {"report", "own_data"},
+    {"report", "own_data", "verify"},
     {"probes", "doctor", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,7 +1,5 @@
 """What an ensemble of structures leaves on disk."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +11,7 @@ from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.errors import DataError
 from latf_openmm.model.checkpoint import versions
+from latf_openmm.storage import sha256, whole_file, write_json
 
 
 def write_structures(
@@ -46,14 +45,15 @@ def write_structures(
     record = folder / "ensemble.json"
     if record.exists():
         raise DataError(f"{record}: already there")
-    folder.mkdir(parents=True, exist_ok=True)
-    frames_table(ensemble).to_parquet(folder / "frames.parquet", index=False)
+    with whole_file(folder / "frames.parquet") as temporary:
+        frames_table(ensemble).to_parquet(temporary, index=False)
     chosen = ensemble.trajectory(structures, topology, seed)
-    chosen.save(str(folder / f"ensemble.{trajectory}"))
-    chosen[0].save_pdb(str(folder / "ensemble.pdb"))
+    with whole_file(folder / f"ensemble.{trajectory}") as temporary:
+        (chosen.save_dcd if trajectory == "dcd" else chosen.save_xtc)(str(temporary))
+    write_structure(chosen[0], folder / "ensemble.pdb")
     for state, frame in ensemble.representatives().items():
         one = ensemble.pool.structures(np.array([frame]), topology)
-        one.save_pdb(str(folder / f"state_{state}.pdb"))
+        write_structure(one, folder / f"state_{state}.pdb")
     names = [
         "frames.parquet",
         f"ensemble.{trajectory}",
@@ -64,9 +64,15 @@ def write_structures(
         "versions": versions(),
         "structures": structures,
         "seed": seed,
-        "sha256": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
+        "sha256": {name: sha256(folder / name) for name in names},
     }
-    record.write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(record, summary)
+
+
+def write_structure(structure: mdtraj.Trajectory, path: Path) -> None:
+    """Write a PDB file."""
+    with whole_file(path) as temporary:
+        structure.save_pdb(str(temporary))
 
 
 def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from latf_openmm.errors import SimulationError
 from latf_openmm.md.processes import process_pool
 from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform, pressure_of
 from latf_openmm.settings import Settings
+from latf_openmm.storage import whole_file
 from latf_openmm.systems import AnySystem
 from latf_openmm.units import TemperatureScale
 
@@ -121,11 +122,9 @@ class Population:
 
     def save(self, path: Path) -> None:
         """Write to a file that is there only when it is whole."""
-        partial = path.with_name(path.name + ".partial")
         arrays: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        with partial.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
-        partial.replace(path)
 
     @staticmethod
     def load(path: Path) -> "Population":

@@ -13,6 +13,7 @@ from latf_openmm.errors import ModelError
 from latf_openmm.features import Features
 from latf_openmm.features.distances import Distances
 from latf_openmm.features.torsions import Torsions
+from latf_openmm.storage import whole_file
 
 _FEW_ATOMS = 40
 """Up to so many, a product with zeros costs less than gathering the atoms that are needed."""
@@ -280,5 +281,5 @@ class SingleFrameCV(nn.Module):
 
 def export_cv(cv: CollectiveVariables, path: Path) -> None:
     """Write a TorchScript file of the collective variables: positions (n_atoms, 3) [nm] -> (dim,)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(SingleFrameCV(cv).eval()).save(str(path))
+    with whole_file(path) as temporary:
+        torch.jit.script(SingleFrameCV(cv).eval()).save(str(temporary))

@@ -14,6 +14,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.storage import whole_file, write_text
 from latf_openmm.units import SCALES
 
 _HEADER = """\
@@ -75,9 +76,9 @@ def export_plumed(trained: TrainedModel, folder: Path, periodic: bool = True) ->
     text = plumed_input(trained, periodic)
     cv = latent_cv(trained)
     model = DescriptorsToLatent(cv.network, cv.features.n_features, cv.dim).eval()
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(model).save(str(folder / "model.pt"))
-    (folder / "plumed.dat").write_text(text)
+    with whole_file(folder / "model.pt") as temporary:
+        torch.jit.script(model).save(str(temporary))
+    write_text(folder / "plumed.dat", text)
 
 
 def plumed_input(trained: TrainedModel, periodic: bool = True) -> str:

@@ -1,6 +1,5 @@
 """One stage: walkers at several temperatures, in this process or in several."""
 
-import json
 import multiprocessing
 import os
 import queue
@@ -22,6 +21,7 @@ from latf_openmm.errors import SimulationError
 from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import bar
+from latf_openmm.storage import whole_file, write_json
 from latf_openmm.systems import AnySystem
 
 
@@ -116,7 +116,6 @@ def run_stage(stage: Stage, progress: Progress | None = None, description: str =
     SimulationError
         If any group of walkers stayed unstable.
     """
-    stage.folder.mkdir(parents=True, exist_ok=True)
     _write_record(stage)
     tasks = stage.tasks()
     with bar(progress, description, sum(task.n_frames for task in tasks)) as advance:
@@ -182,7 +181,7 @@ def _write_record(stage: Stage) -> None:
         "bias": None if stage.bias is None else stage.bias.model_dump(mode="json"),
         "seed": stage.seed,
     }
-    (stage.folder / "stage.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(stage.folder / "stage.json", record)
     built = stage.system.build(1)
-    with (stage.folder / "topology.pdb").open("w") as file:
+    with whole_file(stage.folder / "topology.pdb") as temporary, temporary.open("w") as file:
         app.PDBFile.writeFile(built.topology, built.positions[0] * 10.0, file, keepIds=True)

@@ -1,7 +1,5 @@
 """BiasUpdater: keeps the adaptive bias inside a Context in step with the one in Python."""
 
-import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from latf_openmm.md.backends.base import BIAS_NAME, messages_parameter
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.exchange import Exchange
+from latf_openmm.storage import whole_file
 
 
 class BiasUpdater:
@@ -128,15 +127,9 @@ class BiasUpdater:
 
     def save(self, path: Path | str) -> None:
         """Write the state of the bias; a file is only there when it is whole."""
-        buffer = io.BytesIO()
         place = {} if self.exchange is None else self.exchange.position()
-        torch.save({"bias": self.bias.snapshot(), "exchange": place}, buffer)
-        partial = Path(f"{path}.partial")
-        with partial.open("wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save({"bias": self.bias.snapshot(), "exchange": place}, file)
 
     def reset(self) -> None:
         """Forget everything since the updater was made; do so before `add_bias`."""

@@ -6,7 +6,6 @@ checkpoint.
 """
 
 import logging
-import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.md.updater import BiasUpdater, load_bias
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
+from latf_openmm.storage import whole_folder
 from latf_openmm.systems import AnySystem, BuiltSystem
 
 log = logging.getLogger(__name__)
@@ -253,7 +253,7 @@ class WalkerGroup:
     def _restore(self, complete: int) -> None:
         folder = self.task.segment(complete - 1)
         try:
-            self.context.loadCheckpoint(_read_checkpoint(folder / "checkpoint.bin"))
+            self.context.loadCheckpoint(read_checkpoint(folder / "checkpoint.bin"))
         except (openmm.OpenMMException, OSError) as error:
             log.info("%s: %s; continuing from the portable state", folder, error)
             # Without the checkpoint the noise would start again from its beginning.
@@ -337,24 +337,20 @@ class WalkerGroup:
         return z.numpy(), energy.numpy(), np.full(len(z), self.updater.bias.offset())
 
     def _write(self, index: int, recorded: "_Recorded") -> None:
-        target = self.task.segment(index)
-        temporary = target.with_name(target.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self._table(index, recorded).to_parquet(temporary / "frames.parquet", index=False)
         topology = self.built.mdtraj_topology()
-        for copy in range(self.built.n_copies):
-            trajectory = mdtraj.Trajectory(recorded.positions[:, copy], topology)
-            if recorded.boxes is not None:
-                trajectory.unitcell_vectors = recorded.boxes
-            walker = self.task.first_walker + copy
-            trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
-        _write_checkpoint(temporary / "checkpoint.bin", self.context.createCheckpoint())
-        state = self.context.getState(positions=True, velocities=True, parameters=True)
-        (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
-        if self.updater is not None:
-            self.updater.save(temporary / "bias.pt")
-        temporary.rename(target)
+        with whole_folder(self.task.segment(index)) as temporary:
+            self._table(index, recorded).to_parquet(temporary / "frames.parquet", index=False)
+            for copy in range(self.built.n_copies):
+                trajectory = mdtraj.Trajectory(recorded.positions[:, copy], topology)
+                if recorded.boxes is not None:
+                    trajectory.unitcell_vectors = recorded.boxes
+                walker = self.task.first_walker + copy
+                trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
+            _write_checkpoint(temporary / "checkpoint.bin", self.context.createCheckpoint())
+            state = self.context.getState(positions=True, velocities=True, parameters=True)
+            (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
+            if self.updater is not None:
+                self.updater.save(temporary / "bias.pt")
 
     def _table(self, index: int, recorded: "_Recorded") -> pd.DataFrame:
         """One row for each walker and frame, walkers one after the other."""
@@ -498,7 +494,7 @@ def _write_checkpoint(path: Path, data: bytes) -> None:
     path.write_bytes(zlib.crc32(data).to_bytes(4, "big") + data)
 
 
-def _read_checkpoint(path: Path) -> bytes:
+def read_checkpoint(path: Path) -> bytes:
     """Read what `_write_checkpoint` wrote; `OSError` if the file is missing or damaged."""
     content = path.read_bytes()
     if zlib.crc32(content[4:]) != int.from_bytes(content[:4], "big"):

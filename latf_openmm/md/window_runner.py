@@ -1,7 +1,8 @@
 """One Context whose restraint goes from window to window, and the recording of their frames."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mdtraj
@@ -21,6 +22,7 @@ from latf_openmm.md.walker_group import find_platform
 from latf_openmm.md.window_plan import Leg, WindowPlan
 from latf_openmm.md.window_samples import WindowFile
 from latf_openmm.progress import Advance
+from latf_openmm.storage import whole_file
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -165,12 +167,7 @@ class WindowRunner:
         """Run and record; return collective variables and energies without the restraint."""
         n = self.plan.settings.frames
         z, energy = np.empty((n, self.plan.cv.dim)), np.empty(n)
-        path = self.plan.folder / f"window_{index:04d}.dcd"
-        partial = path.with_name(path.name + ".partial")
-        file = None
-        if self.plan.settings.positions:
-            file = mdtraj.formats.DCDTrajectoryFile(str(partial), "w")
-        try:
+        with self._trajectory(index) as file:
             for frame in range(n):
                 self.context.getIntegrator().step(self.plan.settings.frame_interval)
                 state = self.context.getState(positions=True, energy=True, groups=self.unbiased)
@@ -181,12 +178,19 @@ class WindowRunner:
                 if file is not None:
                     self._write_frame(file, state)
                 advance()
-        finally:
-            if file is not None:
-                file.close()
-        if file is not None:
-            partial.rename(path)
         return z, energy
+
+    @contextmanager
+    def _trajectory(self, index: int) -> Iterator[Any]:
+        """The open file of a window's positions, or None where they are not kept."""
+        if not self.plan.settings.positions:
+            yield None
+            return
+        with (
+            whole_file(self.plan.folder / f"window_{index:04d}.dcd") as temporary,
+            mdtraj.formats.DCDTrajectoryFile(str(temporary), "w") as file,
+        ):
+            yield file
 
     def _write_frame(self, file: Any, state: openmm.State) -> None:
         xyz = 10.0 * state.getPositions(asNumpy=True)._value[None].astype(np.float32)  # DCD is in angstrom

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from latf_openmm.data.biased_run import BiasedRun
 from latf_openmm.errors import DataError
 from latf_openmm.md.bias.harmonic import Harmonic
+from latf_openmm.storage import whole_file
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]
@@ -94,11 +95,8 @@ class WindowFile:
 
     def write(self, folder: Path, index: int) -> None:
         """Write the file aside and rename it."""
-        path = self.path(folder, index)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with whole_file(self.path(folder, index)) as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(self))
-        partial.rename(path)
 
     @staticmethod
     def read(folder: Path, index: int) -> "WindowFile":

@@ -22,6 +22,7 @@ from latf_openmm.md.window_plan import Leg, UmbrellaSettings, WindowPlan, spanni
 from latf_openmm.md.window_runner import WindowRunner
 from latf_openmm.md.window_samples import WindowFile, WindowSamples
 from latf_openmm.progress import bar
+from latf_openmm.storage import write_json
 from latf_openmm.units import plain
 
 Array = NDArray[np.float64]
@@ -147,9 +148,7 @@ class UmbrellaWindows:
         }
         path = plan.folder / "windows.json"
         if not path.is_file():
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(json.dumps(record, indent=1) + "\n")
-            partial.rename(path)
+            write_json(path, record)
             return
         there = json.loads(path.read_text())
         if differing := [key for key, value in record.items() if there.get(key) != value]:

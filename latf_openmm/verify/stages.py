@@ -1,0 +1,315 @@
+"""Checks of simulated, imported and annealed frames: segment by segment, in pieces."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import openmm
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from latf_openmm.config import RunConfig
+from latf_openmm.data.walkers import read_trajectory
+from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.md.annealing import AnnealingSettings
+from latf_openmm.md.simulation import SimulationSettings, Stage
+from latf_openmm.md.walker_group import DynamicsSettings, GroupTask, read_checkpoint
+from latf_openmm.settings import validate
+from latf_openmm.verify.findings import Check, Findings
+from latf_openmm.workflow import IMPORTED
+
+_FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume")
+_COLUMNS = ("walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a segment should hold.
+
+    Attributes
+    ----------
+    folder
+        The segment.
+    walkers, temperature, suffix
+        Of its trajectory files.
+    frames
+        Of each walker; None: as many as the trajectory has.
+    first
+        Number of the first frame.
+    interval, timestep
+        Steps between frames, and their length [ps].
+    members
+        Walkers of a population that lie one after the other in one trajectory.
+    others
+        Files beside the table and the trajectories.
+    """
+
+    folder: Path
+    walkers: range
+    temperature: float
+    suffix: str
+    frames: int | None
+    interval: int
+    timestep: float
+    first: int = 0
+    members: int = 1
+    others: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> Path:
+        """File of the table."""
+        return self.folder / "frames.parquet"
+
+    def trajectory(self, walker: int) -> Path:
+        """File of a walker's positions."""
+        return self.folder / f"walker_{walker:03d}{self.suffix}"
+
+
+def stage_checks(
+    part: str,
+    folder: Path,
+    config: RunConfig,
+    settings: SimulationSettings,
+    topology: mdtraj.Topology,
+    complete: bool,
+) -> Iterator[Check]:
+    """Checks of a stage that was simulated; where it is not `complete`, of what there is."""
+    yield Check(part, "stage", partial(_look_at_record, folder))
+    tasks = Stage(config.system, _settings(folder) or settings, None, {}, 0, folder).tasks()
+    expected = {task.folder for task in tasks}
+    for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
+        text = f"not expected; walkers of this stage are in {', '.join(p.name for p in sorted(expected))}"
+        yield Check(part, group.name, partial(_note, group, text))
+    for task in tasks:
+        yield from _group_checks(part, task, topology, complete)
+
+
+def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool) -> Iterator[Check]:
+    there = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
+    n_expected = task.n_segments
+    if not complete:
+        n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in there), default=0)
+    adaptive = any((path / "bias.pt").is_file() for path in there)
+    others = ("checkpoint.bin", "state.xml", *(("bias.pt",) if adaptive else ()))
+    dynamics = task.dynamics
+    for index in range(n_expected):
+        segment = Segment(
+            task.segment(index),
+            range(task.first_walker, task.first_walker + task.n_walkers),
+            task.temperature,
+            f".{dynamics.trajectory}",
+            task.frames_in(index),
+            dynamics.frame_interval,
+            dynamics.timestep,
+            first=index * dynamics.segment_frames,
+            others=others,
+        )
+        label = f"{task.folder.name}/{segment.folder.name}"
+        yield Check(part, label, partial(look_at_segment, segment, topology))
+    for path in there:
+        if path not in {task.segment(index) for index in range(n_expected)}:
+            text = f"not expected; {task.folder.name} has {n_expected} segments"
+            yield Check(part, path.name, partial(_note, path, text))
+
+
+def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj.Topology) -> Iterator[Check]:
+    """Checks of trajectories that were imported."""
+    simulation, numbers = config.simulation, dict[float, int]()
+    try:
+        record = [(Path(one["path"]), float(one["temperature"])) for one in _read_json(folder / IMPORTED)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"cannot be read ({first_line(error)}); expected path and temperature of each trajectory"
+        yield Check(part, IMPORTED, partial(_note, folder / IMPORTED, text))
+        return
+    for path, temperature in record:
+        number = numbers[temperature] = numbers.get(temperature, -1) + 1
+        segment = Segment(
+            folder / f"T{temperature:g}_w{number:03d}" / "segment_0000",
+            range(number, number + 1),
+            temperature,
+            path.suffix.lower(),
+            None,
+            simulation.frame_interval,
+            simulation.timestep,
+        )
+        yield Check(part, path.name, partial(look_at_segment, segment, topology))
+
+
+def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
+    """Checks of walkers that were annealed."""
+    file = folder / "sweep.json"
+    try:
+        record = _read_json(file)
+        settings = validate(AnnealingSettings, record["settings"], f"{file}: settings")
+        dynamics = validate(DynamicsSettings, record["dynamics"], f"{file}: dynamics")
+        goals = [float(goal) for goal in record["goals"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"cannot be read ({first_line(error)}); expected goals, settings and dynamics of a sweep"
+        yield Check(part, file.name, partial(_note, file, text))
+        return
+    for goal in goals:
+        segment = Segment(
+            folder / f"T{goal:g}" / "segment_0000",
+            range(1),
+            goal,
+            f".{dynamics.trajectory}",
+            settings.walkers * settings.frames,
+            settings.steps,
+            dynamics.timestep,
+            members=settings.walkers,
+        )
+        if segment.folder.is_dir():  # else it is not finished yet
+            yield Check(part, f"T{goal:g}", partial(look_at_segment, segment, topology))
+
+
+def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findings) -> None:
+    """Look at all files of one segment."""
+    if findings.missing(segment.folder, "a complete segment"):
+        return
+    findings.counts["segments"] += 1
+    found = {
+        walker: count
+        for walker in segment.walkers
+        if (count := _look_at_trajectory(segment.trajectory(walker), topology, findings)) is not None
+    }
+    if segment.frames is None and found:
+        segment = replace(segment, frames=max(found.values()))
+    if segment.frames is not None:
+        for walker, count in found.items():
+            if count != segment.frames:
+                findings.damage(segment.trajectory(walker), f"{count} frames; expected {segment.frames}")
+    if not findings.missing(segment.table, "the table of the frames"):
+        _look_at_table(segment, findings)
+    for name in segment.others:
+        if not findings.missing(segment.folder / name, "what the next segment starts from"):
+            _look_at_restart(segment.folder / name, topology.n_atoms, findings)
+    findings.hashes(segment.folder)
+
+
+def _look_at_trajectory(path: Path, topology: mdtraj.Topology, findings: Findings) -> int | None:
+    """Return the number of frames, None where they cannot be read."""
+    if findings.missing(path, "the positions of a walker"):
+        return None
+    frames = 0
+    try:
+        for piece in read_trajectory(path, topology):
+            bad = np.flatnonzero(~np.isfinite(piece.xyz).all(axis=(1, 2)))
+            if len(bad):
+                findings.damage(
+                    path, f"positions of frame {frames + bad[0]} are not finite; expected numbers"
+                )
+            frames += piece.n_frames
+    except DataError as error:
+        findings.damage(path, str(error).removeprefix(f"{path}: "))
+        return None
+    findings.counts["frames"] += frames
+    return frames
+
+
+def _look_at_table(segment: Segment, findings: Findings) -> None:
+    path = segment.table
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow has several
+        findings.damage(path, f"cannot be read ({first_line(error)}); expected a table of frames")
+        return
+    if missing := [name for name in _COLUMNS if name not in table]:
+        findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
+        return
+    findings.frames[segment.temperature] += len(table)
+    if segment.frames is not None and (text := _wrong_rows(table, segment, segment.frames)):
+        findings.damage(path, text)
+
+
+def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
+    """What is wrong with the rows of a table; empty where nothing is."""
+    frame = segment.first + np.arange(n_frames)
+    each = segment.first + np.arange(n_frames // segment.members)
+    step = np.tile((each + 1) * segment.interval, segment.members)
+    strangers = sorted(set(table["walker"]) - set(segment.walkers))
+    if strangers:
+        return f"rows of walker {strangers[0]}; expected walkers {_span(segment.walkers)}"
+    for walker in segment.walkers:
+        rows = table[table["walker"] == walker]
+        if text := _gap(rows["frame"].to_numpy(), frame):
+            return f"walker {walker}: {text}; expected frames {_span(frame)}, each once and in order"
+        for name, expected in (("step", step), ("time_ps", step * segment.timestep)):
+            off = np.flatnonzero(~np.isclose(rows[name].to_numpy(dtype=float), expected, rtol=1e-6))
+            if len(off):
+                place = f"walker {walker}, frame {frame[off[0]]}"
+                return f"{place}: {name} is {rows[name].iloc[off[0]]:g}; expected {expected[off[0]]:g}"
+    if (table["temperature"] != segment.temperature).any():
+        other = table["temperature"][table["temperature"] != segment.temperature].iloc[0]
+        return f"temperature is {other:g} in a row; expected {segment.temperature:g}"
+    latent = [name for name in map(str, table) if name.startswith("z") and name[1:].isdigit()]
+    for name in [*(n for n in _FINITE if n in table), *latent]:
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+        if not np.isfinite(values).all():
+            row = table.iloc[int(np.flatnonzero(~np.isfinite(values))[0])]
+            place = f"walker {row['walker']:g}, frame {row['frame']:g}"
+            return f"{place}: {name} is {row[name]}; expected a finite number"
+    return ""
+
+
+def _gap(found: NDArray[Any], expected: NDArray[np.int64]) -> str:
+    """The first thing that is wrong with frame numbers; empty where nothing is."""
+    values, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        return f"frame {values[counts > 1][0]} is there {counts.max()} times"
+    if len(lost := np.setdiff1d(expected, values)):
+        return f"frame {lost[0]} is missing" + (f", and {len(lost) - 1} more" if len(lost) > 1 else "")
+    if len(more := np.setdiff1d(values, expected)):
+        return f"frame {more[0]} is there"
+    off = np.flatnonzero(found != expected)
+    return f"frame {found[off[0]]} is where {expected[off[0]]} should be" if len(off) else ""
+
+
+def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
+    try:
+        if path.name == "checkpoint.bin":
+            read_checkpoint(path)
+        elif path.name == "bias.pt":
+            torch.load(path, weights_only=True)["bias"]
+        else:
+            state = openmm.XmlSerializer.deserialize(path.read_text())
+            positions = state.getPositions(asNumpy=True)._value
+            if len(positions) % n_atoms or not np.isfinite(positions).all():
+                raise ValueError(
+                    f"{len(positions)} positions, not all of them finite, or not of {n_atoms} atoms"
+                )
+    except Exception as error:  # each library has its own
+        findings.damage(path, f"damaged ({first_line(error)}); expected what the next segment starts from")
+
+
+def _look_at_record(folder: Path, findings: Findings) -> None:
+    for name, what in (("stage.json", "the record of the stage"), ("topology.pdb", "the topology")):
+        findings.missing(folder / name, what)
+    if (folder / "stage.json").is_file() and _settings(folder) is None:
+        findings.damage(folder / "stage.json", "cannot be read; expected the settings of the stage")
+
+
+def _note(path: Path, text: str, findings: Findings) -> None:
+    findings.damage(path, text)
+
+
+def _settings(folder: Path) -> SimulationSettings | None:
+    """What the record of a stage says, None where it cannot be read."""
+    try:
+        record = _read_json(folder / "stage.json")
+        return validate(SimulationSettings, record["settings"], str(folder / "stage.json"))
+    except (OSError, ValueError, KeyError, TypeError, LatfError):
+        return None
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _span(numbers: range | NDArray[np.int64]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}"

@@ -1,0 +1,45 @@
+"""A run that is as small as can be, for tests of what happens to a finished one; never change it: copy it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from latf_openmm.config import RunConfig
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.settings import validate
+from latf_openmm.systems import library_folder
+from latf_openmm.workflow import run_loop
+
+
+def small_config() -> RunConfig:
+    """Three walkers of two segments and a bit at each of two temperatures; two rounds, the second biased."""
+    data = yaml.safe_load((library_folder("three_hole") / "fast.yaml").read_text())
+    data["simulation"] |= {"walkers": 3, "frames": 60, "segment_frames": 25, "equilibration": 50}
+    data["training"] |= {
+        "initial_states": 5,
+        "epochs_states": 3,
+        "epochs_joint": 1,
+        "epochs_flow": 1,
+        "refinements": 1,
+        "restarts": 1,
+        "committee": 2,
+        "lag": 2,
+        "pairs_per_epoch": 500,
+    }
+    data |= {"generate": {"samples": 200}, "validation": {"temperatures": [1.0], "frames": 20}}
+    return validate(RunConfig, data, "small")
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    torch.set_num_threads(1)
+    return run_loop(small_config(), tmp_path_factory.mktemp("small") / "run")
+
+
+@pytest.fixture
+def small_config_file(tmp_path: Path) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(small_config().model_dump(mode="json")))
+    return file

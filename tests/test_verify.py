@@ -1,0 +1,393 @@
+"""`latf-openmm verify` and the schema of run folders: each kind of damage is found and named."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small_config
+from typer.testing import CliRunner
+
+from latf_openmm import schema
+from latf_openmm.cli import app
+from latf_openmm.errors import ConfigError
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.storage import MANIFEST
+from latf_openmm.verify import verify_run
+from latf_openmm.workflow import run_loop
+
+SEGMENT = "rounds/001/simulation/T0.7/segment_0001"
+TABLE = f"{SEGMENT}/frames.parquet"
+WALKER = f"{SEGMENT}/walker_001.dcd"
+MODEL = "rounds/000/model"
+GENERATED = "rounds/001/generated/T1.3"
+
+
+@pytest.fixture
+def copy(small_run: RunFolder, tmp_path: Path) -> Path:
+    shutil.copytree(small_run.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def found(path: Path) -> dict[str, str]:
+    return {file.relative_to(path).as_posix(): text for file, text in verify_run(path).damages.items()}
+
+
+def without_hashes(path: Path) -> None:
+    for file in path.rglob(MANIFEST):
+        file.unlink()
+
+
+def test_a_whole_run_passes(small_run: RunFolder) -> None:
+    before = {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")}
+    result = CliRunner().invoke(app, ["verify", str(small_run.path)])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "whole: 13 segments, 740 frames, 2 models" in said
+    assert "not hashed" not in said
+    assert {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")} == before
+
+
+def test_a_run_of_before_is_whole_but_not_hashed(copy: Path) -> None:
+    without_hashes(copy)
+    (copy / "run.json").unlink()
+    result = CliRunner().invoke(app, ["verify", str(copy)])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "not hashed" in said
+    assert "19 folders of an earlier version have no hashes to compare with" in said
+    assert not (copy / "run.json").exists()
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 1
+    path.write_bytes(data)
+
+
+def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        change(pd.read_parquet(path)).to_parquet(path, index=False)
+
+    return damage
+
+
+def setting(column: str, row: int, value: float) -> Callable[[Path], None]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table.loc[row, column] = value
+        return table
+
+    return rows(change)
+
+
+def frames(change: Callable[[mdtraj.Trajectory], mdtraj.Trajectory]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        topology = path.parents[2] / "topology.pdb"
+        change(mdtraj.load_dcd(str(path), top=str(topology))).save_dcd(str(path))
+
+    return damage
+
+
+def not_finite(trajectory: mdtraj.Trajectory) -> mdtraj.Trajectory:
+    trajectory.xyz[3] = np.nan
+    return trajectory
+
+
+def entry(key: str, value: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+    return damage
+
+
+def starts(**changes: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with np.load(path) as data:
+            arrays = dict(data) | {name.replace("_", "."): value for name, value in changes.items()}
+        np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+
+    return damage
+
+
+def write(text: str) -> Callable[[Path], None]:
+    return lambda path: (path.write_text(text), None)[1]
+
+
+DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
+    ("segment missing in the middle", SEGMENT, delete, "missing; expected a complete segment"),
+    ("last segment missing", f"{SEGMENT[:-1]}2", delete, "missing; expected a complete segment"),
+    ("table missing", TABLE, delete, "missing; expected the table of the frames"),
+    ("table truncated", TABLE, truncate, "cannot be read"),
+    (
+        "row dropped",
+        TABLE,
+        rows(lambda t: t.drop(index=30)),
+        "walker 1: frame 30 is missing; expected frames 25",
+    ),
+    ("last row dropped", TABLE, rows(lambda t: t.iloc[:-1]), "walker 2: frame 49 is missing"),
+    (
+        "row doubled",
+        TABLE,
+        rows(lambda t: pd.concat([t, t.iloc[[7]]])),
+        "walker 0: frame 32 is there 2 times",
+    ),
+    (
+        "rows exchanged",
+        TABLE,
+        rows(lambda t: t.iloc[[1, 0, *range(2, 75)]]),
+        "frame 26 is where 25 should be",
+    ),
+    ("frame of another segment", TABLE, setting("frame", 0, 3), "walker 0: frame 25 is missing"),
+    (
+        "column missing",
+        TABLE,
+        rows(lambda t: t.drop(columns="bias_energy")),
+        "columns bias_energy are missing",
+    ),
+    ("rows of a stranger", TABLE, setting("walker", 0, 9), "rows of walker 9; expected walkers 0 to 2"),
+    ("wrong step", TABLE, setting("step", 2, 7), "walker 0, frame 27: step is 7; expected 560"),
+    ("wrong time", TABLE, setting("time_ps", 2, 7.0), "walker 0, frame 27: time_ps is 7; expected 5.6"),
+    ("wrong temperature", TABLE, setting("temperature", 2, 0.8), "temperature is 0.8 in a row; expected 0.7"),
+    (
+        "energy NaN",
+        TABLE,
+        setting("potential_energy", 26, np.nan),
+        "walker 1, frame 26: potential_energy is nan",
+    ),
+    ("bias infinite", TABLE, setting("bias_energy", 0, np.inf), "walker 0, frame 25: bias_energy is inf"),
+    ("variable NaN", TABLE, setting("z1", 0, np.nan), "walker 0, frame 25: z1 is nan"),
+    ("trajectory missing", WALKER, delete, "missing; expected the positions of a walker"),
+    ("trajectory truncated", WALKER, truncate, "11 frames; expected 25"),
+    ("frame doubled", WALKER, frames(lambda t: mdtraj.join([t[:1], t])), "26 frames; expected 25"),
+    ("frame lost", WALKER, frames(lambda t: t[1:]), "24 frames; expected 25"),
+    ("positions NaN", WALKER, frames(not_finite), "positions of frame 3 are not finite"),
+    ("position changed by a bit", WALKER, flip, "changed since it was written: sha256"),
+    (
+        "checkpoint missing",
+        f"{SEGMENT}/checkpoint.bin",
+        delete,
+        "missing; expected what the next segment starts",
+    ),
+    ("checkpoint changed", f"{SEGMENT}/checkpoint.bin", flip, "damaged (checkpoint.bin is damaged)"),
+    ("state truncated", f"{SEGMENT}/state.xml", truncate, "damaged ("),
+    ("manifest damaged", f"{SEGMENT}/{MANIFEST}", truncate, "the manifest cannot be read"),
+    ("stage damaged", "rounds/001/simulation/stage.json", truncate, "cannot be read; expected the settings"),
+    (
+        "validation damaged",
+        "validation/T1/segment_0000/walker_000.dcd",
+        delete,
+        "missing; expected the positions",
+    ),
+    ("model missing", MODEL, delete, "missing; expected the model of the round"),
+    ("model record truncated", f"{MODEL}/model.json", truncate, "the model is damaged"),
+    ("model of another kind", f"{MODEL}/model.json", entry("format", 99), "format 99, this version reads"),
+    (
+        "model of other atoms",
+        f"{MODEL}/model.json",
+        entry("atoms", ["A", "B"]),
+        "topology of 2 atoms, this one has 1",
+    ),
+    ("weights truncated", f"{MODEL}/model.safetensors", truncate, "the model is damaged"),
+    ("weights changed by a bit", f"{MODEL}/model.safetensors", flip, "changed since it was written: sha256"),
+    ("history truncated", f"{MODEL}/history.parquet", truncate, "cannot be read"),
+    (
+        "generated missing",
+        GENERATED,
+        delete,
+        "missing; expected what was generated at a simulated temperature",
+    ),
+    ("samples truncated", f"{GENERATED}/samples.parquet", truncate, "cannot be read"),
+    ("sample lost", f"{GENERATED}/samples.parquet", rows(lambda t: t.iloc[1:]), "199 samples; expected 200"),
+    ("sample NaN", f"{GENERATED}/samples.parquet", setting("z0", 3, np.nan), "z0 not a number in a row"),
+    ("structures truncated", f"{GENERATED}/structures.dcd", truncate, "structures; expected 200"),
+    ("summary missing", f"{GENERATED}/summary.json", delete, "missing; expected the record"),
+    ("round not JSON", "rounds/000/round.json", truncate, "cannot be read"),
+    ("round lost", "rounds/000/round.json", delete, "missing; expected the record of a complete round"),
+    ("round of other frames", "rounds/001/round.json", entry("frames", 719), "expected 7"),
+    ("round of other states", "rounds/001/round.json", entry("n_states", 77), "n_states is 77; expected"),
+    (
+        "round without a key",
+        "rounds/001/round.json",
+        entry("populations", None),
+        "expected the summary of a round",
+    ),
+    (
+        "round of other temperatures",
+        "rounds/001/round.json",
+        entry("populations", []),
+        "temperatures none; expected 0.7",
+    ),
+    ("starts truncated", "rounds/000/starts.npz", truncate, "cannot be read"),
+    (
+        "starts of other walkers",
+        "rounds/000/starts.npz",
+        starts(**{"0_7": np.zeros((2, 1, 3))}),
+        "shape (2, 1, 3) at 0.7",
+    ),
+    (
+        "starts of no temperature",
+        "rounds/000/starts.npz",
+        starts(**{"0_7": None}),
+        "temperatures 1.3; expected 0.7, 1.3",
+    ),
+    ("starts NaN", "rounds/000/starts.npz", starts(**{"0_7": np.full((3, 1, 3), np.nan)}), "are not finite"),
+]
+
+
+@pytest.mark.parametrize(("file", "damage", "words"), [d[1:] for d in DAMAGES], ids=[d[0] for d in DAMAGES])
+def test_damage_is_found_and_named(file: str, damage: Callable[[Path], None], words: str, copy: Path) -> None:
+    damage(copy / file)
+    named = found(copy)
+    assert list(named) == [file], named
+    assert words in named[file]
+    assert "expected" in named[file]
+
+
+BY_CONTENT = [
+    "row dropped",
+    "row doubled",
+    "energy NaN",
+    "frame doubled",
+    "trajectory truncated",
+    "positions NaN",
+]
+
+
+@pytest.mark.parametrize("name", BY_CONTENT)
+def test_damage_is_found_without_hashes(name: str, copy: Path) -> None:
+    file, damage, words = next(d[1:] for d in DAMAGES if d[0] == name)
+    without_hashes(copy)
+    damage(copy / file)
+    named = found(copy)
+    assert list(named) == [file]
+    assert words in named[file]
+
+
+def test_the_command_names_every_damage_and_ends_with_one(copy: Path) -> None:
+    delete(copy / SEGMENT)
+    flip(copy / MODEL / "model.safetensors")
+    (copy / "rounds/001/model.partial").mkdir()
+    (copy / "rounds/001/model.partial/model.json").write_text("{")
+    result = CliRunner().invoke(app, ["verify", str(copy)])
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert sum(line.startswith(f"{copy / SEGMENT}: missing") for line in lines) == 1
+    assert sum(line.startswith(f"{copy / MODEL / 'model.safetensors'}: changed since") for line in lines) == 1
+    assert f"{copy / 'rounds/001/model.partial'}: unfinished, left by an interruption; harmless" in lines
+    assert any(line.startswith("damaged: 2 files or folders") for line in lines)
+
+
+def test_what_is_not_expected_is_named(copy: Path) -> None:
+    group = copy / "rounds/001/simulation/T0.7"
+    shutil.copytree(group / "segment_0002", group / "segment_0003")
+    shutil.copytree(group, group.with_name("T0.9"))
+    named = found(copy)
+    assert named["rounds/001/simulation/T0.7/segment_0003"] == "not expected; T0.7 has 3 segments"
+    assert named["rounds/001/simulation/T0.9"].startswith(
+        "not expected; walkers of this stage are in T0.7, T1.3"
+    )
+
+
+def test_an_unfinished_run_is_whole(copy: Path) -> None:
+    cut = copy / "rounds" / "001"
+    for name in ("model", "generated"):
+        shutil.rmtree(cut / name)
+    for name in ("round.json", "starts.npz"):
+        (cut / name).unlink()
+    shutil.rmtree(cut / "simulation/T0.7/segment_0002")
+    shutil.rmtree(cut / "simulation/T1.3")
+    shutil.rmtree(copy / "validation")
+    (cut / "simulation/T0.7/segment_0002.partial").mkdir()
+    report = verify_run(copy)
+    assert report.damages == {}
+    assert report.unfinished == [cut / "simulation/T0.7/segment_0002.partial"]
+    shutil.rmtree(cut / "simulation/T0.7/segment_0000")
+    assert list(found(copy)) == ["rounds/001/simulation/T0.7/segment_0000"]
+
+
+def test_what_was_made_later_is_looked_at(copy: Path) -> None:
+    command = ["generate", str(copy), "-T", "0.9", "-o", str(copy / "later"), "--samples", "100"]
+    CliRunner().invoke(app, [*command, "--level", "reweighted", "--structures", "20"], catch_exceptions=False)
+    assert found(copy) == {}
+    flip(copy / "later/T0.9/ensemble.dcd")
+    flip(copy / "later/T0.9/structures.dcd")
+    named = found(copy)
+    assert sorted(named) == ["later/T0.9/ensemble.dcd", "later/T0.9/structures.dcd"]
+    assert "expected sha256" in named["later/T0.9/ensemble.dcd"]
+
+
+def test_a_newer_schema_is_refused_by_every_command(copy: Path) -> None:
+    newer = {"schema": 99, "versions": [{"latf_openmm": "9.9"}]}
+    (copy / "run.json").write_text(json.dumps(newer))
+    with pytest.raises(
+        ConfigError, match=r"schema: 99 is newer than 1, the newest .* written by latf-openmm 9\.9"
+    ):
+        RunFolder.open(copy)
+    with pytest.raises(ConfigError, match="schema: 99 is newer than 1"):
+        run_loop(small_config(), copy)
+    for command in (["status"], ["verify"], ["report"]):
+        assert isinstance(CliRunner().invoke(app, [*command, str(copy)]).exception, ConfigError)
+    assert json.loads((copy / "run.json").read_text()) == newer
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": "one", "versions": []}', '{"schema": 1, "versions": 3}']
+)
+def test_a_damaged_record_is_refused(text: str, copy: Path) -> None:
+    (copy / "run.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.json: damaged"):
+        RunFolder.open(copy)
+
+
+def test_schema_0_is_migrated_by_the_next_run(copy: Path) -> None:
+    (copy / "run.json").unlink()
+    assert CliRunner().invoke(app, ["status", str(copy)]).exit_code == 0
+    assert not (copy / "run.json").exists()
+    run_loop(small_config(), copy)
+    record = json.loads((copy / "run.json").read_text())
+    assert record["schema"] == schema.present()
+    first = json.loads((copy / "rounds/000/round.json").read_text())["versions"]
+    assert record["versions"] == [first]
+
+
+def test_migrations_are_done_in_order_from_where_the_folder_is(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def second(folder: Path, record: schema.Record) -> schema.Record:
+        done.append(record["schema"])
+        return record | {"new": "key"}
+
+    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, second])
+    for _ in range(2):
+        schema.resume_record(copy)
+    record = json.loads((copy / "run.json").read_text())
+    assert (done, record["schema"], record["new"]) == ([1], 2, "key")
+
+
+def test_other_versions_are_said_once(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = schema.versions()
+    monkeypatch.setattr(schema, "versions", lambda: now | {"openmm": "8.9.9", "python": "3.99"})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            run_loop(small_config(), copy)
+    said = [record.getMessage() for record in caplog.records if "continued with" in record.getMessage()]
+    assert said == [f"{copy}: continued with openmm 8.9.9; until now it was made with openmm {now['openmm']}"]
+    versions = json.loads((copy / "run.json").read_text())["versions"]
+    assert [one["openmm"] for one in versions] == [now["openmm"], "8.9.9"]
