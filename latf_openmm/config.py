@@ -16,6 +16,8 @@ from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import Settings, validate
+from latf_openmm.strategies import AnyStrategy
+from latf_openmm.strategies.fixed import FixedSettings
 from latf_openmm.systems import AnySystem, library_folder, library_names
 from latf_openmm.training.settings import TrainingSettings
 
@@ -28,6 +30,13 @@ class LoopSettings(Settings):
     rounds: int = Field(
         2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
     )
+    strategy: AnyStrategy = Field(FixedSettings(), description="what decides where the next round simulates")
+    most_ns: float | None = Field(
+        None,
+        gt=0,
+        description="no new round after so much simulated time of all walkers [ns]; reduced: 1000 units",
+    )
+    most_hours: float | None = Field(None, gt=0, description="no new round after so many hours of all rounds")
     stop_below: float | None = Field(
         None,
         gt=0,

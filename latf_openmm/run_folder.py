@@ -8,6 +8,7 @@
     DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
     DIR/rounds/000/generated/T0.3/{samples.parquet, free_energy.parquet, structures.dcd, summary.json, ...}
     DIR/rounds/000/starts.npz             start structures of the next round
+    DIR/rounds/000/decision.json          what the next round does, and why
     DIR/rounds/000/round.json             written last: the round is complete
     DIR/validation/T0.3/...               independent unbiased runs, for the report only
     DIR/report/index.html
@@ -28,8 +29,9 @@ from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig, read_config
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
-from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.schema import read_record
 from latf_openmm.settings import validate
@@ -64,6 +66,15 @@ class RoundFolder:
     def starts(self) -> Path:
         """File of the start structures chosen for the next round."""
         return self.path / "starts.npz"
+
+    @property
+    def decision(self) -> Path:
+        """File that says what the next round does, and why."""
+        return self.path / "decision.json"
+
+    def read_decision(self) -> dict[str, Any]:
+        """Read the plan of the next round; empty where there is none, as in folders of earlier versions."""
+        return dict(json.loads(self.decision.read_text())) if self.decision.is_file() else {}
 
     @property
     def record(self) -> Path:
@@ -149,6 +160,34 @@ class RunFolder:
     def round(self, index: int) -> RoundFolder:
         """Paths of one round, whether it exists or not."""
         return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
+
+    def plan(self, index: int) -> tuple[SimulationSettings, frozenset[float]]:
+        """Return how one round is simulated, and the temperatures whose walkers feel no bias.
+
+        Raises
+        ------
+        DataError
+            If the round before it has a damaged plan.
+        """
+        simulation = self.config.simulation
+        if index == 0 or self.config.bias is None:
+            unbiased = frozenset(simulation.temperatures)
+        else:
+            unbiased = frozenset()
+        path = self.round(index - 1).decision
+        if index == 0 or not path.is_file():
+            return simulation, unbiased
+        try:
+            decision = self.round(index - 1).read_decision()
+            temperatures = [float(t) for t in decision["temperatures"]]
+            changed = SimulationSettings.model_validate(
+                {**simulation.model_dump(), "temperatures": temperatures}
+            )
+            biased = {float(t) for t in decision["biased"]}
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise DataError(f"{path}: damaged ({reason}); expected the plan of a round") from None
+        return changed, frozenset(temperatures) - biased
 
     def complete_rounds(self) -> list[RoundFolder]:
         """Rounds that have ended, in order."""

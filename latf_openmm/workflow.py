@@ -37,6 +37,7 @@ from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, resume_record, start_record
 from latf_openmm.storage import make_folder, partial, whole_file, whole_folder, write_json, write_text
+from latf_openmm.strategies import Decision, Situation
 from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -
     fewer = narrowed(trajectories, run.features().names, trained.feature_module().names)
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
-    _choose_starts(run, folder, pool)
+    decision = decide(run, folder, trained, pool)
+    for reason in decision.reasons:
+        log.info("%s: %s", label, reason)
     write_json(folder.record, _summary(run, folder, trained, pool, seconds))
 
 
@@ -131,16 +134,17 @@ def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) ->
     if (folder.simulation / IMPORTED).is_file():
         return
     config = run.config
+    settings, unbiased = run.plan(folder.index)
     bias = None
     starts: dict[float, NDArray[np.float64]] = {}
     boxes: dict[float, NDArray[np.float64]] = {}
     if folder.index > 0:
         previous = run.round(folder.index - 1)
         starts, boxes = previous.read_starts()
-        if config.bias is not None:
+        if config.bias is not None and unbiased != frozenset(settings.temperatures):
             bias = BiasSource(model=previous.model, bias=config.bias)
     seed = config.seed + 100_000 * (folder.index + 1)
-    stage = Stage(config.system, config.simulation, bias, starts, seed, folder.simulation, boxes)
+    stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
     kind = "biased" if bias else "unbiased"
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}")
 
@@ -213,14 +217,48 @@ def generate_into(
     return ensemble.warnings
 
 
-def _choose_starts(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
-    """Start the next round evenly over the states, from frames of the same temperature where there are any."""
-    rng = np.random.default_rng([run.config.seed, folder.index, 7])
+def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
+    """Plan the next round; write its start structures and the plan with its reasons."""
+    config = run.config
+    before = len(run.walkers(folder.index - 1)) if folder.index else 0
+    situation = Situation(
+        trained,
+        pool,
+        before,
+        tuple(sorted(config.generate.temperatures or config.simulation.temperatures)),
+        tuple(config.simulation.temperatures),
+        config.simulation.walkers,
+        config.simulation.frames,
+        config.bias is not None,
+        config.seed + 1_000_003 * folder.index,
+    )
+    decision = config.loop.strategy.decide(situation)
+    _write_starts(run, folder, pool, decision)
+    origins = {
+        f"{temperature:g}": [
+            f"{pool.walkers[pool.owner[i]].run}/walker {pool.walkers[pool.owner[i]].walker}/frame {pool.frame[i]}"
+            for i in frames
+        ]
+        for temperature, frames in decision.starts.items()
+    }
+    record = {
+        "strategy": config.loop.strategy.kind,
+        "temperatures": list(decision.temperatures),
+        "biased": list(decision.biased),
+        "stop": decision.stop,
+        "reasons": list(decision.reasons),
+        "starts": origins,
+        "tables": dict(decision.tables),
+    }
+    write_json(folder.decision, record)
+    return decision
+
+
+def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Decision) -> None:
     topology = run.topology()
     starts = {}
-    for temperature in run.config.simulation.temperatures:
-        chosen = _even_over_states(pool, temperature, run.config.simulation.walkers, rng)
-        structures = pool.structures(chosen, topology)
+    for temperature, frames in decision.starts.items():
+        structures = pool.structures(frames, topology)
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
         if structures.unitcell_vectors is not None:
             starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
@@ -228,28 +266,19 @@ def _choose_starts(run: RunFolder, folder: RoundFolder, pool: Pool) -> None:
         np.savez(file, **starts)
 
 
-def _even_over_states(pool: Pool, temperature: float, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    states = np.unique(pool.states)
-    here = pool.temperatures() == temperature
-    chosen = []
-    for walker in range(n):
-        state = pool.states == states[walker % len(states)]
-        candidates = np.flatnonzero(state & here)
-        chosen.append(rng.choice(candidates if len(candidates) else np.flatnonzero(state)))
-    return np.array(chosen, dtype=np.int64)
-
-
 def _summary(
     run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
 ) -> dict[str, Any]:
     config = run.config
-    steps = config.simulation.frames * config.simulation.frame_interval + config.simulation.equilibration
-    steps *= config.simulation.walkers * len(config.simulation.temperatures)
+    settings, unbiased = run.plan(folder.index)
+    steps = settings.frames * settings.frame_interval + settings.equilibration
+    steps *= settings.walkers * len(settings.temperatures)
     if (folder.simulation / IMPORTED).is_file():
         steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
     return {
         "round": folder.index,
-        "biased": folder.index > 0 and config.bias is not None,
+        "temperatures": list(settings.temperatures),
+        "biased": unbiased != frozenset(settings.temperatures),
         "n_states": trained.model.n_states,
         "frames": len(pool.z),
         "simulated_ps": steps * config.simulation.timestep,
@@ -302,10 +331,10 @@ def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel, new: Poo
     if folder.index == 0:
         return []
     before = len(run.walkers(folder.index - 1))
-    old = make_pool(trained, new.walkers[:before], new.trajectories[:before])
+    old = new.first(before)
     grid = LatentGrid.around(new.z, points=30)
     rows = []
-    for temperature in run.config.simulation.temperatures:
+    for temperature in sorted(set(old.temperatures()) & set(new.temperatures()[new.owner >= before])):
         p, q = (_weighted_histogram(pool, temperature, grid) for pool in (old, new))
         flow = flow_probability(trained.model, temperature, grid)
         rows.append(
@@ -325,9 +354,22 @@ def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDA
 
 
 def _settled(run: RunFolder, folder: RoundFolder) -> bool:
-    limit = run.config.loop.stop_below
-    change = folder.summary()["change"]
-    return limit is not None and bool(change) and all(row["frames"] < limit for row in change)
+    """Whether no further round is needed, or the budget is used."""
+    loop = run.config.loop
+    if folder.read_decision().get("stop") and folder.index > 0:
+        return True
+    summaries = [run.round(index).summary() for index in range(folder.index + 1)]
+    if loop.most_ns is not None and sum(s["simulated_ps"] for s in summaries) >= 1000 * loop.most_ns:
+        return True
+    hours = sum(sum(s["seconds"].values()) for s in summaries) / 3600
+    if loop.most_hours is not None and hours >= loop.most_hours:
+        return True
+    change = summaries[-1]["change"]
+    return (
+        loop.stop_below is not None
+        and bool(change)
+        and all(row["frames"] < loop.stop_below for row in change)
+    )
 
 
 def _validate(run: RunFolder, progress: Progress | None) -> None:

@@ -13,6 +13,7 @@ LAYERS = [
     {"data"},
     {"model"},
     {"training", "md", "analysis"},
+    {"strategies"},
     {"config", "schema"},
     {"run_folder"},
     {"workflow", "refine", "plots", "starter"},

@@ -57,6 +57,19 @@ class Pool:
             self.n_states,
         )
 
+    def first(self, n: int) -> "Pool":
+        """Return the frames of the first `n` walkers."""
+        last = int((self.owner < n).sum())
+        return Pool(
+            self.z[:last],
+            self.states[:last],
+            self.owner[:last],
+            self.frame[:last],
+            self.walkers[:n],
+            self.trajectories[:n],
+            self.n_states,
+        )
+
     def energies(self) -> NDArray[np.float64]:
         """Potential energy of each frame, at constant pressure U + pV, shape (n_frames,) [kJ/mol]."""
         return np.concatenate([trajectory.potential_energy for trajectory in self.trajectories])

@@ -59,6 +59,8 @@ class Stage:
         Where it is written.
     boxes
         Periodic boxes of the start positions at each temperature, shape (n_walkers, 3, 3) [nm].
+    unbiased
+        Temperatures whose walkers do not feel the bias.
     """
 
     system: AnySystem
@@ -68,6 +70,7 @@ class Stage:
     seed: int
     folder: Path
     boxes: dict[float, NDArray[np.float64]] = field(default_factory=dict)
+    unbiased: frozenset[float] = frozenset()
 
     def tasks(self) -> list[GroupTask]:
         """One task for each Context: all walkers of a temperature, or each walker by itself."""
@@ -83,7 +86,7 @@ class Stage:
                     GroupTask(
                         self.system,
                         dynamics,
-                        self.bias,
+                        None if temperature in self.unbiased else self.bias,
                         temperature,
                         None if starts is None else starts[first : first + in_one],
                         in_one,

@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from latf_openmm.data.walkers import read_trajectory
-from latf_openmm.errors import LatfError, first_line
+from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RoundFolder, RunFolder
@@ -67,7 +68,7 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
             else:
                 complete = later or folder.complete or folder.model.is_dir()
                 yield from stage_checks(
-                    part, folder.simulation, run.config, run.config.simulation, topology, complete
+                    part, folder.simulation, run.config, _settings(run, index), topology, complete
                 )
         if later or folder.complete or folder.model.is_dir():
             yield Check(f"{label}: model", "model", partial(_look_at_model, folder.model, topology))
@@ -78,6 +79,8 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
                 yield Check(f"{label}: generated", target.name, partial(_look_at_generated, target, topology))
         if later or folder.complete or folder.starts.is_file():
             yield Check(f"{label}: record", "starts.npz", partial(_look_at_starts, folder, run, topology))
+        if folder.decision.is_file():
+            yield Check(f"{label}: record", "decision.json", partial(_look_at_decision, folder, run))
         if later or folder.complete:
             yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, run, parts))
         for sweep in sorted((folder.path / "refined").glob("sweep_*")):
@@ -157,7 +160,7 @@ def _look_at_starts(
     except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
         findings.damage(path, f"cannot be read ({first_line(error)}); expected arrays of positions")
         return
-    simulation = run.config.simulation
+    simulation = _settings(run, folder.index + 1)
     wanted = sorted(simulation.temperatures)
     if sorted(positions) != wanted:
         findings.damage(path, f"temperatures {_list(sorted(positions))}; expected {_list(wanted)}")
@@ -170,6 +173,22 @@ def _look_at_starts(
                 findings.damage(path, f"shape {values.shape} at {temperature:g}; expected {shape}")
             elif not np.isfinite(values).all():
                 findings.damage(path, f"positions at {temperature:g} are not finite; expected numbers")
+
+
+def _settings(run: RunFolder, index: int) -> SimulationSettings:
+    """How a round is simulated; where its plan is damaged, as the configuration says."""
+    try:
+        return run.plan(index)[0]
+    except DataError:
+        return run.config.simulation
+
+
+def _look_at_decision(folder: RoundFolder, run: RunFolder, findings: Findings) -> None:
+    findings.counts["files"] += 1
+    try:
+        run.plan(folder.index + 1)
+    except DataError as error:
+        findings.damage(folder.decision, str(error).removeprefix(f"{folder.decision}: "))
 
 
 def _look_at_round(
