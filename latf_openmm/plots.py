@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -241,7 +242,7 @@ def population_curves(
         axis.set_title(f"state {state}", fontsize=9)
         axis.set_ylim(bottom=0)
     for axis in axes[-1]:
-        axis.set_xlabel("T [K]" if scale.name == "K" else "T (reduced)")
+        axis.set_xlabel(scale.axis_label)
     for row in axes:
         row[0].set_ylabel("population")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -272,6 +273,49 @@ def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
     return figure
 
 
+def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: TemperatureScale) -> Figure:
+    """Temperatures of each round, and the error at the temperatures wanted after it.
+
+    Parameters
+    ----------
+    first
+        Temperatures of the first round.
+    plans
+        What was decided after each round; empty where nothing is known.
+    """
+    measured = [
+        (index, plan["tables"]["targets"])
+        for index, plan in enumerate(plans)
+        if plan.get("tables", {}).get("targets")
+    ]
+    figure = Figure(figsize=(11 if measured else 6, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
+    rounds = [(first, ())] + [(plan["temperatures"], plan["biased"]) for plan in plans if plan]
+    for index, (temperatures, biased) in enumerate(rounds):
+        for temperature in temperatures:
+            filled = temperature in biased
+            axes[0].plot(
+                index, temperature, "o", color=_COLOURS[0], mfc=_COLOURS[0] if filled else "white", ms=7
+            )
+    axes[0].set(xlabel="round", ylabel=scale.axis_label)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if measured:
+        for number, row in enumerate(measured[-1][1]):
+            values = [rows[number]["error over tolerance"] for _, rows in measured]
+            axes[1].semilogy(
+                [index for index, _ in measured],
+                values,
+                "o-",
+                color=_COLOURS[number % len(_COLOURS)],
+                label=scale.label(row["temperature"]),
+            )
+        axes[1].axhline(1.0, color="0.6", lw=1, ls="--")
+        axes[1].set(xlabel="after round", ylabel="error over tolerance")
+        axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
 def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulated: Sequence[float]) -> Figure:
     """Observables against temperature with bands of two errors; what is not to be relied on is hollow."""
     figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
@@ -295,7 +339,7 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
         name = curve.name.rpartition("/")[2].replace("_", " ")
         unit = curve.unit.replace("k_B", "$k_B$")
         axis.set(
-            xlabel="T [K]" if scale.name == "K" else "T",
+            xlabel=scale.axis_label,
             ylabel=f"{name} [{unit}]" if unit else name,
         )
     axes[0].legend(frameon=False, fontsize=8)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from rich.markup import escape
 
 from latf_openmm import plots
 from latf_openmm.analysis.free_energy import (
@@ -27,6 +28,7 @@ from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import whole_file, whole_folder, write_json, write_text
 from latf_openmm.training.lag_scan import LagScan
+from latf_openmm.workflow import settled
 
 
 def write_report(run: RunFolder, index: int) -> Path:
@@ -45,6 +47,9 @@ def write_report(run: RunFolder, index: int) -> Path:
         "populations": _populations(run, trained, index, references),
         "traces": plots.walker_traces(pool, run.scale),
     }
+    plans = [folder.read_decision() for folder in run.complete_rounds()[: index + 1]]
+    if any(plans):
+        figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.png")
     write_json(folder / "comparison.json", rows)
@@ -178,6 +183,7 @@ def _facts(
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
         "reduction": trained.provenance.get("reduction"),
+        "plans": [folder.read_decision() for folder in run.complete_rounds()[: index + 1]],
     }
 
 
@@ -203,10 +209,14 @@ def status_lines(folder: Path) -> Iterator[str]:
                 )
         for row in summary["change"]:
             yield f"    {run.scale.label(row['temperature'])}: change since the last round {row['frames']:.4f} nats"
-    if len(rounds) < total:
+    for reason in rounds[-1].read_decision().get("reasons", []) if rounds else []:
+        yield f"  next: {escape(reason)}"
+    why = settled(run, rounds[-1]) if rounds else None
+    if why is None:
         yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
-    elif rounds:
+    else:
         done = (run.validation / "complete.json").is_file() or run.config.validation is None
+        yield f"  no further round: {escape(why)}"
         yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
 
 

@@ -51,6 +51,11 @@ class TemperatureScale:
         """Text for people, for example ``300 K`` or ``T = 0.2``."""
         return f"{temperature:g} K" if self.name == "K" else f"T = {temperature:g}"
 
+    @property
+    def axis_label(self) -> str:
+        """Label of an axis of temperatures."""
+        return "T [K]" if self.name == "K" else "T (reduced)"
+
 
 KELVIN = TemperatureScale("K", GAS_CONSTANT)
 REDUCED = TemperatureScale("reduced", 1.0)

@@ -72,7 +72,8 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
                 folder = run.round(index)
                 if not folder.complete:
                     _run_round(run, folder, progress)
-                if _settled(run, folder):
+                if reason := settled(run, folder):
+                    log.info("no further round: %s", reason)
                     break
             _validate(run, progress)
     except Timeout:
@@ -353,23 +354,24 @@ def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDA
     return grid.histogram(pool.z[here], weights[here])
 
 
-def _settled(run: RunFolder, folder: RoundFolder) -> bool:
-    """Whether no further round is needed, or the budget is used."""
+def settled(run: RunFolder, folder: RoundFolder) -> str | None:
+    """Why no round has to follow a complete one; None where one has to."""
     loop = run.config.loop
-    if folder.read_decision().get("stop") and folder.index > 0:
-        return True
+    if folder.index + 1 >= loop.rounds:
+        return f"all {loop.rounds} rounds of the configuration are complete"
+    if folder.read_decision().get("stop"):
+        return str(folder.read_decision()["reasons"][-1])
     summaries = [run.round(index).summary() for index in range(folder.index + 1)]
-    if loop.most_ns is not None and sum(s["simulated_ps"] for s in summaries) >= 1000 * loop.most_ns:
-        return True
-    hours = sum(sum(s["seconds"].values()) for s in summaries) / 3600
+    spent = sum(summary["simulated_ps"] for summary in summaries) / 1000
+    if loop.most_ns is not None and spent >= loop.most_ns:
+        return f"{spent:.3g} ns were simulated, loop.most_ns is {loop.most_ns:g}"
+    hours = sum(sum(summary["seconds"].values()) for summary in summaries) / 3600
     if loop.most_hours is not None and hours >= loop.most_hours:
-        return True
+        return f"{hours:.3g} hours were used, loop.most_hours is {loop.most_hours:g}"
     change = summaries[-1]["change"]
-    return (
-        loop.stop_below is not None
-        and bool(change)
-        and all(row["frames"] < loop.stop_below for row in change)
-    )
+    if loop.stop_below is not None and change and all(row["frames"] < loop.stop_below for row in change):
+        return f"the distribution changed less than {loop.stop_below:g} nats at every temperature"
+    return None
 
 
 def _validate(run: RunFolder, progress: Progress | None) -> None:

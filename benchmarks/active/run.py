@@ -1,0 +1,336 @@
+"""Error at the temperatures wanted against force evaluations: the active strategy beside simpler ones.
+
+    python benchmarks/active/run.py --work WORK                  # everything; hours on two cores, resumable
+    python benchmarks/active/run.py --work WORK --system lj7 --seed 1
+    python benchmarks/active/run.py --work WORK --only-tables    # docs/benchmarks/active.md again
+
+Each case is one loop. After every round the frames there are (reweighted, or guided by the flow) are compared with the
+truth at six temperatures. Fixed and active begin with the same round at both ends of the range. Replica exchange over
+the six temperatures has as many force evaluations. WORK may be that of `benchmarks/quality`, whose truths are used.
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from cases import SYSTEMS, Regime, SystemCase
+from data import features_of, truth
+from numpy.typing import NDArray
+from replica_exchange import run_replica_exchange
+from sklearn.cluster import KMeans
+
+from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+from latf_openmm.config import GenerateSettings, LoopSettings, RunConfig
+from latf_openmm.data.trajectory import featurise
+from latf_openmm.md.bias import AnyBias
+from latf_openmm.md.bias.opes import OpesSettings
+from latf_openmm.strategies import STRATEGY_KINDS
+from latf_openmm.training.settings import TrainingSettings
+from latf_openmm.workflow import run_loop
+
+Array = NDArray[np.float64]
+_ROOT = Path(__file__).resolve().parents[2]
+_REGIONS = 4
+_ROUNDS = {
+    "three_hole": Regime((0.5, 2.0), 10, 20, 100, 1),
+    "lj7": Regime((0.2, 0.7), 20, 20, 500, 1),
+    "alanine_dipeptide": Regime((300.0, 700.0), 2, 200, 250, 1),
+}
+_EQUILIBRATION = {"three_hole": 500, "lj7": 2000, "alanine_dipeptide": 2500}
+_EXCHANGE = {"three_hole": 20, "lj7": 100, "alanine_dipeptide": 125}
+_BIAS: dict[str, AnyBias | None] = {
+    "three_hole": None,
+    "lj7": None,
+    "alanine_dipeptide": OpesSettings(barrier=25.0),
+}
+_STRATEGIES = ("fixed", "uniform", "active")
+_COLOURS = {
+    "fixed": "tab:blue",
+    "uniform": "tab:orange",
+    "active": "tab:red",
+    "replica exchange": "tab:green",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loop."""
+
+    system: str
+    strategy: str
+    seed: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}_{self.strategy}_{self.seed}"
+
+    @property
+    def case(self) -> SystemCase:
+        return SYSTEMS[self.system]
+
+    @property
+    def each(self) -> int:
+        """Force evaluations of one copy in a round."""
+        regime = _ROUNDS[self.system]
+        steps = regime.frames * regime.interval + _EQUILIBRATION[self.system]
+        return len(regime.temperatures) * regime.walkers * steps
+
+    def config(self) -> RunConfig:
+        case, regime = self.case, _ROUNDS[self.system]
+        simulation = case.simulation(regime, 1).model_copy(
+            update={"equilibration": _EQUILIBRATION[self.system]}
+        )
+        strategy = STRATEGY_KINDS[self.strategy]
+        settings = strategy(stop=False) if self.strategy == "active" else strategy()
+        return RunConfig(
+            system=case.settings,
+            seed=self.seed,
+            simulation=simulation,
+            features=list(case.features),
+            model=case.model,
+            training=TrainingSettings(
+                lag=regime.lag,
+                initial_states=30,
+                refinements=15,
+                restarts=1,
+                epochs_joint=3,
+                epochs_flow=15,
+                committee=3,
+            ),
+            bias=_BIAS[self.system],
+            loop=LoopSettings(rounds=self.rounds, strategy=settings),
+            generate=GenerateSettings(temperatures=list(case.temperatures), samples=300),
+        )
+
+
+class Reference:
+    """The truth: mean energies, and populations of regions of a plane that the model did not choose."""
+
+    def __init__(self, case: SystemCase, work: Path) -> None:
+        self.case = case
+        found = {t: truth(case, t, work) for t in case.temperatures}
+        rng = np.random.default_rng(0)
+        sample = np.concatenate([one.features[rng.choice(len(one.features), 3000)] for one in found.values()])
+        self.regions = KMeans(_REGIONS, n_init=10, random_state=0).fit(self._plane(sample))
+        self.energy = {t: float(one.energy.mean()) for t, one in found.items()}
+        self.spread = {t: float(one.energy.std()) for t, one in found.items()}
+        self.populations = {
+            t: np.bincount(self.label(one.features), minlength=_REGIONS) / len(one.features)
+            for t, one in found.items()
+        }
+
+    def _plane(self, features: Array) -> Array:
+        points = self.case.plane.project(np.asarray(features, dtype=np.float64))
+        if not self.case.plane.periodic:
+            return points
+        angles = np.radians(points)
+        return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+    def label(self, features: Array) -> NDArray[np.int64]:
+        return np.asarray(self.regions.predict(self._plane(features)), dtype=np.int64)
+
+    def errors(self, temperature: float, labels: Array, energy: Array, weights: Array) -> dict[str, float]:
+        """Error of the mean energy in kT, and the root mean square error of the populations."""
+        kT = self.case.settings.scale.kT(temperature)
+        shares = np.bincount(labels, weights, _REGIONS)
+        return {
+            "energy": abs(float(weights @ energy) - self.energy[temperature]) / kT,
+            "population": float(np.sqrt(((shares - self.populations[temperature]) ** 2).mean())),
+        }
+
+
+@lru_cache
+def reference(system: str, work: Path) -> Reference:
+    return Reference(SYSTEMS[system], work)
+
+
+def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
+    """Errors after every round of one loop."""
+    exact = reference(case.system, work)
+    run = run_loop(case.config(), work / "active" / case.name)
+    rows = []
+    for index in range(case.rounds):
+        pool = run.pool(index)
+        maker = EnsembleMaker(run.trained(index), pool, case.seed)
+        features = np.concatenate([t.features for t in run.feature_trajectories(list(pool.walkers))])
+        labels = exact.label(features)
+        for temperature in case.case.temperatures:
+            found = maker.at(temperature)
+            rows.append(
+                {
+                    "round": index,
+                    "evaluations": (index + 1) * case.each,
+                    "temperature": temperature,
+                    "level": found.level,
+                    "simulated": run.round(index).summary()["temperatures"],
+                    **exact.errors(temperature, labels, pool.energies(), found.weights),
+                }
+            )
+    return rows
+
+
+def exchange_rows(case: Case, work: Path) -> list[dict[str, Any]]:
+    """Errors of replica exchange with the evaluations of each round."""
+    system, exact, interval = case.case, reference(case.system, work), _EXCHANGE[case.system]
+    temperatures, file = list(system.temperatures), work / "active" / f"{case.name}.npz"
+    frames = case.rounds * case.each // (len(temperatures) * interval) - 20
+    if not file.is_file():
+        run_replica_exchange(
+            system.settings, temperatures, frames, interval, system.timestep, case.seed, file
+        )
+    module, rows = features_of(system), []
+    with np.load(file) as data:
+        for temperature in temperatures:
+            labels = exact.label(featurise(module, data[f"T{temperature:g}"]))
+            energy = data[f"U{temperature:g}"]
+            for index in range(case.rounds):
+                n = max(5, (index + 1) * case.each // (len(temperatures) * interval) - 20)
+                weights = np.full(min(n, len(energy)), 1.0 / min(n, len(energy)))
+                rows.append(
+                    {
+                        "round": index,
+                        "evaluations": (index + 1) * case.each,
+                        "temperature": temperature,
+                        "level": "exchange",
+                        "simulated": temperatures,
+                        **exact.errors(temperature, labels[:n], energy[:n], weights),
+                    }
+                )
+    return rows
+
+
+def measure(case: Case, work: Path) -> Path:
+    """Write the rows of one case, unless they are there."""
+    torch.set_num_threads(1)
+    file = work / "active" / f"{case.name}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = exchange_rows(case, work) if case.strategy == "replica exchange" else loop_rows(case, work)
+        named = [{"system": case.system, "strategy": case.strategy, "seed": case.seed, **row} for row in rows]
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(named))
+        partial.rename(file)
+    return file
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Root mean square error over temperatures and seeds, by system, strategy and evaluations."""
+    squares = frame.assign(energy=frame["energy"] ** 2, population=frame["population"] ** 2)
+    found = squares.groupby(["system", "strategy", "evaluations"])[["energy", "population"]].mean() ** 0.5
+    counts = frame.groupby(["system", "strategy", "evaluations"])["seed"].nunique().rename("seeds")
+    return found.join(counts).reset_index()
+
+
+def needed(curve: pd.DataFrame, what: str, error: float) -> float:
+    """Evaluations after which an error is not exceeded any more, between rounds by a power law; nan if never."""
+    x, y = np.log(curve["evaluations"].to_numpy()), np.log(curve[what].to_numpy())
+    above = np.flatnonzero(y > np.log(error))
+    if len(above) == 0:
+        return float(np.exp(x[0]))
+    last = int(above[-1])
+    if last == len(y) - 1:
+        return float("nan")
+    share = (y[last] - np.log(error)) / (y[last] - y[last + 1])
+    return float(np.exp(x[last] + share * (x[last + 1] - x[last])))
+
+
+def write_tables(work: Path, docs: Path) -> None:
+    """Page, table of all numbers and figure."""
+    rows = [row for file in sorted((work / "active").glob("*.json")) for row in json.loads(file.read_text())]
+    frame = pd.DataFrame(rows)
+    frame.drop(columns="simulated").to_csv(docs / "active.csv", index=False, float_format="%.5g")
+    table = summary(frame)
+    systems = [name for name in SYSTEMS if name in set(table["system"])]
+    figure, axes = plt.subplots(
+        2, len(systems), figsize=(4 * len(systems), 6.4), layout="constrained", squeeze=False
+    )
+    labels = {"energy": "RMS error of the mean energy (kT)", "population": "RMS error of populations"}
+    ratios = []
+    for column, system in enumerate(systems):
+        curves = {s: table[(table["system"] == system) & (table["strategy"] == s)] for s in _COLOURS}
+        for row, what in enumerate(labels):
+            axis = axes[row, column]
+            for strategy, curve in curves.items():
+                axis.loglog(
+                    curve["evaluations"], curve[what], "o-", ms=4, color=_COLOURS[strategy], label=strategy
+                )
+            axis.set(title=system if row == 0 else "", ylabel=labels[what] if column == 0 else "")
+            axis.set_xlabel("force evaluations" if row else "")
+            goal = float(curves["fixed"][what].iloc[-1])
+            cost = {s: needed(curve, what, goal) for s, curve in curves.items() if len(curve)}
+            ratios.append(
+                {"system": system, "quantity": labels[what], "error of fixed at the end": f"{goal:.3g}"}
+                | {
+                    s: f"{value / cost['fixed']:.2f}" if np.isfinite(value) else "not reached"
+                    for s, value in cost.items()
+                }
+            )
+    axes[0, 0].legend(fontsize=8)
+    figure.savefig(docs / "active.png", dpi=110)
+    last = (
+        table.sort_values("evaluations")
+        .groupby(["system", "strategy"])
+        .tail(1)
+        .sort_values(["system", "strategy"])
+    )
+    text = f"""# Active learning: error against force evaluations
+
+Made by `python benchmarks/active/run.py --work WORK`; two CPU cores, no GPU. Errors are root mean squares over six
+temperatures and all seeds, against the truths of `benchmarks/quality`; populations are those of {_REGIONS} regions of a
+physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
+ends of the range. On the dipeptide all loops have OPES; `active` decides where.
+
+## Force evaluations for the error that fixed temperatures end with, over theirs
+
+{pd.DataFrame(ratios).to_markdown(index=False)}
+
+## Errors at the end
+
+{last.to_markdown(index=False, floatfmt=".3g")}
+
+![Error against force evaluations](active.png)
+"""
+    (docs / "active.md").write_text(text)
+    print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--system", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only-tables", action="store_true")
+    choice = parser.parse_args()
+    if not choice.only_tables:
+        cases = [
+            Case(system, strategy, seed, choice.rounds)
+            for seed in choice.seed
+            for system in choice.system
+            for strategy in (*_STRATEGIES, "replica exchange")
+        ]
+        with ProcessPoolExecutor(choice.processes, get_context("spawn")) as pool:
+            jobs = [pool.submit(measure, case, choice.work) for case in cases]
+            for case, job in zip(cases, jobs, strict=True):
+                print(job.result(), case.name, flush=True)
+    write_tables(choice.work, _ROOT / "docs" / "benchmarks")
+
+
+if __name__ == "__main__":
+    main()
