@@ -1,6 +1,7 @@
 """The command line: parses, sets up logging, calls one function for each command."""
 
 import logging
+import signal
 import sys
 from enum import Enum
 from pathlib import Path
@@ -68,7 +69,11 @@ MinutesOption = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors made on purpose are one clear line each and exit code 2, never a traceback."""
+    """Entry point: errors made on purpose are one clear line each and exit code 2, never a traceback.
+
+    SIGINT and SIGTERM end it with 130 and 143; what is not yet whole on the disk is made again by the same command.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except LatfError as error:
@@ -76,9 +81,26 @@ def main() -> None:
         for line in str(error).splitlines():
             console.print(f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except OSError as error:  # a full disk, a folder that may not be written
+        where = f"{error.filename}: " if error.filename else ""
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(where)}{escape(error.strerror or str(error))}; what is complete stays, the "
+            "same command continues",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt as error:
         Console(stderr=True).print("interrupted; the same command continues where it stopped")
-        sys.exit(130)
+        sys.exit(143 if isinstance(error, _Terminated) else 130)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it."""
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise _Terminated
 
 
 def _print_version(wanted: bool) -> None:

@@ -179,7 +179,8 @@ def _facts(
         "n_frames": len(pool.z),
         "biased": any(row["biased"] for row in rounds),
         "validation_seconds": json.loads(marker.read_text())["seconds"] if marker.is_file() else None,
-        "warnings": [w for row in rows if (w := temperature_warning(trained, row["temperature"]))],
+        "warnings": [w for row in rows if (w := temperature_warning(trained, row["temperature"]))]
+        + [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()],
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
         "reduction": trained.provenance.get("reduction"),
@@ -201,6 +202,8 @@ def status_lines(folder: Path) -> Iterator[str]:
             f"in all, {summary['n_states']} states; simulation {seconds['simulate']:.0f} s, "
             f"training {seconds['train']:.0f} s"
         )
+        for why in summary.get("dropped", {}).values():
+            yield f"    dropped: {escape(why)}"
         for row in summary["effective_sample_size"]:
             if row["run"].startswith(f"{record.index:03d}/") and summary["biased"]:
                 yield (

@@ -31,7 +31,7 @@ from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
-from latf_openmm.md.simulation import Stage, run_stage
+from latf_openmm.md.simulation import Stage, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder
@@ -279,6 +279,7 @@ def _summary(
     return {
         "round": folder.index,
         "temperatures": list(settings.temperatures),
+        "dropped": read_dropped(folder.simulation),
         "biased": unbiased != frozenset(settings.temperatures),
         "n_states": trained.model.n_states,
         "frames": len(pool.z),

@@ -32,7 +32,7 @@ from latf_openmm.md.bias.harmonic import HarmonicSettings, MovingHarmonicSetting
 from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
 from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
+from latf_openmm.md.simulation import DROPPED, SimulationSettings, Stage, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource, WalkerGroup, run_group
 from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model
 from latf_openmm.model.flow import FlowSettings
@@ -637,12 +637,12 @@ def test_an_absurd_timestep_is_tried_again_and_then_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = make_stage(tmp_path, None, LJ7, temperatures=[0.3, 0.5], timestep=10.0, friction=1e-3, frames=10)
-    with pytest.raises(SimulationError, match=r"unstable in segment 0 after 3 attempts") as caught:
+    with pytest.raises(SimulationError, match=r"unstable in segment 0 after 4 attempts") as caught:
         run_stage(stage)
     for group in ("T0.3", "T0.5"):
         assert f"{tmp_path / group}: unstable" in str(caught.value)
         warnings = [line for line in caplog.messages if line.startswith(f"{tmp_path / group}: segment 0")]
-        assert [f"attempt {n}" in line for n, line in enumerate(warnings, 1)] == [True] * 3
+        assert [f"attempt {n}" in line for n, line in enumerate(warnings, 1)] == [True] * 4
     with pytest.raises(DataError, match="no complete segment"):
         read_stage(tmp_path)
 
@@ -674,6 +674,57 @@ def test_a_second_attempt_with_other_velocities_is_kept(
     topology = HOLES.build(1).mdtraj_topology()
     xyz = np.array([walker.load(topology).xyz[:, 0] for walker in walkers])
     assert np.abs(np.diff(xyz, axis=1)).max() < 0.5
+
+
+def test_later_attempts_take_shorter_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, steps = WalkerGroup._frames, []
+
+    def fail_thrice(group: WalkerGroup, index: int, advance: Callable[[int], None]) -> Any:
+        before = group.context.getTime()._value
+        result = frames(group, index, advance)
+        steps.append((index, group.context.getIntegrator().getStepSize()._value))
+        assert group.context.getTime()._value - before == pytest.approx(0.01 * 5 * 10, rel=1e-4)
+        if len(steps) < 4:
+            raise SimulationError("far away")
+        return result
+
+    monkeypatch.setattr(WalkerGroup, "_frames", fail_thrice)
+    rows = table(run(make_stage(tmp_path, timestep=0.01, frame_interval=5)))
+    assert steps == [
+        (0, pytest.approx(0.01)),
+        (0, pytest.approx(0.01)),
+        (0, pytest.approx(0.005)),
+        (0, pytest.approx(0.0025)),
+        (1, pytest.approx(0.01)),
+        (2, pytest.approx(0.01)),
+    ]
+    np.testing.assert_allclose(np.diff(rows.loc[rows["walker"] == 0, "time_ps"]), 0.05)
+
+
+def test_a_walker_that_stays_unstable_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = DIPEPTIDE.build().positions[0]
+    starts = np.array([good, np.full_like(good, np.nan)])
+    stage = make_stage(
+        tmp_path,
+        None,
+        DIPEPTIDE,
+        temperatures=[300.0],
+        starts={300.0: starts},
+        walkers=2,
+        timestep=0.002,
+        frames=10,
+    )
+    walkers = run(stage)
+    assert [walker.walker for walker in walkers] == [0]
+    assert list(read_dropped(tmp_path)) == ["T300_w001"]
+    assert "T300_w001: unstable" in caplog.text
+    assert "dropped, the others go on" in caplog.text
+    caplog.clear()
+    run_stage(stage)  # it is not tried again
+    assert "unstable" not in caplog.text
+    (tmp_path / DROPPED).write_text("[]")
+    with pytest.raises(DataError, match=r"dropped\.json: damaged"):
+        run_stage(stage)
 
 
 def test_an_explosion_is_not_a_result(tmp_path: Path) -> None:

@@ -692,6 +692,18 @@ def test_batch_pairs_a_frame_with_the_state_one_lag_later(trajectories):
     torch.testing.assert_close(raw.std(dim=0, correction=0), run.model.feature_scale)
 
 
+def test_what_hardly_moves_is_not_blown_up(trajectories):
+    """A descriptor that is dead but for noise is divided by 2 % of what the others move."""
+    short = [
+        replace(t, features=np.concatenate([t.features, 1e-5 * t.features[:, :1]], axis=1))
+        for t in shortened(trajectories[:4], 100)
+    ]
+    scale = prepare(short, MODEL, QUICK, LAG, seed=0).model.feature_scale.numpy()
+    plain = np.concatenate([t.features for t in short]).std(axis=0)
+    np.testing.assert_allclose(scale[:-1], plain[:-1], rtol=1e-5)
+    assert scale[-1] == pytest.approx(0.02 * np.quantile(plain, 0.9), rel=1e-5)
+
+
 # Data that cannot be used
 
 

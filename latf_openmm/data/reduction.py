@@ -24,7 +24,7 @@ class ReductionSettings(Settings):
     )
     most: int = Field(200, ge=2, description="at most so many are kept, the slowest ones")
     dead_below: float = Field(
-        1e-3, ge=0, description="least standard deviation of a descriptor, in its own unit (nm, or none)"
+        0.01, ge=0, description="least standard deviation of a descriptor, over the 90th percentile of all"
     )
     redundant_above: float = Field(
         0.98, gt=0, le=1, description="largest correlation (its magnitude) with a slower descriptor"
@@ -113,7 +113,7 @@ def reduce_descriptors(
     fate = np.full(n, "kept", dtype=object)
     of = np.full(n, "", dtype=object)
     if n > settings.above:
-        fate[spread < max(settings.dead_below, 1e-12)] = "dead"
+        fate[spread <= settings.dead_below * np.quantile(spread, 0.9)] = "dead"
         _drop_redundant(trajectories, names, settings, np.argsort(-slowness, kind="stable"), fate, of)
     if not (fate == "kept").any():  # nothing moves: leave the judgement to the training
         fate[:] = "kept"

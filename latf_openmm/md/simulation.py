@@ -1,5 +1,7 @@
 """One stage: walkers at several temperatures, in this process or in several."""
 
+import json
+import logging
 import multiprocessing
 import os
 import queue
@@ -17,12 +19,17 @@ from openmm import app
 from pydantic import Field
 from rich.progress import Progress
 
-from latf_openmm.errors import SimulationError
+from latf_openmm.errors import DataError, SimulationError
 from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import bar
 from latf_openmm.storage import whole_file, write_json
 from latf_openmm.systems import AnySystem
+
+log = logging.getLogger(__name__)
+
+DROPPED = "dropped.json"
+"""File of a stage that names the groups of walkers it goes on without."""
 
 
 class SimulationSettings(DynamicsSettings):
@@ -112,38 +119,63 @@ def _task_seed(seed: int, temperature: int, walker: int) -> int:
 def run_stage(stage: Stage, progress: Progress | None = None, description: str = "simulate") -> None:
     """Run a stage, or what is left of it.
 
-    A group that fails does not stop the others; the error names it once all have ended.
+    A group of walkers that stays unstable does not stop the others: it is dropped, with what it has, and named in
+    ``dropped.json``.
 
     Raises
     ------
     SimulationError
-        If any group of walkers stayed unstable.
+        If no group of some temperature comes to its end.
     """
     _write_record(stage)
-    tasks = stage.tasks()
+    dropped = read_dropped(stage.folder)
+    tasks = [task for task in stage.tasks() if task.folder.name not in dropped]
     with bar(progress, description, sum(task.n_frames for task in tasks)) as advance:
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
         if stage.settings.processes == 1 or len(waiting) < 2:
             failures = _run_here(tasks, lambda n: advance(n, ""))
         else:
             failures = _run_in_processes(tasks, stage.settings.processes, lambda n: advance(n, ""))
-    if failures:
-        raise SimulationError("; ".join(failures))
+    if not failures:
+        return
+    ended = {task.temperature for task in tasks if task.folder.name not in failures}
+    if ended != set(stage.settings.temperatures):
+        raise SimulationError("; ".join(failures.values()))
+    for text in failures.values():
+        log.warning("%s; dropped, the others go on", text)
+    write_json(stage.folder / DROPPED, dropped | failures)
 
 
-def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> list[str]:
-    failures = []
+def read_dropped(folder: Path) -> dict[str, str]:
+    """Return the groups of walkers that a stage goes on without, and why.
+
+    Raises
+    ------
+    DataError
+        If the file that says so is damaged.
+    """
+    path = folder / DROPPED
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): str(why) for name, why in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, OSError) as error:
+        raise DataError(f"{path}: damaged ({error}); expected names of walkers and reasons") from None
+
+
+def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    failures = {}
     for task in tasks:
         try:
             run_group(task, advance)
         except SimulationError as error:
-            failures.append(str(error))
+            failures[task.folder.name] = str(error)
     return failures
 
 
 def _run_in_processes(
     tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
-) -> list[str]:
+) -> dict[str, str]:
     manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
     manager.start(end_with_parent, (os.getpid(),))
     with manager, process_pool(processes) as pool:
@@ -162,7 +194,9 @@ def _run_in_processes(
     for error in errors:
         if error is not None and not isinstance(error, SimulationError):
             raise error
-    return [str(error) for error in errors if error is not None]
+    return {
+        task.folder.name: str(error) for task, error in zip(tasks, errors, strict=True) if error is not None
+    }
 
 
 def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:

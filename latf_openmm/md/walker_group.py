@@ -36,7 +36,8 @@ from latf_openmm.storage import whole_folder
 from latf_openmm.systems import AnySystem, BuiltSystem
 
 log = logging.getLogger(__name__)
-_RETRIES = 2
+_SLOWER = (1, 1, 2, 4)
+"""Steps in place of one at each attempt of a segment, the time between frames being the same."""
 _FARTHEST = 1e5  # nm
 
 
@@ -155,6 +156,7 @@ class WalkerGroup:
         self.kelvin = self.built.scale.kelvin(task.temperature)
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
+        self.slower = 1
         self.cv: CollectiveVariables | None = None
         self.bias: Bias | None = None
         self.updater: BiasUpdater | None = None
@@ -262,17 +264,21 @@ class WalkerGroup:
             self.context.setState(openmm.XmlSerializer.deserialize((folder / "state.xml").read_text()))
 
     def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
-        """Run, record and write one segment; an unstable one is tried again with other velocities."""
+        """Run, record and write one segment.
+
+        An unstable one is tried again from where it began with other velocities, then with shorter time steps too.
+        """
         before = self.context.createCheckpoint()
-        for attempt in range(_RETRIES + 1):
+        for attempt, self.slower in enumerate(_SLOWER):
+            self.context.getIntegrator().setStepSize(self.task.dynamics.timestep / self.slower)
             try:
                 recorded = self._frames(index, advance)
                 break
             except (SimulationError, openmm.OpenMMException) as error:
                 log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempt + 1, error)
-                if attempt == _RETRIES:
+                if attempt == len(_SLOWER) - 1:
                     raise SimulationError(
-                        f"{self.task.folder}: unstable in segment {index} after {_RETRIES + 1} attempts "
+                        f"{self.task.folder}: unstable in segment {index} after {len(_SLOWER)} attempts "
                         f"({_reason(error)}); lower simulation.timestep or the bias"
                     ) from error
                 if self.updater is not None:
@@ -280,6 +286,7 @@ class WalkerGroup:
                 self.context.loadCheckpoint(before)
                 seed = _seed(self.task.seed, 100 + 10 * index + attempt)
                 self.context.setVelocitiesToTemperature(self.kelvin, seed)
+        self.context.getIntegrator().setStepSize(self.task.dynamics.timestep)
         self._write(index, recorded)
 
     def _frames(self, index: int, advance: Callable[[int], None]) -> "_Recorded":
@@ -288,7 +295,7 @@ class WalkerGroup:
         told = 0
         groups = set(range(32)) - ({BIAS_GROUP} if self.bias is not None else set())
         for frame in range(self.task.frames_in(index)):
-            self._advance(self.task.dynamics.frame_interval)
+            self._advance(self.task.dynamics.frame_interval * self.slower)
             state = self.context.getState(positions=True, energy=self.single is None, groups=groups)
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
             if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
@@ -319,7 +326,7 @@ class WalkerGroup:
         if self.updater is None:
             self.stepper.step(steps)
             return
-        pace = self.updater.bias.pace
+        pace = self.updater.bias.pace * self.slower
         while steps > 0:
             done = self.context.getStepCount()
             if done and done % pace == 0:

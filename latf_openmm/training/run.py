@@ -24,6 +24,8 @@ from latf_openmm.training.settings import TrainingSettings
 _SMALLEST_BATCH = 64
 _BATCHES_PER_EPOCH = 50
 """Where pairs are few, an epoch goes through them several times."""
+_LEAST_SPREAD = 0.02
+"""Least standard deviation that a feature is divided by, over the 90th percentile of all."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,9 @@ def prepare(
     if not (std > 1e-6).any():
         raise DataError("no feature varies in the training data")
     model.feature_mean.copy_(torch.from_numpy(mean))
-    model.feature_scale.copy_(torch.from_numpy(np.where(std > 1e-6, std, 1.0)))
+    # One that hardly moves must not become the largest of all when it moves once: a bias would tear at it.
+    least = _LEAST_SPREAD * np.quantile(std, 0.9)
+    model.feature_scale.copy_(torch.from_numpy(np.where(std > 1e-6, np.maximum(std, least), 1.0)))
     device = _device(settings.device)
     model.to(device)
     return TrainingRun(

@@ -18,7 +18,7 @@ from latf_openmm.config import RunConfig
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.md.annealing import AnnealingSettings
-from latf_openmm.md.simulation import SimulationSettings, Stage
+from latf_openmm.md.simulation import DROPPED, SimulationSettings, Stage, read_dropped
 from latf_openmm.md.walker_group import DynamicsSettings, GroupTask, read_checkpoint
 from latf_openmm.settings import validate
 from latf_openmm.verify.findings import Check, Findings
@@ -86,8 +86,14 @@ def stage_checks(
     for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
         text = f"not expected; walkers of this stage are in {', '.join(p.name for p in sorted(expected))}"
         yield Check(part, group.name, partial(_note, group, text))
+    try:
+        dropped = read_dropped(folder)
+    except DataError as error:
+        dropped = {}
+        text = str(error).removeprefix(f"{folder / DROPPED}: ")
+        yield Check(part, DROPPED, partial(_note, folder / DROPPED, text))
     for task in tasks:
-        yield from _group_checks(part, task, topology, complete)
+        yield from _group_checks(part, task, topology, complete and task.folder.name not in dropped)
 
 
 def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool) -> Iterator[Check]:

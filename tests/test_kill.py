@@ -1,0 +1,117 @@
+"""A run that is killed again and again ends as one that never was: frame by frame, model by model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import small_config
+from typer.testing import CliRunner
+
+from latf_openmm.cli import app
+from latf_openmm.run_folder import RunFolder
+
+
+def config_file(folder: Path) -> Path:
+    """Two processes, an adaptive bias, the active strategy, and enough frames to be killed among them."""
+    data = small_config().model_dump(mode="json")
+    data["simulation"] |= {"frames": 240, "segment_frames": 20, "processes": 2, "minimise": False}
+    data["loop"] = {"rounds": 2, "strategy": {"kind": "active", "stop": False}}
+    data["bias"] = {"kind": "opes", "barrier": 5.0, "pace": 50}
+    file = folder / "loop.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "latf_openmm.cli", "run", str(file), "-o", str(run)]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finished(file: Path, run: Path) -> float:
+    """Run to the end; return how long it took [s]."""
+    begin = time.perf_counter()
+    process = start(file, run)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return time.perf_counter() - begin
+
+
+def killed(file: Path, run: Path, kills: int, longest: float, seed: int) -> list[float]:
+    """Kill the run `kills` times, each after a random time of at most `longest` seconds, and let it end."""
+    rng, after = np.random.default_rng(seed), []
+    while len(after) < kills:
+        process = start(file, run)
+        delay = float(rng.uniform(0.0, longest))
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            after.append(delay)
+            continue
+        assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
+        # It ended before: what is left of the kills falls on a new round of the same run.
+        more = yaml.safe_load(file.read_text())
+        more["loop"]["rounds"] += 1
+        file.write_text(yaml.safe_dump(more))
+    finished(file, run)
+    return after
+
+
+def same(one: Path, other: Path) -> None:
+    """Every frame, decision and model of two runs is the same."""
+    a, b = RunFolder.open(one), RunFolder.open(other)
+    rounds = len(a.complete_rounds())
+    assert len(b.complete_rounds()) == rounds == b.config.loop.rounds
+    for mine, theirs in zip(a.walkers(rounds - 1), b.walkers(rounds - 1), strict=True):
+        pd.testing.assert_frame_equal(mine.table, theirs.table)
+        np.testing.assert_array_equal(mine.load(a.topology()).xyz, theirs.load(b.topology()).xyz)
+    for index in range(rounds):
+        for name in ("model/model.safetensors", "decision.json", "starts.npz"):
+            assert (a.round(index).path / name).read_bytes() == (b.round(index).path / name).read_bytes(), (
+                name
+            )
+
+
+def whole(run: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", str(run)])
+    assert result.exit_code == 0, result.output
+    assert not list(run.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(4, 1), pytest.param(50, 2, marks=pytest.mark.slow)])
+def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int) -> None:
+    file = config_file(tmp_path)
+    run, quiet = tmp_path / "killed", tmp_path / "quiet"
+    longest = finished(file, tmp_path / "first")
+    after = killed(file, run, kills, longest, seed)
+    assert len(after) == kills
+    finished(file, quiet)  # of as many rounds as the killed one came to have
+    same(quiet, run)
+    whole(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_signal_ends_it_and_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    file, run = config_file(tmp_path), tmp_path / "run"
+    process = start(file, run)
+    deadline = time.perf_counter() + 120
+    while not list(run.glob("rounds/000/simulation/*/segment_0000")):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.perf_counter() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode not in (0, 1), errors.decode()
+    assert b"Traceback" not in errors
+    finished(file, run)
+    whole(run)
