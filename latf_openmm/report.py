@@ -32,7 +32,6 @@ from latf_openmm.training.lag_scan import LagScan
 def write_report(run: RunFolder, index: int) -> Path:
     """Write ``report/index.html`` of one round, with its PNG files and ``comparison.json``; return the page."""
     folder = run.path / "report"
-    folder.mkdir(exist_ok=True)
     trained, pool = run.trained(index), run.pool(index)
     references = _references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))

@@ -28,7 +28,7 @@ from latf_openmm.analysis.pool import Pool, encode, make_pool, pool_of
 from latf_openmm.config import RunConfig, read_config
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
-from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.schema import read_record
@@ -80,25 +80,59 @@ class RoundFolder:
         return self.record.is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Read the record of a complete round."""
-        return dict(json.loads(self.record.read_text()))
+        """Read the record of a complete round.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.record}: the record of the round is damaged ({first_line(error)})"
+            ) from error
+        if not isinstance(found, dict):
+            raise DataError(f"{self.record}: the record of the round is damaged (not a mapping)")
+        return found
 
     def history(self) -> pd.DataFrame:
-        """Training history: one row for each epoch."""
-        return pd.read_parquet(self.model / "history.parquet")
+        """Training history: one row for each epoch.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        path = self.model / "history.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
 
     def read_starts(self) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
         Each by temperature.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or damaged.
         """
         positions, boxes = {}, {}
-        with np.load(self.starts) as data:
-            for name in data.files:
-                if name.startswith(BOX):
-                    boxes[float(name.removeprefix(BOX))] = data[name]
-                else:
-                    positions[float(name)] = data[name]
+        try:
+            with np.load(self.starts) as data:
+                for name in data.files:
+                    if name.startswith(BOX):
+                        boxes[float(name.removeprefix(BOX))] = data[name]
+                    else:
+                        positions[float(name)] = data[name]
+        except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
+            raise DataError(
+                f"{self.starts}: start structures cannot be read ({first_line(error)})"
+            ) from error
         return positions, boxes
 
 

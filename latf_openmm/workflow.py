@@ -35,7 +35,15 @@ from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder, read_config
 from latf_openmm.schema import RECORD, read_record, resume_record, start_record
-from latf_openmm.storage import make_folder, partial, whole_file, whole_folder, write_json, write_text
+from latf_openmm.storage import (
+    check_output,
+    make_folder,
+    partial,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
@@ -80,8 +88,7 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
 
 def _check_folder(config: RunConfig, path: Path) -> None:
     """Raise `ConfigError` where a folder is something else than this run."""
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: expected a folder, or a path where nothing is yet; this is a file")
+    check_output(path, folder=True)
     file = path / CONFIG
     if file.is_file():
         read_record(path)
