@@ -122,7 +122,6 @@ CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
 ]
 
 COMMANDS: list[tuple[str, list[str]]] = [
-    ("", ["Usage: latf-openmm"]),
     ("walk", ["No such command 'walk'"]),
     # run
     ("run", ["Missing argument 'config'"]),
@@ -240,6 +239,12 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("observe run -T 1 -o out --observable mine.py:gone", ["--observable: mine.py has no function 'gone'"]),
     ("observe run -T 1 -o out --observable syntax.py:f", ["syntax.py cannot be run (SyntaxError"]),
     ("observe run -T 1 -o out --observable imports.py:f", ["imports.py cannot be run (ModuleNotFoundError"]),
+    (
+        "observe run -T 1 -o out --observable mine.py:few",
+        ["mine.py:few returns shape (2,)", "one number a frame"],
+    ),
+    ("observe run -T 1 -o out --observable mine.py:fails", ["mine.py:fails failed (AttributeError"]),
+    ("observe run -T 1 -o out --observable hbonds", ["--observable: hbonds failed", "No bonds found"]),
     ("observe run -T 1 -o out --observable contacts", ["contacts: the reference has no contact"]),
     (
         "observe run -T 1 -o out --observable rg --reference gone.pdb",
@@ -338,7 +343,7 @@ def place(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "list.yaml": "- a\n- b\n",
         "words.yaml": "just words\n",
         "broken.yaml": "system: [unclosed\n",
-        "mine.py": "import mdtraj\n",
+        "mine.py": "def few(frames):\n    return [1.0, 2.0]\n\ndef fails(frames):\n    return frames.colour\n",
         "syntax.py": "def (\n",
         "imports.py": "import nothing_of_that_name\n",
         "words.pdb": "just words\n",
