@@ -1,6 +1,7 @@
 """The command line: parses, sets up logging, calls one function for each command."""
 
 import logging
+import math
 import signal
 import sys
 from enum import Enum
@@ -18,6 +19,9 @@ from latf_openmm.errors import LatfError
 
 if TYPE_CHECKING:
     from latf_openmm.training.lag_scan import LagRow, LagScan
+
+
+_MOST_TEMPERATURES = 1000
 
 
 class Format(str, Enum):
@@ -141,11 +145,13 @@ def systems(
     ] = None,
 ) -> None:
     """List the systems of the library, or print the configuration of one to start your own from."""
-    from latf_openmm.config import config_path
+    from latf_openmm.config import config_path, read_config
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:
-        typer.echo(config_path(name).read_text(), nl=False)
+        file = config_path(name)
+        read_config(file)
+        typer.echo(file.read_text(encoding="utf-8"), nl=False)
         return
     table = Table("system", "what it is", "configurations")
     for entry in library_names():
@@ -278,15 +284,23 @@ def simulate(
 ) -> None:
     """Run one stage of simulation, with the configuration's bias when a model is given. Resumable."""
     from latf_openmm.config import load_config
+    from latf_openmm.errors import ConfigError, ModelError
     from latf_openmm.md.simulation import Stage, run_stage
     from latf_openmm.md.walker_group import BiasSource
+    from latf_openmm.model.checkpoint import load_model
     from latf_openmm.progress import make_progress
+    from latf_openmm.storage import check_output
 
     settings = load_config(config)
+    check_output(output, folder=True)
     bias = None
     if model is not None:
         if settings.bias is None:
-            raise typer.BadParameter(f"{config} has no 'bias' section, so a model has nothing to do")
+            raise ConfigError(f"--model: {config} has no 'bias' section, so a model has nothing to do")
+        try:
+            load_model(model).check_topology(settings.system.build(1).mdtraj_topology())
+        except ModelError as error:
+            raise ModelError(f"--model: {model}: {str(error).removeprefix(f'{model}: ')}") from error
         bias = BiasSource(model=model, bias=settings.bias)
     stage = Stage(settings.system, settings.simulation, bias, {}, settings.seed, output)
     with make_progress() as progress:
@@ -301,16 +315,14 @@ def train(
 ) -> None:
     """Train a model on stages of simulation that are already there."""
     from latf_openmm.config import load_config
-    from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import check_output
     from latf_openmm.workflow import train_model
 
     settings = load_config(config)
-    if output.exists():
-        raise ConfigError(f"{output}: already exists; a model is never overwritten")
+    check_output(output, folder=True, new="a model is never overwritten")
     trajectories = RunFolder(output, settings).stage_trajectories(data)
-    output.parent.mkdir(parents=True, exist_ok=True)
     with make_progress() as progress:
         trained = train_model(settings, trajectories, output, settings.seed, progress)
     facts = trained.provenance
@@ -333,16 +345,15 @@ def lag_scan(
     """Find the states at several lag times, and recommend a lag for training."""
     from latf_openmm.config import load_config
     from latf_openmm.data.reduction import reduce_features
-    from latf_openmm.errors import ConfigError
     from latf_openmm.features import resolve_features
     from latf_openmm.progress import make_progress
     from latf_openmm.report import write_lag_scan
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import check_output
     from latf_openmm.training.lag_scan import check_lags, default_lags, scan_lags
 
     settings = load_config(config)
-    if output.exists():
-        raise ConfigError(f"{output}: already exists; a scan is never overwritten")
+    check_output(output, folder=True, new="a scan is never overwritten")
     run = RunFolder(output, settings)
     resolved = resolve_features(settings.features, run.topology())
     _, trajectories, _ = reduce_features(resolved, run.stage_trajectories(data), settings.reduction)
@@ -410,7 +421,9 @@ def export(
     from latf_openmm.md.plumed import export_plumed
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import check_output
 
+    check_output(output, folder=plumed)
     periodic = True
     if (folder / "model.json").is_file():
         trained = load_model(folder)
@@ -450,17 +463,19 @@ def generate(
     from latf_openmm.progress import make_progress
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.storage import check_output
+    from latf_openmm.units import check_temperature
     from latf_openmm.workflow import generate_into
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)
     for value in temperature:
-        if not value > 0:
-            raise ConfigError(f"--temperature: must be above 0, got {value:g}")
-        if (output / f"T{value:g}").exists():
-            raise ConfigError(f"{output / f'T{value:g}'}: already exists")
+        check_temperature("--temperature", value)
+        check_output(output / f"T{value:g}", folder=True, new="structures are never overwritten")
+    if len({f"{value:g}" for value in temperature}) < len(temperature):
+        given = ", ".join(f"{value:g}" for value in temperature)
+        raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
-    output.mkdir(parents=True, exist_ok=True)
     console, poor = Console(), False
     maker = EnsembleMaker(trained, pool, run_folder.config.seed)
     with make_progress() as progress:
@@ -524,9 +539,10 @@ def observe(
     from latf_openmm.progress import make_progress
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
-    from latf_openmm.storage import whole_file, write_text
+    from latf_openmm.storage import check_output, whole_file, write_text
 
     run_folder = RunFolder.open(folder)
+    check_output(output, folder=True)
     index, values = _round(run_folder, round_index), _temperatures(temperatures)
     structure = run_folder.reference_structure(reference)
     for name in observable:
@@ -592,9 +608,13 @@ def states(
     from latf_openmm.progress import make_progress
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
-    from latf_openmm.storage import write_text
+    from latf_openmm.storage import check_output, write_text
+    from latf_openmm.units import check_temperature
 
     run_folder = RunFolder.open(folder)
+    check_output(output, folder=True)
+    if temperature is not None:
+        check_temperature("--temperature", temperature)
     index, structure = _round(run_folder, round_index), run_folder.reference_structure(reference)
     functions = {}
     for name in observable or []:
@@ -638,10 +658,16 @@ def _temperatures(text: str) -> list[float]:
         numbers = [float(part) for part in text.replace(",", ":").split(":")]
     except ValueError:
         numbers = []
+    if any(math.isinf(number) for number in numbers):
+        numbers = []
     if ":" in text:
         if len(numbers) != 3 or not (0 < numbers[0] < numbers[1] and numbers[2] > 0):
             raise ConfigError(f"--temperatures: {text!r}: expected FIRST:LAST:STEP, ascending and above 0")
         first, last, step = numbers
+        if (last - first) / step > _MOST_TEMPERATURES:
+            raise ConfigError(
+                f"--temperatures: {text!r}: expected at most {_MOST_TEMPERATURES} temperatures, a larger STEP"
+            )
         return [float(f"{first + i * step:.10g}") for i in range(int((last - first) / step + 1e-9) + 1)]
     if not numbers or not all(number > 0 for number in numbers):
         raise ConfigError(

@@ -20,6 +20,7 @@ from latf_openmm.strategies import AnyStrategy
 from latf_openmm.strategies.fixed import FixedSettings
 from latf_openmm.systems import AnySystem, library_folder, library_names
 from latf_openmm.training.settings import TrainingSettings
+from latf_openmm.units import TemperatureScale
 
 _HIGHEST = {"K": 5000.0, "reduced": 100.0}
 
@@ -98,12 +99,7 @@ class RunConfig(Settings):
         scale = self.system.scale
         for place, values in places.items():
             for value in values:
-                if not 0 < value <= _HIGHEST[scale.name]:
-                    unit = "K" if scale.name == "K" else "reduced units"
-                    raise ValueError(
-                        f"{place}: {value:g} is not a possible temperature; expected above 0 and at most "
-                        f"{_HIGHEST[scale.name]:g} {unit}"
-                    )
+                check_possible(place, value, scale)
             if len(set(values)) != len(values):
                 raise ValueError(f"{place}: the same temperature is listed twice: {values}")
         return self
@@ -117,6 +113,16 @@ class RunConfig(Settings):
                 f"{self.simulation.frames} frames; expected at most a fifth"
             )
         return self
+
+
+def check_possible(where: str, temperature: float, scale: TemperatureScale) -> None:
+    """Raise `ConfigError` where a temperature is not possible in a scale; `where` the user gave it."""
+    if not 0 < temperature <= _HIGHEST[scale.name]:
+        unit = "K" if scale.name == "K" else "reduced units"
+        raise ConfigError(
+            f"{where}: {temperature:g} is not a possible temperature; expected above 0 and at most "
+            f"{_HIGHEST[scale.name]:g} {unit}"
+        )
 
 
 def load_config(source: str | Path) -> RunConfig:
@@ -147,7 +153,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        text = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ConfigError(f"{path}: not valid YAML: {text}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file") from None
     except OSError as error:
@@ -164,6 +171,8 @@ def config_path(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
+    if str(source) and path.is_dir():
+        raise ConfigError(f"{source}: this is a folder; expected a YAML file, or a system of the library")
     name, _, variant = str(source).partition("/")
     if name in library_names():
         candidate = library_folder(name) / f"{variant or 'loop'}.yaml"

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from openmm import unit
 from rich.progress import Progress
 
-from latf_openmm.config import RunConfig, check, dump_config
+from latf_openmm.config import RunConfig, check, check_possible, dump_config
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.schema import start_record
-from latf_openmm.storage import whole_folder, write_json, write_manifest, write_text
+from latf_openmm.storage import check_output, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.units import check_temperature
 from latf_openmm.workflow import IMPORTED, run_loop
 
 Array = NDArray[np.float64]
@@ -72,9 +73,8 @@ def import_run(
         If a trajectory or table cannot be read, or does not fit the system.
     """
     check(config)
-    if path.exists():
-        raise ConfigError(f"{path}: already exists; a run is never overwritten")
-    _check(trajectories)
+    check_output(path, folder=True, new="a run is never overwritten")
+    _check(config, trajectories)
     topology = RunFolder(path, config).topology()
     tables = [_table(config, one, topology, progress) for one in trajectories]
     with whole_folder(path, manifest=False) as temporary:
@@ -97,7 +97,7 @@ def import_run(
     )
 
 
-def _check(trajectories: Sequence[OwnTrajectory]) -> None:
+def _check(config: RunConfig, trajectories: Sequence[OwnTrajectory]) -> None:
     if not trajectories:
         raise ConfigError("--trajectory: there are none")
     for one in trajectories:
@@ -107,8 +107,8 @@ def _check(trajectories: Sequence[OwnTrajectory]) -> None:
             raise ConfigError(
                 f"--trajectory: {one.path}: expected a file {', '.join(_FORMATS)}, got {one.path.suffix!r}"
             )
-        if not one.temperature > 0:
-            raise ConfigError(f"--temperature: must be above 0, got {one.temperature:g}")
+        check_temperature("--temperature", one.temperature)
+        check_possible("--temperature", one.temperature, config.system.scale)
         if one.table is not None and not one.table.is_file():
             raise ConfigError(f"--table: {one.table}: no such file")
 

@@ -57,6 +57,7 @@ from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import make_folder, whole_file, whole_folder, write_text
+from latf_openmm.units import check_temperature
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]
 
@@ -438,8 +439,7 @@ def ensembles_at(
         If walkers become unstable and `level` is ``refined``.
     """
     for temperature in temperatures:
-        if not temperature > 0:
-            raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
+        check_temperature("temperature", temperature)
     if maker is None:
         maker = EnsembleMaker(run.trained(index), run.pool(index), run.config.seed)
     if level in ("reweighted", "flow"):

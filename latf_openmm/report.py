@@ -33,8 +33,7 @@ from latf_openmm.workflow import settled
 
 def write_report(run: RunFolder, index: int) -> Path:
     """Write ``report/index.html`` of one round, with its PNG files and ``comparison.json``; return the page."""
-    folder = run.path / "report"
-    folder.mkdir(exist_ok=True)
+    folder, rounds = run.path / "report", [one.summary() for one in run.complete_rounds()]
     trained, pool = run.trained(index), run.pool(index)
     references = _references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
@@ -57,7 +56,9 @@ def write_report(run: RunFolder, index: int) -> Path:
         loader=PackageLoader("latf_openmm", "templates"), autoescape=True, undefined=StrictUndefined
     )
     page = folder / "index.html"
-    write_text(page, environment.get_template("report.html").render(_facts(run, trained, pool, index, rows)))
+    write_text(
+        page, environment.get_template("report.html").render(_facts(run, trained, pool, rounds, index, rows))
+    )
     return page
 
 
@@ -163,9 +164,13 @@ def _populations(
 
 
 def _facts(
-    run: RunFolder, trained: TrainedModel, pool: Pool, index: int, rows: list[dict[str, Any]]
+    run: RunFolder,
+    trained: TrainedModel,
+    pool: Pool,
+    rounds: list[dict[str, Any]],
+    index: int,
+    rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    rounds = [folder.summary() for folder in run.complete_rounds()]
     marker = run.validation / "complete.json"
     return {
         "title": run.config.system.kind,

@@ -91,25 +91,59 @@ class RoundFolder:
         return self.record.is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Read the record of a complete round."""
-        return dict(json.loads(self.record.read_text()))
+        """Read the record of a complete round.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        try:
+            found = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.record}: the record of the round is damaged ({first_line(error)})"
+            ) from error
+        if not isinstance(found, dict):
+            raise DataError(f"{self.record}: the record of the round is damaged (not a mapping)")
+        return found
 
     def history(self) -> pd.DataFrame:
-        """Training history: one row for each epoch."""
-        return pd.read_parquet(self.model / "history.parquet")
+        """Training history: one row for each epoch.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        path = self.model / "history.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
 
     def read_starts(self) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
         Each by temperature.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or damaged.
         """
         positions, boxes = {}, {}
-        with np.load(self.starts) as data:
-            for name in data.files:
-                if name.startswith(BOX):
-                    boxes[float(name.removeprefix(BOX))] = data[name]
-                else:
-                    positions[float(name)] = data[name]
+        try:
+            with np.load(self.starts) as data:
+                for name in data.files:
+                    if name.startswith(BOX):
+                        boxes[float(name.removeprefix(BOX))] = data[name]
+                    else:
+                        positions[float(name)] = data[name]
+        except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
+            raise DataError(
+                f"{self.starts}: start structures cannot be read ({first_line(error)})"
+            ) from error
         return positions, boxes
 
 

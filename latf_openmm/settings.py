@@ -66,9 +66,6 @@ def validate(cls: type[S], data: Any, source: str, folder: Path | None = None) -
         raise ConfigError(*(f"{source}: {_describe(e, cls)}" for e in error.errors())) from None
 
 
-_SELF_EXPLAINING = ("value_error", "union_tag_not_found", "union_tag_invalid")
-
-
 def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
     where, siblings = _locate(error["loc"], cls)
     if error["type"] == "extra_forbidden":
@@ -76,9 +73,22 @@ def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
         return f"{where}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error["type"] == "missing":
         return f"{where}: this key is required"
+    if error["type"] == "union_tag_not_found":
+        return f"{where}.kind: this key is required"
+    if error["type"] == "union_tag_invalid":
+        return _unknown_kind(where, error["ctx"])
     message = error["msg"].removeprefix("Value error, ")
-    found = "" if error["type"] in _SELF_EXPLAINING else f", got {error['input']!r}"
+    if error["type"] == "value_error" and not error["loc"]:
+        return message  # of several keys; it names them
+    found = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return f"{where}: {message[0].lower() + message[1:]}{found}"
+
+
+def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
+    kinds = str(facts["expected_tags"])
+    close = difflib.get_close_matches(str(facts["tag"]), kinds.replace("'", "").split(", "), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{where}.kind: there is no {str(facts['tag'])!r}; expected one of {kinds}{hint}"
 
 
 def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list[str]]:

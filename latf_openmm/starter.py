@@ -21,7 +21,7 @@ from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
@@ -85,8 +85,7 @@ def write_starter(files: Sequence[Path], output: Path, force_field: Sequence[str
     ConfigError
         If the files do not make a system, or its features cannot be chosen.
     """
-    if output.exists():
-        raise ConfigError(f"{output}: already exists; a configuration is never overwritten")
+    check_output(output, folder=False, new="a configuration is never overwritten")
     for path in files:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
@@ -169,7 +168,9 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
     try:
         topology = mdtraj.load(str(structure)).topology if structure.suffix.lower() == ".pdb" else None
     except Exception as error:
-        raise ConfigError(f"{structure}: cannot be read ({first_line(error)})") from error
+        raise ConfigError(
+            f"{structure}: cannot be read; expected a PDB file with atoms ({first_line(error)})"
+        ) from error
     wet = topology is None or any(residue.is_water for residue in topology.residues)
     default = ["amber14-all.xml", "amber14/tip3p.xml"] if wet else ["amber14-all.xml"]
     options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"implicit": "obc2"})

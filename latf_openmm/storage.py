@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from latf_openmm.errors import ConfigError
+
 PARTIAL = ".partial"
 """What the name of something unfinished ends in."""
 
@@ -90,8 +92,39 @@ def write_json(path: Path, record: Any) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
+def check_output(path: Path, folder: bool, new: str = "") -> None:
+    """Raise `ConfigError` where something cannot be written, before any work is done for it.
+
+    Parameters
+    ----------
+    path
+        Where it is to be written.
+    folder
+        Whether it is a folder, which may be there, or a file.
+    new
+        Why it must not exist, such as "a model is never overwritten"; empty where it may.
+    """
+    if new and path.exists():
+        raise ConfigError(f"{path}: already exists; {new}")
+    if path.exists() and path.is_dir() != folder:
+        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file to write")
+        raise ConfigError(f"{path}: this is {found}; expected {wanted}")
+    for above in path.absolute().parents:
+        if above.is_dir():
+            return
+        if above.exists():
+            raise ConfigError(f"{path}: cannot be written; {above} is a file, expected a folder")
+
+
 def make_folder(path: Path) -> None:
-    """Make a folder that is still there after a power cut, and those above it."""
+    """Make a folder that is still there after a power cut, and those above it.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file, or below one.
+    """
+    check_output(path, folder=True)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:

@@ -6,10 +6,13 @@ potentials (whose energy unit is mapped to 1 kJ/mol, length to 1 nm and mass to 
 time unit is 1 ps).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from openmm import unit
+
+from latf_openmm.errors import ConfigError
 
 GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 """Molar gas constant [kJ/mol/K]."""
@@ -60,6 +63,13 @@ class TemperatureScale:
 KELVIN = TemperatureScale("K", GAS_CONSTANT)
 REDUCED = TemperatureScale("reduced", 1.0)
 SCALES = {scale.name: scale for scale in (KELVIN, REDUCED)}
+
+
+def check_temperature(where: str, temperature: float) -> None:
+    """Raise `ConfigError` where a temperature is not one; `where` the user gave it."""
+    if not 0 < temperature < math.inf:
+        finite = "" if math.isfinite(temperature) else "finite and "
+        raise ConfigError(f"{where}: must be {finite}above 0, got {temperature:g}")
 
 
 def plain(value: Any, md_unit: unit.Unit) -> float:

@@ -36,7 +36,15 @@ from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, resume_record, start_record
-from latf_openmm.storage import make_folder, partial, whole_file, whole_folder, write_json, write_text
+from latf_openmm.storage import (
+    check_output,
+    make_folder,
+    partial,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from latf_openmm.strategies import Decision, Situation
 from latf_openmm.training.fit import TrainingResult, fit
 
@@ -83,8 +91,7 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
 
 def _check_folder(config: RunConfig, path: Path) -> None:
     """Raise `ConfigError` where a folder is something else than this run."""
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: expected a folder, or a path where nothing is yet; this is a file")
+    check_output(path, folder=True)
     file = path / CONFIG
     if file.is_file():
         before = RunFolder.open(path).config.model_dump(mode="json")  # what is left out has its default

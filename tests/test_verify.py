@@ -230,7 +230,7 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
         entry("populations", []),
         "temperatures none; expected 0.7",
     ),
-    ("starts truncated", "rounds/000/starts.npz", truncate, "cannot be read"),
+    ("starts truncated", "rounds/000/starts.npz", truncate, "start structures cannot be read"),
     (
         "starts of other walkers",
         "rounds/000/starts.npz",

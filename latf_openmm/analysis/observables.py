@@ -80,13 +80,13 @@ def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable 
     Raises
     ------
     ConfigError
-        If there is no such observable, or the file has no such function.
+        If there is no such observable, the file has no such function, or it gives no number for `reference`.
     """
     made: dict[str, Callable[[], Observable]] = {
         "rg": lambda: radius_of_gyration,
         "rmsd": lambda: rmsd_to(reference),
         "contacts": lambda: native_contacts(reference),
-        "hbonds": lambda: hydrogen_bonds,
+        "hbonds": lambda: _tried("hbonds", hydrogen_bonds, reference),
     }
     if name in made:
         return made[name]()
@@ -94,9 +94,28 @@ def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable 
         return None
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
-        return _from_file(Path(path), function)
+        return _tried(name, _from_file(Path(path), function), reference)
     known = ", ".join([*UNITS, "population:STATE", "free_energy:STATE:STATE", "FILE.py:FUNCTION"])
     raise ConfigError(f"--observable: there is no {name!r}; expected one of {known}")
+
+
+def _tried(name: str, function: Observable, reference: mdtraj.Trajectory) -> Observable:
+    """Return a function whose failures are clear, after a trial with one structure: simulations may follow."""
+
+    def observable(trajectory: mdtraj.Trajectory) -> Array:
+        try:
+            values = np.asarray(function(trajectory), dtype=np.float64)
+        except Exception as error:
+            raise ConfigError(f"--observable: {name} failed ({type(error).__name__}: {error})") from error
+        if values.shape != (trajectory.n_frames,) or not np.isfinite(values).all():
+            given = f"shape {values.shape}" if values.shape != (trajectory.n_frames,) else "values not finite"
+            raise ConfigError(
+                f"--observable: {name} returns {given} for {trajectory.n_frames} frames; expected one number a frame"
+            )
+        return values
+
+    observable(reference)
+    return observable
 
 
 def _from_file(path: Path, function: str) -> Observable:

@@ -81,6 +81,13 @@ def _read_table(segment: Path) -> pd.DataFrame:
         raise DataError(f"{path}: the table cannot be read ({error})") from error
 
 
+def _trajectory(segment: Path, walker: int) -> Path:
+    found = sorted(segment.glob(f"walker_{walker:03d}.*"))
+    if not found:
+        raise DataError(f"{segment}: the trajectory of walker {walker} is missing (walker_{walker:03d}.*)")
+    return found[0]
+
+
 def read_trajectory(
     path: Path, topology: mdtraj.Topology, frames: int = CHUNK
 ) -> Iterator[mdtraj.Trajectory]:
@@ -101,7 +108,10 @@ def read_trajectory(
                     return
                 yield piece
     except Exception as error:
-        raise DataError(f"{path}: the trajectory cannot be read ({first_line(error)})") from error
+        reason = first_line(error)
+        if "xyz must be shape" in reason:
+            reason = f"it has other atoms than the topology, which has {topology.n_atoms}"
+        raise DataError(f"{path}: the trajectory cannot be read ({reason})") from error
 
 
 @contextmanager
@@ -124,7 +134,7 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
     Raises
     ------
     DataError
-        If the folder holds no complete segment.
+        If the folder holds no complete segment, or a file of one is missing or damaged.
     """
     walkers = []
     for group in sorted(path for path in folder.glob("T*") if path.is_dir()):
@@ -134,7 +144,7 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         table = pd.concat([_read_table(segment) for segment in segments])
         for walker, rows in table.groupby("walker", sort=True):
             number = int(str(walker))
-            files = [next(iter(sorted(s.glob(f"walker_{number:03d}.*")))) for s in segments]
+            files = [_trajectory(segment, number) for segment in segments]
             temperature = float(rows["temperature"].iloc[0])
             walkers.append(
                 WalkerFrames(

@@ -157,8 +157,8 @@ def _look_at_starts(
     findings.counts["files"] += 1
     try:
         positions, boxes = folder.read_starts()
-    except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
-        findings.damage(path, f"cannot be read ({first_line(error)}); expected arrays of positions")
+    except LatfError as error:
+        findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays of positions")
         return
     simulation = _settings(run, folder.index + 1)
     wanted = sorted(simulation.temperatures)
