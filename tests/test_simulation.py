@@ -188,7 +188,7 @@ def test_files_and_columns(tmp_path: Path, holes_model: Path) -> None:
         trajectories = [f"walker_{walker:03d}.dcd" for walker in range(3)]
         for segment in segments:
             names = {path.name for path in segment.iterdir()}
-            assert names == {"frames.parquet", "checkpoint.bin", "state.xml", *trajectories}
+            assert names == {"frames.parquet", "checkpoint.bin", "state.xml", "manifest.json", *trajectories}
     record = json.loads((folder / "stage.json").read_text())
     assert record["system"] == HOLES.model_dump()
     assert record["temperature_scale"] == "reduced"
