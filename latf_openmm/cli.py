@@ -1,13 +1,16 @@
 """The command line: parses, sets up logging, calls one function for each command."""
 
+import json
 import logging
 import math
 import signal
 import sys
+from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import rich
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -29,6 +32,13 @@ class Format(str, Enum):
 
     DCD = "dcd"
     XTC = "xtc"
+
+
+class LogFormat(str, Enum):
+    """Choices of --log."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class Level(str, Enum):
@@ -107,6 +117,24 @@ def _terminated(number: int, frame: object) -> None:
     raise _Terminated
 
 
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, for clusters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, tz=timezone.utc).isoformat(
+                timespec="milliseconds"
+            ),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -116,15 +144,22 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    log: Annotated[
+        LogFormat, typer.Option(help="How it logs, to standard error: text, or JSON, one record a line.")
+    ] = LogFormat.TEXT,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
+    if log is LogFormat.JSON:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    rich.reconfigure(quiet=quiet)  # progress bars are drawn on this console, results on others
     logging.getLogger("latf_openmm").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
@@ -268,7 +303,7 @@ def verify(folder: RunArgument) -> None:
     from latf_openmm.progress import make_progress
     from latf_openmm.verify import render, verify_run
 
-    with make_progress(Console(stderr=True)) as progress:
+    with make_progress(Console(stderr=True, quiet=rich.get_console().quiet)) as progress:
         found = verify_run(folder, progress)
     render(found, Console())
     raise typer.Exit(0 if found.whole else 1)

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,7 +23,7 @@ from rich.progress import Progress
 from latf_openmm.errors import DataError, SimulationError
 from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
-from latf_openmm.progress import bar
+from latf_openmm.progress import Advance, bar
 from latf_openmm.storage import whole_file, write_json
 from latf_openmm.systems import AnySystem
 
@@ -130,12 +131,13 @@ def run_stage(stage: Stage, progress: Progress | None = None, description: str =
     _write_record(stage)
     dropped = read_dropped(stage.folder)
     tasks = [task for task in stage.tasks() if task.folder.name not in dropped]
-    with bar(progress, description, sum(task.n_frames for task in tasks)) as advance:
+    with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
+        advance = _with_speed(stage, tasks, told)
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
         if stage.settings.processes == 1 or len(waiting) < 2:
-            failures = _run_here(tasks, lambda n: advance(n, ""))
+            failures = _run_here(tasks, advance)
         else:
-            failures = _run_in_processes(tasks, stage.settings.processes, lambda n: advance(n, ""))
+            failures = _run_in_processes(tasks, stage.settings.processes, advance)
     if not failures:
         return
     ended = {task.temperature for task in tasks if task.folder.name not in failures}
@@ -144,6 +146,30 @@ def run_stage(stage: Stage, progress: Progress | None = None, description: str =
     for text in failures.values():
         log.warning("%s; dropped, the others go on", text)
     write_json(stage.folder / DROPPED, dropped | failures)
+
+
+def _with_speed(stage: Stage, tasks: Sequence[GroupTask], told: Advance) -> Callable[[int], None]:
+    """Tell of frames done, with the temperatures and the speed of all walkers together."""
+    scale, settings = stage.system.scale, stage.settings
+    at = ", ".join(f"{t:g}" for t in settings.temperatures)
+    at = f"{at} K" if scale.name == "K" else f"T = {at}"
+    walkers = tasks[0].n_walkers if tasks else 1
+    before = sum(
+        task.frames_in(i) for task in tasks for i in range(task.n_segments) if task.segment(i).is_dir()
+    )
+    begin, done = time.perf_counter(), 0
+
+    def advance(frames: int) -> None:
+        nonlocal done
+        done += frames
+        new, seconds = done - before, time.perf_counter() - begin
+        speed = ""
+        if new > 0 and scale.name == "K":
+            picoseconds = new * walkers * settings.frame_interval * settings.timestep
+            speed = f", {picoseconds * 86.4 / seconds:.3g} ns/day"
+        told(frames, at + speed)
+
+    return advance
 
 
 def read_dropped(folder: Path) -> dict[str, str]:
