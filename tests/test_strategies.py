@@ -247,7 +247,10 @@ def test_the_budget_ends_a_run(tmp_path: Path) -> None:
 def test_bad_strategies() -> None:
     data = small_config().model_dump(mode="json")
     for strategy, message in (
-        ({"kind": "greedy"}, "loop.strategy.kind: there is no 'greedy'; expected one of 'active', 'fixed', 'uniform'"),
+        (
+            {"kind": "greedy"},
+            "loop.strategy.kind: there is no 'greedy'; expected one of 'active', 'fixed', 'uniform'",
+        ),
         (
             {"kind": "active", "population_tolerance": 0},
             "loop.strategy.population_tolerance: .*greater than 0",
