@@ -160,7 +160,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     if data is None:
-        raise ConfigError(f"{path}: the file is empty; expected a mapping of keys to values")
+        raise ConfigError(f"{path}: expected a mapping of keys to values, the file is empty")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
     return data

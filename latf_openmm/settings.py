@@ -88,7 +88,7 @@ def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
     kinds = str(facts["expected_tags"])
     close = difflib.get_close_matches(str(facts["tag"]), kinds.replace("'", "").split(", "), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{where}.kind: there is no {str(facts['tag'])!r}; expected one of {kinds}{hint}"
+    return f"{where}: there is no kind {str(facts['tag'])!r}; expected one of {kinds}{hint}"
 
 
 def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list[str]]:

@@ -154,7 +154,7 @@ def test_a_system_is_chosen_by_its_kind(kind: str) -> None:
         ),
         ({"n_steps": 1, "section": 4}, "demo.yaml: section: input should be a valid dictionary"),
         ({"n_steps": 1, "system": {"kind": "lj8"}}, ", ".join(map(repr, SYSTEM_KINDS))),
-        ({"n_steps": 1, "system": {"wall_radius": 2.0}}, "demo.yaml: system: unable to extract tag"),
+        ({"n_steps": 1, "system": {"wall_radius": 2.0}}, "demo.yaml: system.kind: this key is required"),
         ({"n_steps": 1, "features": [{"kind": "distances", "pairs": [[4, 4]]}]}, "the same atom twice"),
         ({"n_steps": 1, 7: "seven"}, "keys should be strings"),
         ([1, 2], "demo.yaml: expected a mapping of keys to values, got list"),

@@ -10,12 +10,14 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm import schema
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError
+from latf_openmm.own_data import OwnTrajectory, import_run
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import MANIFEST
 from latf_openmm.verify import verify_run
@@ -327,6 +329,47 @@ def test_what_was_made_later_is_looked_at(copy: Path) -> None:
     named = found(copy)
     assert sorted(named) == ["later/T0.9/ensemble.dcd", "later/T0.9/structures.dcd"]
     assert "expected sha256" in named["later/T0.9/ensemble.dcd"]
+
+
+def test_annealed_walkers_are_looked_at(copy: Path) -> None:
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["generate"]["refine"] |= {"walkers": 20, "frames": 3, "steps": 10}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["observe", str(copy), "-T", "0.6", "-o", str(copy / "curves"), "--observable", "energy"]
+    result = CliRunner().invoke(app, [*command, "--level", "refined"], catch_exceptions=False)
+    assert result.exit_code in (0, 3), result.output
+    report = verify_run(copy)
+    assert report.damages == {}
+    assert report.parts["round 001: refined"].counts["frames"] == 60
+    (table,) = copy.rglob("refined/*/T0.6/segment_0000/frames.parquet")
+    rows(lambda frames: frames.drop(index=31))(table)
+    assert "walker 0: frame 31 is missing" in found(copy)[table.relative_to(copy).as_posix()]
+    flip(table.with_name("walker_000.dcd"))
+    truncate(table.parents[2] / "sweep.json")
+    assert [name.rpartition("/")[2] for name in found(copy)] == [
+        "sweep.json",
+        "frames.parquet",
+        "walker_000.dcd",
+    ]
+
+
+def test_imported_trajectories_are_looked_at(small_run: RunFolder, tmp_path: Path) -> None:
+    walkers = small_run.walkers(0)
+    own = []
+    for number, walker in enumerate(walkers[:2]):
+        path = tmp_path / f"own_{number}.dcd"
+        walker.load(small_run.topology()).save_dcd(str(path))
+        own.append(OwnTrajectory(path, walker.temperature))
+    run = import_run(small_config().model_copy(update={"validation": None}), own, tmp_path / "run")
+    report = verify_run(run.path)
+    assert report.damages == {}
+    assert report.parts["round 000: simulation"].counts["frames"] == 120
+    assert len(report.parts["round 000: simulation"].hashed) == 2
+    truncate(own[0].path)
+    segment = "rounds/000/simulation/T0.7_w000/segment_0000"
+    assert found(run.path) == {f"{segment}/walker_000.dcd": "32 frames; expected 60"}
+    own[0].path.unlink()
+    assert found(run.path)[f"{segment}/walker_000.dcd"] == "missing; expected the positions of a walker"
 
 
 def test_a_newer_schema_is_refused_by_every_command(copy: Path) -> None:

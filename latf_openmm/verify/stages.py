@@ -39,7 +39,7 @@ class Segment:
     walkers, temperature, suffix
         Of its trajectory files.
     frames
-        Of each walker; None: as many as the trajectory has.
+        Of each walker; None: as many as the table has.
     first
         Number of the first frame.
     interval, timestep
@@ -184,14 +184,23 @@ def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findi
         for walker in segment.walkers
         if (count := _look_at_trajectory(segment.trajectory(walker), topology, findings)) is not None
     }
-    if segment.frames is None and found:
-        segment = replace(segment, frames=max(found.values()))
+    table = (
+        None
+        if findings.missing(segment.table, "the table of the frames")
+        else _read_frames(segment, findings)
+    )
+    if segment.frames is None and table is not None and len(table):
+        segment = replace(segment, frames=int(table["frame"].max()) + 1)
+    if (
+        table is not None
+        and segment.frames is not None
+        and (text := _wrong_rows(table, segment, segment.frames))
+    ):
+        findings.damage(segment.table, text)
     if segment.frames is not None:
         for walker, count in found.items():
             if count != segment.frames:
                 findings.damage(segment.trajectory(walker), f"{count} frames; expected {segment.frames}")
-    if not findings.missing(segment.table, "the table of the frames"):
-        _look_at_table(segment, findings)
     for name in segment.others:
         if not findings.missing(segment.folder / name, "what the next segment starts from"):
             _look_at_restart(segment.folder / name, topology.n_atoms, findings)
@@ -218,19 +227,18 @@ def _look_at_trajectory(path: Path, topology: mdtraj.Topology, findings: Finding
     return frames
 
 
-def _look_at_table(segment: Segment, findings: Findings) -> None:
+def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
     path = segment.table
     try:
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow has several
         findings.damage(path, f"cannot be read ({first_line(error)}); expected a table of frames")
-        return
+        return None
     if missing := [name for name in _COLUMNS if name not in table]:
         findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
-        return
+        return None
     findings.frames[segment.temperature] += len(table)
-    if segment.frames is not None and (text := _wrong_rows(table, segment, segment.frames)):
-        findings.damage(path, text)
+    return table
 
 
 def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
