@@ -8,6 +8,7 @@ RUN is a finished run of latf-openmm with a validation section. Written are OUTP
 
 import argparse
 import datetime
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,8 +132,12 @@ def separation(seen: Sequence[Seen], folded: str, opened: str) -> dict[str, floa
 def simulated(seen: Sequence[Seen], name: str, temperature: float) -> tuple[float, float, float]:
     """Mean over the independent runs, its error from correlated frames, and the range over walkers."""
     here = [one.values[name] for one in seen if one.stage == "independent" and one.temperature == temperature]
+    if not here:
+        return math.nan, math.nan, math.nan
     x = np.concatenate(here)
-    count = max(len(x) / statistical_inefficiency(here), 1.0) if x.std() > 0 else 1.0
+    count = (
+        max(len(x) / statistical_inefficiency([one[:, None] for one in here]), 1.0) if x.std() > 0 else 1.0
+    )
     return float(x.mean()), float(x.std() / np.sqrt(count)), float(np.ptp([one.mean() for one in here]))
 
 
@@ -176,7 +181,8 @@ def picture(seen: Sequence[Seen], table: pd.DataFrame, name: str, unit: str, int
     grid = figure.add_gridspec(len(stages), 3, width_ratios=[1.6, 1, 1])
     temperatures = sorted({one.temperature for one in seen})
     colour = {
-        t: plt.get_cmap("coolwarm")(i / max(len(temperatures) - 1, 1)) for i, t in enumerate(temperatures)
+        t: plt.get_cmap("turbo")(0.1 + 0.8 * i / max(len(temperatures) - 1, 1))
+        for i, t in enumerate(temperatures)
     }
     for row, stage in enumerate(stages):
         axis = figure.add_subplot(grid[row, 0])
