@@ -29,6 +29,28 @@ def add_native_obc2(system: openmm.System, topology: app.Topology) -> None:
     system.addForce(force)
 
 
+def native_obc2_system(topology: app.Topology, force_field: str, hydrogen_mass: float) -> openmm.System:
+    """Return a molecule's System in native OBC2, bonds to hydrogen constrained, no cutoff.
+
+    Parameters
+    ----------
+    topology
+        With hydrogens.
+    force_field
+        File of OpenMM.
+    hydrogen_mass
+        In amu.
+    """
+    system = app.ForceField(force_field).createSystem(
+        topology,
+        nonbondedMethod=app.NoCutoff,
+        constraints=app.HBonds,
+        hydrogenMass=hydrogen_mass * unit.amu,
+    )
+    add_native_obc2(system, topology)
+    return system
+
+
 def library_molecule(name: str, force_field: str, hydrogen_mass: float, copies: int) -> BuiltSystem:
     """Return a molecule of the library in native OBC2, bonds to hydrogen constrained, no cutoff.
 
@@ -51,12 +73,6 @@ def library_molecule(name: str, force_field: str, hydrogen_mass: float, copies: 
     if copies != 1:
         raise ConfigError(f"{name} is built one copy a System")
     pdb = app.PDBFile(str(library_folder(name) / f"{name}.pdb"))
-    system = app.ForceField(force_field).createSystem(
-        pdb.topology,
-        nonbondedMethod=app.NoCutoff,
-        constraints=app.HBonds,
-        hydrogenMass=hydrogen_mass * unit.amu,
-    )
-    add_native_obc2(system, pdb.topology)
+    system = native_obc2_system(pdb.topology, force_field, hydrogen_mass)
     positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
     return BuiltSystem(name, pdb.topology, system, positions, KELVIN)
