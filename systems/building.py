@@ -24,7 +24,7 @@ RESTRAINTS = "restraints"
 """Global parameter that scales every restraint."""
 
 _FORCE_FIELDS = ("amber14/protein.ff14SB.xml", "amber14/RNA.OL3.xml")
-_HYDROGEN_MASS = 3.0  # amu
+HYDROGEN_MASS = 3.0  # amu
 _TEMPERATURE = 300.0  # K, of the released run
 _TIMESTEP = 0.004  # ps, of the released run
 _FRAME = 1.0  # ps between frames of the released run
@@ -294,7 +294,7 @@ def build_seed(
 ) -> tuple[Model, dict[str, float | str]]:
     """Build one structure; return it, minimised and without restraints, and its row of the table."""
     model = recipe.start(seed, shorter)
-    system = native_obc2_system(model.topology, recipe.force_field, _HYDROGEN_MASS)
+    system = native_obc2_system(model.topology, recipe.force_field, HYDROGEN_MASS)
     add_restraints(system, model.topology, recipe.walls, recipe.torsions)
     simulation = start_simulation(model, system, seed, platform)
     run_stages(simulation, recipe.stages, shorter)
