@@ -1,6 +1,7 @@
 """What the builders of systems share: restraints, annealing, checks of a structure, stability once released."""
 
 import argparse
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,14 @@ _TIMESTEP = 0.004  # ps, of the released run
 _FRAME = 1.0  # ps between frames of the released run
 _QUICK = 20  # stages are this much shorter
 
+_LINEAR = 0.1  # nm beyond a wall
 _BOND_TOLERANCE = 0.015  # nm
 _CLASH = 0.24  # nm; the O-O of a carboxylate's hydrogen bond is 0.25
 _TRANS = 120.0  # degrees
+
+
+class BuildError(RuntimeError):
+    """A seed gives no structure."""
 
 
 class Model(NamedTuple):
@@ -135,10 +141,13 @@ def add_restraints(
 ) -> None:
     """Add upper walls on distances and cosines of torsions, scaled by the parameter `RESTRAINTS`, which is 0.
 
+    A wall is harmonic, and linear from 0.1 nm beyond it on: atoms far apart are not torn together.
     The System is one this package has just built; it is changed in place.
     """
     at = atom_indices(topology)
-    wall_force = openmm.CustomBondForce(f"{RESTRAINTS}*0.5*k*step(r-r0)*(r-r0)^2")
+    wall_force = openmm.CustomBondForce(
+        f"{RESTRAINTS}*k*(0.5*near^2+{_LINEAR}*(beyond-near)); near=min(beyond, {_LINEAR}); beyond=max(r-r0, 0)"
+    )
     torsion_force = openmm.CustomTorsionForce(f"{RESTRAINTS}*k*(1-cos(theta-theta0))")
     wall_force.addPerBondParameter("k")
     wall_force.addPerBondParameter("r0")
@@ -293,6 +302,7 @@ def build_seed(
     recipe: Recipe, seed: int, stability: float, shorter: int, platform: str
 ) -> tuple[Model, dict[str, float | str]]:
     """Build one structure; return it, minimised and without restraints, and its row of the table."""
+    random.seed(seed)  # Modeller.addHydrogens draws from it
     model = recipe.start(seed, shorter)
     system = native_obc2_system(model.topology, recipe.force_field, HYDROGEN_MASS)
     add_restraints(system, model.topology, recipe.walls, recipe.torsions)
@@ -331,8 +341,11 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in args.seeds:
-        model, row = build_seed(recipe, seed, args.stability, _QUICK if args.quick else 1, args.platform)
-        write_pdb(model, args.output / f"seed_{seed}.pdb")
+        try:
+            model, row = build_seed(recipe, seed, args.stability, _QUICK if args.quick else 1, args.platform)
+            write_pdb(model, args.output / f"seed_{seed}.pdb")
+        except (openmm.OpenMMException, BuildError) as error:
+            row = {"seed": seed, "energy": np.nan, "folded": 0.0, "problems": str(error)}
         rows.append(row)
         table = pd.DataFrame(rows)
         table.to_csv(args.output / "table.csv", index=False)

@@ -24,6 +24,7 @@ from building import (
     HYDROGEN_MASS,
     RESTRAINTS,
     Atom,
+    BuildError,
     Model,
     Positions,
     Recipe,
@@ -142,7 +143,7 @@ def stem_model(seed: int) -> Model:
 
     Raises
     ------
-    RuntimeError
+    BuildError
         If RDKit finds no coordinates.
     """
     molecule = _molecule()
@@ -154,7 +155,7 @@ def stem_model(seed: int) -> Model:
     settings.SetCoordMap({at[atom]: Point3D(*(10 * xyz)) for atom, xyz in stem_bases().items()})
     whole = Chem.AddHs(molecule)
     if rdDistGeom.EmbedMolecule(whole, settings) < 0:
-        raise RuntimeError(f"RDKit found no coordinates with seed {seed}")
+        raise BuildError(f"RDKit found no coordinates with seed {seed}")
     positions = 0.1 * whole.GetConformer().GetPositions()[: molecule.GetNumAtoms()]
     modeller = app.Modeller(_topology(molecule), positions * unit.nanometer)
     modeller.addHydrogens(app.ForceField(FORCE_FIELD))
