@@ -1,7 +1,7 @@
 """OpenMM's native OBC2 implicit solvent, with the radii of OpenMM's own parameter sets."""
 
 import openmm
-from openmm import app
+from openmm import app, unit
 from openmm.app.internal.customgbforces import GBSAOBC2Force
 
 
@@ -21,3 +21,25 @@ def add_native_obc2(system: openmm.System, topology: app.Topology) -> None:
         force.addParticle(charge, radius, screen)
     nonbonded.setReactionFieldDielectric(1.0)
     system.addForce(force)
+
+
+def native_obc2_system(topology: app.Topology, force_field: str, hydrogen_mass: float) -> openmm.System:
+    """Return a molecule's System in native OBC2, bonds to hydrogen constrained, no cutoff.
+
+    Parameters
+    ----------
+    topology
+        With hydrogens.
+    force_field
+        File of OpenMM.
+    hydrogen_mass
+        In amu.
+    """
+    system = app.ForceField(force_field).createSystem(
+        topology,
+        nonbondedMethod=app.NoCutoff,
+        constraints=app.HBonds,
+        hydrogenMass=hydrogen_mass * unit.amu,
+    )
+    add_native_obc2(system, topology)
+    return system

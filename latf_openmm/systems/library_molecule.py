@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
-from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.implicit import native_obc2_system
 from latf_openmm.systems.library import library_folder
 from latf_openmm.units import KELVIN, TemperatureScale
 
@@ -62,20 +62,19 @@ class LibraryMolecule(SystemSettings):
         name = self.kind
         if copies != 1:
             raise ConfigError(f"{name} is built one copy a System")
-        files = [
-            force_field,
-            *{"obc2": [], "gbn2": ["implicit/gbn2.xml"], "tip3p": ["amber14/tip3p.xml"]}[solvent],
-        ]
         structure = f"{name}_tip3p.pdb" if solvent == "tip3p" else f"{name}.pdb"
         pdb = app.PDBFile(str(library_folder(name) / structure))
-        options: dict[str, Any] = {"nonbondedMethod": app.NoCutoff}
-        if solvent == "tip3p":
-            options = {"nonbondedMethod": app.PME, "nonbondedCutoff": _CUTOFF * unit.nanometer}
-        system = app.ForceField(*files).createSystem(
-            pdb.topology, constraints=app.HBonds, hydrogenMass=self.hydrogen_mass * unit.amu, **options
-        )
         if solvent == "obc2":
-            add_native_obc2(system, pdb.topology)
+            system = native_obc2_system(pdb.topology, force_field, self.hydrogen_mass)
+        else:
+            water = {"gbn2": "implicit/gbn2.xml", "tip3p": "amber14/tip3p.xml"}[solvent]
+            system = app.ForceField(force_field, water).createSystem(
+                pdb.topology,
+                nonbondedMethod=app.PME if solvent == "tip3p" else app.NoCutoff,
+                nonbondedCutoff=_CUTOFF * unit.nanometer,
+                constraints=app.HBonds,
+                hydrogenMass=self.hydrogen_mass * unit.amu,
+            )
         if pressure is not None:  # its temperature is that of the walkers
             system.addForce(openmm.MonteCarloBarostat(pressure * unit.bar, 300.0 * unit.kelvin))
         positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]

@@ -26,12 +26,23 @@ def sheared(trajectory):
     return np.asarray(_distance(trajectory, (4, "N2"), (7, "N7")) < 0.4, dtype=float)
 
 
-def stack(trajectory):
-    """Whether A6 stacks on A7: the middles of their six-membered rings closer than 0.5 nm."""
+def stacked(trajectory):
+    """Whether A6 lies on A7: centres of the six-rings closer than 0.5 nm, planes within 40 degrees."""
+    rings = [_ring(trajectory, number) for number in (6, 7)]
+    centres, normals = zip(*rings, strict=True)
+    apart = np.linalg.norm(centres[1] - centres[0], axis=1)
+    parallel = np.abs(np.sum(normals[0] * normals[1], axis=1))
+    return np.asarray((apart < 0.5) & (parallel > np.cos(np.radians(40))), dtype=float)
+
+
+def _ring(trajectory, number):
+    """Centre and normal of a base's six-ring."""
     at = {(atom.residue.index + 1, atom.name): atom.index for atom in trajectory.topology.atoms}
-    rings = [[at[residue, name] for name in ("N1", "C2", "N3", "C4", "C5", "C6")] for residue in (6, 7)]
-    first, second = (trajectory.xyz[:, ring].mean(axis=1) for ring in rings)
-    return np.asarray(np.linalg.norm(first - second, axis=1) < 0.5, dtype=float)
+    atoms = trajectory.xyz[:, [at[number, name] for name in ("N1", "C2", "N3", "C4", "C5", "C6")]].astype(
+        float
+    )
+    normal = np.cross(atoms[:, 2] - atoms[:, 0], atoms[:, 4] - atoms[:, 0])
+    return atoms.mean(axis=1), normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 
 def melted(trajectory):
