@@ -1,6 +1,7 @@
 """The lag scan: timescales of known chains, the rule on hand-made rows, a real scan, `auto`, the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,11 @@ def test_auto_is_the_default_and_goes_through_fit() -> None:
     assert given.lag == result.lag
     assert given.lag_scan is None
     assert given.history == result.history
+    # What is biased has no say in the lag.
+    biased = [replace(t, log_weights=np.linspace(0, 1, t.n_frames), run="biased") for t in wells(2, 60)]
+    more = fit([*data, *biased], MODEL, QUICK, seed=0)
+    assert more.lag_scan is not None
+    assert more.lag_scan.rows == result.lag_scan.rows
 
 
 # Bad input

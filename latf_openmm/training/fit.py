@@ -10,6 +10,7 @@ before the density has, and on frames reweighted to a ladder of temperatures whe
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor
@@ -100,11 +101,15 @@ def _choose_lag(
     seed: int,
     progress: Progress | None,
 ) -> tuple[int, LagScan | None]:
-    """Return the lag of the settings, or the one a scan with one start a lag recommends."""
+    """Return the lag of the settings, or the one a scan with one start a lag recommends.
+
+    Of unbiased trajectories where there are any: timescales of biased dynamics say little of the system's.
+    """
     if isinstance(settings.lag, int):
         return settings.lag, None
     once = settings.model_copy(update={"restarts": 1})
-    scan = scan_lags(trajectories, model_settings, once, default_lags(trajectories), seed, progress)
+    free = [t for t in trajectories if np.ptp(t.log_weights) == 0] or list(trajectories)
+    scan = scan_lags(free, model_settings, once, default_lags(trajectories), seed, progress)
     return scan.recommended, scan
 
 
