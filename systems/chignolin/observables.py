@@ -31,6 +31,11 @@ def opened(trajectory):
     return np.asarray((n3_o8(trajectory) > 0.8) & (n7_o3(trajectory) > 0.7), dtype=float)
 
 
+def frayed(trajectory):
+    """Whether the strands are apart at 3N-8O: longer than 0.6 nm."""
+    return np.asarray(n3_o8(trajectory) > 0.6, dtype=float)
+
+
 def ca_rmsd(trajectory):
     """RMSD of the alpha carbons to the folded structure beside this file [nm]."""
     reference = mdtraj.load(str(Path(__file__).with_name("chignolin.pdb")))
