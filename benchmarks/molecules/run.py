@@ -75,27 +75,31 @@ def look(run: RunFolder, index: int, names: Sequence[str], file: Path) -> list[S
     return found
 
 
-def transition_table(seen: Sequence[Seen], folded: str, opened: str, interval: float) -> pd.DataFrame:
+def transition_table(
+    seen: Sequence[Seen], folded: str, opened: Sequence[str], interval: float
+) -> pd.DataFrame:
     """Openings, closings and fractions of every stage and temperature; interval between frames in ps."""
     rows = []
     for stage, temperature in sorted({(one.stage, one.temperature) for one in seen}):
         here = [one for one in seen if (one.stage, one.temperature) == (stage, temperature)]
-        counts = np.array([transitions(one.values[folded], one.values[opened]) for one in here])
-        first = [np.flatnonzero(one.values[opened] > 0.5) for one in here]
-        rows.append(
-            {
-                "stage": stage,
-                "T (K)": f"{temperature:g}",
-                "length (ns)": f"{sum(len(one.z) for one in here) * interval / 1000:.2f}",
-                "folded frames": f"{np.mean(np.concatenate([one.values[folded] for one in here])):.2f}",
-                "open frames": f"{np.mean(np.concatenate([one.values[opened] for one in here])):.2f}",
-                "openings": int(counts[:, 0].sum()),
-                "closings": int(counts[:, 1].sum()),
-                "first open after (ps)": ", ".join(
+        row = {
+            "stage": stage,
+            "T (K)": f"{temperature:g}",
+            "length (ns)": f"{sum(len(one.z) for one in here) * interval / 1000:.2f}",
+            f"{folded} frames": f"{np.mean(np.concatenate([one.values[folded] for one in here])):.2f}",
+        }
+        for name in opened:
+            counts = np.array([transitions(one.values[folded], one.values[name]) for one in here])
+            first = [np.flatnonzero(one.values[name] > 0.5) for one in here]
+            row |= {
+                f"{name} frames": f"{np.mean(np.concatenate([one.values[name] for one in here])):.2f}",
+                f"to {name}": str(counts[:, 0].sum()),
+                f"and back from {name}": str(counts[:, 1].sum()),
+                f"first {name} after (ps)": ", ".join(
                     f"{f[0] * interval:.0f}" if len(f) else "-" for f in first
                 ),
             }
-        )
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -241,7 +245,8 @@ Made by `python benchmarks/molecules/run.py` on {now}, {platform.machine()}, CPU
 
 {tables["transitions"].to_markdown(index=False)}
 
-Frames of the biased round are counted as they are, without weights.
+A frame that is neither belongs to what was seen last. Frames of the biased round (round 1) are counted as they are, without
+weights.
 
 ## Do the variables see it?
 
@@ -264,7 +269,7 @@ def main() -> None:
         "--observables", type=Path, required=True, help="Python file of functions of a trajectory"
     )
     parser.add_argument("--folded", required=True, help="its function that is 1 in folded frames")
-    parser.add_argument("--opened", required=True, help="its function that is 1 in open frames")
+    parser.add_argument("--opened", nargs="+", required=True, help="its functions that are 1 in open frames")
     parser.add_argument("--observe", nargs="+", default=[], help="further functions; the first is drawn")
     parser.add_argument("--unit", default="", help="of the one drawn")
     parser.add_argument("--minutes", type=float, default=20.0, help="for refinement")
@@ -273,7 +278,7 @@ def main() -> None:
     run = RunFolder.open(choice.run)
     index = run.last_round().index
     interval = run.config.simulation.timestep * run.config.simulation.frame_interval
-    names = [*choice.observe, choice.folded, choice.opened]
+    names = [*choice.observe, choice.folded, *choice.opened]
     seen = look(run, index, names, choice.observables)
     generated = generated_table(
         run, index, seen, [*choice.observe, choice.folded], choice.observables, choice.minutes
@@ -282,7 +287,7 @@ def main() -> None:
         "transitions": transition_table(seen, choice.folded, choice.opened, interval),
         "generated": generated,
     }
-    auc = separation(seen, choice.folded, choice.opened)
+    auc = separation(seen, choice.folded, choice.opened[0])
     generated.to_csv(choice.output.with_suffix(".csv"), index=False)
     picture(seen, generated, names[0], choice.unit, interval).savefig(
         choice.output.with_suffix(".png"), dpi=110
