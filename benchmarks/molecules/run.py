@@ -245,8 +245,8 @@ Made by `python benchmarks/molecules/run.py` on {now}, {platform.machine()}, CPU
 
 {tables["transitions"].to_markdown(index=False)}
 
-A frame that is neither belongs to what was seen last. Frames of the biased round (round 1) are counted as they are, without
-weights.
+A frame that is neither belongs to what was seen last. Frames of the biased round (round 1) are counted as they are,
+without weights.
 
 ## Do the variables see it?
 
