@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 _WALLTIME = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
 _OF_SLURM = ("partition", "account", "cores_per_node", "scheduler_options")
+_LONGEST_SILENCE = 120
+"""Seconds that a busy machine or network may take to answer."""
 _IDLE = 120.0
-"""Seconds without a task after which a block is given back."""
+"""Seconds without any task after which blocks are given back."""
 
 
 def _walltime(value: Any) -> Any:
@@ -43,7 +45,7 @@ class ParslSettings(ExecutionSettings):
     """Groups of walkers and trainings are tasks of workers, one group a worker.
 
     A block is what is asked for at once: one machine, or one Slurm job of `nodes_per_block` nodes. Blocks come as tasks
-    wait and are given back when idle, between `min_blocks` and `max_blocks`.
+    wait, up to `max_blocks`, and all but `min_blocks` are given back when there has been no task for two minutes.
     """
 
     kind: Literal["parsl"] = "parsl"
@@ -69,7 +71,11 @@ class ParslSettings(ExecutionSettings):
         description="times a task whose worker was lost is started again without a segment more",
     )
     heartbeat: int = Field(
-        30, ge=1, le=3600, description="seconds between signs of life; a node is lost after four without one"
+        30,
+        ge=1,
+        le=3600,
+        description="seconds between signs of life, in which a lost worker is noticed; a node is lost after four, at "
+        "least two minutes, without one",
     )
 
     @model_validator(mode="after")
@@ -168,7 +174,7 @@ class ParslSettings(ExecutionSettings):
             cores_per_worker=1e-6,  # as many workers as were asked for, on any number of cores
             available_accelerators=self.workers_on_node if self.gpus_per_node else (),
             heartbeat_period=self.heartbeat,
-            heartbeat_threshold=4 * self.heartbeat,
+            heartbeat_threshold=max(4 * self.heartbeat, _LONGEST_SILENCE),
             block_error_handler=windowed_error_handler,
         )
         return Config(
@@ -176,7 +182,7 @@ class ParslSettings(ExecutionSettings):
             run_dir=str(folder.absolute()),
             retries=self.retries,
             retry_handler=RetryCost(self.retries),
-            strategy="htex_auto_scale",
+            strategy="simple",  # htex_auto_scale cancels blocks that have not connected yet, again and again
             max_idletime=_IDLE,
             initialize_logging=False,
         )
