@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WALLTIME = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
 _OF_SLURM = ("partition", "account", "cores_per_node", "scheduler_options")
 _LONGEST_SILENCE = 120
-"""Seconds that a busy machine or network may take to answer."""
+"""Seconds that a busy machine, network or scheduler may take to answer."""
 _IDLE = 120.0
 """Seconds without any task after which blocks are given back."""
 
@@ -197,6 +197,7 @@ class ParslSettings(ExecutionSettings):
             "min_blocks": self.min_blocks,
             "max_blocks": self.max_blocks,
             "worker_init": self.worker_init,
+            "cmd_timeout": _LONGEST_SILENCE,
         }
         if self.provider == "local":
             return LocalProvider(**blocks)
