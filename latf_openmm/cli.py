@@ -324,9 +324,11 @@ def simulate(
     from latf_openmm.md.walker_group import BiasSource
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.progress import make_progress
+    from latf_openmm.run_folder import EXECUTION
     from latf_openmm.storage import check_output
 
     settings = load_config(config)
+    settings.execution.check()
     check_output(output, folder=True)
     bias = None
     if model is not None:
@@ -338,8 +340,8 @@ def simulate(
             raise ModelError(f"--model: {model}: {str(error).removeprefix(f'{model}: ')}") from error
         bias = BiasSource(model=model, bias=settings.bias)
     stage = Stage(settings.system, settings.simulation, bias, {}, settings.seed, output)
-    with make_progress() as progress:
-        run_stage(stage, progress)
+    with make_progress() as progress, settings.execution.workers(output / EXECUTION) as executor:
+        run_stage(stage, progress, executor=executor)
 
 
 @app.command()

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from latf_openmm.data.reduction import ReductionSettings
 from latf_openmm.errors import ConfigError
+from latf_openmm.execution import AnyExecution
+from latf_openmm.execution.local import LocalSettings
 from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.md.annealing import AnnealingSettings
 from latf_openmm.md.backends import choose_backend
@@ -80,6 +82,7 @@ class RunConfig(Settings):
     loop: LoopSettings = Field(LoopSettings(), description="rounds")
     generate: GenerateSettings = Field(GenerateSettings(), description="what to generate")
     validation: ValidationSettings | None = Field(None, description="independent runs for the report")
+    execution: AnyExecution = Field(LocalSettings(), description="where simulations and trainings run")
 
     def validation_simulation(self) -> SimulationSettings | None:
         """Return how the independent runs are simulated; None where there are none."""
@@ -193,7 +196,8 @@ def check(config: RunConfig) -> None:
     """
     built = config.system.build(1)
     resolved = resolve_features(config.features, built.mdtraj_topology())
-    find_platform(config.simulation.platform or config.system.platform)
+    if config.execution.here:
+        find_platform(config.simulation.platform or config.system.platform)
     if config.bias is None or config.loop.rounds < 2:
         return
     choose_backend(config.simulation.backend)

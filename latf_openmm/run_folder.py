@@ -11,6 +11,7 @@
     DIR/rounds/000/decision.json          what the next round does, and why
     DIR/rounds/000/round.json             written last: the round is complete
     DIR/validation/T0.3/...               independent unbiased runs, for the report only
+    DIR/execution/...                     logs of the engine, where one ran the tasks
     DIR/report/index.html
 """
 
@@ -40,6 +41,9 @@ from latf_openmm.units import TemperatureScale
 
 CONFIG = "config.yaml"
 """File of a run folder with the configuration it was started with."""
+
+EXECUTION = "execution"
+"""Folder with logs of the engine that ran the tasks."""
 
 BOX = "box "
 """Before a temperature: the boxes of its start structures."""

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from latf_openmm.errors import ConfigError
 
 PARTIAL = ".partial"
@@ -21,6 +23,7 @@ PARTIAL = ".partial"
 MANIFEST = "manifest.json"
 """File of a folder that names its files, with their sizes and hashes."""
 
+_LOCK = ".lock"
 _PIECE = 1 << 20
 
 
@@ -79,6 +82,20 @@ def whole_folder(path: Path, manifest: bool = True) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process, on whichever machine, works on `folder`; keep others out meanwhile."""
+    make_folder(folder.parent)
+    with FileLock(folder.with_name(f".{folder.name}{_LOCK}"), poll_interval=1.0):
+        yield
+
+
+def remove_locks(parent: Path) -> None:
+    """Remove what `alone` left beside the folders in `parent`, when nobody works on them any more."""
+    for path in parent.glob(f".*{_LOCK}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

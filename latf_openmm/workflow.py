@@ -7,12 +7,15 @@ not done again. So the same command continues an interrupted run.
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -34,12 +37,14 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import Stage, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.run_folder import BOX, CONFIG, RoundFolder, RunFolder
+from latf_openmm.run_folder import BOX, CONFIG, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, resume_record, start_record
 from latf_openmm.storage import (
+    alone,
     check_output,
     make_folder,
     partial,
+    remove_locks,
     whole_file,
     whole_folder,
     write_json,
@@ -50,7 +55,7 @@ from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
 
-_CHANGEABLE = ("loop", "generate", "validation")
+_CHANGEABLE = ("loop", "generate", "validation", "execution")
 """Parts of the configuration that a resumed run may change."""
 
 _BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
@@ -67,23 +72,28 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     ------
     ConfigError
         If the configuration is impossible, or differs from the one the folder was started with, or another
-        process is working in the folder.
+        process is working in the folder, or what `config.execution` needs is not installed.
+    BackendError
+        If workers were lost for good.
     """
     check(config)
+    config.execution.check()
     _check_folder(config, path)
     make_folder(path)
     run = RunFolder(path, config)
     try:
         with FileLock(path / ".lock", timeout=0):
             _open_or_start(run)
-            for index in range(config.loop.rounds):
-                folder = run.round(index)
-                if not folder.complete:
-                    _run_round(run, folder, progress)
-                if reason := settled(run, folder):
-                    log.info("no further round: %s", reason)
-                    break
-            _validate(run, progress)
+            workers = nullcontext() if _ended(run) else config.execution.workers(path / EXECUTION)
+            with workers as executor:
+                for index in range(config.loop.rounds):
+                    folder = run.round(index)
+                    if not folder.complete:
+                        _run_round(run, folder, progress, executor)
+                    if reason := settled(run, folder):
+                        log.info("no further round: %s", reason)
+                        break
+                _validate(run, progress, executor)
     except Timeout:
         raise ConfigError(f"{path}: another process is working in this folder") from None
     return run
@@ -114,14 +124,26 @@ def _open_or_start(run: RunFolder) -> None:
     write_text(run.path / CONFIG, dump_config(run.config))
 
 
-def _run_round(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
+def _ended(run: RunFolder) -> bool:
+    """Whether no task is left, so that no workers are needed."""
+    complete = run.complete_rounds()[: run.config.loop.rounds]
+    validated = run.config.validation is None or _validated(run).is_file()
+    return validated and bool(complete) and settled(run, complete[-1]) is not None
+
+
+def _run_round(
+    run: RunFolder, folder: RoundFolder, progress: Progress | None, executor: Executor | None
+) -> None:
     label = f"round {folder.index}"
     log.info("%s: start", label)
     seconds = {}
-    seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress))
+    seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress, executor))
+    if executor is not None:  # before anything is read: frames are not held while a worker trains
+        seconds["train"] = _timed(lambda: _train_there(run, folder, executor))
     walkers = run.walkers(folder.index)
     trajectories = run.feature_trajectories(walkers)
-    seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
+    if executor is None:
+        seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
     fewer = narrowed(trajectories, run.features().names, trained.feature_module().names)
     pool = make_pool(trained, walkers, fewer)
@@ -138,7 +160,9 @@ def _timed(step: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) -> None:
+def _simulate(
+    run: RunFolder, folder: RoundFolder, progress: Progress | None, executor: Executor | None
+) -> None:
     if (folder.simulation / IMPORTED).is_file():
         return
     config = run.config
@@ -154,7 +178,7 @@ def _simulate(run: RunFolder, folder: RoundFolder, progress: Progress | None) ->
     seed = config.seed + 100_000 * (folder.index + 1)
     stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
     kind = "biased" if bias else "unbiased"
-    run_stage(stage, progress, f"round {folder.index}: simulate, {kind}")
+    run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
 
 
 def _train(
@@ -163,6 +187,30 @@ def _train(
     if folder.model.is_dir():
         return
     train_model(run.config, trajectories, folder.model, run.config.seed + folder.index, progress)
+
+
+def _train_there(run: RunFolder, folder: RoundFolder, executor: Executor) -> None:
+    if not folder.model.is_dir():
+        executor.submit(train_round, run.path.absolute(), folder.index).result()
+        remove_locks(folder.path)
+
+
+def train_round(path: Path, index: int) -> None:
+    """Train the model of a round whose simulations are complete, on a worker.
+
+    Parameters
+    ----------
+    path
+        Of the run.
+    index
+        Of the round.
+    """
+    torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
+    run = RunFolder.open(path)
+    folder = run.round(index)
+    with alone(folder.model):
+        if not folder.model.is_dir():
+            _train(run, folder, run.feature_trajectories(run.walkers(index)), None)
 
 
 def train_model(
@@ -382,12 +430,17 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
     return None
 
 
-def _validate(run: RunFolder, progress: Progress | None) -> None:
+def _validated(run: RunFolder) -> Path:
+    """File that is there when the validation runs have ended."""
+    return run.validation / "complete.json"
+
+
+def _validate(run: RunFolder, progress: Progress | None, executor: Executor | None) -> None:
     """Independent unbiased runs for the report."""
     simulation = run.config.validation_simulation()
-    marker = run.validation / "complete.json"
+    marker = _validated(run)
     if simulation is None or marker.is_file():
         return
     stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
-    seconds = _timed(lambda: run_stage(stage, progress, "validation runs"))
+    seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
     write_json(marker, {"seconds": seconds})

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "latf_openmm"
 LAYERS = [
     {"errors"},
     {"units", "settings", "progress", "storage"},
-    {"features", "systems"},
+    {"features", "systems", "execution"},
     {"data"},
     {"model"},
     {"training", "md", "analysis"},

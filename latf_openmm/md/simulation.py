@@ -1,4 +1,4 @@
-"""One stage: walkers at several temperatures, in this process or in several."""
+"""One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
 
 import json
 import logging
@@ -7,9 +7,9 @@ import os
 import queue
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +24,16 @@ from latf_openmm.errors import DataError, SimulationError
 from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import Advance, bar
-from latf_openmm.storage import whole_file, write_json
+from latf_openmm.storage import alone, remove_locks, whole_file, write_json
 from latf_openmm.systems import AnySystem
 
 log = logging.getLogger(__name__)
 
 DROPPED = "dropped.json"
 """File of a stage that names the groups of walkers it goes on without."""
+
+_LOOK = 1.0
+"""Seconds between looks at the segments that workers completed; longer where a look takes long."""
 
 
 class SimulationSettings(DynamicsSettings):
@@ -117,11 +120,26 @@ def _task_seed(seed: int, temperature: int, walker: int) -> int:
     return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
 
 
-def run_stage(stage: Stage, progress: Progress | None = None, description: str = "simulate") -> None:
+def run_stage(
+    stage: Stage,
+    progress: Progress | None = None,
+    description: str = "simulate",
+    executor: Executor | None = None,
+) -> None:
     """Run a stage, or what is left of it.
 
     A group of walkers that stays unstable does not stop the others: it is dropped, with what it has, and named in
     ``dropped.json``.
+
+    Parameters
+    ----------
+    stage
+        What to run.
+    progress, description
+        Where and how to tell of it.
+    executor
+        Runs each group as a task that shares the file system with this process; none: `simulation.processes`
+        processes of this machine.
 
     Raises
     ------
@@ -134,7 +152,10 @@ def run_stage(stage: Stage, progress: Progress | None = None, description: str =
     with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
         advance = _with_speed(stage, tasks, told)
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
-        if stage.settings.processes == 1 or len(waiting) < 2:
+        if executor is not None:
+            failures = _run_on(executor, tasks, advance)
+            remove_locks(stage.folder)
+        elif stage.settings.processes == 1 or len(waiting) < 2:
             failures = _run_here(tasks, advance)
         else:
             failures = _run_in_processes(tasks, stage.settings.processes, advance)
@@ -154,9 +175,7 @@ def _with_speed(stage: Stage, tasks: Sequence[GroupTask], told: Advance) -> Call
     at = ", ".join(f"{t:g}" for t in settings.temperatures)
     at = f"{at} K" if scale.name == "K" else f"T = {at}"
     walkers = tasks[0].n_walkers if tasks else 1
-    before = sum(
-        task.frames_in(i) for task in tasks for i in range(task.n_segments) if task.segment(i).is_dir()
-    )
+    before = sum(task.frames_in(i) for task in tasks for i in range(task.n_complete()))
     begin, done = time.perf_counter(), 0
 
     def advance(frames: int) -> None:
@@ -216,7 +235,12 @@ def _run_in_processes(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-        errors = [future.exception() for future in futures]
+        return _failures(tasks, futures)
+
+
+def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:
+    """Groups that stayed unstable, and why; any other error is raised."""
+    errors = [future.exception() for future in futures]
     for error in errors:
         if error is not None and not isinstance(error, SimulationError):
             raise error
@@ -234,6 +258,66 @@ def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
         done.put(frames)
 
     run_group(task, tell)
+
+
+def _run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    watch = _Watch(tasks, advance)
+    watch.look()
+    left = [_absolute(task) for task in watch.unfinished()]
+    futures: list[Future[None]] = [executor.submit(run_alone, task) for task in left]
+    waiting, pause = set(futures), _LOOK
+    try:
+        while waiting:
+            waiting = wait(waiting, pause).not_done
+            pause = max(_LOOK, 10 * watch.look())
+    except BaseException:
+        for future in waiting:
+            with suppress(NotImplementedError):  # Parsl's ends with its workers
+                future.cancel()
+        raise
+    return _failures(left, futures)
+
+
+def run_alone(task: GroupTask) -> None:
+    """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
+    with alone(task.folder):
+        run_group(task, lambda frames: None)
+
+
+def _absolute(task: GroupTask) -> GroupTask:
+    """Return the task for a process that works in another folder."""
+    bias = task.bias
+    return replace(
+        task,
+        folder=task.folder.absolute(),
+        exchange=None if task.exchange is None else task.exchange.absolute(),
+        bias=None if bias is None else bias.model_copy(update={"model": bias.model.absolute()}),
+    )
+
+
+class _Watch:
+    """Tells of segments as their folders appear."""
+
+    def __init__(self, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self.left = [(task, 0) for task in tasks]
+
+    def unfinished(self) -> list[GroupTask]:
+        """Tasks with segments that were not there yet."""
+        return [task for task, _ in self.left]
+
+    def look(self) -> float:
+        """Look once for the next segment of each task; return how long it took [s]."""
+        begin, left = time.perf_counter(), []
+        for task, seen in self.left:
+            now = seen
+            while now < task.n_segments and task.segment(now).is_dir():
+                self.advance(task.frames_in(now))
+                now += 1
+            if now < task.n_segments:
+                left.append((task, now))
+        self.left = left
+        return time.perf_counter() - begin
 
 
 def _write_record(stage: Stage) -> None:

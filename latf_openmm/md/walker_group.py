@@ -120,6 +120,13 @@ class GroupTask:
         """Folder of a complete segment."""
         return self.folder / f"segment_{index:04d}"
 
+    def n_complete(self) -> int:
+        """Count the segments that are complete, from the first on."""
+        found = 0
+        while found < self.n_segments and self.segment(found).is_dir():
+            found += 1
+        return found
+
     def frames_in(self, index: int) -> int:
         """Frames of one segment."""
         done = index * self.dynamics.segment_frames
@@ -135,10 +142,9 @@ def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
         If a segment becomes unstable again and again.
     """
     torch.set_num_threads(1)
-    complete = 0
-    while complete < task.n_segments and task.segment(complete).is_dir():
-        advance(task.frames_in(complete))
-        complete += 1
+    complete = task.n_complete()
+    for index in range(complete):
+        advance(task.frames_in(index))
     if complete == task.n_segments:
         return
     group = WalkerGroup(task, complete)
