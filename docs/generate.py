@@ -412,5 +412,5 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     def drawn(display: str) -> Any:
         return lambda match: convert(" ".join(match.group(1).split()), display=display)
 
-    markdown = re.sub(r"^\$\$\n(.+?)\n\$\$$", drawn("block"), markdown, flags=re.M | re.S)
+    markdown = re.sub(r"\$\$\n(.+?)\n *\$\$$", drawn("block"), markdown, flags=re.M | re.S)
     return re.sub(r"\$([^$\n]+)\$", drawn("inline"), markdown)
