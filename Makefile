@@ -6,7 +6,7 @@ RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test lint examples wheel clean
+.PHONY: demo test lint docs examples wheel clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,11 @@ lint: .venv/.ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+# The site reads files only: no fonts, no scripts and no inventories from elsewhere.
+docs: .venv/.ready
+	.venv/bin/python -m pip install --quiet --editable '.[docs]'
+	$(RUN) mkdocs build --strict --clean
 
 examples: .venv/.ready
 	rm -rf demo/examples && mkdir -p demo/examples

@@ -1,0 +1,91 @@
+"""The quick start and the tutorials do what they say: their blocks are run, in order and in one folder.
+
+Blocks of bash and python are run unless their title begins with "not executed"; a block with another title is written
+to the file of that name.
+"""
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from latf_openmm.cli import app
+
+RUNNER = CliRunner()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [
+    "quick_start.md",
+    *(f"tutorials/{name}.md" for name in ("loop", "generate", "own_data", "bias", "strategies")),
+]
+_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    title: str
+    text: str
+
+    @property
+    def executed(self) -> bool:
+        return self.language in ("bash", "python") and not self.title
+
+
+def blocks(page: str) -> list[Block]:
+    return [Block(*match.groups(default="")) for match in _BLOCK.finditer((DOCS / page).read_text())]
+
+
+def perform(block: Block, folder: Path) -> None:
+    """Run a block in a folder; the package's own commands and Python in this process, which saves its start."""
+    if block.title.startswith("not executed"):
+        return
+    if block.title:
+        (folder / block.title).write_text(block.text)
+    elif block.language == "python":
+        exec(compile(block.text, "block", "exec"), {"__name__": "__main__"})
+    elif block.language == "bash":
+        for line in block.text.replace("\\\n", " ").splitlines():
+            command(line, folder)
+
+
+def command(line: str, folder: Path) -> None:
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["latf-openmm"]:
+        target = words[words.index(">") + 1] if ">" in words else None
+        result = RUNNER.invoke(app, words[1 : words.index(">") if target else None])
+        assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
+        if target:
+            (folder / target).write_text(result.stdout)
+    elif words[:1] == ["python"] and words[1].endswith(".py"):
+        runpy.run_path(str(folder / words[1]), run_name="__main__")
+    elif words:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        subprocess.run(["bash", "-c", line], cwd=folder, env={**os.environ, "PATH": path}, check=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tutorials")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_does_what_it_says(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    torch.set_num_threads(1)
+    assert any(block.executed for block in blocks(page))
+    for block in blocks(page):
+        perform(block, folder)
+
+
+def test_every_tutorial_is_listed() -> None:
+    assert {f"tutorials/{path.name}" for path in (DOCS / "tutorials").glob("*.md")} - {
+        "tutorials/index.md"
+    } == {page for page in PAGES if page.startswith("tutorials/")}
