@@ -29,6 +29,10 @@ from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 _SEGMENTS = 2
 
 
+def start() -> None:
+    """Wait for the first worker."""
+
+
 def do_nothing(task: GroupTask) -> None:
     for index in range(task.n_segments):
         task.segment(index).mkdir(parents=True)
@@ -75,7 +79,7 @@ def measure(name: str, walkers: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(system, settings, None, starts, 1, Path(folder) / "stage")
         with engine(name, Path(folder) / "parsl") as executor:
-            executor.submit(time.sleep, 0).result()
+            executor.submit(start).result()
             before, begin, used = peak(), time.perf_counter(), time.process_time()
             run_stage(stage, executor=executor)
             seconds, used = time.perf_counter() - begin, time.process_time() - used
