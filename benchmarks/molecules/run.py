@@ -218,7 +218,8 @@ def picture(seen: Sequence[Seen], table: pd.DataFrame, name: str, unit: str, int
         capsize=3,
         label="independent runs",
     )
-    axis.set(xlabel="temperature (K)", ylabel=f"{name} ({unit})" if unit else name)
+    low, high = mine["T (K)"].min(), mine["T (K)"].max()
+    axis.set(xlim=(low - 20, high + 20), xlabel="temperature (K)", ylabel=f"{name} ({unit})" if unit else name)
     axis.legend(fontsize=8)
     return figure
 
@@ -239,7 +240,8 @@ def page(run: RunFolder, output: Path, tables: dict[str, pd.DataFrame], auc: dic
         numbers[column] = numbers[column].map("{:.3g}".format)
     return f"""# {name}: what a run shows
 
-Made by `python benchmarks/molecules/run.py` on {now}, {platform.machine()}, CPU; {cost}.
+Made by `python benchmarks/molecules/run.py` on {now}, {platform.machine()}, CPU; {cost}
+(what was there already when a run was continued is not counted).
 
 ## Openings and closings
 
