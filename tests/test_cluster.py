@@ -200,7 +200,7 @@ def test_only_losses_without_a_segment_more_count() -> None:
 # --- settings --------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "kind": ({"kind": "parsley"}, r"execution\.kind: there is no 'parsley'.*did you mean 'parsl'"),
+    "kind": ({"kind": "parsley"}, r"execution: there is no kind 'parsley'.*did you mean 'parsl'"),
     "provider": ({"provider": "pbs"}, r"execution\.provider: .*'local' or 'slurm', got 'pbs'"),
     "workers": ({"workers_per_node": 0}, r"execution\.workers_per_node: .*equal to 1, got 0"),
     "gpus": ({"gpus_per_node": 0}, r"execution\.gpus_per_node: .*equal to 1, got 0"),

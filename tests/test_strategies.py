@@ -249,7 +249,7 @@ def test_bad_strategies() -> None:
     for strategy, message in (
         (
             {"kind": "greedy"},
-            "loop.strategy.kind: there is no 'greedy'; expected one of 'active', 'fixed', 'uniform'",
+            "loop.strategy: there is no kind 'greedy'; expected one of 'active', 'fixed', 'uniform'",
         ),
         (
             {"kind": "active", "population_tolerance": 0},

@@ -219,7 +219,9 @@ def picture(seen: Sequence[Seen], table: pd.DataFrame, name: str, unit: str, int
         label="independent runs",
     )
     low, high = mine["T (K)"].min(), mine["T (K)"].max()
-    axis.set(xlim=(low - 20, high + 20), xlabel="temperature (K)", ylabel=f"{name} ({unit})" if unit else name)
+    axis.set(
+        xlim=(low - 20, high + 20), xlabel="temperature (K)", ylabel=f"{name} ({unit})" if unit else name
+    )
     axis.legend(fontsize=8)
     return figure
 

@@ -105,7 +105,7 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def load_model(folder: Path) -> TrainedModel:
+def load_model(folder: str | Path) -> TrainedModel:
     """Read what `save_model` wrote.
 
     Raises
@@ -113,6 +113,7 @@ def load_model(folder: Path) -> TrainedModel:
     ModelError
         If the folder holds no model, or one that is damaged or of another format.
     """
+    folder = Path(folder)
     path = folder / "model.json"
     if not path.is_file():
         raise ModelError(f"{folder}: no trained model here (model.json is missing)")
