@@ -87,7 +87,9 @@ def main() -> None:
 
     SIGINT and SIGTERM end it with 130 and 143; what is not yet whole on the disk is made again by the same command.
     """
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as of a job in the background
+            signal.signal(number, _stop)
     try:
         app()
     except LatfError as error:
@@ -104,17 +106,21 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(2)
-    except KeyboardInterrupt as error:
+    except _Stopped as stopped:
         Console(stderr=True).print("interrupted; the same command continues where it stopped")
-        sys.exit(143 if isinstance(error, _Terminated) else 130)
+        sys.exit(128 + stopped.number)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it."""
+class _Stopped(BaseException):
+    """SIGINT, or SIGTERM as batch systems send it; typer ends silently at a KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def _terminated(number: int, frame: object) -> None:
-    raise _Terminated
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped(number)
 
 
 class _JsonFormatter(logging.Formatter):
