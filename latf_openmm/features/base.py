@@ -224,3 +224,24 @@ class PairVectors(nn.Module):
         else:
             delta = positions.index_select(1, self.second) - positions.index_select(1, self.first)
         return minimum_image(delta, box)
+
+
+class PairFeatures(Features):
+    """Features whose positions all come through `PairVectors` among their submodules."""
+
+    def _vectors(self) -> list[PairVectors]:
+        return [part for part in self.children() if isinstance(part, PairVectors)]
+
+    def used_atoms(self) -> Tensor:
+        """Atoms the descriptors are made of, ascending."""
+        return torch.unique(torch.cat([vectors.used_atoms() for vectors in self._vectors()]))
+
+    def compact(self, new: Tensor, n_atoms: int) -> None:
+        """Let atom i be atom ``new[i]`` of `n_atoms` from now on."""
+        for vectors in self._vectors():
+            vectors.compact(new, n_atoms)
+
+
+def apart(one: mdtraj.core.topology.Residue, other: mdtraj.core.topology.Residue, separation: int) -> bool:
+    """Whether two residues are at least `separation` apart along their chain, or in different chains."""
+    return one.chain.index != other.chain.index or abs(one.index - other.index) >= separation

@@ -10,14 +10,21 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, PairVectors, check_atoms, select_atoms
+from latf_openmm.features.base import (
+    Features,
+    FeatureSettings,
+    PairFeatures,
+    PairVectors,
+    check_atoms,
+    select_atoms,
+)
 
 _WIDE, _HIGH = 0.5, 0.3  # nm
 _CUTOFF = 2.4  # of the scaled distance
 _RING = {"C2", "C4", "C6"}
 
 
-class BaseVectors(Features):
+class BaseVectors(PairFeatures):
     """G vectors of all ordered pairs of bases (Bottaro, Di Palma and Bussi, Nucleic Acids Res. 2014).
 
     Each base has a frame: origin in the middle of C2, C4 and C6 of its six-membered ring, x towards C2, z along the
@@ -43,15 +50,6 @@ class BaseVectors(Features):
         self.other: Tensor
         self.register_buffer("own", torch.tensor([i for i, _ in ordered], dtype=torch.long))
         self.register_buffer("other", torch.tensor([j for _, j in ordered], dtype=torch.long))
-
-    def used_atoms(self) -> Tensor:
-        """Atoms the descriptors are made of."""
-        return torch.unique(torch.cat([self.inner.used_atoms(), self.between.used_atoms()]))
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.inner.compact(new, n_atoms)
-        self.between.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return G of the ordered pairs, shape (n_frames, 4 n_pairs)."""

@@ -13,7 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError, first_line
-from latf_openmm.features.base import Features, FeatureSettings, PairVectors, check_atoms, select_atoms
+from latf_openmm.features.base import (
+    Features,
+    FeatureSettings,
+    PairFeatures,
+    PairVectors,
+    apart,
+    check_atoms,
+    select_atoms,
+)
 from latf_openmm.settings import InputFile, Settings
 
 _TOUCHING = 0.45  # nm, closest heavy atoms of a native contact (Best, Hummer and Eaton, PNAS 2013)
@@ -27,7 +35,7 @@ class AtomContact(Settings):
     name: str = Field(description="name of the descriptor")
 
 
-class Contacts(Features):
+class Contacts(PairFeatures):
     """Soft minimum of the distances between two groups of atoms, or the contact number made of it.
 
     d = beta / ln(sum_ij exp(beta / r_ij)), as in ``mdtraj.compute_contacts(soft_min=True)``; a little below the
@@ -42,14 +50,6 @@ class Contacts(Features):
         self.vectors = PairVectors([i for _, i, _ in pairs], [j for _, _, j in pairs])
         self.owner: Tensor
         self.register_buffer("owner", torch.tensor([k for k, _, _ in pairs], dtype=torch.long))
-
-    def used_atoms(self) -> Tensor:
-        """Atoms of all groups."""
-        return self.vectors.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return distances [nm] or contact numbers, shape (n_frames, n_contacts)."""
@@ -115,7 +115,7 @@ class ContactSettings(FeatureSettings):
         return Contacts(self.contacts or [], self.beta, self.r0 or 0.0, self.exponent)
 
 
-class NativeContacts(Features):
+class NativeContacts(PairFeatures):
     """Fraction of the contacts of a reference structure (Best, Hummer and Eaton, PNAS 2013).
 
     Q = mean over pairs of 1 / (1 + exp(50/nm (r_ij - 1.8 r0_ij))), one number.
@@ -131,14 +131,6 @@ class NativeContacts(Features):
         self.steep = self.steepness
         self.middle: Tensor
         self.register_buffer("middle", self.slack * torch.tensor(list(lengths), dtype=torch.float64))
-
-    def used_atoms(self) -> Tensor:
-        """Atoms of the contacts."""
-        return self.vectors.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return the fraction of native contacts, shape (n_frames, 1)."""
@@ -237,7 +229,7 @@ def _residue_pairs(
     return [
         (str(a), str(b), (first, second))
         for (a, first), (b, second) in combinations([(r, atoms) for r, atoms in residues if atoms], 2)
-        if a.chain.index != b.chain.index or b.index - a.index >= separation
+        if apart(a, b, separation)
     ]
 
 

@@ -8,10 +8,17 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, PairVectors, check_atoms, select_atoms
+from latf_openmm.features.base import (
+    Features,
+    FeatureSettings,
+    PairFeatures,
+    PairVectors,
+    check_atoms,
+    select_atoms,
+)
 
 
-class Coordination(Features):
+class Coordination(PairFeatures):
     """Sorted coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^n), largest last.
 
     Sorting makes them invariant to permutation of the particles; they stay continuous, with a kink in
@@ -27,14 +34,6 @@ class Coordination(Features):
         self.vectors = PairVectors([i for i in atoms for _ in atoms], [j for _ in atoms for j in atoms])
         self.off_diagonal: Tensor
         self.register_buffer("off_diagonal", 1.0 - torch.eye(len(atoms), dtype=torch.float64))
-
-    def used_atoms(self) -> Tensor:
-        """Atoms the descriptors are made of."""
-        return self.vectors.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return sorted coordination numbers, shape (n_frames, n_particles)."""

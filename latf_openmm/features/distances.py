@@ -13,6 +13,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.features.base import (
     Features,
     FeatureSettings,
+    PairFeatures,
     PairVectors,
     atom_label,
     check_atoms,
@@ -20,21 +21,13 @@ from latf_openmm.features.base import (
 )
 
 
-class Distances(Features):
+class Distances(PairFeatures):
     """Pair distances r_ij = |x_j - x_i| (nearest image where there is a box) [nm]."""
 
     def __init__(self, pairs: list[tuple[int, int]], names: list[str]) -> None:
         super().__init__()
         self.names = names
         self.vectors = PairVectors([i for i, _ in pairs], [j for _, j in pairs])
-
-    def used_atoms(self) -> Tensor:
-        """Atoms of the pairs."""
-        return self.vectors.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms of the pairs."""
-        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return distances, shape (n_frames, n_pairs) [nm]."""

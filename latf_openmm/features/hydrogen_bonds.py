@@ -9,7 +9,15 @@ from pydantic import Field
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, PairVectors, check_atoms, select_atoms
+from latf_openmm.features.base import (
+    Features,
+    FeatureSettings,
+    PairFeatures,
+    PairVectors,
+    apart,
+    check_atoms,
+    select_atoms,
+)
 from latf_openmm.settings import Settings
 
 _LENGTH, _EXPONENT = 0.25, 8  # nm; hydrogen to acceptor (Baker and Hubbard, 1984)
@@ -25,7 +33,7 @@ class HydrogenBond(Settings):
     name: str = Field(description="name of the descriptor")
 
 
-class HydrogenBonds(Features):
+class HydrogenBonds(PairFeatures):
     """Soft form of the criterion of Baker and Hubbard: r_HA < 0.25 nm and an angle D-H-A above 120 degrees.
 
     h = sum over the donor's hydrogens of 1 / (1 + (r_HA / 0.25 nm)^8) times 1 / (1 + exp((cos angle + 0.5) / 0.1)).
@@ -42,14 +50,6 @@ class HydrogenBonds(Features):
         self.vectors = PairVectors(hydrogens * 2, [d for _, d, _, _ in each] + [a for _, _, _, a in each])
         self.owner: Tensor
         self.register_buffer("owner", torch.tensor([k for k, _, _, _ in each], dtype=torch.long))
-
-    def used_atoms(self) -> Tensor:
-        """Atoms of the bonds."""
-        return self.vectors.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.vectors.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return how far each bond is formed, shape (n_frames, n_bonds)."""
@@ -103,7 +103,9 @@ class HydrogenBondSettings(FeatureSettings):
             HydrogenBond(donor=d.index, hydrogens=hydrogens[d.index], acceptor=a.index, name=f"hb({d},{a})")
             for d in polar
             for a in acceptors
-            if hydrogens[d.index] and a.index != d.index and _apart(d, a, self.minimum_separation)
+            if hydrogens[d.index]
+            and a.index != d.index
+            and apart(d.residue, a.residue, self.minimum_separation)
         ]
         if not bonds:
             raise ConfigError(
@@ -119,8 +121,3 @@ class HydrogenBondSettings(FeatureSettings):
     def build(self) -> Features:
         """Make the module."""
         return HydrogenBonds(self.bonds or [])
-
-
-def _apart(a: mdtraj.core.topology.Atom, b: mdtraj.core.topology.Atom, separation: int) -> bool:
-    first, second = a.residue, b.residue
-    return first.chain.index != second.chain.index or abs(first.index - second.index) >= separation

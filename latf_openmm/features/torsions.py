@@ -10,7 +10,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.features.base import Features, FeatureSettings, PairVectors, atom_label, check_atoms
+from latf_openmm.features.base import (
+    Features,
+    FeatureSettings,
+    PairFeatures,
+    PairVectors,
+    atom_label,
+    check_atoms,
+)
 
 _PROTEIN = {
     "phi": mdtraj.compute_phi,
@@ -37,7 +44,7 @@ AngleName = Literal[
 ]  # fmt: skip
 
 
-class Torsions(Features):
+class Torsions(PairFeatures):
     """Sine and cosine of torsion angles, IUPAC sign (as MDTraj), smooth through +-180 degrees.
 
     With bonds b1, b2, b3 and normals m = b1 x b2, n = b2 x b3: cos = m.n / (|m||n|),
@@ -49,14 +56,6 @@ class Torsions(Features):
         self.names = [f"{function}({name})" for function in ("sin", "cos") for name in names]
         first, second = ([q[i + end] for i in range(3) for q in atoms] for end in (0, 1))
         self.bonds = PairVectors(first, second)
-
-    def used_atoms(self) -> Tensor:
-        """Atoms the descriptors are made of."""
-        return self.bonds.used_atoms()
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Rename the atoms."""
-        self.bonds.compact(new, n_atoms)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
         """Return all sines, then all cosines, shape (n_frames, 2 n_torsions)."""
