@@ -21,7 +21,7 @@ from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.progress import bar
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run_folder import CONFIG, RunFolder
 from latf_openmm.schema import start_record
 from latf_openmm.storage import check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.units import check_temperature
@@ -91,7 +91,7 @@ def import_run(
         record = [{"path": str(t.path.resolve()), "temperature": t.temperature} for t in trajectories]
         write_json(folder / IMPORTED, record)
         start_record(temporary)
-        write_text(temporary / "config.yaml", dump_config(config))
+        write_text(temporary / CONFIG, dump_config(config))
     return run_loop(
         config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": 1})}), path, progress
     )

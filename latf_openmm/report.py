@@ -171,7 +171,7 @@ def _facts(
     index: int,
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    marker = run.validation / "complete.json"
+    marker = run.validated
     return {
         "title": run.config.system.kind,
         "system": type(run.config.system).title,
@@ -223,7 +223,7 @@ def status_lines(folder: Path) -> Iterator[str]:
     if why is None:
         yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
     else:
-        done = (run.validation / "complete.json").is_file() or run.config.validation is None
+        done = run.validated.is_file() or run.config.validation is None
         yield f"  no further round: {escape(why)}"
         yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
 

@@ -48,6 +48,8 @@ EXECUTION = "execution"
 BOX = "box "
 """Before a temperature: the boxes of its start structures."""
 
+_BAD_PLAN = "damaged ({}); expected the plan of a round"
+
 
 @dataclass(frozen=True)
 class RoundFolder:
@@ -77,8 +79,14 @@ class RoundFolder:
         return self.path / "decision.json"
 
     def read_decision(self) -> dict[str, Any]:
-        """Read the plan of the next round; empty where there is none, as in folders of earlier versions."""
-        return dict(json.loads(self.decision.read_text())) if self.decision.is_file() else {}
+        """Read the plan of the next round; empty where there is none, as in folders of earlier versions.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        return _read_record(self.decision, _BAD_PLAN) if self.decision.is_file() else {}
 
     @property
     def record(self) -> Path:
@@ -102,15 +110,7 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        try:
-            found = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.record}: the record of the round is damaged ({first_line(error)})"
-            ) from error
-        if not isinstance(found, dict):
-            raise DataError(f"{self.record}: the record of the round is damaged (not a mapping)")
-        return found
+        return _read_record(self.record, "the record of the round is damaged ({})")
 
     def history(self) -> pd.DataFrame:
         """Training history: one row for each epoch.
@@ -195,12 +195,17 @@ class RunFolder:
         """Folder of the validation stage."""
         return self.path / "validation"
 
+    @property
+    def validated(self) -> Path:
+        """File that is written when the validation runs have ended."""
+        return self.validation / "complete.json"
+
     def round(self, index: int) -> RoundFolder:
         """Paths of one round, whether it exists or not."""
         return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
 
     def plan(self, index: int) -> tuple[SimulationSettings, frozenset[float]]:
-        """Return how one round is simulated, and the temperatures whose walkers feel no bias.
+        """Return how one round is simulated, and the temperatures whose walkers feel the bias.
 
         Raises
         ------
@@ -208,24 +213,20 @@ class RunFolder:
             If the round before it has a damaged plan.
         """
         simulation = self.config.simulation
-        if index == 0 or self.config.bias is None:
-            unbiased = frozenset(simulation.temperatures)
-        else:
-            unbiased = frozenset()
-        path = self.round(index - 1).decision
-        if index == 0 or not path.is_file():
-            return simulation, unbiased
+        if index == 0:
+            return simulation, frozenset()
+        previous = self.round(index - 1)
+        if not previous.decision.is_file():
+            return simulation, frozenset(simulation.temperatures if self.config.bias else [])
+        decision = previous.read_decision()
         try:
-            decision = self.round(index - 1).read_decision()
             temperatures = [float(t) for t in decision["temperatures"]]
-            changed = SimulationSettings.model_validate(
-                {**simulation.model_dump(), "temperatures": temperatures}
-            )
-            biased = {float(t) for t in decision["biased"]}
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            biased = frozenset(float(t) for t in decision["biased"])
+            changed = {**simulation.model_dump(), "temperatures": temperatures}
+            return SimulationSettings.model_validate(changed), biased
+        except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise DataError(f"{path}: damaged ({reason}); expected the plan of a round") from None
-        return changed, frozenset(temperatures) - biased
+            raise DataError(f"{previous.decision}: {_BAD_PLAN.format(reason)}") from None
 
     def complete_rounds(self) -> list[RoundFolder]:
         """Rounds that have ended, in order."""
@@ -277,7 +278,7 @@ class RunFolder:
 
     def source(self, index: int) -> dict[str, Any]:
         """What is made from one round is made of: the round, hashes of model and configuration, settings."""
-        files = {"model": self.round(index).model / "model.safetensors", "config": self.path / "config.yaml"}
+        files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
         hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
         return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
 
@@ -305,7 +306,7 @@ class RunFolder:
 
     def validation_pool(self, last: int) -> Pool | None:
         """Return the validation frames under the model of round `last`, or None when there are none."""
-        if self.config.validation is None or not (self.validation / "complete.json").is_file():
+        if self.config.validation is None or not self.validated.is_file():
             return None
         walkers = read_stage(self.validation)
         return self.pool_of(self.trained(last), walkers)
@@ -322,6 +323,17 @@ class RunFolder:
     def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
         """Featurise all walkers of stages that lie anywhere."""
         return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
+
+
+def _read_record(path: Path, bad: str) -> dict[str, Any]:
+    """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {bad.format(first_line(error))}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: {bad.format('not a mapping')}")
+    return found
 
 
 def _featurise(

@@ -127,7 +127,7 @@ def _open_or_start(run: RunFolder) -> None:
 def _ended(run: RunFolder) -> bool:
     """Whether no task is left, so that no workers are needed."""
     complete = run.complete_rounds()[: run.config.loop.rounds]
-    validated = run.config.validation is None or _validated(run).is_file()
+    validated = run.config.validation is None or run.validated.is_file()
     return validated and bool(complete) and settled(run, complete[-1]) is not None
 
 
@@ -166,16 +166,17 @@ def _simulate(
     if (folder.simulation / IMPORTED).is_file():
         return
     config = run.config
-    settings, unbiased = run.plan(folder.index)
+    settings, biased = run.plan(folder.index)
     bias = None
     starts: dict[float, NDArray[np.float64]] = {}
     boxes: dict[float, NDArray[np.float64]] = {}
     if folder.index > 0:
         previous = run.round(folder.index - 1)
         starts, boxes = previous.read_starts()
-        if config.bias is not None and unbiased != frozenset(settings.temperatures):
+        if config.bias is not None and biased:
             bias = BiasSource(model=previous.model, bias=config.bias)
     seed = config.seed + 100_000 * (folder.index + 1)
+    unbiased = frozenset(settings.temperatures) - biased
     stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
     kind = "biased" if bias else "unbiased"
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
@@ -276,11 +277,10 @@ def generate_into(
 def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
     """Plan the next round; write its start structures and the plan with its reasons."""
     config = run.config
-    before = len(run.walkers(folder.index - 1)) if folder.index else 0
     situation = Situation(
         trained,
         pool,
-        before,
+        _earlier(folder, pool),
         tuple(sorted(config.generate.temperatures or config.simulation.temperatures)),
         tuple(config.simulation.temperatures),
         config.simulation.walkers,
@@ -326,7 +326,7 @@ def _summary(
     run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
 ) -> dict[str, Any]:
     config = run.config
-    settings, unbiased = run.plan(folder.index)
+    settings, biased = run.plan(folder.index)
     steps = settings.frames * settings.frame_interval + settings.equilibration
     steps *= settings.walkers * len(settings.temperatures)
     if (folder.simulation / IMPORTED).is_file():
@@ -335,14 +335,14 @@ def _summary(
         "round": folder.index,
         "temperatures": list(settings.temperatures),
         "dropped": read_dropped(folder.simulation),
-        "biased": unbiased != frozenset(settings.temperatures),
+        "biased": bool(biased),
         "n_states": trained.model.n_states,
         "frames": len(pool.z),
         "simulated_ps": steps * config.simulation.timestep,
         "seconds": seconds,
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),
-        "change": _change(run, folder, trained, pool),
+        "change": _change(folder, trained, pool),
         "versions": versions(),
     }
 
@@ -379,7 +379,12 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
     return rows
 
 
-def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
+def _earlier(folder: RoundFolder, pool: Pool) -> int:
+    """Count the walkers of the rounds before this one, which come first in its pool."""
+    return sum(not walker.run.startswith(f"{folder.path.name}/") for walker in pool.walkers)
+
+
+def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
     """How far this round's weighted frames moved the distribution, in this round's latent plane.
 
     The frames up to the previous round and all frames, each under their own weights, are binned with this
@@ -387,7 +392,7 @@ def _change(run: RunFolder, folder: RoundFolder, trained: TrainedModel, new: Poo
     """
     if folder.index == 0:
         return []
-    before = len(run.walkers(folder.index - 1))
+    before = _earlier(folder, new)
     old = new.first(before)
     grid = LatentGrid.around(new.z, points=30)
     rows = []
@@ -415,8 +420,9 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
     loop = run.config.loop
     if folder.index + 1 >= loop.rounds:
         return f"all {loop.rounds} rounds of the configuration are complete"
-    if folder.read_decision().get("stop"):
-        return str(folder.read_decision()["reasons"][-1])
+    decision = folder.read_decision()
+    if decision.get("stop"):
+        return str(decision["reasons"][-1])
     summaries = [run.round(index).summary() for index in range(folder.index + 1)]
     spent = sum(summary["simulated_ps"] for summary in summaries) / 1000
     if loop.most_ns is not None and spent >= loop.most_ns:
@@ -430,17 +436,11 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
     return None
 
 
-def _validated(run: RunFolder) -> Path:
-    """File that is there when the validation runs have ended."""
-    return run.validation / "complete.json"
-
-
 def _validate(run: RunFolder, progress: Progress | None, executor: Executor | None) -> None:
     """Independent unbiased runs for the report."""
     simulation = run.config.validation_simulation()
-    marker = _validated(run)
-    if simulation is None or marker.is_file():
+    if simulation is None or run.validated.is_file():
         return
     stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
     seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
-    write_json(marker, {"seconds": seconds})
+    write_json(run.validated, {"seconds": seconds})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latf_openmm.storage import MANIFEST, damages
+from latf_openmm.storage import MANIFEST, PARTIAL, damages
 
 
 @dataclass
@@ -103,6 +103,4 @@ class Report:
 
 def hashed_folders(path: Path) -> list[Path]:
     """All folders below `path` that have a manifest and are finished."""
-    return sorted(
-        file.parent for file in path.rglob(MANIFEST) if ".partial" not in str(file.relative_to(path))
-    )
+    return sorted(file.parent for file in path.rglob(MANIFEST) if PARTIAL not in str(file.relative_to(path)))

@@ -90,7 +90,7 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
 def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Check]:
     settings = run.config.validation_simulation()
     if run.validation.is_dir():
-        complete = (run.validation / "complete.json").is_file()
+        complete = run.validated.is_file()
         yield from stage_checks(
             "validation", run.validation, run.config, settings or run.config.simulation, topology, complete
         )
