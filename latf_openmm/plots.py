@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 _DEEPEST = 8.0
+_CURVES_A_ROW = 3
 _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf",
 )  # fmt: skip
@@ -111,6 +113,7 @@ def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
     axis = figure.subplots()
     chosen = np.random.default_rng(0).permutation(len(pool.z))[:limit]
     z, states = pool.z[chosen], pool.states[chosen]
+    size = float(np.clip(120 / np.sqrt(len(z)), 1.2, 5.0))
     for state in range(n_states):
         mine = z[states == state]
         if len(mine) == 0:
@@ -118,7 +121,7 @@ def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
         if z.shape[1] == 1:
             axis.hist(mine[:, 0], bins=80, range=(z.min(), z.max()), color=state_colour(state), alpha=0.8)
             continue
-        axis.plot(mine[:, 0], mine[:, 1], ".", ms=1.2, mew=0, color=state_colour(state), rasterized=True)
+        axis.plot(mine[:, 0], mine[:, 1], ".", ms=size, mew=0, color=state_colour(state), rasterized=True)
         centre = np.median(mine[:, :2], axis=0)
         axis.annotate(
             str(state),
@@ -148,50 +151,81 @@ class Surface:
         Probability of each cell; the reference may be missing.
     note
         What to write about the comparison.
+    error
+        Standard error of -log p of the flow in each cell [kT]; missing where one flow alone knows none.
     """
 
     label: str
     flow: Array
     reference: Array | None
     note: str
+    error: Array | None = None
 
 
 def free_energy_surfaces(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
-    """F_T(z)/kT of the flow (upper row) and of the reference (lower row) at each temperature."""
+    """F_T(z)/kT of the flow, its standard error, and the reference's F_T(z)/kT at each temperature."""
     if len(grid.edges) == 1:
         return _free_energy_lines(surfaces, grid)
-    rows = 2 if any(surface.reference is not None for surface in surfaces) else 1
-    figure = Figure(figsize=(2.3 * len(surfaces) + 0.9, 2.35 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, len(surfaces), squeeze=False, sharex=True, sharey=True)
+    names = ["flow"]
+    names += ["standard error"] if any(surface.error is not None for surface in surfaces) else []
+    names += ["reference"] if any(surface.reference is not None for surface in surfaces) else []
+    figure = Figure(figsize=(2.3 * len(surfaces) + 1.2, 2.35 * len(names) + 0.3), layout="constrained")
+    axes = figure.subplots(len(names), len(surfaces), squeeze=False, sharex=True, sharey=True)
+    top = _largest_error(surfaces)
     for column, surface in enumerate(surfaces):
         image = _panel(axes[0, column], surface.flow, grid)
         axes[0, column].set_title(f"{surface.label}\n{surface.note}", fontsize=9)
-        if rows == 2 and surface.reference is not None:
-            _panel(axes[1, column], surface.reference, grid)
-        elif rows == 2:
-            axes[1, column].text(0.5, 0.5, "no reference", ha="center", transform=axes[1, column].transAxes)
         axes[-1, column].set_xlabel("z0")
-    for row, name in zip(axes, ("flow", "reference"), strict=False):
-        row[0].set_ylabel(f"{name}\nz1")
-    figure.colorbar(image, ax=axes, label="F / kT", shrink=0.9)
+        for row, name in enumerate(names[1:], start=1):
+            axis = axes[row, column]
+            if name == "standard error" and surface.error is not None:
+                errors = np.ma.masked_where(_free_energy(surface.flow) > _DEEPEST, surface.error)
+                error_image = axis.pcolormesh(
+                    *grid.edges, errors.T, vmin=0, vmax=top, cmap="YlOrRd", rasterized=True
+                )
+            elif name == "reference" and surface.reference is not None:
+                _panel(axis, surface.reference, grid)
+            else:
+                axis.text(0.5, 0.5, f"no {name}", ha="center", transform=axis.transAxes)
+    for row, (name, row_axes) in enumerate(zip(names, axes, strict=True)):
+        row_axes[0].set_ylabel(f"{name}\nz1")
+        if name == "standard error":
+            figure.colorbar(error_image, ax=axes[row], label="error of F / kT", extend="max")
+        else:
+            figure.colorbar(image, ax=axes[row], label="F / kT")
     return figure
 
 
-def _panel(axis: Axes, probability: Array, grid: LatentGrid) -> QuadMesh:
+def _free_energy(probability: Array) -> Array:
+    """F / kT, minimum at zero."""
     with np.errstate(divide="ignore"):
-        surface = -np.log(probability / probability.max())
-    shown = np.ma.masked_greater(surface.T, _DEEPEST)
+        return np.asarray(-np.log(probability / probability.max()))
+
+
+def _panel(axis: Axes, probability: Array, grid: LatentGrid) -> QuadMesh:
+    shown = np.ma.masked_greater(_free_energy(probability).T, _DEEPEST)
     return axis.pcolormesh(*grid.edges, shown, vmin=0, vmax=_DEEPEST, cmap="viridis", rasterized=True)
+
+
+def _largest_error(surfaces: Sequence[Surface]) -> float:
+    """End of the colours of errors: most cells below 5 kT are within."""
+    errors = [s.error[_free_energy(s.flow) < 5.0] for s in surfaces if s.error is not None]
+    finite = np.concatenate([one[np.isfinite(one)] for one in errors]) if errors else np.empty(0)
+    return float(np.clip(np.quantile(finite, 0.95), 0.2, 4.0)) if len(finite) else 1.0
 
 
 def _free_energy_lines(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
     figure = Figure(figsize=(2.5 * len(surfaces) + 0.5, 2.8), layout="constrained")
     axes = figure.subplots(1, len(surfaces), squeeze=False, sharex=True, sharey=True)
     for axis, surface in zip(axes[0], surfaces, strict=True):
+        x, flow = grid.centres[0], _free_energy(surface.flow)
+        if surface.error is not None:
+            known = np.isfinite(surface.error)
+            low, high = (flow[known] + sign * 2 * surface.error[known] for sign in (-1, 1))
+            axis.fill_between(x[known], low, high, color="C1", alpha=0.25, lw=0)
         for name, p, style in (("reference", surface.reference, "k-"), ("flow", surface.flow, "C1--")):
             if p is not None:
-                with np.errstate(divide="ignore"):
-                    axis.plot(grid.centres[0], -np.log(p / p.max()), style, lw=1.2, label=name)
+                axis.plot(x, _free_energy(p), style, lw=1.2, label=name)
         axis.set(title=f"{surface.label}\n{surface.note}", xlabel="z0", ylim=(-0.3, _DEEPEST))
     axes[0, 0].set_ylabel("F / kT")
     axes[0, 0].legend(frameon=False)
@@ -223,7 +257,12 @@ def population_curves(
         value, twice = flow.values[:, state], 2 * flow.errors[:, state]
         axis.plot(flow.temperatures, value, color=state_colour(state), label="flow")
         axis.fill_between(
-            flow.temperatures, value - twice, value + twice, color=state_colour(state), alpha=0.25, lw=0
+            flow.temperatures,
+            np.maximum(value - twice, 0.0),
+            np.minimum(value + twice, 1.0),
+            color=state_colour(state),
+            alpha=0.25,
+            lw=0,
         )
         for source, marker, label in ((frames, "s", "simulated frames"), (reference, "o", "reference")):
             if source is not None:
@@ -318,9 +357,14 @@ def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: Te
 
 def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulated: Sequence[float]) -> Figure:
     """Observables against temperature with bands of two errors; what is not to be relied on is hollow."""
-    figure = Figure(figsize=(4.6 * len(curves), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axis, curve in zip(axes, curves, strict=True):
+    columns = min(_CURVES_A_ROW, len(curves))
+    lines = -(-len(curves) // columns)
+    width, height = (4.6, 3.6) if columns < _CURVES_A_ROW else (3.7, 3.1)
+    figure = Figure(figsize=(width * columns, height * lines + 0.2), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(curves) :]:
+        axis.set_visible(False)
+    for axis, curve in zip(axes, curves, strict=False):
         table = curve.table
         t, value, error = (table[name].to_numpy(dtype=float) for name in ("temperature", "value", "error"))
         axis.fill_between(t, value - 2 * error, value + 2 * error, color=_COLOURS[0], alpha=0.25, lw=0)
@@ -336,11 +380,16 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
                     )
         for temperature in simulated:
             axis.axvline(temperature, color="0.6", lw=0.8, ls=":")
-        name = curve.name.rpartition("/")[2].replace("_", " ")
         unit = curve.unit.replace("k_B", "$k_B$")
         axis.set(
             xlabel=scale.axis_label,
-            ylabel=f"{name} [{unit}]" if unit else name,
+            ylabel=f"{curve.title} [{unit}]" if unit else curve.title,
         )
-    axes[0].legend(frameon=False, fontsize=8)
+    known: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(known.values()), list(known), loc="outside upper center", ncols=3, frameon=False, fontsize=8
+    )
     return figure

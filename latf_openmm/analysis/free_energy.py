@@ -113,6 +113,20 @@ def committee_error(members: Array) -> Array:
     return np.asarray(committee_widening(len(members)) * members.std(axis=0, ddof=1))
 
 
+def free_energy_error(members: Array) -> Array:
+    """Error of -log p [kT] from the probability of each cell under each member of a committee, the first dimension.
+
+    No minimum is taken off; infinite where a member has no probability.
+
+    Examples
+    --------
+    >>> np.round(free_energy_error(np.array([[0.4, 0.0], [0.4, 0.2]])), 3).tolist()
+    [0.0, inf]
+    """
+    known = (members > 0).all(axis=0)
+    return np.where(known, committee_error(-np.log(np.where(known, members, 1.0))), np.inf)
+
+
 def committee_widening(m: int) -> float:
     """Factor on the standard deviation over `m` members, two or more, that `committee_error` applies."""
     return float(student_widening(m) * np.sqrt(1 + 1 / m))

@@ -170,6 +170,19 @@ class Curve:
     replicates: Array | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name for people: of a function in a file, the function's.
+
+        Examples
+        --------
+        >>> Curve("/some/where/observables.py:folded", "", pd.DataFrame(), None).title
+        'folded'
+        >>> Curve("heat_capacity", "k_B", pd.DataFrame(), None).title
+        'heat capacity'
+        """
+        return (self.name.partition(".py:")[2] or self.name).replace("_", " ")
+
     def transition(self, midpoint: float | None = None) -> Estimate | None:
         """Temperature where the curve crosses `midpoint`, or, without one, of its maximum; None if there is none.
 
