@@ -327,8 +327,7 @@ def _summary(
 ) -> dict[str, Any]:
     config = run.config
     settings, biased = run.plan(folder.index)
-    steps = settings.frames * settings.frame_interval + settings.equilibration
-    steps *= settings.walkers * len(settings.temperatures)
+    steps = settings.steps
     if (folder.simulation / IMPORTED).is_file():
         steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
     return {

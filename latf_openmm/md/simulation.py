@@ -49,6 +49,12 @@ class SimulationSettings(DynamicsSettings):
         "the lowest temperature)",
     )
 
+    @property
+    def steps(self) -> int:
+        """Time steps of all walkers together."""
+        each = self.frames * self.frame_interval + self.equilibration
+        return each * self.walkers * len(self.temperatures)
+
     def dynamics(self) -> DynamicsSettings:
         """Return what concerns one walker."""
         return DynamicsSettings(**self.model_dump(include=set(DynamicsSettings.model_fields)))

@@ -10,6 +10,7 @@ class ChignolinSettings(SolvatedMolecule):
     """166 atoms, charge -2, bonds to hydrogen constrained; ff14SB, with GBn2 its side chains only (ff14SBonlysc)."""
 
     title: ClassVar[str] = "Chignolin CLN025, ff14SB, implicit solvent or TIP3P"
+    curves: ClassVar[tuple[str, ...]] = ("observables.py:folded",)
 
     kind: Literal["chignolin"] = "chignolin"
 

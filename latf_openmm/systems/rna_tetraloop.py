@@ -10,6 +10,7 @@ class RnaTetraloopSettings(SolvatedMolecule):
     """RNA.OL3, 325 atoms, charge -9, bonds to hydrogen constrained; for the loop only TIP3P is to be trusted."""
 
     title: ClassVar[str] = "RNA hairpin GGCGCAAGCC, OL3, implicit solvent or TIP3P"
+    curves: ClassVar[tuple[str, ...]] = ("observables.py:stem",)
 
     kind: Literal["rna_tetraloop"] = "rna_tetraloop"
 
