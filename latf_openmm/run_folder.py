@@ -12,7 +12,7 @@
     DIR/rounds/000/round.json             written last: the round is complete
     DIR/validation/T0.3/...               independent unbiased runs, for the report only
     DIR/execution/...                     logs of the engine, where one ran the tasks
-    DIR/report/index.html
+    DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
 """
 
 import json

@@ -1,0 +1,204 @@
+"""What to cite: the methods and programs behind a run, as text and as BibTeX."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """A publication.
+
+    Attributes
+    ----------
+    key
+        Of the BibTeX entry.
+    why
+        What of the run it stands for.
+    authors
+        ``Family, Given`` or ``Family, G.``.
+    title, journal, year
+        As published; the journal may be empty.
+    volume, number, pages
+        Empty where there is none.
+    doi
+        Without the address.
+    venue
+        Conference, for one that is not in a journal.
+    arxiv
+        Number of the preprint.
+    """
+
+    key: str
+    why: str
+    authors: tuple[str, ...]
+    title: str
+    year: int
+    journal: str = ""
+    volume: str = ""
+    number: str = ""
+    pages: str = ""
+    doi: str = ""
+    venue: str = ""
+    arxiv: str = ""
+
+    @property
+    def people(self) -> str:
+        """Authors for people; of more than six the first, and others."""
+        names = [" ".join(reversed(author.split(", "))) for author in self.authors]
+        if len(names) > 6:
+            return f"{names[0]} et al."
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+    @property
+    def place(self) -> str:
+        """Where it was published."""
+        if self.journal:
+            numbers = ", ".join(part for part in (self.volume, self.pages.replace("--", "–")) if part)
+            return f"{self.journal} {numbers} ({self.year})"
+        return f"{self.venue or f'arXiv:{self.arxiv}'} ({self.year})"
+
+    @property
+    def bibtex(self) -> str:
+        """Entry for a bibliography."""
+        fields = {
+            "author": " and ".join(self.authors),
+            "title": f"{{{self.title}}}",
+            "journal": self.journal,
+            "booktitle": self.venue,
+            "volume": self.volume,
+            "number": self.number,
+            "pages": self.pages,
+            "year": str(self.year),
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv" if self.arxiv else "",
+            "doi": self.doi,
+        }
+        kind = "article" if self.journal else "inproceedings" if self.venue else "misc"
+        lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
+        return f"@{kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
+
+
+_METHOD = (
+    Work(
+        "Qiu2025LaTF",
+        "the method, Latent Thermodynamic Flows",
+        ("Qiu, Yunrui", "John, Richard", "Herron, Lukas", "Tiwary, Pratyush"),
+        "Latent Thermodynamic Flows: Unified Representation Learning and Generative Modeling of "
+        "Temperature-Dependent Behaviors from Limited Data",
+        2025,
+        arxiv="2507.03174",
+        doi="10.48550/arXiv.2507.03174",
+    ),
+    Work(
+        "Wang2021SPIB",
+        "collective variables and metastable states",
+        ("Wang, Dedi", "Tiwary, Pratyush"),
+        "State predictive information bottleneck",
+        2021,
+        "The Journal of Chemical Physics",
+        "154",
+        "13",
+        "134111",
+        "10.1063/5.0038198",
+    ),
+    Work(
+        "Floto2023Tilted",
+        "the tilted prior",
+        ("Floto, Griffin", "Kremer, Stefan", "Nica, Mihai"),
+        "The Tilted Variational Autoencoder: Improving Out-of-Distribution Detection",
+        2023,
+        venue="International Conference on Learning Representations (ICLR)",
+    ),
+    Work(
+        "Dibak2022Temperature",
+        "a flow that is steered by the temperature",
+        ("Dibak, Manuel", "Klein, Leon", "Krämer, Andreas", "Noé, Frank"),
+        "Temperature steerable flows and Boltzmann generators",
+        2022,
+        "Physical Review Research",
+        "4",
+        "4",
+        "L042005",
+        "10.1103/PhysRevResearch.4.L042005",
+    ),
+)
+
+_OPES = Work(
+    "Invernizzi2020OPES",
+    "the form of the bias",
+    ("Invernizzi, Michele", "Parrinello, Michele"),
+    "Rethinking Metadynamics: From Bias Potentials to Probability Distributions",
+    2020,
+    "The Journal of Physical Chemistry Letters",
+    "11",
+    "",
+    "2731--2736",
+    "10.1021/acs.jpclett.0c00497",
+)
+
+_MBAR = Work(
+    "Shirts2008MBAR",
+    "reweighting between temperatures and biases (pymbar)",
+    ("Shirts, Michael R.", "Chodera, John D."),
+    "Statistically optimal analysis of samples from multiple equilibrium states",
+    2008,
+    "The Journal of Chemical Physics",
+    "129",
+    "",
+    "124105",
+    "10.1063/1.2978177",
+)
+
+_PROGRAMS = (
+    Work(
+        "Eastman2024OpenMM8",
+        "the simulations, and the plugin openmm-torch that puts a network into a force",
+        (
+            "Eastman, P.", "Galvelis, R.", "Peláez, R. P.", "Abreu, C. R. A.", "Farr, S. E.", "Gallicchio, E.",
+            "Gorenko, A.", "Henry, M. M.", "Hu, F.", "Huang, J.", "Krämer, A.", "Michel, J.", "Mitchell, J. A.",
+            "Pande, V. S.", "Rodrigues, J. PGLM", "Rodriguez-Guerra, J.", "Simmonett, A. C.", "Singh, S.",
+            "Swails, J.", "Turner, P.", "Wang, Y.", "Zhang, I.", "Chodera, J. D.", "De Fabritiis, G.",
+            "Markland, T. E.",
+        ),
+        "OpenMM 8: Molecular Dynamics Simulation with Machine Learning Potentials",
+        2024,
+        "The Journal of Physical Chemistry B",
+        "128",
+        "1",
+        "109--116",
+        "10.1021/acs.jpcb.3c06662",
+    ),
+    Work(
+        "McGibbon2015MDTraj",
+        "reading trajectories and observables of structures",
+        (
+            "McGibbon, Robert T.", "Beauchamp, Kyle A.", "Harrigan, Matthew P.", "Klein, Christoph",
+            "Swails, Jason M.", "Hernández, Carlos X.", "Schwantes, Christian R.", "Wang, Lee-Ping",
+            "Lane, Thomas J.", "Pande, Vijay S.",
+        ),
+        "MDTraj: A Modern Open Library for the Analysis of Molecular Dynamics Trajectories",
+        2015,
+        "Biophysical Journal",
+        "109",
+        "8",
+        "1528--1532",
+        "10.1016/j.bpj.2015.08.015",
+    ),
+)  # fmt: skip
+
+
+def works(bias: str | None, energies: bool) -> list[Work]:
+    """Return what a run rests on.
+
+    Parameters
+    ----------
+    bias
+        Kind of bias of its later rounds.
+    energies
+        Whether the energies of the frames are known, so that frames are reweighted.
+    """
+    return [
+        *_METHOD,
+        *([_OPES] if bias in ("flow_barrier", "opes") else []),
+        *([_MBAR] if energies else []),
+        *_PROGRAMS,
+    ]

@@ -1,0 +1,105 @@
+"""What a run has cost: simulated time, force evaluations and wall time."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.workflow import IMPORTED
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One row of the table.
+
+    Attributes
+    ----------
+    name
+        What it was spent on.
+    biased
+        Whether walkers felt a bias; None where it says nothing.
+    simulated_ps
+        Of all walkers together.
+    evaluations
+        Of the system's forces: one a time step of each walker.
+    simulate, train, generate
+        Wall time [s]; None where it is not known or nothing was done.
+    """
+
+    name: str
+    biased: bool | None
+    simulated_ps: float
+    evaluations: int
+    simulate: float | None
+    train: float | None = None
+    generate: float | None = None
+
+    @property
+    def wall(self) -> float:
+        """All wall time that is known [s]."""
+        return sum(seconds for seconds in (self.simulate, self.train, self.generate) if seconds is not None)
+
+    @property
+    def ns_per_day(self) -> float | None:
+        """Simulated time of all walkers over the wall time of the simulation; None where that is not known."""
+        return self.simulated_ps / 1000 * _DAY / self.simulate if self.simulate else None
+
+
+def costs(run: RunFolder, rounds: Sequence[dict[str, Any]]) -> list[Cost]:
+    """Rows of the rounds, of the validation runs where there are some, and the total."""
+    timestep = run.config.simulation.timestep
+    rows = []
+    for record in rounds:
+        seconds, index = record["seconds"], record["round"]
+        imported = (run.round(index).simulation / IMPORTED).is_file()
+        rows.append(
+            Cost(
+                f"round {index}" + (", own trajectories" if imported else ""),
+                record["biased"],
+                record["simulated_ps"],
+                0 if imported else round(record["simulated_ps"] / timestep),
+                None if imported else seconds["simulate"],
+                seconds["train"],
+                seconds["generate"],
+            )
+        )
+    validation = run.config.validation_simulation()
+    if validation is not None and run.validated.is_file():
+        simulated, seconds = validation.steps, json.loads(run.validated.read_text())["seconds"]
+        rows.append(Cost("validation", False, simulated * timestep, simulated, seconds))
+    return [*rows, _total(rows)]
+
+
+def _total(rows: Sequence[Cost]) -> Cost:
+    """Sum of rows; simulated time whose wall time is not known is not counted."""
+    ours = [row for row in rows if row.simulate is not None]
+    return Cost(
+        "total",
+        None,
+        sum(row.simulated_ps for row in ours),
+        sum(row.evaluations for row in ours),
+        sum(row.simulate or 0.0 for row in ours) if ours else None,
+        sum(row.train or 0.0 for row in rows),
+        sum(row.generate or 0.0 for row in rows),
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time for people.
+
+    Examples
+    --------
+    >>> duration(8.25), duration(75.0), duration(9000.0), duration(None)
+    ('8.2 s', '1 min 15 s', '2 h 30 min', '–')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

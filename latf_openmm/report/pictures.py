@@ -1,0 +1,102 @@
+"""The pictures of the page: files on disk, and what the page has to know of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from latf_openmm import plots
+from latf_openmm.analysis.free_energy import Array, LatentGrid, flow_populations, free_energy_error
+from latf_openmm.analysis.reference import Reference
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.report.comparison import Comparison
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.storage import whole_file
+
+_READABLE = 70
+"""Pixels of the page that an inch of a figure takes at least; a narrower page scrolls the figure."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the folder of the page.
+
+    Attributes
+    ----------
+    file
+        Its name.
+    least
+        Width below which it can no longer be read [pixels].
+    """
+
+    file: str
+    least: int
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def save_picture(figure: Figure, folder: Path, name: str) -> Picture:
+    """Write a figure of the page."""
+    save(figure, folder / f"{name}.png")
+    return Picture(f"{name}.png", round(_READABLE * figure.get_size_inches()[0]))
+
+
+def surfaces(
+    flows: dict[float, Array],
+    grid: LatentGrid,
+    rows: Sequence[Comparison],
+    references: dict[float, Reference],
+) -> Figure:
+    """Free-energy surfaces with errors.
+
+    Parameters
+    ----------
+    flows
+        Probability of each cell under each member of the committee, by temperature.
+    rows
+        One for each temperature.
+    """
+    found = []
+    for row in rows:
+        reference, members = references.get(row.temperature), flows[row.temperature]
+        found.append(
+            plots.Surface(
+                f"{row.label} ({'simulated' if row.simulated else 'generated'})",
+                members.mean(axis=0),
+                None if reference is None else reference.probability(grid),
+                "" if row.jensen_shannon is None else f"JS {row.jensen_shannon:.3f}",
+                free_energy_error(members) if len(members) > 1 else None,
+            )
+        )
+    return plots.free_energy_surfaces(found, grid)
+
+
+def populations(
+    run: RunFolder, trained: TrainedModel, index: int, references: dict[float, Reference]
+) -> Figure:
+    """State populations against temperature."""
+    wanted = run.temperatures()
+    scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
+    found = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
+    flow = plots.Populations(scan, *(np.array(column) for column in zip(*found, strict=True)))
+    measured = run.round(index).summary()["populations"]
+    frames = plots.Populations(
+        np.array([row["temperature"] for row in measured]),
+        np.array([row["populations"] for row in measured]),
+        np.array([row["errors"] for row in measured]),
+    )
+    reference = None
+    if references:
+        chosen = sorted(references)
+        reference = plots.Populations(
+            np.array(chosen),
+            np.array([references[t].populations for t in chosen]),
+            np.array([references[t].errors for t in chosen]),
+        )
+    return plots.population_curves(flow, frames, reference, run.scale)

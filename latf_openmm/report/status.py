@@ -1,0 +1,52 @@
+"""Where a run is, in lines for the command line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.markup import escape
+
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.workflow import settled
+
+
+def status_lines(folder: Path) -> Iterator[str]:
+    """Where a run is and what it has found, one line at a time (rich markup)."""
+    run = RunFolder.open(folder)
+    rounds = run.complete_rounds()
+    total = run.config.loop.rounds
+    yield f"{folder}: {run.config.system.kind}, {len(rounds)} of {total} rounds complete"
+    for record in rounds:
+        summary = record.summary()
+        seconds = summary["seconds"]
+        yield (
+            f"  round {record.index}: {'biased' if summary['biased'] else 'unbiased'}, {summary['frames']} frames "
+            f"in all, {summary['n_states']} states; simulation {seconds['simulate']:.0f} s, "
+            f"training {seconds['train']:.0f} s"
+        )
+        for why in summary.get("dropped", {}).values():
+            yield f"    dropped: {escape(why)}"
+        for row in summary["effective_sample_size"]:
+            if row["run"].startswith(f"{record.index:03d}/") and summary["biased"]:
+                yield (
+                    f"    {run.scale.label(row['temperature'])}: effective sample size {row['effective']:.0f} "
+                    f"of {row['frames']} biased frames"
+                )
+        for row in summary["change"]:
+            yield f"    {run.scale.label(row['temperature'])}: change since the last round {row['frames']:.4f} nats"
+    for reason in rounds[-1].read_decision().get("reasons", []) if rounds else []:
+        yield f"  next: {escape(reason)}"
+    why = settled(run, rounds[-1]) if rounds else None
+    if why is None:
+        yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
+    else:
+        done = run.validated.is_file() or run.config.validation is None
+        yield f"  no further round: {escape(why)}"
+        yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
+
+
+def _unfinished(run: RunFolder, index: int) -> str:
+    folder = run.round(index)
+    if folder.model.is_dir():
+        return "trained, not yet generated"
+    segments = len([p for p in folder.simulation.glob("T*/segment_*") if p.suffix == ""])
+    return f"simulating, {segments} segments on disk" if segments else "not started"

@@ -1,0 +1,238 @@
+"""Structures of the metastable states, for the page to draw and for a viewer to open."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import pdist, squareform
+
+from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
+from latf_openmm.analysis.ensemble_files import write_structure
+from latf_openmm.data.weights import systematic
+from latf_openmm.plots import state_colour
+from latf_openmm.report.solute import lined_up, to_screen, trace_atoms, whole
+from latf_openmm.run_folder import RunFolder
+
+_OTHERS = 4
+"""Further structures of a state that are drawn over the first one."""
+_PRESENT = 0.02
+"""Population from which a state counts as there at a temperature."""
+_ALL_ATOMS = 60
+"""Atoms up to which hydrogens are drawn."""
+_STICKS = 1500
+"""Atoms up to which a chain's atoms are drawn beside its tube."""
+_DRAWN = 12
+"""States that are drawn; the others have files."""
+
+
+@dataclass(frozen=True)
+class StateStructure:
+    """One state as it looks at a temperature where it is populated.
+
+    Attributes
+    ----------
+    state
+        Its number.
+    temperature, population
+        Where its structures are taken from, and its population there.
+    file
+        PDB file beside the page.
+    structures
+        Solute of the representative structure, then of a few others, drawn by their weights.
+    """
+
+    state: int
+    temperature: float
+    population: Estimate
+    file: str
+    structures: mdtraj.Trajectory
+
+
+@dataclass(frozen=True)
+class View:
+    """One state for the renderer: coordinates [0.1 nm] of the atoms shown, x, y, z one after the other."""
+
+    state: int
+    colour: str
+    xyz: list[float]
+    others: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the renderer draws.
+
+    Attributes
+    ----------
+    kind
+        ``particles``: spheres; ``molecule``: sticks; ``chains``: sticks and a tube; ``tubes``: tubes alone.
+    elements
+        Of the atoms shown.
+    bonds
+        Pairs of atoms shown.
+    traces
+        Atoms that each tube passes.
+    other_bonds
+        Pairs of atoms of further structures, which for chains have the atoms of the traces only.
+    radius
+        Of a particle [0.1 nm].
+    views
+        One for each state drawn.
+    """
+
+    kind: str
+    elements: list[str]
+    bonds: list[list[int]]
+    traces: list[list[int]]
+    other_bonds: list[list[int]]
+    radius: float
+    views: list[View]
+
+    def record(self) -> dict[str, object]:
+        """Return it as plain numbers and texts."""
+        return asdict(self)
+
+
+def state_structures(
+    run: RunFolder, ensembles: Sequence[StructureEnsemble], seed: int
+) -> list[StateStructure]:
+    """Return the structures of every state that frames visited; empty for particles in an external field.
+
+    Parameters
+    ----------
+    ensembles
+        One for each temperature of the run.
+    """
+    topology = run.topology()
+    if topology.n_atoms < 3:
+        return []
+    found: list[StateStructure] = []
+    rng = np.random.default_rng(seed)
+    for state in range(ensembles[0].n_states):
+        ensemble = _where_populated(ensembles, state)
+        representative = ensemble.representatives().get(state)
+        if representative is None:
+            continue
+        frames = np.concatenate([[representative], _others(ensemble, state, representative, rng)])
+        structures = whole(ensemble.pool.structures(frames, topology))
+        if structures.topology.n_bonds:
+            first = found[0].structures[0] if found else structures[0]
+            structures = lined_up(structures, first)
+        population = ensemble.populations()[state]
+        found.append(
+            StateStructure(state, ensemble.temperature, population, f"state_{state}.pdb", structures)
+        )
+    return found
+
+
+def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> StructureEnsemble:
+    """Ensemble in which a state has the largest population; one that can be relied on, if it is there at all."""
+
+    def share(ensemble: StructureEnsemble) -> float:
+        return float(ensemble.weights[ensemble.pool.states == state].sum())
+
+    relied = [one for one in ensembles if one.verdict != "poor" and share(one) >= _PRESENT]
+    return max(relied or ensembles, key=share)
+
+
+def _others(
+    ensemble: StructureEnsemble, state: int, representative: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Frames of a state drawn by their weights, without doubles."""
+    weights = np.where(ensemble.pool.states == state, ensemble.weights, 0.0)
+    weights[representative] = 0.0
+    if weights.sum() <= 0:
+        return np.empty(0, np.int64)
+    return np.unique(systematic(weights / weights.sum(), _OTHERS, rng))
+
+
+def write_structures(found: Sequence[StateStructure], folder: Path) -> None:
+    """Write the representative structure of each state as PDB, and remove those of an earlier report."""
+    for path in folder.glob("state_*.pdb"):
+        if path.name not in {one.file for one in found}:
+            path.unlink()
+    for one in found:
+        write_structure(one.structures[0], folder / one.file)
+
+
+def scene(found: Sequence[StateStructure]) -> Scene:
+    """Return what is drawn of the states that are populated most; there has to be one."""
+    topology = found[0].structures.topology
+    traces = trace_atoms(topology)
+    kind = "particles" if topology.n_bonds == 0 else "chains" if traces else "molecule"
+    shown = _shown(topology, traces)
+    if traces and len(shown) > _STICKS:
+        kind, shown = "tubes", [atom for piece in traces for atom in piece]
+    place = {atom: i for i, atom in enumerate(shown)}
+    bonds = [] if kind == "tubes" else _bonds(topology, place)
+    pieces = [[place[atom] for atom in piece] for piece in traces]
+    others = [atom for piece in traces for atom in piece] if traces else shown
+    turn = to_screen(found[0].structures.xyz[0][shown])
+    chosen = sorted(found, key=lambda one: -one.population.value)[:_DRAWN]
+    return Scene(
+        kind,
+        [topology.atom(atom).element.symbol for atom in shown],
+        bonds,
+        pieces,
+        _links(pieces) if traces else bonds,
+        _radius(found) if kind == "particles" else 0.0,
+        [_view(one, shown, others, turn) for one in sorted(chosen, key=lambda one: one.state)],
+    )
+
+
+def _shown(topology: mdtraj.Topology, traces: list[list[int]]) -> list[int]:
+    """Atoms to draw: of larger molecules without hydrogens."""
+    if topology.n_atoms <= _ALL_ATOMS and not traces:
+        return list(range(topology.n_atoms))
+    return [atom.index for atom in topology.atoms if atom.element.symbol != "H"]
+
+
+def _bonds(topology: mdtraj.Topology, place: Mapping[int, int]) -> list[list[int]]:
+    return [
+        [place[a.index], place[b.index]] for a, b in topology.bonds if a.index in place and b.index in place
+    ]
+
+
+def _links(pieces: list[list[int]]) -> list[list[int]]:
+    """Pairs of neighbours along pieces, numbered through."""
+    found, first = [], 0
+    for piece in pieces:
+        found += [[first + i, first + i + 1] for i in range(len(piece) - 1)]
+        first += len(piece)
+    return found
+
+
+def _radius(found: Sequence[StateStructure]) -> float:
+    """Half the usual distance of nearest neighbours [0.1 nm]."""
+    nearest = []
+    for one in found:
+        distances = squareform(pdist(one.structures.xyz[0]))
+        np.fill_diagonal(distances, np.inf)
+        nearest.append(distances.min(axis=1))
+    return round(5.0 * float(np.median(nearest)), 3)
+
+
+def _view(one: StateStructure, shown: list[int], others: list[int], turn: NDArray[np.float32]) -> View:
+    """Coordinates about the centre of the representative; clusters lie as they are seen best."""
+    first = one.structures.xyz[0]
+    if one.structures.topology.n_bonds == 0:
+        return View(one.state, state_colour(one.state), _flat(_centred(first) @ to_screen(first)), [])
+    centre = first[shown].mean(axis=0)
+    return View(
+        one.state,
+        state_colour(one.state),
+        _flat((first[shown] - centre) @ turn),
+        [_flat((xyz[others] - centre) @ turn) for xyz in one.structures.xyz[1:]],
+    )
+
+
+def _centred(xyz: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(xyz - xyz.mean(axis=0))
+
+
+def _flat(xyz: NDArray[np.float32]) -> list[float]:
+    """Numbers in 0.1 nm, short."""
+    return [round(10 * float(x), 2) for x in xyz.ravel()]

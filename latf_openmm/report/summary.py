@@ -1,0 +1,158 @@
+"""What a run found, in plain words."""
+
+from collections.abc import Sequence
+
+from latf_openmm.analysis.ensemble import StructureEnsemble
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.report.comparison import Comparison
+from latf_openmm.report.cost import Cost
+from latf_openmm.run_folder import RunFolder
+
+_FEW_STATES = 4
+_CLOSE = 2.0
+_COMMITTEE = 3
+
+
+def listed(words: Sequence[str]) -> str:
+    """Join words as people do.
+
+    Examples
+    --------
+    >>> listed(["300 K", "350 K", "400 K"])
+    '300 K, 350 K and 400 K'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def summary(
+    run: RunFolder,
+    trained: TrainedModel,
+    ensembles: Sequence[StructureEnsemble],
+    rows: Sequence[Comparison],
+    spent: Sequence[Cost],
+) -> list[str]:
+    """Sentences on what was simulated, the states, how far the flow is from a reference, and what to trust.
+
+    Parameters
+    ----------
+    ensembles, rows
+        One for each temperature of the run, ascending.
+    spent
+        Rows of the cost table.
+    """
+    return [
+        _simulated(run, trained, ensembles[0], spent),
+        _states(run, trained, ensembles),
+        _distance(rows, trained.model.n_members),
+        *_trust(trained, rows),
+    ]
+
+
+def _simulated(
+    run: RunFolder, trained: TrainedModel, ensemble: StructureEnsemble, spent: Sequence[Cost]
+) -> str:
+    rounds = [row for row in spent if row.name.startswith("round")]
+    temperatures = listed([run.scale.label(t) for t in trained.temperatures])
+    picoseconds = sum(row.simulated_ps for row in rounds)
+    amount = f"{picoseconds:,.0f} time units" if run.scale.name != "K" else time_label(picoseconds)
+    biased = any(row.biased for row in rounds)
+    return (
+        f"{run.config.system.kind} ({type(run.config.system).title}) was simulated at {temperatures} in "
+        f"{len(rounds)} {'rounds' if len(rounds) > 1 else 'round'}: {amount} in all, "
+        f"{len(ensemble.pool.z):,} frames"
+        + (
+            "; later rounds were pushed out of known states by a bias along the learned variables, "
+            "which is undone by weights."
+            if biased
+            else ", without a bias."
+        )
+    )
+
+
+def time_label(picoseconds: float) -> str:
+    """Simulated time for people.
+
+    Examples
+    --------
+    >>> time_label(240.0), time_label(2500.0)
+    ('240 ps', '2.5 ns')
+    """
+    return f"{picoseconds:.3g} ps" if picoseconds < 1000 else f"{picoseconds / 1000:.3g} ns"
+
+
+def _states(run: RunFolder, trained: TrainedModel, ensembles: Sequence[StructureEnsemble]) -> str:
+    n = trained.model.n_states
+    if n == 1:
+        return "The model found one metastable state only."
+    ends = ensembles[:1] if len(ensembles) == 1 else (ensembles[0], ensembles[-1])
+    said = []
+    for ensemble in ends:
+        shares = ensemble.populations()
+        order = sorted(range(n), key=lambda state: -shares[state].value)
+        chosen = [state for state in order[:_FEW_STATES] if shares[state].value >= 0.01]
+        words = [f"state {s} with {_percent(shares[s].value, shares[s].error)}" for s in chosen]
+        most = "" if len(chosen) == n else " mostly"
+        said.append(f"at {run.scale.label(ensemble.temperature)}{most} {listed(words)}")
+    return (
+        f"The model found {n} metastable states (groups of structures that turn into each other slowly): "
+        f"{'; '.join(said)}."
+    )
+
+
+def _percent(value: float, error: float) -> str:
+    return f"{100 * value:.0f} ± {100 * error:.0f} %" if error == error else f"{100 * value:.0f} %"
+
+
+def _distance(rows: Sequence[Comparison], n_members: int) -> str:
+    compared = [row for row in rows if row.reference is not None]
+    if not compared:
+        return (
+            "There is no independent reference (no validation runs, no exact answer), so nothing here measures how "
+            "far the flow is from the truth; bands show only how much its committee disagrees."
+        )
+    worst = max(compared, key=lambda row: row.population_error or 0.0)
+    kind = "the exact answer" if compared[0].reference == "exact" else "independent runs"
+    return (
+        f"Compared with {kind}, the flow's state populations are off by at most "
+        f"{100 * (worst.population_error or 0.0):.1f} percentage points (at {worst.label}), "
+        f"{_expected(compared, n_members)}; its free energies are off by "
+        f"{max(row.rmse_kt or 0.0 for row in compared):.2f} kT at most (root mean square below 5 kT)."
+    )
+
+
+def _expected(compared: Sequence[Comparison], n_members: int) -> str:
+    """Whether differences are what their errors say."""
+    if n_members < _COMMITTEE:
+        return f"and {'one flow' if n_members == 1 else 'two flows'} cannot say whether that is expected"
+    close = [
+        row for row in compared if (row.population_error or 0.0) <= _CLOSE * (row.population_sigma or 0.0)
+    ]
+    where = (
+        "every temperature compared"
+        if len(close) == len(compared)
+        else f"{len(close)} of {len(compared)} temperatures"
+    )
+    return f"within two standard errors at {where}"
+
+
+def _trust(trained: TrainedModel, rows: Sequence[Comparison]) -> list[str]:
+    said = []
+    for verdict, text in (
+        ("good", "Many independent frames carry the structures and energies at {}: trust them."),
+        (
+            "fair",
+            "At {} fewer independent frames carry them, or the flow stands in: take the numbers with their errors.",
+        ),
+        (
+            "poor",
+            "At {} too few independent frames carry anything: do not rely on energies and structures there.",
+        ),
+    ):
+        labels = [row.label for row in rows if row.verdict == verdict]
+        if labels:
+            said.append(text.format(listed(labels)))
+    if not trained.provenance["states_settled"]:
+        said.append(
+            "The states had not settled when training ended, so their number may change with more data."
+        )
+    return said
