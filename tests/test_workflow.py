@@ -218,6 +218,8 @@ def test_report_and_status(finished: RunFolder) -> None:
     rows = json.loads((finished.path / "report" / "comparison.json").read_text())
     assert [row["temperature"] for row in rows] == [0.5, 0.7, 1.0, 1.3, 1.6]
     assert all(row["reference"] == "exact" for row in rows)
+    assert "There are no structures to look at" in page  # one particle
+    assert not list((finished.path / "report").glob("*.pdb"))
     status = RUNNER.invoke(app, ["status", str(finished.path)])
     assert "2 of 2 rounds complete" in status.output
 
