@@ -70,6 +70,11 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
         )
     if len(maker.pool.z) * topology.n_atoms <= _MOST_COORDINATES:
         names += _of_structures(run, structure)
+        if len(solute_atoms(topology)) < topology.n_atoms:
+            left_out.append(
+                "Contacts, RMSD and radius of gyration are left out, since they would count the solvent: "
+                "latf-openmm observe takes a function of your own."
+            )
     else:
         left_out.append(
             "Observables of structures are left out, since reading so many frames again takes long: "
