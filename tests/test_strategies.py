@@ -148,16 +148,38 @@ def test_bias_where_walkers_are_stuck() -> None:
     assert known.visits(1.0) < known.visits(1.4) < known.visits(2.0)
 
 
-def test_walkers_start_where_populations_are_least_known() -> None:
-    s = replace(situation(targets=(1.5,)), walkers=400)
-    made = ActiveSettings().decide(s)
-    for frames in made.starts.values():
-        share = (s.pool.states[frames] == 1).mean()
-        assert share == pytest.approx(0.5, abs=0.02)  # of two states both have the same error
-        # Within a state by the weights at the target: <x0^2> of x0 < 0.5 at T = 1.5.
-        x = s.pool.z[frames][s.pool.states[frames] == 0, 0]
-        drawn = np.random.default_rng(0).normal(0, np.sqrt(1.5), 100_000)
-        assert (x**2).mean() == pytest.approx((drawn[drawn < 0.5] ** 2).mean(), rel=0.25)
+def test_walkers_start_in_what_is_missing() -> None:
+    """All frames at T = 1 have x0 < 0.5; those at 2 tell how many should not."""
+    one_sided = replace(walk(1.0, 4000, 0, 0.0, 0.8))
+    kept = one_sided.features[:, 0] < 0.5
+    one_sided = replace(
+        one_sided,
+        features=one_sided.features[kept],
+        potential_energy=one_sided.potential_energy[kept],
+        log_weights=one_sided.log_weights[kept],
+    )
+    pool = pool_of(one_sided, *(walk(1.6, 6000, 9 + i, 0.0, 0.8) for i in range(4)))
+    s = replace(situation(pool, targets=(1.0,)), walkers=400, frames=50)
+    known = _Known(s, ActiveSettings())
+    n, wanted = int(kept.sum()), known._shares(1.0)
+    starts = known.starts((1.0, 1.3), ())
+    new = (pool.states[starts[1.0]] == 1).mean() * 400 * 50
+    assert new / (n + 400 * 50) == pytest.approx(wanted[1], abs=0.01)
+    # Nothing was simulated at 1.3: walkers start in equilibrium, by the weights at that temperature.
+    x = pool.z[starts[1.3], 0]
+    assert (pool.states[starts[1.3]] == 1).mean() == pytest.approx(known._shares(1.3)[1], abs=0.005)
+    assert (x**2).mean() == pytest.approx(1.3, rel=0.15)
+    # Biased walkers start evenly over the states.
+    assert (pool.states[known.starts((1.3,), (1.3,))[1.3]] == 1).mean() == pytest.approx(0.5, abs=0.005)
+
+
+def test_the_committee_counts_where_the_flow_speaks() -> None:
+    known = _Known(situation(targets=(1.5, 0.05)), ActiveSettings())
+    near, far = known.target(1.5), known.target(0.05)
+    assert (near.level, far.level) == ("reweighted", "flow")
+    frames = max(max(p.error for p in near.populations) / 0.02, near.energy.error / 0.1)
+    assert near.error == pytest.approx(frames)
+    assert far.error >= far.committee.max() / 0.02
 
 
 def test_it_stops_when_errors_and_changes_are_small() -> None:

@@ -25,8 +25,6 @@ _MEASURED = 10.0
 _SAMPLES = 20_000
 _PRESENT = 0.02
 """Share from which a state matters at a temperature."""
-_FLOOR = 0.5
-"""Share of the walkers that is spread over all states, whatever their errors."""
 
 
 class ActiveSettings(StrategySettings):
@@ -49,11 +47,11 @@ class ActiveSettings(StrategySettings):
     def decide(self, situation: Situation) -> Decision:
         """Plan the next round from errors at the targets and how far frames of each temperature carry.
 
-        The error e of a target is the largest of: the error of a state's population over its tolerance, by the frames
-        and by the committee of flows; that of the mean energy over its tolerance; sqrt(30 / n) where fewer than 30
-        independent frames n reach it. A round at temperature c gives m = walkers x frames / g independent frames, of
-        which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures are chosen
-        one after the other, each for the largest fall of the sum over targets; all cost the same.
+        The error e of a target is the largest of: the error of a state's population over its tolerance, and by the
+        committee of flows where the flow speaks; that of the mean energy over its tolerance; sqrt(30 / n) where fewer
+        than 30 independent frames n reach it. A round at temperature c gives m = walkers x frames / g independent
+        frames, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures
+        are chosen one after the other, each for the largest fall of the sum over targets; all cost the same.
         """
         if situation.maker.reweighting is None:
             return plain(
@@ -66,8 +64,7 @@ class ActiveSettings(StrategySettings):
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
         biased = tuple(t for t in chosen if situation.can_bias and stuck[t] < self.visits)
-        worst = max(rows, key=lambda row: row.error)
-        starts = known.starts(chosen, rows, worst)
+        starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         reasons = [_why(situation, rows, chosen), _bias_text(situation, chosen, biased, stuck)]
         if settled:
@@ -81,7 +78,7 @@ class ActiveSettings(StrategySettings):
             {
                 "targets": [row.record() for row in rows],
                 "candidates": falls,
-                "states": known.state_rows(starts),
+                "states": known.state_rows(starts, biased),
             },
         )
 
@@ -91,6 +88,7 @@ class _Target:
     """One temperature wanted: what is known there."""
 
     temperature: float
+    level: str
     independent: float
     populations: tuple[Estimate, ...]
     committee: Array
@@ -101,6 +99,7 @@ class _Target:
     def record(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
+            "ensemble": self.level,
             "independent frames": self.independent,
             "largest error of a population": max(p.error for p in self.populations),
             "of the committee": float(self.committee.max()),
@@ -124,11 +123,21 @@ class _Known:
             old = situation.pool.first(situation.before)
             self.old = EnsembleMaker(situation.trained, old, situation.seed)
 
+    def at(self, temperature: float) -> StructureEnsemble:
+        """What the frames, or the flow, say of a temperature."""
+        if temperature not in self._ensembles:
+            self._ensembles[temperature] = self.maker.at(temperature)
+        return self._ensembles[temperature]
+
+    @cached_property
+    def _ensembles(self) -> dict[float, StructureEnsemble]:
+        return {}
+
     # --- targets
 
     def target(self, temperature: float) -> _Target:
         """What is known at a temperature that is wanted."""
-        found = self.maker.at(temperature)
+        found = self.at(temperature)
         populations = tuple(found.populations())
         kT = self.s.scale.kT(temperature)
         energy = found.energy()
@@ -137,12 +146,13 @@ class _Known:
         independent = self.maker.reach(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
-            float(committee.max()) / self.settings.population_tolerance,
+            # Where frames reach, they are what an ensemble is made of, whatever the flows say.
+            float(committee.max()) / self.settings.population_tolerance if found.level == "flow" else 0.0,
             energy.error / self.settings.energy_tolerance,
             math.sqrt(_FEW / max(independent, 1e-3)) if independent < _FEW else 0.0,
         )
         change = self._change(temperature, found, kT)
-        return _Target(temperature, independent, populations, committee, energy, error, change)
+        return _Target(temperature, found.level, independent, populations, committee, energy, error, change)
 
     def _change(self, temperature: float, found: StructureEnsemble, kT: float) -> float:
         """How far this round's frames moved the answer, over the tolerances; infinite without an earlier round."""
@@ -202,14 +212,13 @@ class _Known:
 
     @cached_property
     def _inefficiency(self) -> dict[float, float]:
-        """Statistical inefficiency g at each simulated temperature, that of its best run."""
-        found: dict[float, float] = {}
+        """Statistical inefficiency g at each simulated temperature: the geometric mean of its runs."""
+        logs: dict[float, list[float]] = {}
         for members in members_of_runs(self.s.pool.trajectories):
             first = members[0]
-            temperature = self.s.pool.trajectories[first].temperature
-            value = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
-            found[temperature] = min(value, found.get(temperature, math.inf))
-        return found
+            g = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
+            logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
+        return {temperature: math.exp(float(np.mean(own))) for temperature, own in logs.items()}
 
     def share(self, start: float, target: float) -> float:
         """Share of frames at one temperature that count at another.
@@ -295,52 +304,80 @@ class _Known:
 
     @cached_property
     def _relevant(self) -> NDArray[np.bool_]:
-        shares = [
-            [p.value for p in self.maker.at(t).populations()] for t in {*self.s.targets, *self.simulated}
-        ]
+        shares = [self._shares(t) for t in {*self.s.targets, *self.simulated}]
         found = np.max(shares, axis=0) > _PRESENT
         return np.asarray(found if found.any() else np.ones(self.s.n_states, bool))
 
     # --- starts
 
-    def starts(self, chosen: tuple[float, ...], rows: list[_Target], worst: _Target) -> dict[float, Frames]:
-        """Frames to start from: states by the errors of their populations, frames by their weight at the worst target.
+    def starts(self, chosen: tuple[float, ...], biased: tuple[float, ...]) -> dict[float, Frames]:
+        """Frames to start from.
 
-        Frames of large weight are where the target has more than was sampled.
+        Without a bias each state gets the walkers that it lacks at that temperature: as many as bring its frames, old
+        and new, to its population there, as far as that is known. So walkers that never leave their state do not spoil
+        the populations, and those that do have begun in equilibrium. Biased walkers start evenly over the states.
+        Within a state frames are drawn by their weights.
         """
         rng = np.random.default_rng([self.s.seed, 13])
-        pool = self.s.pool
-        present = np.bincount(pool.states, minlength=pool.n_states) > 0
-        errors = np.max([[p.error for p in row.populations] for row in rows], axis=0) * present
-        even = present / present.sum()
-        share = _FLOOR * even + (1 - _FLOOR) * (errors / errors.sum() if errors.sum() > 0 else even)
-        weights = self.maker.at(worst.temperature).weights
+        states = self.s.pool.states
+        order = np.argsort(states, kind="stable")
         found = {}
         for temperature in chosen:
-            states = systematic(share, self.s.walkers, rng)
-            found[temperature] = np.array(
-                [self._frame(state, weights, rng) for state in states], dtype=np.int64
-            )
+            wanted = self._even if temperature in biased else self._lacking(temperature)
+            own = self.at(temperature).weights
+            within = np.bincount(states, own, self.s.n_states)
+            # A state without weight has frames all the same, and each is as good as another.
+            own = np.where(within[states] > 0, own, 1.0)
+            within = np.bincount(states, own, self.s.n_states)
+            weights = (own * wanted[states] / within[states])[order]
+            found[temperature] = order[systematic(weights / weights.sum(), self.s.walkers, rng)]
         return found
 
-    def _frame(self, state: int, weights: Array, rng: np.random.Generator) -> int:
-        mine = np.flatnonzero(self.s.pool.states == state)
-        own = weights[mine]
-        return int(rng.choice(mine, p=own / own.sum() if own.sum() > 0 else None))
+    def _shares(self, temperature: float) -> Array:
+        """Population of each state."""
+        weights = self.at(temperature).weights
+        return np.bincount(self.s.pool.states, weights, self.s.n_states).astype(np.float64)
 
-    def state_rows(self, starts: dict[float, Frames]) -> list[dict[str, Any]]:
-        """How many walkers start in each state."""
+    @cached_property
+    def _even(self) -> Array:
+        """The same for every state that was seen."""
+        present = np.bincount(self.s.pool.states, minlength=self.s.n_states) > 0
+        return np.asarray(present / present.sum())
+
+    def _lacking(self, temperature: float) -> Array:
+        """Shares of the next round's frames that bring those of unbiased walkers to the populations."""
+        shares, n = self._shares(temperature), self._frames(temperature)
+        new = self.s.walkers * self.s.frames
+        lacking = np.maximum(shares * (n.sum() + new) - n, 0.0)
+        return np.asarray(lacking / lacking.sum())
+
+    def _frames(self, temperature: float) -> Array:
+        """Frames in each state of unbiased walkers at a temperature."""
+        pool, n = self.s.pool, np.zeros(self.s.n_states)
+        for index, trajectory in enumerate(pool.trajectories):
+            if trajectory.temperature == temperature and np.ptp(trajectory.log_weights) == 0:
+                n += np.bincount(pool.states[pool.of_walker(index)], minlength=self.s.n_states)
+        return n
+
+    def state_rows(self, starts: dict[float, Frames], biased: tuple[float, ...]) -> list[dict[str, Any]]:
+        """Frames, population and starts of each state at each temperature chosen."""
         states = self.s.pool.states
-        return [
-            {
-                "state": state,
-                "frames": int((states == state).sum()),
-                "walkers that start in it": int(
-                    sum((states[rows] == state).sum() for rows in starts.values())
-                ),
-            }
-            for state in range(self.s.n_states)
-        ]
+        rows = []
+        for temperature, frames in starts.items():
+            shares, n = self._shares(temperature), self._frames(temperature)
+            begun = np.bincount(states[frames], minlength=self.s.n_states)
+            rows += [
+                {
+                    "temperature": temperature,
+                    "biased": temperature in biased,
+                    "state": state,
+                    "unbiased frames": int(n[state]),
+                    "population": float(shares[state]),
+                    "walkers that start in it": int(begun[state]),
+                }
+                for state in range(self.s.n_states)
+            ]
+        return rows
 
 
 def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -> str:
