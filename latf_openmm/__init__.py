@@ -6,13 +6,11 @@ and generate ensembles at temperatures that were never simulated.
 The names in ``__all__`` are the public ones; they are imported when first used.
 """
 
-# torch is imported before openmm: the TorchForce plugin links against libtorch, and where torch does not lie
-# beside openmm in one environment, openmm fails to load the plugin unless libtorch is already in the process.
-import torch
-
-import openmm
-
 import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 from typing import Any
 
 from latf_openmm.errors import LatfError
@@ -62,6 +60,24 @@ _PUBLIC = {
 }
 
 __all__ = ["LatfError", "__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings
+
+
+class _TorchFirst(MetaPathFinder):
+    """Imports torch when openmm is first imported, and not before: ``--help`` needs neither.
+
+    The TorchForce plugin links against libtorch. Where torch does not lie beside openmm in one environment, openmm
+    fails to load the plugin unless libtorch is already in the process.
+    """
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Find nothing; others find openmm."""
+        if fullname == "openmm":
+            sys.meta_path.remove(self)
+            importlib.import_module("torch")
+
+
+if "openmm" not in sys.modules:
+    sys.meta_path.insert(0, _TorchFirst())
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,69 @@
+"""What is imported when: help needs no libraries of simulation or learning, and torch comes before openmm."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
+COMMANDS = (
+    [], ["run"], ["init"], ["import"], ["status"], ["verify"], ["simulate"], ["train"], ["lag-scan"], ["export"],
+    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"],
+)  # fmt: skip
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Of the command line and each of its commands, one after the other in one process."""
+    code = f"""
+import json, sys
+from latf_openmm.cli import app
+for command in {COMMANDS!r}:
+    app([*command, "--help"], standalone_mode=False)
+print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    assert json.loads(python(code)) == []
+
+
+def test_help_takes_a_small_part_of_importing_torch() -> None:
+    """The budget of 0.5 s, as a ratio that holds on slower machines: 1.5 s is what torch takes where 0.25 s is it."""
+
+    def best(code: str) -> float:
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            python(code)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    show = "from latf_openmm.cli import app\napp(['--help'], standalone_mode=False)"
+    assert best(show) < 0.5 * best("import torch, openmm\nprint(1)")
+
+
+@pytest.mark.parametrize("first", ["import latf_openmm", "from latf_openmm import errors"])
+def test_torch_comes_before_openmm(first: str) -> None:
+    code = f"""
+import sys
+{first}
+assert "torch" not in sys.modules
+import openmm
+names = list(sys.modules)
+print(names.index("torch") < names.index("openmm"))
+"""
+    assert python(code) == "True"
+
+
+def test_names_are_public_without_imports() -> None:
+    code = """
+import sys, latf_openmm
+assert "run_loop" in latf_openmm.__all__ and "torch" not in sys.modules
+latf_openmm.langevin_integrator
+print("torch" in sys.modules)
+"""
+    assert python(code) == "True"
