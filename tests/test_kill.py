@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +51,50 @@ def finished(file: Path, run: Path) -> float:
     return time.perf_counter() - begin
 
 
-def killed(file: Path, run: Path, kills: int, longest: float, seed: int) -> list[float]:
-    """Kill the run `kills` times, each after a random time of at most `longest` seconds, and let it end."""
-    rng, after = np.random.default_rng(seed), []
-    while len(after) < kills:
+def moment(run: Path) -> str:
+    """What a run that was killed was doing, by what is on the disk."""
+    rounds = sorted(run.glob("rounds/*"))
+    if not rounds:
+        return "start"
+    if list(run.rglob("*.partial")):
+        return "writing"
+    last = rounds[-1]
+    if (last / "round.json").is_file():
+        return "between rounds"
+    if (last / "model").is_dir():
+        return "generation"
+    segments = len(list(last.glob("simulation/*/segment_*[0-9]")))
+    return "training" if segments == 2 * 240 // 20 else "simulation"
+
+
+def reached(process: subprocess.Popen[bytes], run: Path, wanted: str) -> bool:
+    """Wait until the run does what is wanted; False if it ends before."""
+    while moment(run) != wanted:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def killed(file: Path, run: Path, kills: int, longest: float, seed: int) -> Counter[str]:
+    """Kill the run `kills` times and let it end; return how often while it did what.
+
+    Every other kill comes after a random time of at most `longest` seconds, the others a moment after the run began to
+    do something drawn at random, since training and writing are short here.
+    """
+    rng, after = np.random.default_rng(seed), Counter[str]()
+    while after.total() < kills:
         process, begin = start(file, run), time.perf_counter()
         delay = float(rng.uniform(0.0, longest))
+        if after.total() % 2:
+            wanted = str(rng.choice(["writing", "simulation", "training", "generation"]))
+            delay = float(rng.uniform(0.0, 0.1)) if reached(process, run, wanted) else longest
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            after.append(delay)
+            after[moment(run)] += 1
             continue
         assert process.returncode == 0, process.stderr.read().decode() if process.stderr else ""
         # It ended before: what is left of the kills falls on a new round of the same run, and comes sooner.
@@ -100,7 +133,10 @@ def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int) -> None:
     run, quiet = tmp_path / "killed", tmp_path / "quiet"
     longest = finished(file, quiet)
     after = killed(file, run, kills, longest, seed)
-    assert len(after) == kills
+    assert after.total() == kills
+    print(dict(after))
+    if kills >= 50:
+        assert {"simulation", "training", "generation", "writing"} <= set(after)
     finished(file, quiet)  # it has as many rounds as the killed one came to have
     same(quiet, run)
     whole(run)
