@@ -168,32 +168,29 @@ def _spline(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool) -> t
     """Monotone rational-quadratic spline on [-bound, bound], identity outside.
 
     `x` has shape (n, m), `raw` (n, m, 3 bins - 1); returns values and log slopes, both (n, m). Zero
-    parameters give the identity.
+    parameters give the identity. What is not of a point's own bin is computed as little as can be: all
+    widths and heights together, slopes of the two knots beside the point alone.
     """
-    widths = _fractions(raw[..., :bins]) * 2 * bound
-    heights = _fractions(raw[..., bins : 2 * bins]) * 2 * bound
-    # softplus(log(e - 1)) = 1: zero parameters are slope one; so are the outer knots.
-    inner = F.softplus(raw[..., 2 * bins :] + math.log(math.e - 1.0)) + 1e-3
-    slopes = F.pad(inner / (1.0 + 1e-3), [1, 1], value=1.0)
-    knots_x = F.pad(torch.cumsum(widths, dim=-1), [1, 0], value=0.0) - bound
-    knots_y = F.pad(torch.cumsum(heights, dim=-1), [1, 0], value=0.0) - bound
+    sizes = _fractions(raw[..., : 2 * bins].unflatten(-1, [2, bins])) * (2 * bound)
+    knots = F.pad(torch.cumsum(sizes, dim=-1), [1, 0], value=0.0) - bound
     inside = x.abs() < bound
     clipped = x.clamp(-bound, bound).unsqueeze(-1)
-    knots = knots_y if inverse else knots_x
-    index = ((clipped >= knots).sum(dim=-1, keepdim=True) - 1).clamp(0, bins - 1)
-    x0, y0 = torch.gather(knots_x, -1, index), torch.gather(knots_y, -1, index)
-    w, h = torch.gather(widths, -1, index), torch.gather(heights, -1, index)
-    d0, d1 = torch.gather(slopes, -1, index), torch.gather(slopes, -1, index + 1)
+    seen = knots.select(-2, 1 if inverse else 0)
+    index = ((clipped >= seen).sum(dim=-1, keepdim=True) - 1).clamp(0, bins - 1)
+    both = index.unsqueeze(-2).expand(-1, -1, 2, -1)
+    start, size = torch.gather(knots, -1, both), torch.gather(sizes, -1, both)
+    x0, y0, w, h = start.select(-2, 0), start.select(-2, 1), size.select(-2, 0), size.select(-2, 1)
+    # Zero parameters are slope one; so are the outer knots.
+    slopes = torch.gather(F.pad(raw[..., 2 * bins :], [1, 1]), -1, torch.cat([index, index + 1], dim=-1))
+    slopes = (F.softplus(slopes + math.log(math.e - 1.0)) + 1e-3) / (1.0 + 1e-3)
+    d0, d1 = slopes[..., :1], slopes[..., 1:]
     s = h / w
-    if inverse:
-        theta = _solve(clipped - y0, h, s, d0, d1)
-        value = x0 + theta * w
-    else:
-        theta = (clipped - x0) / w
-        bottom = s + (d0 + d1 - 2 * s) * theta * (1 - theta)
-        value = y0 + h * (s * theta**2 + d0 * theta * (1 - theta)) / bottom
-    bottom = s + (d0 + d1 - 2 * s) * theta * (1 - theta)
-    top = s**2 * (d1 * theta**2 + 2 * s * theta * (1 - theta) + d0 * (1 - theta) ** 2)
+    curvature = d0 + d1 - 2 * s
+    theta = _solve(clipped - y0, h, s, d0, curvature) if inverse else (clipped - x0) / w
+    mixed = theta * (1 - theta)
+    bottom = s + curvature * mixed
+    value = x0 + theta * w if inverse else y0 + h * (s * theta**2 + d0 * mixed) / bottom
+    top = s**2 * (d1 * theta**2 + 2 * s * mixed + d0 * (1 - theta) ** 2)
     log_slope = torch.log(top) - 2 * torch.log(bottom)
     zero = torch.zeros_like(x)
     return torch.where(inside, value.squeeze(-1), x), torch.where(inside, log_slope.squeeze(-1), zero)
@@ -204,9 +201,8 @@ def _fractions(raw: Tensor) -> Tensor:
     return 1e-3 + (1 - 1e-3 * bins) * torch.softmax(raw, dim=-1)
 
 
-def _solve(dy: Tensor, h: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+def _solve(dy: Tensor, h: Tensor, s: Tensor, d0: Tensor, curvature: Tensor) -> Tensor:
     """Root theta in [0, 1] of the quadratic that inverts the spline within a bin."""
-    curvature = d0 + d1 - 2 * s
     a = h * (s - d0) + dy * curvature
     b = h * d0 - dy * curvature
     c = -s * dy

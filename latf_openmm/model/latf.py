@@ -11,6 +11,9 @@ from latf_openmm.model.flow import CouplingFlow, FlowSettings
 from latf_openmm.model.prior import TiltedGaussian, log_normaliser, mean_square_radius, tilted_exponent
 from latf_openmm.settings import Settings
 
+_PART = 4096
+"""Points that go through a flow at a time: what a layer makes of them fits into a processor's cache."""
+
 
 class ModelSettings(Settings):
     """Architecture of the model."""
@@ -189,8 +192,9 @@ class LatentDensity:
 
     def member_log_probs(self, z: Tensor) -> Tensor:
         """Log density of each member of the committee, shape (n_members, n)."""
-        at = torch.full((z.shape[0],), self.temperature, dtype=z.dtype, device=z.device)
-        return self.model.member_log_densities(z, at)
+        at = torch.tensor([self.temperature], dtype=z.dtype, device=z.device)
+        parts = [self.model.member_log_densities(part, at.expand(len(part))) for part in z.split(_PART)]
+        return torch.cat(parts, dim=1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -201,11 +205,13 @@ class LatentDensity:
         model = self.model
         t = float(model.reduced(torch.tensor(self.temperature, dtype=torch.float64)))
         u = model.prior.sample(n, t, generator).to(model.feature_mean)
-        context = model.context(torch.full((n,), t).to(u))
+        context = model.context(torch.tensor([t]).to(u))
         z = torch.empty_like(u)
         for index, flow in enumerate(model.flows):
-            mine = slice(index, None, model.n_members)
-            z[mine] = flow.inverse(u[mine], context[mine])  # type: ignore[operator]
+            mine = u[index :: model.n_members].split(_PART)
+            z[index :: model.n_members] = torch.cat(
+                [flow.inverse(part, context.expand(len(part), -1)) for part in mine]  # type: ignore[operator]
+            )
         return z
 
 
