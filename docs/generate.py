@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo
 import latf_openmm
 from latf_openmm.cli import app
 from latf_openmm.config import RunConfig
+from latf_openmm.execution import EXECUTION_KINDS
 from latf_openmm.features import FEATURE_KINDS
 from latf_openmm.md.bias import BIAS_KINDS
 from latf_openmm.settings import Settings
@@ -33,6 +34,7 @@ FAMILIES: dict[str, tuple[str, dict[str, type[Settings]]]] = {
     "features": ("Features", FEATURE_KINDS),
     "bias": ("Biases", BIAS_KINDS),
     "strategy": ("Strategies", STRATEGY_KINDS),
+    "execution": ("Execution", EXECUTION_KINDS),
 }
 """Keys whose value is one of several kinds: the title of the family, its members."""
 

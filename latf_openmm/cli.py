@@ -738,13 +738,26 @@ def _tell(console: Console, ensemble: Any) -> None:
 
 
 @app.command()
-def report(folder: RunArgument, round_index: RoundOption = None) -> None:
+def report(
+    folder: RunArgument,
+    round_index: RoundOption = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", help="Also write event files for TensorBoard, of all rounds, to DIR/tensorboard."
+        ),
+    ] = False,
+) -> None:
     """Write DIR/report/index.html and its pictures."""
     from latf_openmm.report import write_report
     from latf_openmm.run_folder import RunFolder
+    from latf_openmm.tensorboard import write_events
 
     run_folder = RunFolder.open(folder)
-    typer.echo(write_report(run_folder, _round(run_folder, round_index)))
+    index = _round(run_folder, round_index)
+    if tensorboard:
+        typer.echo(write_events(run_folder))
+    typer.echo(write_report(run_folder, index))
 
 
 def _round(run_folder: Any, index: int | None) -> int:
