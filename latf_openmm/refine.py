@@ -36,10 +36,10 @@ from latf_openmm.analysis.ensemble import (
     Level,
     StructureEnsemble,
     together,
-    weighted_variance,
 )
 from latf_openmm.analysis.ensemble_maker import EnsembleMaker, disagreement, within_reach
 from latf_openmm.analysis.pool import encode
+from latf_openmm.analysis.replicates import Replicates, Statistic
 from latf_openmm.data.trajectory import featurise
 from latf_openmm.data.walkers import WalkerFrames, read_stage
 from latf_openmm.data.weights import normalised_weights, systematic
@@ -352,10 +352,9 @@ class Refiner:
         logs = table["log_weight"].to_numpy()
         ancestors = starts[table["ancestor"].to_numpy()]
         weights = normalised_weights(logs)
-        before = maker.reweighting.log_weights(sweep.start)[ancestors]
-        replicates = np.empty((len(maker.samples), len(weights)), np.float32)
-        for row, redrawn in zip(replicates, maker.redrawn(sweep.start), strict=True):
-            row[:] = normalised_weights(logs + redrawn[ancestors] - before)
+        replicates = Replicates(
+            maker.factors[:, ancestors], weights
+        )  # an ancestor's part in a sample is theirs
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
@@ -482,8 +481,8 @@ def ensembles_at(
 
 def _independent(found: StructureEnsemble) -> float:
     """Effective number of independent frames: the least of variance / error^2 over energy and populations."""
-    energy = found.energies()
-    numbers = [weighted_variance(found.weights, energy) / found.energy().error ** 2]
+    variance = Statistic.variance(found.energies()).of(found.weights)
+    numbers = [variance / found.energy().error ** 2]
     for population in found.populations():
         if _PRESENT < population.value < 1 - _PRESENT:
             numbers.append(population.value * (1 - population.value) / population.error**2)
@@ -514,13 +513,12 @@ def _best_share(refined: StructureEnsemble, present: StructureEnsemble) -> float
     """Share of the refined frames with which the product of the errors of energy and populations is least."""
     spreads = []
     for one in (refined, present):
-        energy = one.energies()
-        rows = [one.over_replicates(lambda weights, u=energy: float(weights @ u))]  # type: ignore[misc]
-        for state, population in enumerate(refined.populations()):
-            if _PRESENT < population.value < 1 - _PRESENT:
-                mine = one.pool.states == state
-                rows.append(one.over_replicates(lambda weights, m=mine: float(weights[m].sum())))  # type: ignore[misc]
-        spreads.append(np.array(rows))
+        states = [
+            one.pool.states == state
+            for state, population in enumerate(refined.populations())
+            if _PRESENT < population.value < 1 - _PRESENT
+        ]
+        spreads.append(one.replicates.means(np.stack([one.energies(), *states], axis=1)).T)
     shares = np.linspace(0.0, 1.0, 21)
     errors = [np.log((s * spreads[0] + (1 - s) * spreads[1]).std(axis=1)).sum() for s in shares]
     return float(shares[int(np.argmin(errors))])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from latf_openmm.analysis.pool import Pool
+from latf_openmm.analysis.replicates import Replicates, Statistic
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.data.weights import systematic
 from latf_openmm.errors import ConfigError, DataError
@@ -20,11 +21,6 @@ Verdict = Literal["good", "fair", "poor"]
 
 SEEN = 3.0
 """Independent frames of a state from which its population is an estimate and not a limit."""
-
-
-def weighted_variance(weights: Array, values: Array) -> float:
-    """Variance of values (n,) under weights (n,) that sum to one."""
-    return float(weights @ (values - weights @ values) ** 2)
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class StructureEnsemble:
     weights
         Of every frame of the pool; they sum to one; shape (n_frames,).
     replicates
-        The same in bootstrap samples of the frames, or by each member of the committee; (n_replicates, n_frames).
+        The same in bootstrap samples of the frames, or by each member of the committee.
     widening
         What the standard deviation over the replicates is multiplied with to be a standard error.
     clusters
@@ -84,7 +80,7 @@ class StructureEnsemble:
     made: str
     pool: Pool
     weights: Array
-    replicates: NDArray[np.float32]
+    replicates: Replicates
     widening: float
     clusters: NDArray[np.int64]
     inefficiency: Array
@@ -102,19 +98,19 @@ class StructureEnsemble:
         """Share of the frame that weighs most."""
         return float(self.weights.max())
 
-    def estimate(self, statistic: Callable[[Array], float]) -> Estimate:
+    def estimate(self, statistic: Statistic | Callable[[Array], float]) -> Estimate:
         """Return a statistic of the weights with its error.
 
         Parameters
         ----------
         statistic
-            From weights of all frames, which sum to one, to a number.
+            A function of weighted means; or, slower with many frames, any function from weights of all frames, which
+            sum to one, to a number.
         """
-        return self.with_error(statistic(self.weights), self.over_replicates(statistic))
-
-    def over_replicates(self, statistic: Callable[[Array], float]) -> Array:
-        """Return a statistic of the weights in every replicate, shape (n_replicates,)."""
-        return np.array([statistic(row.astype(np.float64)) for row in self.replicates])
+        if isinstance(statistic, Statistic):
+            return self.with_error(statistic.of(self.weights), self.replicates.of(statistic))
+        spread = np.array([statistic(row) for row in self.replicates.rows()])
+        return self.with_error(statistic(self.weights), spread)
 
     def with_error(self, value: float, spread: Array) -> Estimate:
         """Return a value with the error that its values in the replicates (n_replicates,) say."""
@@ -145,7 +141,7 @@ class StructureEnsemble:
             raise DataError(f"values of shape {x.shape} for a pool of {len(self.weights)} frames")
         if ((x == 0) | (x == 1)).all():
             return self.fraction(x == 1)
-        return self.estimate(lambda weights: float(weights @ x))
+        return self.estimate(Statistic.mean(x))
 
     def independent_in(self, chosen: Mask) -> float:
         """Effective number of independent frames among the chosen ones (n_frames,)."""
@@ -163,7 +159,10 @@ class StructureEnsemble:
         Where they, or the others, are fewer than 3 independent ones, which a bootstrap says little of, the error is at
         least 1 / (n + 4) with n the independent frames of all: twice that is Wilson's bound for what was never seen.
         """
-        found = self.estimate(lambda weights: float(weights[chosen].sum()))
+        return self._guarded(self.estimate(Statistic.mean(chosen)), chosen)
+
+    def _guarded(self, found: Estimate, chosen: Mask) -> Estimate:
+        """Return the share of frames with an error that holds where there are few."""
         if self.seen(chosen):
             return found
         return Estimate(found.value, max(found.error, 1.0 / (self.independent + 4.0)))
@@ -173,17 +172,22 @@ class StructureEnsemble:
 
         The value is infinite, and the error not a number, where one of them has no weight.
         """
-
-        def difference(weights: Array) -> float:
-            with np.errstate(divide="ignore"):
-                return float(-self.kT * (np.log(weights[end].sum()) - np.log(weights[start].sum())))
-
-        spread = self.over_replicates(difference)
+        difference = self.free_energy_statistic(start, end)
+        spread = self.replicates.of(difference)
         spread = spread[np.isfinite(spread)]
-        value = difference(self.weights)
+        value = difference.of(self.weights)
         if not np.isfinite(value) or len(spread) < 0.9 * len(self.replicates):
             return Estimate(value, float("nan"))
         return self.with_error(value, spread)
+
+    def free_energy_statistic(self, start: Mask, end: Mask) -> Statistic:
+        """Return the difference of free energy of two sets of frames (n_frames,) as a statistic [kJ/mol]."""
+
+        def difference(means: Array) -> Array:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(-self.kT * (np.log(means[..., 1]) - np.log(means[..., 0])))
+
+        return Statistic(np.stack([start, end], axis=1).astype(np.float64), difference)
 
     def energy(self) -> Estimate:
         """Mean potential energy [kJ/mol]."""
@@ -192,11 +196,17 @@ class StructureEnsemble:
     def heat_capacity(self) -> Estimate:
         """Configurational heat capacity (<U^2> - <U>^2) / (kT)^2, in units of k_B (of R, a mole)."""
         u = self.energies() / self.kT
-        return self.estimate(lambda weights: weighted_variance(weights, u))
+        return self.estimate(Statistic.variance(u))
 
     def populations(self) -> list[Estimate]:
         """Population of each metastable state."""
-        return [self.fraction(self.pool.states == state) for state in range(self.n_states)]
+        states = self.pool.states
+        inside = states[:, None] == np.arange(self.n_states)
+        shares, spreads = self.weights @ inside, self.replicates.means(inside.astype(np.float64))
+        return [
+            self._guarded(self.with_error(share, spread), states == state)
+            for state, (share, spread) in enumerate(zip(shares, spreads.T, strict=True))
+        ]
 
     @property
     def n_states(self) -> int:
@@ -263,7 +273,7 @@ def together(one: StructureEnsemble, other: StructureEnsemble, share: float) -> 
         one,
         pool=one.pool.with_other(other.pool),
         weights=np.concatenate([share * one.weights, (1 - share) * other.weights]),
-        replicates=np.concatenate([share * one.replicates, (1 - share) * other.replicates], axis=1),
+        replicates=one.replicates.together(other.replicates, share),
         clusters=np.concatenate([one.clusters, n + other.clusters]),
         inefficiency=np.concatenate([one.inefficiency, other.inefficiency]),
     )

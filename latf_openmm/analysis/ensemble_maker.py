@@ -11,7 +11,6 @@
 What new frames at the temperature itself add is in `latf_openmm.refine`.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -25,6 +24,7 @@ from latf_openmm.analysis.ensemble import SEEN, Array, Level, StructureEnsemble,
 from latf_openmm.analysis.free_energy import committee_widening
 from latf_openmm.analysis.generate import distance_warning, temperature_warning
 from latf_openmm.analysis.pool import Pool
+from latf_openmm.analysis.replicates import Replicates
 from latf_openmm.data.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.data.estimators import statistical_inefficiency
 from latf_openmm.data.ladder import Reweighting, energies_known
@@ -102,22 +102,18 @@ class EnsembleMaker:
         return self._independent(self.weights(temperature))
 
     @cached_property
-    def samples(self) -> NDArray[np.int64]:
-        """How often each frame is in each bootstrap sample of blocks, shape (n_samples, n_frames)."""
+    def factors(self) -> NDArray[np.float32]:
+        """Factors on the weights of all frames in each bootstrap sample of blocks, (n_samples, n_frames).
+
+        The same at every temperature: how often a frame is in the sample, and what the sample makes of the mixture
+        that frames were simulated in.
+        """
+        assert self.reweighting is not None
         rng = np.random.default_rng([self.seed, 1])
-        return np.array([self.blocks.bootstrap(rng) for _ in range(_DRAWS)], dtype=np.int16)
-
-    @cached_property
-    def _solutions(self) -> list[Array]:
-        """f_k in each bootstrap sample; the same at every temperature."""
-        assert self.reweighting is not None
-        return [self.reweighting.solved_again(counts) for counts in self.samples]
-
-    def redrawn(self, temperature: float) -> Iterator[Array]:
-        """Logarithm of each frame's weight in one bootstrap sample after the other, each (n_frames,)."""
-        assert self.reweighting is not None
-        for counts, f in zip(self.samples, self._solutions, strict=True):
-            yield self.reweighting.redrawn(counts, temperature, f)
+        found = np.empty((_DRAWS, len(self.pool.z)), np.float32)
+        for row in found:
+            row[:] = self.reweighting.factors(self.blocks.bootstrap(rng))
+        return found
 
     @property
     def widening(self) -> float:
@@ -137,9 +133,6 @@ class EnsembleMaker:
 
     def _reweighted(self, temperature: float) -> StructureEnsemble:
         weights = self.weights(temperature)
-        replicates = np.empty((_DRAWS, len(weights)), np.float32)
-        for row, logs in zip(replicates, self.redrawn(temperature), strict=True):
-            row[:] = normalised_weights(logs)
         found = StructureEnsemble(
             temperature,
             self._kT(temperature),
@@ -147,7 +140,7 @@ class EnsembleMaker:
             "reweighted frames",
             self.pool,
             weights,
-            replicates,
+            Replicates(self.factors, weights),
             self.widening,
             np.arange(len(weights)),
             self.inefficiency,
@@ -193,7 +186,7 @@ class EnsembleMaker:
             "frames near the flow's samples",
             pool,
             weights,
-            members.astype(np.float32),
+            Replicates(members.astype(np.float32), np.ones(len(weights))),
             committee_widening(len(members)) if len(members) > 1 else 1.0,
             np.arange(len(weights)),
             self.inefficiency,

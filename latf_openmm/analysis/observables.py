@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import SEEN, Estimate, Mask, StructureEnsemble, weighted_variance
+from latf_openmm.analysis.ensemble import SEEN, Estimate, Mask, StructureEnsemble
+from latf_openmm.analysis.replicates import Statistic
 from latf_openmm.data.trajectory import featurise
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.contacts import native_contacts_of
@@ -32,6 +33,8 @@ Beside them: ``population:STATE``, ``free_energy:STATE:STATE`` (of the second ov
 ``FILE.py:FUNCTION``.
 """
 
+_NOTHING = 1e6
+"""Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
 _OF_STATES = {"population": 1, "free_energy": 2}
 _UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
 
@@ -246,7 +249,8 @@ def curve(
         if function is not None and id(ensemble.pool) not in known:
             known[id(ensemble.pool)] = ensemble.observe(function, topology)
         one = _measure(name, ensemble, known.get(id(ensemble.pool)))
-        spreads.append(ensemble.over_replicates(one.statistic))
+        spread = ensemble.replicates.of(one.statistic)
+        spreads.append(np.nan_to_num(spread, posinf=_NOTHING, neginf=-_NOTHING))  # a state without weight
         verdict = ensemble.verdict
         if not one.seen:
             verdict = "poor"
@@ -268,9 +272,9 @@ def curve(
 
 @dataclass(frozen=True)
 class _Measured:
-    """An observable in one ensemble: as a function of weights, estimated, and whether there is enough to say it."""
+    """An observable in one ensemble: as a statistic, estimated, and whether there is enough to say it."""
 
-    statistic: Callable[[Array], float]
+    statistic: Statistic
     estimate: Estimate
     seen: bool = True
 
@@ -284,24 +288,18 @@ def _measure(name: str, ensemble: StructureEnsemble, values: Array | None) -> _M
         found = ensemble.free_energy_difference(*masks)
         seen = all(ensemble.independent_in(mask) >= SEEN for mask in masks)
 
-        def difference(weights: Array) -> float:
-            start, end = (max(float(weights[mask].sum()), 1e-300) for mask in masks)
-            return float(-ensemble.kT * np.log(end / start))
-
-        return _Measured(difference, found, seen)
+        return _Measured(ensemble.free_energy_statistic(*masks), found, seen)
     if name == "heat_capacity":
         u = ensemble.energies() / ensemble.kT
-        return _Measured(lambda weights: weighted_variance(weights, u), ensemble.heat_capacity())
+        return _Measured(Statistic.variance(u), ensemble.heat_capacity())
     x = ensemble.energies() if values is None else values
     if ((x == 0) | (x == 1)).all():
         return _share(ensemble, x == 1)
-    return _Measured(lambda weights: float(weights @ x), ensemble.expectation(x))
+    return _Measured(Statistic.mean(x), ensemble.expectation(x))
 
 
 def _share(ensemble: StructureEnsemble, chosen: Mask) -> _Measured:
-    return _Measured(
-        lambda weights: float(weights[chosen].sum()), ensemble.fraction(chosen), ensemble.seen(chosen)
-    )
+    return _Measured(Statistic.mean(chosen), ensemble.fraction(chosen), ensemble.seen(chosen))
 
 
 def _numbers(estimate: Estimate) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import mdtraj
 import numpy as np
@@ -41,9 +42,14 @@ class Pool:
     trajectories: tuple[FeatureTrajectory, ...]
     n_states: int
 
-    def of_walker(self, index: int) -> NDArray[np.bool_]:
-        """Mask of the frames of one walker."""
-        return self.owner == index
+    def of_walker(self, index: int) -> slice:
+        """Frames of one walker."""
+        return slice(int(self._starts[index]), int(self._starts[index + 1]))
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """First frame of each walker, and the number of all."""
+        return np.searchsorted(self.owner, np.arange(len(self.walkers) + 1))
 
     def with_other(self, other: "Pool") -> "Pool":
         """Return this pool with the frames of another one, under the same model, after its own."""

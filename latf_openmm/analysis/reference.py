@@ -74,7 +74,7 @@ def _exact(trained: TrainedModel, positions: NDArray[np.float64], weights: NDArr
 
 
 def _runs(trained: TrainedModel, pool: Pool, members: list[int]) -> Reference:
-    masks = [np.flatnonzero(pool.of_walker(i)) for i in members]
+    masks = [np.arange(len(pool.z))[pool.of_walker(i)] for i in members]
     share, errors = bootstrap_populations(
         [pool.states[mask] for mask in masks],
         [np.ones(len(mask)) for mask in masks],

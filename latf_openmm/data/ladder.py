@@ -12,6 +12,7 @@ size at T says how far that can be trusted; temperatures where it is too small a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ _FEWEST = 50.0
 _MOST_FOR_MBAR = 4000
 _MOST_FOR_BOOTSTRAP = 10_000
 _MOST_ITERATIONS, _TOLERANCE = 200, 1e-4
+_MOST_IN_TABLE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -147,30 +149,49 @@ class Reweighting:
             log_w = self.log_w[self._few] + np.log(multiplicity[self._few])
         return self._solve(log_w)
 
-    def redrawn(
-        self, multiplicity: NDArray[np.int64], temperature: float, f: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
-        """Logarithm of each frame's weight at a temperature in a bootstrap sample.
+    def factors(self, multiplicity: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Factor on the weight of each frame, at any temperature, that a bootstrap sample makes; shape (n_frames,).
+
+        It is how often the frame is in the sample, times the mixture of all frames over that of the sample at the
+        frame. Both mixtures depend on a frame's energy alone, and are taken from a table of it.
 
         Parameters
         ----------
         multiplicity
             How often each frame is in the sample, shape (n_frames,).
-        f
-            What `solved_again` returned for it; None: it is solved here.
         """
         with np.errstate(divide="ignore"):
             log_w = self.log_w + np.log(multiplicity)
-        mixture = self._log_mixture(log_w, self.solved_again(multiplicity) if f is None else f, slice(None))
-        return np.asarray(log_w - self.energy / (self.boltzmann * temperature) - mixture)
+        table = self._mixture_table(log_w, self.solved_again(multiplicity))
+        change = self._mixture_table(self.log_w, self.free_energies) - table
+        return np.asarray(multiplicity * np.exp(np.interp(self.energy, self._energies, change)))
+
+    @cached_property
+    def _energies(self) -> NDArray[np.float64]:
+        """Energies of the table of mixtures, so close that a straight line between them errs by less than 1e-6."""
+        betas = 1.0 / (self.boltzmann * self.simulated)
+        spacing = np.sqrt(8e-6) / max(0.5 * float(np.ptp(betas)), 1e-9)
+        top = float(self.energy.max())
+        return np.linspace(0.0, top, int(np.clip(np.ceil(top / spacing), 2, _MOST_IN_TABLE)))
+
+    def _mixture_table(self, log_w: NDArray[np.float64], f: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logarithm of the mixture of frames with these weights at each energy of the table."""
+        return self._mixture_at(self._energies, self._log_counts(log_w, self.owner), f)
 
     def _log_mixture(
         self, log_w: NDArray[np.float64], f: NDArray[np.float64], rows: Any
     ) -> NDArray[np.float64]:
         """Logarithm of sum_k N_k exp(f_k - u_k) at the frames `rows`, which `log_w` has the weights of."""
-        owner = self.owner[rows]
-        counts = np.array([logsumexp(log_w[owner == t]) for t in self.simulated])
-        reduced = self.energy[rows, None] / (self.boltzmann * self.simulated)
+        return self._mixture_at(self.energy[rows], self._log_counts(log_w, self.owner[rows]), f)
+
+    def _log_counts(self, log_w: NDArray[np.float64], owner: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logarithm of N_k, the weight of the frames at each simulated temperature."""
+        return np.array([logsumexp(log_w[owner == t]) for t in self.simulated])
+
+    def _mixture_at(
+        self, energy: NDArray[np.float64], counts: NDArray[np.float64], f: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        reduced = energy[:, None] / (self.boltzmann * self.simulated)
         return np.asarray(logsumexp(np.maximum(counts, -700.0) + f - reduced, axis=1))
 
     def _solve(self, log_w: NDArray[np.float64]) -> NDArray[np.float64]:
