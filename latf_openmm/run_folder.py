@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig, read_config
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
+from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_features
 from latf_openmm.data.walkers import WalkerFrames, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
@@ -316,9 +316,18 @@ class RunFolder:
         return build_features(resolve_features(self.config.features, self.topology())).double()
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
-        """Featurise walkers, one at a time."""
+        """Featurise walkers, one at a time, into one array."""
         features, topology = self.features(), self.topology()
-        return [_featurise(walker, features, topology, self.config) for walker in walkers]
+        everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
+        found, row = [], 0
+        for walker in walkers:
+            mine, row = everything[row : row + len(walker.table)], row + len(walker.table)
+            first = 0
+            for piece in walker.chunks(topology):
+                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, piece.unitcell_vectors)
+                first += piece.n_frames
+            found.append(_feature_trajectory(walker, mine, self.config))
+        return found
 
     def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
         """Featurise all walkers of stages that lie anywhere."""
@@ -334,13 +343,6 @@ def _read_record(path: Path, bad: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"{path}: {bad.format('not a mapping')}")
     return found
-
-
-def _featurise(
-    walker: WalkerFrames, features: Features, topology: mdtraj.Topology, config: RunConfig
-) -> FeatureTrajectory:
-    pieces = [featurise(features, piece.xyz, piece.unitcell_vectors) for piece in walker.chunks(topology)]
-    return _feature_trajectory(walker, np.concatenate(pieces), config)
 
 
 def _feature_trajectory(

@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from latf_openmm.data import trajectory as trajectory_module
 from latf_openmm.data.lagged import make_pairs
-from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features, featurise
+from latf_openmm.data.trajectory import (
+    FeatureTrajectory,
+    check_same_features,
+    featurise,
+    joined_features,
+    new_features,
+)
 from latf_openmm.data.weights import effective_sample_size, normalised_weights, training_weights
 from latf_openmm.errors import DataError
 from latf_openmm.features.base import Features
@@ -98,12 +105,13 @@ def test_no_trajectories_are_refused():
 @pytest.mark.parametrize("batch_size", [1, 7, 50, 8192])
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_batches_do_not_change_the_features(batch_size, periodic, kind):
+def test_batches_do_not_change_the_features(monkeypatch, batch_size, periodic, kind):
     rng = np.random.default_rng(0)
     positions = rng.uniform(0.0, 2.0, (50, 4, 3)).astype(kind)
     box = np.stack([np.diag(edges) for edges in rng.uniform(2.0, 3.0, (50, 3))]) if periodic else None
     module = DistanceSettings(pairs=[(0, 1), (2, 3), (0, 3)]).build()
-    found = featurise(module, positions, box, batch_size)
+    monkeypatch.setattr(trajectory_module, "_FRAMES_AT_A_TIME", (batch_size, batch_size))
+    found = featurise(module, positions, box)
     one_box = [None if box is None else box[i : i + 1] for i in range(50)]
     alone = [featurise(module, positions[i : i + 1], one_box[i]) for i in range(50)]
     assert found.shape == (50, 3)
@@ -113,26 +121,66 @@ def test_batches_do_not_change_the_features(batch_size, periodic, kind):
     if box is not None:
         edges = np.diagonal(box, axis1=1, axis2=2)[:, None, :]
         delta -= edges * np.round(delta / edges)
-    np.testing.assert_allclose(found, np.linalg.norm(delta, axis=2), rtol=1e-6)
+    np.testing.assert_allclose(found, np.linalg.norm(delta, axis=2), rtol=1e-6, atol=5e-7)
 
 
 def test_views_of_positions_are_taken():
     positions = np.random.default_rng(1).normal(size=(3, 5, 20)).transpose(2, 1, 0)[::-1]
     module = CoordinateSettings(atoms=[1, 4], axes="xz").build()
     expected = positions[:, [1, 1, 4, 4], [0, 2, 0, 2]].astype(np.float32)
-    np.testing.assert_array_equal(featurise(module, positions, batch_size=6), expected)
+    np.testing.assert_array_equal(featurise(module, positions), expected)
 
 
-def test_features_are_computed_in_double_precision_without_gradients():
+def test_features_are_computed_in_single_precision_without_gradients(monkeypatch):
+    """In a copy: the module of the bias stays what it is."""
     seen = []
 
     class Spy(Features):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("number", torch.zeros(1, dtype=torch.float64))
+
+        @property
+        def names(self) -> list[str]:
+            return ["x", "y", "z"]
+
         def forward(self, positions: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
             seen.append((positions.dtype, box.dtype, box.numel(), len(positions), torch.is_grad_enabled()))
             return positions[:, 0]
 
-    featurise(Spy(), np.zeros((5, 2, 3), np.float32), batch_size=4)
-    assert seen == [(torch.float64, torch.float64, 0, n, False) for n in (4, 1)]
+    monkeypatch.setattr(trajectory_module, "_FRAMES_AT_A_TIME", (4, 4))
+    spy = Spy()
+    featurise(spy, np.zeros((5, 2, 3), np.float32))
+    assert seen == [(torch.float32, torch.float32, 0, n, False) for n in (4, 1)]
+    assert spy.number.dtype == torch.float64
+
+
+# One array of all descriptors
+
+
+def test_rows_of_one_array_are_joined_without_a_copy(tmp_path):
+    whole = new_features(30, 2, tmp_path)
+    whole[:] = np.arange(60).reshape(30, 2)
+    parts = [whole[:10], whole[10:25], whole[25:]]
+    runs = [replace(trajectory(len(x), i), features=x) for i, x in enumerate(parts)]
+    assert joined_features(runs) is whole
+    for other in (runs[::-1], runs[:2], [runs[0], runs[2], runs[1]]):
+        joined = joined_features(other)
+        assert not np.shares_memory(joined, whole)
+        np.testing.assert_array_equal(joined, np.concatenate([t.features for t in other]))
+
+
+def test_many_descriptors_lie_on_the_disk_and_leave_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(trajectory_module, "_MOST_IN_MEMORY", 100)
+    whole = new_features(60, 2, tmp_path)
+    assert isinstance(whole.base, np.memmap)
+    assert not list(tmp_path.iterdir())
+    whole[:] = 1.5
+    runs = [replace(trajectory(30, i), features=whole[30 * i : 30 * (i + 1)]) for i in range(2)]
+    joined = joined_features(runs)
+    assert np.shares_memory(joined, whole)
+    assert joined.shape == (60, 2)
+    assert (joined == 1.5).all()
 
 
 # Pairs

@@ -72,7 +72,7 @@ class FrameBlocks:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def bootstrap(self, rng: np.random.Generator) -> NDArray[np.int64]:
+    def bootstrap(self, rng: np.random.Generator) -> NDArray[np.int16]:
         """How often each frame is in a sample of blocks redrawn within their groups, shape (n_frames,).
 
         At least one block is left out, so that there is something to test on.
@@ -89,7 +89,7 @@ class FrameBlocks:
             if (counts == 0).any():
                 return self._spread(counts)
 
-    def hold_out(self, fraction: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    def hold_out(self, fraction: float, rng: np.random.Generator) -> NDArray[np.int16]:
         """One for frames to train on, zero for a random `fraction` of the blocks, at least one; (n_frames,)."""
         counts = np.ones(len(self), dtype=np.int64)
         if len(self) > 1:
@@ -97,5 +97,5 @@ class FrameBlocks:
             counts[rng.permutation(len(self))[:n]] = 0
         return self._spread(counts)
 
-    def _spread(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.repeat(counts, self.lengths)
+    def _spread(self, counts: NDArray[np.int64]) -> NDArray[np.int16]:
+        return np.repeat(counts.astype(np.int16), self.lengths)

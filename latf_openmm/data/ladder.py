@@ -31,6 +31,9 @@ _MOST_FOR_MBAR = 4000
 _MOST_FOR_BOOTSTRAP = 10_000
 _MOST_ITERATIONS, _TOLERANCE = 200, 1e-4
 _MOST_IN_TABLE = 1_000_000
+_PART = 65_536
+
+Counts = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TemperatureLadder:
     sample_sizes: NDArray[np.float64]
 
     def draw(
-        self, multiplicity: NDArray[np.int64], n: int, rng: np.random.Generator
+        self, multiplicity: Counts, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Draw frames by weight times multiplicity, the same number at each temperature.
 
@@ -137,7 +140,7 @@ class Reweighting:
         """Kish's effective sample size at a temperature."""
         return effective_sample_size(self.log_weights(temperature))
 
-    def solved_again(self, multiplicity: NDArray[np.int64]) -> NDArray[np.float64]:
+    def solved_again(self, multiplicity: Counts) -> NDArray[np.float64]:
         """f_k in a bootstrap sample, shape (n_temperatures,).
 
         Parameters
@@ -149,7 +152,7 @@ class Reweighting:
             log_w = self.log_w[self._few] + np.log(multiplicity[self._few])
         return self._solve(log_w)
 
-    def factors(self, multiplicity: NDArray[np.int64]) -> NDArray[np.float64]:
+    def factors(self, multiplicity: Counts) -> NDArray[np.float64]:
         """Factor on the weight of each frame, at any temperature, that a bootstrap sample makes; shape (n_frames,).
 
         It is how often the frame is in the sample, times the mixture of all frames over that of the sample at the
@@ -191,8 +194,10 @@ class Reweighting:
     def _mixture_at(
         self, energy: NDArray[np.float64], counts: NDArray[np.float64], f: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        reduced = energy[:, None] / (self.boltzmann * self.simulated)
-        return np.asarray(logsumexp(np.maximum(counts, -700.0) + f - reduced, axis=1))
+        """Logarithm of the mixture at energies (n,), in parts: there is a number for each temperature."""
+        parts = np.array_split(energy, max(1, len(energy) // _PART))
+        betas, heights = 1.0 / (self.boltzmann * self.simulated), np.maximum(counts, -700.0) + f
+        return np.concatenate([logsumexp(heights - part[:, None] * betas, axis=1) for part in parts])
 
     def _solve(self, log_w: NDArray[np.float64]) -> NDArray[np.float64]:
         """f_k of the few frames with these weights, by iteration from those of all frames."""
@@ -254,13 +259,12 @@ def build_ladder(
     low = _reach(reweighting, simulated[0], simulated[0] / _STRETCH, enough)
     high = _reach(reweighting, simulated[-1], simulated[-1] * _STRETCH, enough)
     tried = np.union1d(np.geomspace(low, high, rungs), simulated) if high > low else simulated
-    logs = [reweighting.log_weights(t) for t in tried]
-    sizes = np.array([effective_sample_size(log) for log in logs])
+    sizes = np.array([reweighting.sample_size(t) for t in tried])
     keep = np.isin(tried, simulated) | (sizes >= enough)
-    weights = [
-        normalised_weights(log).astype(np.float32) for log, kept in zip(logs, keep, strict=True) if kept
-    ]
-    return TemperatureLadder(tried[keep], np.array(weights), sizes[keep])
+    weights = np.empty((int(keep.sum()), len(reweighting.energy)), np.float32)
+    for row, temperature in zip(weights, tried[keep], strict=True):
+        row[:] = normalised_weights(reweighting.log_weights(temperature))
+    return TemperatureLadder(tried[keep], weights, sizes[keep])
 
 
 def _reach(reweighting: Reweighting, start: float, furthest: float, enough: float) -> float:

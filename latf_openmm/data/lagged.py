@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
+from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features, joined_features
 from latf_openmm.data.weights import training_weights
 from latf_openmm.errors import DataError
 
@@ -80,7 +80,7 @@ def make_pairs(
         if not weights[np.concatenate(part)].sum() > 0:
             raise DataError(f"all {name} frames have zero weight: the bias leaves too few effective frames")
     return LaggedPairs(
-        features=np.concatenate([t.features for t in trajectories]).astype(np.float32, copy=False),
+        features=joined_features(trajectories),
         temperatures=np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories]),
         weights=weights,
         train=np.concatenate(train),

@@ -1,7 +1,10 @@
 """FeatureTrajectory: the descriptors of one walker's frames with what is needed to weight them."""
 
+import copy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +13,12 @@ from numpy.typing import NDArray
 from latf_openmm.errors import DataError
 from latf_openmm.features import Features
 from latf_openmm.units import KELVIN, TemperatureScale
+
+_MOST_IN_MEMORY = 250_000_000
+"""Descriptors of all frames together that are kept in memory: 1 GB."""
+_IN_CACHE = 250_000
+"""Descriptors computed at a time: what they are made of fits into a processor's cache."""
+_FRAMES_AT_A_TIME = 64, 2048
 
 
 @dataclass(frozen=True)
@@ -82,19 +91,50 @@ class FeatureTrajectory:
         return replace(self, features=np.ascontiguousarray(self.features[:, list(chosen)]))
 
 
+def joined_features(trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float32]:
+    """Descriptors of all trajectories one after the other, shape (n_frames, n_features).
+
+    Where they are consecutive rows of one array already, as those of a run are, that array, without a copy.
+    """
+    parts = [trajectory.features for trajectory in trajectories]
+    whole = parts[0].base
+    if isinstance(whole, np.ndarray) and whole.shape == (sum(map(len, parts)), parts[0].shape[1]):
+        place = whole.ctypes.data
+        for part in parts:
+            if part.base is not whole or part.ctypes.data != place or part.dtype != whole.dtype:
+                break
+            place += part.nbytes
+        else:
+            return np.asarray(whole, dtype=np.float32)
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def new_features(n_frames: int, n_features: int, folder: Path) -> NDArray[np.float32]:
+    """Return an array to fill with descriptors; a large one lies on the disk, in a file that nobody else sees.
+
+    Parameters
+    ----------
+    folder
+        Where the file is; it is gone when the array is, or the process.
+    """
+    if n_frames * n_features < _MOST_IN_MEMORY:
+        return np.empty((n_frames, n_features), np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.asarray(np.memmap(file, np.float32, "w+", shape=(n_frames, n_features)))
+
+
 @torch.no_grad()
 def featurise(
     features: Features,
     positions: NDArray[np.floating],
     box: NDArray[np.floating] | None = None,
-    batch_size: int = 8192,
 ) -> NDArray[np.float32]:
-    """Descriptors of many frames, in batches.
+    """Descriptors of many frames, in single precision, which is what trajectory files have.
 
     Parameters
     ----------
     features
-        The same module that sits inside the bias.
+        The same module that sits inside the bias, in any precision; not changed.
     positions
         Shape (n_frames, n_atoms, 3) [nm].
     box
@@ -105,12 +145,15 @@ def featurise(
     ndarray
         Shape (n_frames, n_features), single precision.
     """
-    parts = []
-    for start in range(0, len(positions), batch_size):
-        frames = torch.as_tensor(np.ascontiguousarray(positions[start : start + batch_size]))
-        cell = torch.empty(0) if box is None else torch.as_tensor(box[start : start + batch_size])
-        parts.append(features(frames.double(), cell.double()).float().numpy())
-    return np.concatenate(parts)
+    module, width = copy.deepcopy(features).float(), len(features.names)
+    frames = int(np.clip(_IN_CACHE // width, *_FRAMES_AT_A_TIME))
+    found = np.empty((len(positions), width), np.float32)
+    for start in range(0, len(positions), frames):
+        part = slice(start, start + frames)
+        cell = torch.empty(0) if box is None else torch.as_tensor(box[part])
+        xyz = torch.as_tensor(np.ascontiguousarray(positions[part]))
+        found[part] = module(xyz.float(), cell.float()).numpy()
+    return found
 
 
 def check_same_features(trajectories: Sequence[FeatureTrajectory]) -> int:

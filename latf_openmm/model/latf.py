@@ -136,9 +136,10 @@ class LatentThermodynamicFlow(nn.Module):
         """Log q(y|z), shape (n, n_states)."""
         return self.decoder(z)
 
+    @torch.no_grad()
     def assign(self, z: Tensor) -> Tensor:
         """Most probable state of each point, shape (n,)."""
-        return self.decoder(z).argmax(dim=1)
+        return torch.cat([self.decoder(part).argmax(dim=1) for part in z.split(_PART)])
 
     def reduced(self, temperature: Tensor) -> Tensor:
         """Reduced temperature t = T / T0 of each temperature, shape as `temperature`.

@@ -6,18 +6,17 @@ their densities is the model's; their spread says how far data and training leav
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import TemperatureLadder
+from latf_openmm.data.ladder import Counts, TemperatureLadder
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.prior import tilted_exponent
 from latf_openmm.progress import Advance
@@ -26,6 +25,7 @@ from latf_openmm.training.settings import TrainingSettings
 _HELD_OUT_DRAWS = 20_000
 _DRAWS_PER_FRAME = 8
 _NEIGHBOUR = 10
+_MOST_IN_TREE = 1_000_000
 _STEEPEST = 10.0
 
 Parameters = dict[str, Tensor]
@@ -79,7 +79,7 @@ def train_committee(
     else:
         samples = [data.blocks.bootstrap(rng) for _ in range(settings.committee)]
     trainer = _Trainer(model, data, settings)
-    left_out = [np.asarray(sample == 0, dtype=np.int64) for sample in samples]
+    left_out = [(sample == 0).astype(np.int16) for sample in samples]
     test = trainer.draw([s if s.any() else 1 - s for s in left_out], _HELD_OUT_DRAWS, rng)
     n = _draws_per_epoch(len(data.z), settings)
     batch = min(settings.batch_size, max(64, n // 32))
@@ -142,7 +142,7 @@ class _Trainer:
         self.smoothing = settings.smoothing * _neighbour_distance(data.z, model)
         self.evaluate = vmap(_evaluate_with(copy.deepcopy(model.flows[0])))
 
-    def draw(self, samples: list[NDArray[np.int64]], n: int, rng: np.random.Generator) -> _Draws:
+    def draw(self, samples: Sequence[Counts], n: int, rng: np.random.Generator) -> _Draws:
         """Draw `n` frames with temperatures for every member from its own sample."""
         drawn = [self.ladder.draw(sample, n, rng) for sample in samples]
         frames = torch.from_numpy(np.stack([index for index, _ in drawn]))
@@ -212,10 +212,12 @@ def _neighbour_distance(z: Tensor, model: LatentThermodynamicFlow) -> Tensor:
     """Distance to the tenth neighbour times each variable's standard deviation, shape (n_frames, d).
 
     Noise of that size makes a sample-point adaptive kernel estimate of the frames: narrow where they are
-    dense, wide where they are rare, and nothing where there are very many.
+    dense, wide where they are rare, and nothing where there are very many. Of more than a million, a million say how
+    far neighbours are.
     """
-    scale = model.flows[0].get_buffer("scale").double().cpu()
-    points = (z.double().cpu() / scale).numpy()
-    k = min(_NEIGHBOUR + 1, len(points))
-    distance = cKDTree(points).query(points, [k])[0]
-    return torch.from_numpy(distance).float().to(z.device) * scale.float().to(z.device)
+    scale = model.flows[0].get_buffer("scale").cpu()
+    points = (z.cpu() / scale).numpy()
+    every = -(-len(points) // _MOST_IN_TREE)
+    tree, k = cKDTree(points[::every]), min(_NEIGHBOUR + 1, len(points))
+    distance = tree.query(points, [k])[0].astype(np.float32) * every ** (-1.0 / points.shape[1])
+    return torch.from_numpy(distance).float().to(z.device) * scale.to(z.device)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from rich.progress import Progress
 from torch import Tensor
 
@@ -116,16 +115,14 @@ def _choose_lag(
 def _density_stages(run: TrainingRun, progress: Progress | None) -> Tensor:
     """Train everything together, then a committee of flows alone; return the final labels of all frames."""
     s, model = run.settings, run.model
-    with torch.no_grad():
-        z = model.encoder(run.features)
-        labels = model.assign(z)
+    z = run.encode()
+    labels = model.assign(z)
     fit_whitening(model, z, run.weights)
     with bar(progress, "  joint", s.epochs_joint) as advance:
         stage = Stage("joint", None, list(model.parameters()), s.epochs_joint, s.patience)
         run.train(labels, stage, advance)
-    with torch.no_grad():
-        z = model.encoder(run.features)
-    labels, _ = relabel(model, run.features, run.weights, s.minimum_population)
+    z = run.encode()
+    labels, _ = relabel(model, z, run.weights, s.minimum_population)
     last = run.evaluate(labels, stage)
     with bar(progress, "  flow", s.epochs_flow) as advance:
         scores = train_committee(model, CommitteeData(z, run.ladder, run.blocks), s, run.rng, advance)

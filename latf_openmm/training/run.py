@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latf_openmm.data.blocks import FrameBlocks
@@ -24,6 +25,10 @@ from latf_openmm.training.settings import TrainingSettings
 _SMALLEST_BATCH = 64
 _BATCHES_PER_EPOCH = 50
 """Where pairs are few, an epoch goes through them several times."""
+_MANY = 32
+"""Pairs for each one drawn in an epoch from which they are drawn without permuting all."""
+_PART = 65_536
+"""Frames whose descriptors are standardised at a time: there is no second copy of all."""
 _LEAST_SPREAD = 0.02
 """Least standard deviation that a feature is divided by, over the 90th percentile of all."""
 
@@ -74,7 +79,7 @@ class ChosenPairs:
 
 @dataclass
 class TrainingRun:
-    """Everything a stage works on."""
+    """Everything a stage works on; `features` are as they were given, batches of them are standardised."""
 
     model: LatentThermodynamicFlow
     settings: TrainingSettings
@@ -104,11 +109,16 @@ class TrainingRun:
     def batch(self, chosen: ChosenPairs, labels: Tensor) -> Batch:
         """The chosen frames, each with the state one lag later."""
         return Batch(
-            self.features[chosen.first],
+            self.model.normalise(self.features[chosen.first]),
             labels[chosen.first + self.pairs.lag],
             chosen.weights,
             chosen.temperatures,
         )
+
+    @torch.no_grad()
+    def encode(self) -> Tensor:
+        """Collective variables of all frames, shape (n_frames, latent_dim)."""
+        return torch.cat([self.model.encode(part) for part in self.features.split(_PART)])
 
     @property
     def batch_size(self) -> int:
@@ -118,6 +128,8 @@ class TrainingRun:
     def order(self, n: int, most: int) -> Tensor:
         """Random passes over n pairs, as many as an epoch has, but at most `most` pairs."""
         wanted = min(most, max(n, _BATCHES_PER_EPOCH * self.batch_size))
+        if n > _MANY * wanted:  # hardly any is drawn twice
+            return torch.randint(n, (wanted,), generator=self.generator)
         passes = [torch.randperm(n, generator=self.generator) for _ in range(-(-wanted // n))]
         return torch.cat(passes)[:wanted]
 
@@ -220,9 +232,7 @@ def prepare(
     model = LatentThermodynamicFlow(decided, width, 2, reference)
     used = ladder or own_temperatures(trajectories)
     model.set_temperature_range(float(used.temperatures[0]), float(used.temperatures[-1]))
-    weights = pairs.weights / pairs.weights.sum()
-    mean = weights @ pairs.features
-    std = np.sqrt(weights @ (pairs.features - mean) ** 2)
+    mean, std = _moments(pairs)
     if not (std > 1e-6).any():
         raise DataError("no feature varies in the training data")
     model.feature_mean.copy_(torch.from_numpy(mean))
@@ -235,7 +245,7 @@ def prepare(
         model,
         settings,
         pairs,
-        model.normalise(torch.from_numpy(pairs.features).to(device)),
+        torch.from_numpy(pairs.features).to(device),
         torch.from_numpy(pairs.weights).float().to(device),
         torch.from_numpy(pairs.temperatures).float().to(device),
         torch.Generator().manual_seed(seed),
@@ -245,6 +255,15 @@ def prepare(
         ladder is not None,
         [],
     )
+
+
+def _moments(pairs: LaggedPairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation of every descriptor."""
+    parts = [slice(start, start + _PART) for start in range(0, len(pairs.features), _PART)]
+    weights = pairs.weights / pairs.weights.sum()
+    mean = np.sum([weights[part] @ pairs.features[part] for part in parts], axis=0)
+    squares = np.sum([weights[part] @ (pairs.features[part] - mean) ** 2 for part in parts], axis=0)
+    return mean, np.sqrt(squares)
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ from latf_openmm.training.objective import RepresentativePrior
 from latf_openmm.training.run import Stage, TrainingRun
 
 log = logging.getLogger(__name__)
+
+_MOST_FOR_CLUSTERS = 200_000
+"""Frames that the clusters at the start are made of; evenly chosen from more."""
+_PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,12 @@ def find_states(run: TrainingRun, seed: int, progress: Progress | None) -> Found
 def _refine_states(run: TrainingRun, seed: int, advance: Advance) -> FoundStates:
     """Refine the states until they stop changing."""
     s, settled = run.settings, False
-    clusters = initial_labels(run.features.cpu().numpy(), run.pairs.weights, s.initial_states, seed)
-    labels = torch.from_numpy(clusters).to(run.features.device)
+    labels = initial_labels(run.features, run.pairs.weights, s.initial_states, seed, run.model.normalise)
     run.model.decoder = run.new_decoder(int(labels.max()) + 1)
     for refinement in range(s.refinements):
         share = populations(labels, run.weights, run.model.n_states)
         inputs = representative_inputs(run.features, labels, run.weights, run.model.n_states)
+        inputs = torch.where(share.unsqueeze(1) > 0, run.model.normalise(inputs), 0.0)
         prior = RepresentativePrior(inputs, share)
         parameters = [
             *run.model.encoder.parameters(),
@@ -74,7 +79,7 @@ def _refine_states(run: TrainingRun, seed: int, advance: Advance) -> FoundStates
         ]
         stage = Stage("states", prior, parameters, s.epochs_states, 2, refinement)
         run.train(labels, stage, advance)
-        new, dropped = relabel(run.model, run.features, run.weights, s.minimum_population)
+        new, dropped = relabel(run.model, run.encode(), run.weights, s.minimum_population)
         changed = float((run.weights * (new != labels)).sum() / run.weights.sum())
         labels = new
         log.info("refinement %d: %d states, %d dropped", refinement, run.model.n_states, dropped)
@@ -93,13 +98,22 @@ def _information(run: TrainingRun, labels: Tensor, stage: Stage) -> float:
 
 
 def initial_labels(
-    features: NDArray[np.float32], weights: NDArray[np.float64], n_clusters: int, seed: int
-) -> NDArray[np.int64]:
+    features: Tensor,
+    weights: NDArray[np.float64],
+    n_clusters: int,
+    seed: int,
+    standardise: Callable[[Tensor], Tensor],
+) -> Tensor:
     """k-means labels of standardised descriptors, numbered 0..k-1 without gaps, shape (n_frames,)."""
-    n_clusters = min(n_clusters, len(np.unique(features, axis=0)))
+    every = -(-len(features) // _MOST_FOR_CLUSTERS)
+    sample = standardise(features[::every]).cpu().numpy()
+    n_clusters = min(n_clusters, len(np.unique(sample, axis=0)))
     means = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3, batch_size=4096)
-    labels = means.fit(features, sample_weight=weights).predict(features)
-    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+    means.fit(sample, sample_weight=weights[::every])
+    parts = (standardise(part).cpu().numpy() for part in features.split(_PART))
+    labels = np.concatenate([means.predict(part) for part in parts])
+    found = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return torch.from_numpy(found).to(features.device)
 
 
 def populations(labels: Tensor, weights: Tensor, n_states: int) -> Tensor:
@@ -108,22 +122,25 @@ def populations(labels: Tensor, weights: Tensor, n_states: int) -> Tensor:
 
 
 @torch.no_grad()
-def relabel(
-    model: LatentThermodynamicFlow, features: Tensor, weights: Tensor, minimum: float
-) -> tuple[Tensor, int]:
-    """Assign every frame by argmax q(y|z) and drop states below the `minimum` population.
+def relabel(model: LatentThermodynamicFlow, z: Tensor, weights: Tensor, minimum: float) -> tuple[Tensor, int]:
+    """Assign every point by argmax q(y|z) and drop states below the `minimum` population.
 
     The decoder loses the outputs of dropped states, so the labels returned are 0..n_states-1 again.
+
+    Parameters
+    ----------
+    z
+        Collective variables of all frames, shape (n_frames, latent_dim).
+    weights
+        Of the frames, shape (n_frames,).
 
     Returns
     -------
     labels, dropped
         Shape (n_frames,), and how many states were dropped.
     """
-    mean = model.encoder(features)
-    dropped = 0
+    labels, dropped = model.assign(z), 0
     while True:
-        labels = model.assign(mean)
         share = populations(labels, weights, model.n_states)
         if (share >= minimum).all() or model.n_states == 1:
             return labels, dropped
@@ -133,9 +150,20 @@ def relabel(
         keep = [state for state in range(model.n_states) if not bool(bad[state])]
         dropped += model.n_states - len(keep)
         model.decoder.keep(keep)
+        number = torch.full((len(bad),), -1, device=labels.device)
+        number[keep] = torch.arange(len(keep), device=labels.device)
+        labels = number[labels]
+        # Only frames of a dropped state change theirs.
+        lost = torch.nonzero(labels < 0).squeeze(1)
+        if len(lost):
+            labels[lost] = model.assign(z[lost])
 
 
 def representative_inputs(features: Tensor, labels: Tensor, weights: Tensor, n_states: int) -> Tensor:
     """Weighted mean descriptor of each state, shape (n_states, n_features)."""
-    one_hot = torch.nn.functional.one_hot(labels, n_states).to(features) * weights.to(features).unsqueeze(1)
-    return (one_hot.T @ features) / one_hot.sum(dim=0).clamp_min(1e-12).unsqueeze(1)
+    sums = torch.zeros((n_states, features.shape[1]), dtype=torch.float64, device=features.device)
+    for part in torch.arange(len(features), device=features.device).split(_PART):
+        weighted = features[part].double() * weights[part].double().unsqueeze(1)
+        sums.index_add_(0, labels[part], weighted)
+    totals = torch.bincount(labels, weights.double(), minlength=n_states).clamp_min(1e-12)
+    return (sums / totals.unsqueeze(1)).to(features)
