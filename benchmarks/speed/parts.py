@@ -215,19 +215,66 @@ def featurisation() -> list[Row]:
     return rows
 
 
+def training(work: str, seed: int) -> list[Row]:
+    """All stages with the defaults (three starts, four flows, energies), and when each held-out score was reached."""
+    import torch
+    from cases import SYSTEMS
+    from data import training_data
+
+    from latf_openmm.training.fit import fit
+    from latf_openmm.training.settings import TrainingSettings
+
+    class Clock:
+        """Stands in for a progress bar: knows when each stage ended."""
+
+        def __init__(self) -> None:
+            self.names: list[str] = []
+            self.ends: dict[str, float] = {}
+
+        def add_task(self, description: str, **_: object) -> int:
+            self.names.append(description.strip())
+            return len(self.names) - 1
+
+        def update(self, task: int, **_: object) -> None:
+            self.ends[self.names[task]] = time.perf_counter()
+
+    torch.set_num_threads(1)
+    case = SYSTEMS["lj7"]
+    frames = training_data(case, case.regimes["plentiful"], seed, Path(work))
+    clock, begin = Clock(), time.perf_counter()
+    found = fit(frames, case.model, TrainingSettings(lag=2), seed, clock)  # type: ignore[arg-type]
+    rows, before = [], begin
+    for stage, end in clock.ends.items():
+        epochs = [epoch for epoch in found.history if epoch.stage == stage]
+        rows.append(
+            {
+                "stage": stage,
+                "epochs": len(epochs),
+                "seconds": end - before,
+                "states": epochs[-1].n_states,
+                "held-out": epochs[-1].divergence if stage == "flow" else epochs[-1].prediction,
+            }
+        )
+        before = end
+    total = {"stage": "all", "seconds": time.perf_counter() - begin, "states": found.model.n_states}
+    return [*rows, total]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part")
-    parser.add_argument("numbers", nargs="*", type=int)
+    parser.add_argument("arguments", nargs="*")
     choice = parser.parse_args()
+    arguments = [int(text) if text.isdigit() else text for text in choice.arguments]
     functions: dict[str, Callable[..., list[Row]]] = {
         "startup": startup,
         "generation": generation,
         "reweighting": reweighting,
         "scaling": scaling,
         "featurisation": featurisation,
+        "training": training,
     }
-    print(json.dumps(functions[choice.part](*choice.numbers)))
+    print(json.dumps(functions[choice.part](*arguments)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from latf_openmm.features import FeatureSettings, build_features, keep_columns
 from latf_openmm.settings import Settings
 
 _FRAMES = 20_000
+_COLUMNS = 256
+"""Descriptors that are looked at together."""
 _LAG = 0.01  # of a trajectory
 
 
@@ -109,7 +111,8 @@ def reduce_descriptors(
         If the trajectories' descriptors differ in number.
     """
     n = check_same_features(trajectories)
-    spread, slowness = _spread_and_slowness(trajectories)
+    columns = [slice(start, start + _COLUMNS) for start in range(0, n, _COLUMNS)]
+    spread, slowness = np.concatenate([_spread_and_slowness(trajectories, part) for part in columns], axis=1)
     fate = np.full(n, "kept", dtype=object)
     of = np.full(n, "", dtype=object)
     if n > settings.above:
@@ -123,25 +126,23 @@ def reduce_descriptors(
     return Reduction(tuple(int(i) for i in np.flatnonzero(fate == "kept")), table)
 
 
-def _spread_and_slowness(
-    trajectories: Sequence[FeatureTrajectory],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Standard deviation within a temperature, and autocorrelation, of each descriptor."""
+def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: slice) -> NDArray[np.float64]:
+    """Standard deviation within a temperature, and autocorrelation, of some descriptors, (2, n_columns)."""
     lagged, squares, frames = 0.0, 0.0, 0
     for temperature in sorted({t.temperature for t in trajectories}):
         here = [t for t in trajectories if t.temperature == temperature]
         count = sum(t.n_frames for t in here)
-        mean = sum(t.features.sum(axis=0, dtype=np.float64) for t in here) / count
+        mean = sum(t.features[:, columns].sum(axis=0, dtype=np.float64) for t in here) / count
         for t in here:
             lag = max(1, round(_LAG * t.n_frames))
-            x = t.features - mean
+            x = t.features[:, columns] - mean
             squares = squares + np.square(x).sum(axis=0)
             if t.n_frames > lag:
                 lagged = lagged + (x[lag:] * x[:-lag]).mean(axis=0) * t.n_frames
         frames += count
     total = np.asarray(squares, dtype=np.float64)
     safe = np.where(total > 0, total, 1.0)
-    return np.sqrt(total / frames), np.asarray(np.where(total > 0, lagged / safe, 0.0), dtype=np.float64)
+    return np.array([np.sqrt(total / frames), np.where(total > 0, lagged / safe, 0.0)], dtype=np.float64)
 
 
 def _drop_redundant(
@@ -154,10 +155,11 @@ def _drop_redundant(
 ) -> None:
     """Go down `order` and mark what is not kept."""
     every = -(-sum(t.n_frames for t in trajectories) // _FRAMES)
-    x = np.concatenate([t.features[::every] for t in trajectories]).astype(np.float32)
-    x -= x.mean(axis=0)
-    length = np.sqrt(np.square(x).sum(axis=0))
+    x = np.concatenate([t.features[::every] for t in trajectories]).T.astype(np.float32, order="C")
+    x -= x.mean(axis=1, keepdims=True)
+    length = np.sqrt(np.square(x).sum(axis=1, keepdims=True))
     x /= np.where(length > 0, length, 1.0)
+    chosen = np.empty((settings.most, x.shape[1]), np.float32)
     kept: list[int] = []
     for column in order:
         if fate[column] == "dead":
@@ -166,9 +168,10 @@ def _drop_redundant(
             fate[column] = "fast"
             continue
         if kept:
-            correlation = np.abs(x[:, kept].T @ x[:, column])
+            correlation = np.abs(chosen[: len(kept)] @ x[column])
             closest = int(correlation.argmax())
             if correlation[closest] > settings.redundant_above:
                 fate[column], of[column] = "redundant", names[kept[closest]]
                 continue
+        chosen[len(kept)] = x[column]
         kept.append(int(column))
