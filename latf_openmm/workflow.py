@@ -45,6 +45,7 @@ from latf_openmm.storage import (
     make_folder,
     partial,
     remove_locks,
+    sha256,
     whole_file,
     whole_folder,
     write_json,
@@ -343,6 +344,7 @@ def _summary(
         "effective_sample_size": _sample_sizes(pool),
         "change": _change(folder, trained, pool),
         "versions": versions(),
+        "sha256": {file.name: sha256(file) for file in (folder.starts, folder.decision)},
     }
 
 

@@ -245,6 +245,8 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
         starts(**{"0_7": None}),
         "temperatures 1.3; expected 0.7, 1.3",
     ),
+    ("starts changed", "rounds/000/starts.npz", starts(**{"0_7": np.zeros((3, 1, 3))}), "changed since"),
+    ("decision changed", "rounds/000/decision.json", entry("reasons", ["another"]), "changed since"),
     ("starts NaN", "rounds/000/starts.npz", starts(**{"0_7": np.full((3, 1, 3), np.nan)}), "are not finite"),
 ]
 

@@ -201,6 +201,10 @@ def _look_at_round(
     record = _read(path, findings)
     if record is None:
         return
+    for name, digest in record.get("sha256", {}).items():  # older records have none
+        target = folder.path / name
+        if target.is_file() and sha256(target) != digest:
+            findings.damage(target, f"changed since it was written; expected sha256 {digest}")
     stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
     try:
         found = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
