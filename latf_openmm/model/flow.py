@@ -59,22 +59,31 @@ class SplineCoupling(nn.Module):
         widths = [len(kept) + n_context + 1, *settings.hidden, self.n_moved * self.n_out]
         self.conditioner = _identity_start(mlp(widths))
 
-    def _conditioned(self, kept: Tensor, context: Tensor) -> Tensor:
+    def inputs(self, kept: Tensor, context: Tensor) -> Tensor:
+        """What the conditioner is given, shape (n, n_in)."""
         one = torch.ones_like(kept.sum(dim=1, keepdim=True))
         # Saturate far outside the data, so that the flow's tails are those of a fixed affine map.
         seen = 2.0 * self.bound * torch.tanh(kept / (2.0 * self.bound))
-        out = self.conditioner(torch.cat([one, seen, context.to(kept.dtype)], dim=1))
+        return torch.cat([one, seen, context.to(kept.dtype)], dim=1)
+
+    def _conditioned(self, kept: Tensor, context: Tensor) -> Tensor:
+        out = self.conditioner(self.inputs(kept, context))
         return out.reshape(kept.shape[0], self.n_moved, self.n_out)
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return transformed points (n, d) and the log-determinant (n,)."""
-        kept, x = z.index_select(1, self.kept), z.index_select(1, self.moved)
-        parameters = self._conditioned(kept, context)
+        kept = z.index_select(1, self.kept)
+        return self.transformed(kept, z.index_select(1, self.moved), self._conditioned(kept, context))
+
+    def transformed(self, kept: Tensor, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, by what the conditioner says: `parameters` (n, n_moved, n_out)."""
         log_det = torch.zeros_like(x)
+        # Splitting, here and in the spline, costs less on the way back than slices do.
+        raw_scale, shift, raw = torch.split(parameters, [1, 1, self.n_out - 2], dim=-1)
         if self.bins > 0:
-            x, log_det = _spline(x, parameters[..., 2:], self.bins, self.bound, False)
-        log_scale = _log_scale(parameters[..., 0])
-        y = x * torch.exp(log_scale) + parameters[..., 1]
+            x, log_det = _spline(x, raw, self.bins, self.bound, False)
+        log_scale = _log_scale(raw_scale.squeeze(-1))
+        y = x * torch.exp(log_scale) + shift.squeeze(-1)
         joined = torch.cat([kept, y], dim=1).index_select(1, self.back)
         return joined, (log_det + log_scale).sum(dim=1)
 
@@ -137,11 +146,19 @@ class CouplingFlow(nn.Module):
         u, log_det
             Shapes (n, d) and (n,): g(z) and log|det dg/dz|.
         """
-        x = (z - self.shift) / self.scale
-        log_det = torch.zeros_like(x[:, 0]) - torch.log(self.scale).sum()
+        x, log_det = self.whitened(z)
         for layer in self.layers:
             x, change = layer(x, context)
             log_det = log_det + change
+        return self.to_prior(x, log_det)
+
+    def whitened(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first layer is given, (n, d), with its log-determinant (n,)."""
+        x = (z - self.shift) / self.scale
+        return x, torch.zeros_like(x[:, 0]) - torch.log(self.scale).sum()
+
+    def to_prior(self, x: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+        """Return u and the whole log-determinant, by what the last layer gave, (n, d) and (n,)."""
         return x * math.exp(self.log_prior_scale), log_det + self.dim * self.log_prior_scale
 
     @torch.jit.export
@@ -171,19 +188,20 @@ def _spline(x: Tensor, raw: Tensor, bins: int, bound: float, inverse: bool) -> t
     parameters give the identity. What is not of a point's own bin is computed as little as can be: all
     widths and heights together, slopes of the two knots beside the point alone.
     """
-    sizes = _fractions(raw[..., : 2 * bins].unflatten(-1, [2, bins])) * (2 * bound)
+    raw_sizes, raw_slopes = torch.split(raw, [2 * bins, bins - 1], dim=-1)
+    sizes = _fractions(raw_sizes.unflatten(-1, [2, bins])) * (2 * bound)
     knots = F.pad(torch.cumsum(sizes, dim=-1), [1, 0], value=0.0) - bound
     inside = x.abs() < bound
     clipped = x.clamp(-bound, bound).unsqueeze(-1)
     seen = knots.select(-2, 1 if inverse else 0)
     index = ((clipped >= seen).sum(dim=-1, keepdim=True) - 1).clamp(0, bins - 1)
     both = index.unsqueeze(-2).expand(-1, -1, 2, -1)
-    start, size = torch.gather(knots, -1, both), torch.gather(sizes, -1, both)
-    x0, y0, w, h = start.select(-2, 0), start.select(-2, 1), size.select(-2, 0), size.select(-2, 1)
+    x0, y0 = torch.unbind(torch.gather(knots, -1, both), dim=-2)
+    w, h = torch.unbind(torch.gather(sizes, -1, both), dim=-2)
     # Zero parameters are slope one; so are the outer knots.
-    slopes = torch.gather(F.pad(raw[..., 2 * bins :], [1, 1]), -1, torch.cat([index, index + 1], dim=-1))
+    slopes = torch.gather(F.pad(raw_slopes, [1, 1]), -1, torch.cat([index, index + 1], dim=-1))
     slopes = (F.softplus(slopes + math.log(math.e - 1.0)) + 1e-3) / (1.0 + 1e-3)
-    d0, d1 = slopes[..., :1], slopes[..., 1:]
+    d0, d1 = torch.split(slopes, 1, dim=-1)
     s = h / w
     curvature = d0 + d1 - 2 * s
     theta = _solve(clipped - y0, h, s, d0, curvature) if inverse else (clipped - x0) / w

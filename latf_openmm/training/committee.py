@@ -5,18 +5,19 @@ temperatures, and each keeps the parameters that did best on the blocks its samp
 their densities is the model's; their spread says how far data and training leave it undetermined.
 """
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state
 
 from latf_openmm.data.blocks import FrameBlocks
 from latf_openmm.data.ladder import Counts, TemperatureLadder
+from latf_openmm.model.flow import CouplingFlow, SplineCoupling
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.prior import tilted_exponent
 from latf_openmm.progress import Advance
@@ -132,7 +133,7 @@ class _Trainer:
         self.z = data.z
         self.ladder = data.ladder
         self.tau = model.prior.tau
-        stacked, self.buffers = stack_module_state(list(model.flows))
+        stacked, _ = stack_module_state(list(model.flows))
         self.parameters: Parameters = {k: v.detach().clone().requires_grad_() for k, v in stacked.items()}
         self.best = {k: v.detach().clone() for k, v in self.parameters.items()}
         self.best_score = torch.full((model.n_members,), float("inf"), device=self.z.device)
@@ -140,7 +141,7 @@ class _Trainer:
         self.rungs = t.to(self.z.device)
         self.log_c = model.prior.log_normalisers(self.rungs)
         self.smoothing = settings.smoothing * _neighbour_distance(data.z, model)
-        self.evaluate = vmap(_evaluate_with(copy.deepcopy(model.flows[0])))
+        self.flow = cast(CouplingFlow, model.flows[0])  # whitening is the same in all
 
     def draw(self, samples: Sequence[Counts], n: int, rng: np.random.Generator) -> _Draws:
         """Draw `n` frames with temperatures for every member from its own sample."""
@@ -152,11 +153,33 @@ class _Trainer:
     def loss(self, z: Tensor, t: Tensor) -> Tensor:
         """Mean -log r_T(z) of every member, shape (n_members,); z is (n_members, n, d), t (n_members, n)."""
         members, n, d = z.shape
-        context = self.model.context(t.reshape(-1)).reshape(members, n, -1)
-        u, log_det = self.evaluate(self.parameters, self.buffers, z, context)
-        exponent = tilted_exponent(u.reshape(-1, d), self.tau, t.reshape(-1)).reshape(members, n)
+        u, log_det = self._mapped(z.reshape(-1, d), self.model.context(t.reshape(-1)), members)
+        exponent = tilted_exponent(u, self.tau, t.reshape(-1))
         nearest = torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
-        return -(exponent - self.log_c[nearest] + log_det).mean(dim=1)
+        return -((exponent + log_det).reshape(members, n) - self.log_c[nearest]).mean(dim=1)
+
+    def _mapped(self, z: Tensor, context: Tensor, members: int) -> tuple[Tensor, Tensor]:
+        """Map the points of all members to prior space, each by its own flow, as `CouplingFlow` does by one.
+
+        `z` has shape (n_members * n, d), and all points go through a layer together; only its conditioners differ.
+        """
+        x, log_det = self.flow.whitened(z)
+        for index, module in enumerate(self.flow.layers):
+            layer = cast(SplineCoupling, module)
+            kept = x.index_select(1, layer.kept)
+            inputs = layer.inputs(kept, context)
+            out = inputs.reshape(members, -1, inputs.shape[1])
+            for place, step in enumerate(layer.conditioner):
+                if isinstance(step, torch.nn.Linear):
+                    name = f"layers.{index}.conditioner.{place}"
+                    weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
+                    out = torch.baddbmm(bias.unsqueeze(1), out, weight.transpose(1, 2))
+                else:
+                    out = step(out)
+            parameters = out.reshape(len(z), layer.n_moved, layer.n_out)
+            x, change = layer.transformed(kept, x.index_select(1, layer.moved), parameters)
+            log_det = log_det + change
+        return self.flow.to_prior(x, log_det)
 
     def step(self, draws: _Draws, part: Tensor, optimiser: torch.optim.Optimizer) -> float:
         """One step of all members; each one's gradient is clipped by itself."""
@@ -189,14 +212,6 @@ class _Trainer:
         for index, flow in enumerate(self.model.flows):
             state = flow.state_dict()
             flow.load_state_dict(state | {name: value[index] for name, value in self.best.items()})
-
-
-def _evaluate_with(flow: torch.nn.Module) -> Callable[[Parameters, Parameters, Tensor, Tensor], Tensor]:
-    def evaluate(parameters: Parameters, buffers: Parameters, z: Tensor, context: Tensor) -> Tensor:
-        result: Tensor = functional_call(flow, (parameters, buffers), (z, context))
-        return result
-
-    return evaluate
 
 
 def _clip_each(parameters: Parameters) -> None:
