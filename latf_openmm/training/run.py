@@ -182,7 +182,7 @@ class TrainingRun:
         first = torch.from_numpy(self.pairs.held_out).to(self.features.device)
         chosen = self.own(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
         prediction, divergence, weight = 0.0, 0.0, 0.0
-        for part in chosen.split(8192):
+        for part in chosen.split(2048):
             batch = self.batch(part, labels)
             found = terms(self.model, batch, stage.prior, generator)
             prediction += float(found.prediction) * len(part.first)
