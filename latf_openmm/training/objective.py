@@ -82,15 +82,14 @@ class RepresentativePrior(nn.Module):
     def log_prob(self, z: Tensor, encoder: Encoder) -> Tensor:
         """Log p(z), shape (n,)."""
         centres = encoder(self.inputs)
-        # |z - c|^2 as a product of matrices, about the middle of the centres: there are up to a hundred.
-        scale, middle = torch.exp(-encoder.log_sigma), centres.mean(dim=0)
-        x, c = (z - middle) * scale, (centres - middle) * scale
-        heights = torch.log_softmax(self.logits, dim=0) - 0.5 * c.square().sum(dim=1)
-        each = torch.addmm(heights, x, c.T)
+        scale = torch.exp(-encoder.log_sigma)
+        x, c = z * scale, centres * scale
+        each = torch.log_softmax(self.logits, dim=0)
+        for a, b in zip(x.unbind(1), c.unbind(1), strict=True):  # few dimensions, up to a hundred centres
+            each = each - 0.5 * (a.unsqueeze(1) - b).square()
         # Centres that weigh nothing: exp of less than -87 takes ten times as long.
         each = torch.maximum(each, each.detach().amax(dim=1, keepdim=True) - _NOTHING)
-        mixture = torch.logsumexp(each, dim=1) - 0.5 * x.square().sum(dim=1)
-        return mixture - z.shape[1] * (encoder.log_sigma + 0.5 * math.log(2 * math.pi))
+        return torch.logsumexp(each, dim=1) - z.shape[1] * (encoder.log_sigma + 0.5 * math.log(2 * math.pi))
 
 
 def terms(
