@@ -215,6 +215,58 @@ def featurisation() -> list[Row]:
     return rows
 
 
+def walkers() -> list[Row]:
+    """Copies of LJ7 in one Context, without and with a bias on a network, against a Context for each."""
+    import numpy as np
+    import openmm
+    import torch
+
+    from latf_openmm.features import resolve_features
+    from latf_openmm.features.coordination import CoordinationSettings
+    from latf_openmm.md.bias.base import bias_context
+    from latf_openmm.md.bias.harmonic import HarmonicSettings
+    from latf_openmm.md.biased_system import add_bias
+    from latf_openmm.md.latent_cv import latent_cv
+    from latf_openmm.model.checkpoint import TrainedModel
+    from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+    from latf_openmm.systems.lj7 import LJ7Settings
+
+    torch.set_num_threads(1)
+    settings, rng = LJ7Settings(), np.random.default_rng(0)
+    one = settings.build(1)
+    topology = one.mdtraj_topology()
+    features = tuple(resolve_features([CoordinationSettings(r0=1.5)], topology))
+    torch.manual_seed(0)
+    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=[32, 32]), 7, 2, 0.2)
+    trained = TrainedModel(model, features, tuple(map(str, topology.atoms)), "reduced", (0.2,))
+    bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 0.4))
+    alone: dict[str, float] = {}
+    rows = []
+    for n in (1, 4, 16, 64, 256):
+        built = settings.build(n)
+        systems = {
+            "no bias": built.system,
+            "bias": add_bias(built.system, latent_cv(trained), bias, n_copies=n),
+        }
+        row: Row = {"walkers": n}
+        for name, system in systems.items():
+            integrator = openmm.LangevinMiddleIntegrator(settings.scale.kelvin(0.4), 0.5, 0.005)
+            platform = openmm.Platform.getPlatformByName("Reference")
+            context = openmm.Context(system, integrator, platform)
+            context.setPositions(
+                (built.positions + 1e-3 * rng.standard_normal(built.positions.shape)).reshape(-1, 3)
+            )
+            integrator.step(50)
+            steps = max(20, 4000 // n)
+            seconds = best(lambda: integrator.step(steps)) / steps  # noqa: B023 - called at once
+            alone.setdefault(name, seconds)
+            row[f"{name}, us a step"] = 1e6 * seconds
+            row[f"{name}, a walker"] = 1e6 * seconds / n
+            row[f"{name}, faster than alone"] = n * alone[name] / seconds
+        rows.append(row)
+    return rows
+
+
 def training(work: str, seed: int) -> list[Row]:
     """All stages with the defaults (three starts, four flows, energies), and when each held-out score was reached."""
     import torch
@@ -273,6 +325,7 @@ def main() -> None:
         "scaling": scaling,
         "featurisation": featurisation,
         "training": training,
+        "walkers": walkers,
     }
     print(json.dumps(functions[choice.part](*arguments)))
 

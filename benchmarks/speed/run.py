@@ -26,6 +26,7 @@ _PARTS: dict[str, list[list[str]]] = {
     "generation": [[]],
     "reweighting": [["100000"], ["1000000"]],
     "featurisation": [[]],
+    "walkers": [[]],
     "scaling": [
         *([str(frames), "50"] for frames in (10_000, 100_000, 1_000_000, 10_000_000)),
         *(["20000", str(descriptors)] for descriptors in (10, 100, 1000, 5000)),
