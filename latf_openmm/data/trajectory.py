@@ -115,11 +115,12 @@ def new_features(n_frames: int, n_features: int, folder: Path) -> NDArray[np.flo
     Parameters
     ----------
     folder
-        Where the file is; it is gone when the array is, or the process.
+        Where the file is, or above it while it is not there yet; the file is gone when the array is, or the process.
     """
     if n_frames * n_features < _MOST_IN_MEMORY:
         return np.empty((n_frames, n_features), np.float32)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    whole = folder.absolute()
+    with tempfile.TemporaryFile(dir=next(p for p in (whole, *whole.parents) if p.is_dir())) as file:
         return np.asarray(np.memmap(file, np.float32, "w+", shape=(n_frames, n_features)))
 
 
