@@ -291,15 +291,22 @@ def population_curves(
 
 def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
     """Time series of the first collective variable of a few walkers, for each run and temperature."""
-    runs = sorted({(walker.temperature, walker.run) for walker in pool.walkers})
-    temperatures = sorted({temperature for temperature, _ in runs})
-    rounds = sorted({run.split("/")[0] for _, run in runs})
-    figure = Figure(figsize=(4.2 * len(rounds) + 0.5, 1.8 * len(temperatures) + 0.4), layout="constrained")
-    axes = figure.subplots(len(temperatures), len(rounds), squeeze=False, sharey=True)
+    runs: dict[str, list[tuple[float, str]]] = {}
+    for temperature, run in sorted({(walker.temperature, walker.run) for walker in pool.walkers}):
+        runs.setdefault(run.split("/")[0], []).append((temperature, run))
+    rows, columns = max(len(own) for own in runs.values()), len(runs)
+    width = 4.2 if columns < 4 else 2.8
+    figure = Figure(figsize=(width * columns + 0.5, 1.8 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     low, high = np.quantile(pool.z[:, 0], [0.0005, 0.9995])
-    for temperature, run in runs:
-        row, column = temperatures.index(temperature), rounds.index(run.split("/")[0])
-        axis = axes[row, column]
+    panels = [
+        (axes[row, column], *one)
+        for column, name in enumerate(sorted(runs))
+        for row, one in enumerate(runs[name])
+    ]
+    for axis in set(axes.ravel()) - {axis for axis, *_ in panels}:
+        axis.set_axis_off()
+    for axis, temperature, run in panels:
         members = [i for i, w in enumerate(pool.walkers) if w.run == run][:most]
         for colour, index in enumerate(members):
             time = pool.walkers[index].table["time_ps"]
@@ -350,6 +357,8 @@ def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: Te
             )
         axes[1].axhline(1.0, color="0.6", lw=1, ls="--")
         axes[1].set(xlabel="after round", ylabel="error over tolerance")
+        for plain in (axes[1].yaxis.set_major_formatter, axes[1].yaxis.set_minor_formatter):
+            plain(lambda value, _: f"{value:g}")
         axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend(frameon=False, fontsize=8)
     return figure

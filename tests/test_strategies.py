@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_ensemble import DIM, plenty, pool_of, trained, walk
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.config import RunConfig
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.report import write_report
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.settings import validate
 from latf_openmm.strategies import STRATEGY_KINDS, Situation
@@ -230,6 +232,17 @@ def test_a_loop_does_what_was_decided(active_run: RunFolder) -> None:
         assert summary["temperatures"] == plan["temperatures"]
         assert len(plan["reasons"]) >= 2
     assert {t for i in range(2) for t in active_run.round(i).read_decision()["temperatures"]} != {0.7, 1.3}
+
+
+def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(active_run.path, tmp_path / "run", symlinks=True)
+    run = RunFolder.open(tmp_path / "run")
+    page = write_report(run, 2).read_text()
+    plan = run.round(2).read_decision()
+    for reason in plan["reasons"]:
+        assert escape(reason) in page
+    for name in (*plan["tables"]["targets"][0], *plan["tables"]["states"][0]):
+        assert name == "temperature" or f"<th>{name}</th>" in page
 
 
 def test_a_killed_decision_is_made_again(active_run: RunFolder, tmp_path: Path) -> None:
