@@ -52,6 +52,9 @@ COLUMNS = [
     "step",
     "time_ps",
     "temperature",
+    "kinetic_temperature",
+    "timestep",
+    "timestep_limit",
     "potential_energy",
     "bias_energy",
     "bias_offset",
@@ -699,6 +702,70 @@ def test_later_attempts_take_shorter_steps(tmp_path: Path, monkeypatch: pytest.M
         (2, pytest.approx(0.01)),
     ]
     np.testing.assert_allclose(np.diff(rows.loc[rows["walker"] == 0, "time_ps"]), 0.05)
+
+
+@pytest.mark.parametrize(("system", "temperature"), [(DIPEPTIDE, 400.0), (LJ7, 0.4), (HOLES, 1.0)])
+def test_the_kinetic_temperature_is_that_of_the_thermostat(
+    tmp_path: Path, system: SystemSettings, temperature: float
+) -> None:
+    """Of each copy: degrees of freedom are less by constraints."""
+    molecule = system is DIPEPTIDE
+    options: dict[str, Any] = {
+        "timestep": 0.002 if molecule else 0.005,
+        "frame_interval": 100,
+        "friction": 5.0,
+    }
+    stage = make_stage(
+        tmp_path,
+        None,
+        system,
+        temperatures=[temperature],
+        walkers=3,
+        frames=60,
+        equilibration=1000,
+        **options,
+    )
+    rows = table(run(stage))
+    means = rows.groupby("walker")["kinetic_temperature"].mean()
+    assert means.to_numpy() == pytest.approx(temperature, rel=0.35)
+    freedom = {22: 3 * 22 - 12, 7: 21, 1: 3}[system.build(1).n_atoms]
+    spread = rows["kinetic_temperature"].std() / temperature
+    assert spread == pytest.approx(np.sqrt(2 / freedom), rel=0.25)
+    assert rows["kinetic_temperature"].mean() == pytest.approx(temperature, rel=0.1)
+    assert set(rows["timestep"]) == set(rows["timestep_limit"]) == {stage.settings.timestep}
+
+
+def test_hot_segments_take_shorter_steps_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At twice the thermostat's temperature with full steps; resumed in the middle it goes on with shorter ones."""
+    tried, measure, write = [], WalkerGroup._kinetic_temperatures, WalkerGroup._write
+
+    def hot(group: WalkerGroup, state: openmm.State) -> Any:
+        step = group.context.getIntegrator().getStepSize()._value
+        if not tried or tried[-1] != step:
+            tried.append(step)
+        return measure(group, state) * (2.5 if step > 0.006 else 1.0)
+
+    class KilledError(Exception):
+        pass
+
+    def killed(group: WalkerGroup, index: int, recorded: Any) -> None:
+        if index == 1:
+            raise KilledError
+        write(group, index, recorded)
+
+    monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", hot)
+    stage = make_stage(tmp_path, timestep=0.01, frame_interval=100)
+    monkeypatch.setattr(WalkerGroup, "_write", killed)
+    with pytest.raises(KilledError):
+        run(stage)
+    monkeypatch.setattr(WalkerGroup, "_write", write)
+    rows = table(run(stage))
+    assert tried == [pytest.approx(0.01), pytest.approx(0.005)]
+    assert set(rows["timestep"]) == set(rows["timestep_limit"]) == {0.005}
+    np.testing.assert_allclose(np.diff(rows.loc[rows["walker"] == 0, "time_ps"]), 1.0)
+    assert "where the thermostat has T = 1, with time steps of 0.01 ps" in caplog.text
 
 
 def test_a_walker_that_stays_unstable_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ checkpoint.
 import logging
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
 """Steps in place of one at each attempt of a segment, the time between frames being the same."""
 _FARTHEST = 1e5  # nm
+_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
+_HOT, _ERRORS = 0.03, 4.0
+"""Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
 
 
 class DynamicsSettings(Settings):
@@ -152,6 +155,10 @@ def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
         group.run_segment(index, advance)
 
 
+class _TooHotError(SimulationError):
+    """The kinetic temperature is not that of the thermostat."""
+
+
 class WalkerGroup:
     """The Context of one task, after `complete` segments, and the recording of its frames."""
 
@@ -162,7 +169,8 @@ class WalkerGroup:
         self.kelvin = self.built.scale.kelvin(task.temperature)
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
-        self.slower = 1
+        self.slower = self.coolest = 1
+        self.masses, self.freedom = _masses_and_freedom(self.built)
         self.cv: CollectiveVariables | None = None
         self.bias: Bias | None = None
         self.updater: BiasUpdater | None = None
@@ -260,6 +268,9 @@ class WalkerGroup:
 
     def _restore(self, complete: int) -> None:
         folder = self.task.segment(complete - 1)
+        table = pd.read_parquet(folder / "frames.parquet")
+        if "timestep_limit" in table:  # not in those of earlier versions
+            self.coolest = round(self.task.dynamics.timestep / float(table["timestep_limit"].iloc[-1]))
         try:
             self.context.loadCheckpoint(read_checkpoint(folder / "checkpoint.bin"))
         except (openmm.OpenMMException, OSError) as error:
@@ -272,41 +283,66 @@ class WalkerGroup:
     def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
         """Run, record and write one segment.
 
-        An unstable one is tried again from where it began with other velocities, then with shorter time steps too.
+        An unstable one is tried again from where it began with other velocities, then with shorter time steps too. So
+        is one whose atoms are hotter than the thermostat, with shorter time steps at once: a bias that is stiff for the
+        time step heats what it acts on, and energies are wrong without any other sign. Later segments do not try again
+        what was too hot.
         """
-        before = self.context.createCheckpoint()
-        for attempt, self.slower in enumerate(_SLOWER):
+        before, attempts = self.context.createCheckpoint(), 0
+        left = [slower for slower in _SLOWER if slower >= self.coolest]
+        while True:
+            self.slower, attempts = left.pop(0), attempts + 1
             self.context.getIntegrator().setStepSize(self.task.dynamics.timestep / self.slower)
             try:
                 recorded = self._frames(index, advance)
+                self._check_heat(recorded)
                 break
             except (SimulationError, openmm.OpenMMException) as error:
-                log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempt + 1, error)
-                if attempt == len(_SLOWER) - 1:
+                log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempts, error)
+                if isinstance(error, _TooHotError):
+                    left = [slower for slower in left if slower > self.slower]
+                    self.coolest = left[0] if left else self.slower
+                if not left:
                     raise SimulationError(
-                        f"{self.task.folder}: unstable in segment {index} after {len(_SLOWER)} attempts "
+                        f"{self.task.folder}: unstable in segment {index} after {attempts} attempts "
                         f"({_reason(error)}); lower simulation.timestep or the bias"
                     ) from error
                 if self.updater is not None:
                     self._use(self._make_context(index))
                 self.context.loadCheckpoint(before)
-                seed = _seed(self.task.seed, 100 + 10 * index + attempt)
+                seed = _seed(self.task.seed, 100 + 10 * index + attempts - 1)
                 self.context.setVelocitiesToTemperature(self.kelvin, seed)
-        self.context.getIntegrator().setStepSize(self.task.dynamics.timestep)
         self._write(index, recorded)
+
+    def _check_heat(self, recorded: "_Recorded") -> None:
+        """Raise `_TooHotError` where the atoms are hotter than the thermostat by more than chance."""
+        dynamics = self.task.dynamics
+        # Kinetic energy forgets faster than by the friction alone.
+        forgotten = min(1.0, dynamics.friction * dynamics.timestep * dynamics.frame_interval)
+        error = np.sqrt(2.0 / (self.freedom * recorded.kinetic.size * forgotten))
+        mean = float(recorded.kinetic.mean()) / self.kelvin
+        if mean > 1.0 + _HOT + _ERRORS * error:
+            label, found = self.built.scale.label, float(f"{mean * self.task.temperature:.4g}")
+            raise _TooHotError(
+                f"the kinetic temperature is {label(found)} where the thermostat has {label(self.task.temperature)}, "
+                f"with time steps of {dynamics.timestep / self.slower:g} ps"
+            )
 
     def _frames(self, index: int, advance: Callable[[int], None]) -> "_Recorded":
         shape = (self.built.n_copies, self.built.n_atoms, 3)
-        positions, boxes, energies, biases = [], [], [], []
+        positions, boxes, energies, biases, kinetic = [], [], [], [], []
         told = 0
         groups = set(range(32)) - ({BIAS_GROUP} if self.bias is not None else set())
         for frame in range(self.task.frames_in(index)):
             self._advance(self.task.dynamics.frame_interval * self.slower)
-            state = self.context.getState(positions=True, energy=self.single is None, groups=groups)
+            state = self.context.getState(
+                positions=True, velocities=True, energy=self.single is None, groups=groups
+            )
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
             if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
                 raise SimulationError(f"positions are not finite or beyond {_FARTHEST:g} nm at frame {frame}")
             positions.append(xyz)
+            kinetic.append(self._kinetic_temperatures(state))
             if self.single is None:
                 energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
             if self.built.periodic:
@@ -320,12 +356,20 @@ class WalkerGroup:
         xyz_all = np.array(positions)
         table = np.array(energies) if self.single is None else _copy_energies(self.single, xyz_all)
         cells = np.array(boxes) if boxes else None
+        found = _Recorded(xyz_all, cells, table, np.array(kinetic))
         if self.updater is not None:
-            return _Recorded(xyz_all, cells, table, *(np.array(part) for part in zip(*biases, strict=True)))
+            z, energy, offsets = (np.array(part) for part in zip(*biases, strict=True))
+            return replace(found, z=z, bias=energy, offsets=offsets)
         if self.cv is None or self.bias is None:
-            return _Recorded(xyz_all, cells, table)
+            return found
         z, energy = _evaluate(self.cv, self.bias, xyz_all, cells)
-        return _Recorded(xyz_all, cells, table, z, energy, np.zeros_like(energy))
+        return replace(found, z=z, bias=energy, offsets=np.zeros_like(energy))
+
+    def _kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
+        """Kinetic temperature of each copy, shape (n_copies,) [K]."""
+        velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+        energies = (0.5 * self.masses[:, None] * velocities**2).reshape(self.built.n_copies, -1).sum(axis=1)
+        return np.asarray(2.0 * energies / (self.freedom * _GAS_CONSTANT))
 
     def _advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
@@ -377,6 +421,9 @@ class WalkerGroup:
             "step": np.tile(step, n_copies),
             "time_ps": np.tile(step * dynamics.timestep, n_copies),
             "temperature": np.full(n_frames * n_copies, self.task.temperature),
+            "kinetic_temperature": recorded.kinetic.T.ravel() * self.task.temperature / self.kelvin,
+            "timestep": np.full(n_frames * n_copies, dynamics.timestep / self.slower),
+            "timestep_limit": np.full(n_frames * n_copies, dynamics.timestep / self.coolest),
             "potential_energy": recorded.energies.T.ravel(),
             "bias_energy": np.zeros(n_frames * n_copies),
             "bias_offset": np.zeros(n_frames * n_copies),
@@ -403,6 +450,8 @@ class _Recorded:
         Shape (n_frames, 3, 3) [nm], or None.
     energies
         Potential energy without bias, shape (n_frames, n_copies) [kJ/mol].
+    kinetic
+        Kinetic temperature, shape (n_frames, n_copies) [K].
     z
         Collective variables, shape (n_frames, n_copies, dim), or None without a bias.
     bias, offsets
@@ -412,6 +461,7 @@ class _Recorded:
     positions: NDArray[np.float64]
     boxes: NDArray[np.float64] | None
     energies: NDArray[np.float64]
+    kinetic: NDArray[np.float64]
     z: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
     offsets: NDArray[np.float64] | None = None
@@ -434,6 +484,17 @@ def _evaluate(
             energy.append(bias(z[-1]))
     variables = torch.cat(z).reshape(n_copies, n_frames, -1).transpose(0, 1)
     return variables.numpy(), torch.cat(energy).reshape(n_copies, n_frames).T.numpy()
+
+
+def _masses_and_freedom(built: BuiltSystem) -> tuple[NDArray[np.float64], float]:
+    """Masses of all particles [amu], and the degrees of freedom of one copy that have kinetic energy."""
+    system = built.system
+    masses = np.array(
+        [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
+    )
+    fixed = system.getNumConstraints()
+    fixed += 3 * any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+    return masses, (3 * int((masses > 0).sum()) - fixed) / built.n_copies
 
 
 def _single_copy_context(
