@@ -238,3 +238,17 @@ def test_references_are_those_of_the_citation_file() -> None:
     assert len({work.key for work in cited}) == len(cited)
     assert all(work.bibtex.count("{") == work.bibtex.count("}") for work in cited)
     assert len(works(None, energies=False)) == len(cited) - 2
+
+
+def test_hot_walkers_are_named(dipeptide: RunFolder, tmp_path: Path) -> None:
+    """In a run whose kinetic temperature was three times too high at one of its temperatures."""
+    assert "kinetic temperature" not in (dipeptide.path / "report/index.html").read_text()
+    shutil.copytree(dipeptide.path, tmp_path / "run", symlinks=True)
+    hottest = max(w.temperature for w in dipeptide.walkers(0))
+    for file in (tmp_path / "run").glob(f"rounds/000/simulation/T{hottest:g}*/segment_*/frames.parquet"):
+        table = pd.read_parquet(file)
+        table["kinetic_temperature"] *= 3.0
+        table.to_parquet(file, index=False)
+    text = " ".join(write_report(RunFolder.open(tmp_path / "run"), 0).read_text().split())
+    assert f"round 0, {hottest:g} K: the kinetic temperature is" in text
+    assert text.count("so energies of these frames are too high") == 1

@@ -295,8 +295,8 @@ temperatures and all seeds, against the truths of `benchmarks/quality`; populati
 physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
 ends of the range. On the dipeptide, where it was run, all loops have OPES; `active` decides where.
 
-A root mean square over five seeds, whose errors at neighbouring temperatures go together, is itself known to about 30 %:
-differences of the size of those between the strategies below may be chance.
+A root mean square over five seeds, whose errors at neighbouring temperatures go together, is itself known to about
+30 %: differences of the size of those between the strategies below may be chance.
 
 ## Force evaluations for the error that fixed temperatures end with, over theirs
 

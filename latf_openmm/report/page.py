@@ -15,6 +15,7 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.analysis.free_energy import LatentGrid, flow_probability
 from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
+from latf_openmm.data.heat import hot_runs
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report.citations import works
@@ -120,7 +121,7 @@ def _facts(run: RunFolder, index: int, found: _Found) -> dict[str, Any]:
         "states_settled": trained.provenance["states_settled"],
         "biased": any(row["biased"] for row in rounds),
         "summary": summary(run, trained, found.ensembles, rows, spent),
-        "warnings": _warnings(trained, rows, rounds),
+        "warnings": [*_warnings(trained, rows, rounds), *_heat(run, found.pool)],
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
         "reduction": trained.provenance.get("reduction"),
@@ -142,3 +143,13 @@ def _warnings(
 ) -> list[str]:
     texts = [w for row in rows if (w := temperature_warning(trained, row.temperature))]
     return texts + [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+
+
+def _heat(run: RunFolder, pool: Pool) -> list[str]:
+    label = run.scale.label
+    return [
+        f"round {int(one.run.split('/')[0])}, {label(one.temperature)}: the kinetic temperature is "
+        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are too high: take a "
+        "shorter simulation.timestep, or a softer bias"
+        for one in hot_runs(pool.walkers)
+    ]
