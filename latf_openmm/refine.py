@@ -348,13 +348,11 @@ class Refiner:
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
     ) -> StructureEnsemble:
         maker, table = self.maker, walker.table
-        assert maker.reweighting is not None
         logs = table["log_weight"].to_numpy()
         ancestors = starts[table["ancestor"].to_numpy()]
         weights = normalised_weights(logs)
-        replicates = Replicates(
-            maker.factors[:, ancestors], weights
-        )  # an ancestor's part in a sample is theirs
+        # An ancestor's part in a bootstrap sample is that of its descendants.
+        replicates = Replicates(maker.factors[:, ancestors], weights)
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])

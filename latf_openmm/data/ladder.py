@@ -165,8 +165,7 @@ class Reweighting:
         """
         with np.errstate(divide="ignore"):
             log_w = self.log_w + np.log(multiplicity)
-        table = self._mixture_table(log_w, self.solved_again(multiplicity))
-        change = self._mixture_table(self.log_w, self.free_energies) - table
+        change = self._own_table - self._mixture_table(log_w, self.solved_again(multiplicity))
         return np.asarray(multiplicity * np.exp(np.interp(self.energy, self._energies, change)))
 
     @cached_property
@@ -176,6 +175,11 @@ class Reweighting:
         spacing = np.sqrt(8e-6) / max(0.5 * float(np.ptp(betas)), 1e-9)
         top = float(self.energy.max())
         return np.linspace(0.0, top, int(np.clip(np.ceil(top / spacing), 2, _MOST_IN_TABLE)))
+
+    @cached_property
+    def _own_table(self) -> NDArray[np.float64]:
+        """The table of all frames, which every sample is compared with."""
+        return self._mixture_table(self.log_w, self.free_energies)
 
     def _mixture_table(self, log_w: NDArray[np.float64], f: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logarithm of the mixture of frames with these weights at each energy of the table."""

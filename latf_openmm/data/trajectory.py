@@ -119,8 +119,8 @@ def new_features(n_frames: int, n_features: int, folder: Path) -> NDArray[np.flo
     """
     if n_frames * n_features < _MOST_IN_MEMORY:
         return np.empty((n_frames, n_features), np.float32)
-    whole = folder.absolute()
-    with tempfile.TemporaryFile(dir=next(p for p in (whole, *whole.parents) if p.is_dir())) as file:
+    place = folder.absolute()
+    with tempfile.TemporaryFile(dir=next(p for p in (place, *place.parents) if p.is_dir())) as file:
         return np.asarray(np.memmap(file, np.float32, "w+", shape=(n_frames, n_features)))
 
 

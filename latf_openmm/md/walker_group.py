@@ -34,12 +34,12 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
 from latf_openmm.storage import whole_folder
 from latf_openmm.systems import AnySystem, BuiltSystem
+from latf_openmm.units import GAS_CONSTANT
 
 log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
 """Steps in place of one at each attempt of a segment, the time between frames being the same."""
 _FARTHEST = 1e5  # nm
-_GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 _HOT, _ERRORS = 0.03, 4.0
 """Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
 
@@ -369,7 +369,7 @@ class WalkerGroup:
         """Kinetic temperature of each copy, shape (n_copies,) [K]."""
         velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
         energies = (0.5 * self.masses[:, None] * velocities**2).reshape(self.built.n_copies, -1).sum(axis=1)
-        return np.asarray(2.0 * energies / (self.freedom * _GAS_CONSTANT))
+        return np.asarray(2.0 * energies / (self.freedom * GAS_CONSTANT))
 
     def _advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""

@@ -1,8 +1,9 @@
 """Temperatures, starts and bias by what is known least at the temperatures wanted, and when it is known well enough."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -118,20 +119,14 @@ class _Known:
         assert self.maker.reweighting is not None
         self.simulated = [float(t) for t in self.maker.reweighting.simulated]
         self.energy = situation.pool.energies()
+        # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
+        self.at = cache(self.maker.at)
+        self._reached = cache(self.maker.reach)
+        self._weights = cache(self.maker.weights)
         self.old: EnsembleMaker | None = None
         if situation.before:
             old = situation.pool.first(situation.before)
             self.old = EnsembleMaker(situation.trained, old, situation.seed)
-
-    def at(self, temperature: float) -> StructureEnsemble:
-        """What the frames, or the flow, say of a temperature."""
-        if temperature not in self._ensembles:
-            self._ensembles[temperature] = self.maker.at(temperature)
-        return self._ensembles[temperature]
-
-    @cached_property
-    def _ensembles(self) -> dict[float, StructureEnsemble]:
-        return {}
 
     # --- targets
 
@@ -143,7 +138,7 @@ class _Known:
         energy = found.energy()
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
-        independent = self.maker.reach(temperature)
+        independent = self._reached(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
@@ -236,24 +231,6 @@ class _Known:
         beta = 1.0 / self.s.scale.kT(target) - 1.0 / self.s.scale.kT(start)
         return math.exp(-min(beta**2 * self._variance(start), 700.0))
 
-    def _reached(self, temperature: float) -> float:
-        if temperature not in self._reach:
-            self._reach[temperature] = self.maker.reach(temperature)
-        return self._reach[temperature]
-
-    def _weights(self, temperature: float) -> Array:
-        if temperature not in self._weight:
-            self._weight[temperature] = self.maker.weights(temperature)
-        return self._weight[temperature]
-
-    @cached_property
-    def _reach(self) -> dict[float, float]:
-        return {}
-
-    @cached_property
-    def _weight(self) -> dict[float, Array]:
-        return {}
-
     def _variance(self, temperature: float) -> float:
         """Variance of the potential energy: its heat capacity is that of the nearest simulated temperature."""
         nearest = min(self.simulated, key=lambda t: abs(math.log(t / temperature)))
@@ -290,10 +267,7 @@ class _Known:
         found: dict[float, float] = {}
         for temperature in self.simulated:
             entries, frames = np.zeros(pool.n_states), 0
-            for index, trajectory in enumerate(pool.trajectories):
-                if trajectory.temperature != temperature or np.ptp(trajectory.log_weights) > 0:
-                    continue
-                states = pool.states[pool.of_walker(index)]
+            for states in self._unbiased(temperature):
                 entered = states[1:][states[1:] != states[:-1]]
                 entries += np.bincount(entered, minlength=pool.n_states)
                 frames += len(states)
@@ -353,11 +327,17 @@ class _Known:
 
     def _frames(self, temperature: float) -> Array:
         """Frames in each state of unbiased walkers at a temperature."""
-        pool, n = self.s.pool, np.zeros(self.s.n_states)
+        n = np.zeros(self.s.n_states)
+        for states in self._unbiased(temperature):
+            n += np.bincount(states, minlength=self.s.n_states)
+        return n
+
+    def _unbiased(self, temperature: float) -> Iterator[NDArray[np.int64]]:
+        """States of the frames of each unbiased walker at a temperature."""
+        pool = self.s.pool
         for index, trajectory in enumerate(pool.trajectories):
             if trajectory.temperature == temperature and np.ptp(trajectory.log_weights) == 0:
-                n += np.bincount(pool.states[pool.of_walker(index)], minlength=self.s.n_states)
-        return n
+                yield pool.states[pool.of_walker(index)]
 
     def state_rows(self, starts: dict[float, Frames], biased: tuple[float, ...]) -> list[dict[str, Any]]:
         """Frames, population and starts of each state at each temperature chosen."""

@@ -10,6 +10,7 @@ from latf_openmm.model.encoder import Encoder
 from latf_openmm.model.latf import LatentThermodynamicFlow
 
 _NOTHING = 60.0
+"""Below the largest term of a mixture by so much, terms are taken for that much: exp of it is lost in rounding."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ _BATCHES_PER_EPOCH = 50
 """Where pairs are few, an epoch goes through them several times."""
 _MANY = 32
 """Pairs for each one drawn in an epoch from which they are drawn without permuting all."""
-_PART = 65_536
+PART = 65_536
 """Frames whose descriptors are standardised at a time: there is no second copy of all."""
 _LEAST_SPREAD = 0.02
 """Least standard deviation that a feature is divided by, over the 90th percentile of all."""
@@ -118,7 +118,7 @@ class TrainingRun:
     @torch.no_grad()
     def encode(self) -> Tensor:
         """Collective variables of all frames, shape (n_frames, latent_dim)."""
-        return torch.cat([self.model.encode(part) for part in self.features.split(_PART)])
+        return torch.cat([self.model.encode(part) for part in self.features.split(PART)])
 
     @property
     def batch_size(self) -> int:
@@ -259,7 +259,7 @@ def prepare(
 
 def _moments(pairs: LaggedPairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Weighted mean and standard deviation of every descriptor."""
-    parts = [slice(start, start + _PART) for start in range(0, len(pairs.features), _PART)]
+    parts = [slice(start, start + PART) for start in range(0, len(pairs.features), PART)]
     weights = pairs.weights / pairs.weights.sum()
     mean = np.sum([weights[part] @ pairs.features[part] for part in parts], axis=0)
     squares = np.sum([weights[part] @ (pairs.features[part] - mean) ** 2 for part in parts], axis=0)

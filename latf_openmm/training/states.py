@@ -15,13 +15,12 @@ from torch import Tensor
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.progress import Advance, bar
 from latf_openmm.training.objective import RepresentativePrior
-from latf_openmm.training.run import Stage, TrainingRun
+from latf_openmm.training.run import PART, Stage, TrainingRun
 
 log = logging.getLogger(__name__)
 
 _MOST_FOR_CLUSTERS = 200_000
 """Frames that the clusters at the start are made of; evenly chosen from more."""
-_PART = 65_536
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def initial_labels(
     n_clusters = min(n_clusters, len(np.unique(sample, axis=0)))
     means = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3, batch_size=4096)
     means.fit(sample, sample_weight=weights[::every])
-    parts = (standardise(part).cpu().numpy() for part in features.split(_PART))
+    parts = (standardise(part).cpu().numpy() for part in features.split(PART))
     labels = np.concatenate([means.predict(part) for part in parts])
     found = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     return torch.from_numpy(found).to(features.device)
@@ -162,8 +161,7 @@ def relabel(model: LatentThermodynamicFlow, z: Tensor, weights: Tensor, minimum:
 def representative_inputs(features: Tensor, labels: Tensor, weights: Tensor, n_states: int) -> Tensor:
     """Weighted mean descriptor of each state, shape (n_states, n_features)."""
     sums = torch.zeros((n_states, features.shape[1]), dtype=torch.float64, device=features.device)
-    for part in torch.arange(len(features), device=features.device).split(_PART):
-        weighted = features[part].double() * weights[part].double().unsqueeze(1)
-        sums.index_add_(0, labels[part], weighted)
+    for x, states, w in zip(features.split(PART), labels.split(PART), weights.split(PART), strict=True):
+        sums.index_add_(0, states, x.double() * w.double().unsqueeze(1))
     totals = torch.bincount(labels, weights.double(), minlength=n_states).clamp_min(1e-12)
     return (sums / totals.unsqueeze(1)).to(features)

@@ -203,8 +203,8 @@ def _look_at_round(
         return
     for name, digest in record.get("sha256", {}).items():  # older records have none
         target = folder.path / name
-        if target.is_file() and sha256(target) != digest:
-            findings.damage(target, f"changed since it was written; expected sha256 {digest}")
+        if target.is_file():  # that one is missing has been said
+            _compare(target, digest, findings)
     stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
     try:
         found = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
@@ -243,8 +243,13 @@ def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
         findings.counts["ensembles"] += 1
         for name, digest in ((record or {}).get("sha256") or {}).items():
             target = file.parent / name
-            if not findings.missing(target, "a file of an ensemble") and sha256(target) != digest:
-                findings.damage(target, f"changed since it was written; expected sha256 {digest}")
+            if not findings.missing(target, "a file of an ensemble"):
+                _compare(target, digest, findings)
+
+
+def _compare(file: Path, digest: str, findings: Findings) -> None:
+    if sha256(file) != digest:
+        findings.damage(file, f"changed since it was written; expected sha256 {digest}")
 
 
 def _unfinished(path: Path) -> list[Path]:
