@@ -268,7 +268,7 @@ def walkers() -> list[Row]:
 
 
 def training(work: str, seed: int) -> list[Row]:
-    """All stages with the defaults (three starts, four flows, energies), and when each held-out score was reached."""
+    """All stages with the defaults: three starts, four flows, reweighted frames."""
     import torch
     from cases import SYSTEMS
     from data import training_data
