@@ -17,7 +17,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig, read_config
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_features
+from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
 from latf_openmm.data.walkers import WalkerFrames, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
@@ -319,14 +319,19 @@ class RunFolder:
         """Featurise walkers, one at a time, into one array."""
         features, topology = self.features(), self.topology()
         everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
+        masses = self.config.system.build(1).masses
         found, row = [], 0
         for walker in walkers:
             mine, row = everything[row : row + len(walker.table)], row + len(walker.table)
-            first = 0
+            first, speeds = 0, None
             for piece in walker.chunks(topology):
-                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, piece.unitcell_vectors)
+                cell = piece.unitcell_vectors
+                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
                 first += piece.n_frames
-            found.append(_feature_trajectory(walker, mine, self.config))
+                if speeds is None:
+                    kT = self.scale.kT(walker.temperature)
+                    speeds = thermal_square_speeds(features, piece.xyz, cell, masses, kT)
+            found.append(replace(_feature_trajectory(walker, mine, self.config), square_speeds=speeds))
         return found
 
     def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:

@@ -20,12 +20,16 @@ from latf_openmm.data.trajectory import (
     featurise,
     joined_features,
     new_features,
+    thermal_square_speeds,
 )
 from latf_openmm.data.weights import effective_sample_size, normalised_weights, training_weights
 from latf_openmm.errors import DataError
+from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.base import Features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 LOG_WEIGHTS = st.lists(st.floats(-500.0, 500.0), min_size=1, max_size=30)
@@ -346,3 +350,52 @@ def test_effective_sample_size_is_between_one_and_the_number_of_frames(log_weigh
 def test_effective_sample_size_at_its_bounds():
     assert effective_sample_size(np.full(25, -4e4)) == pytest.approx(25.0)
     assert effective_sample_size(np.array([0.0, 800.0, 0.0])) == pytest.approx(1.0)
+
+
+# Thermal speeds
+
+
+def test_thermal_speeds_are_those_of_the_gradients():
+    """kT sum_a |grad_a x|^2 / m_a, by automatic differentiation, within the error of 200 random velocities."""
+    built = AlanineDipeptideSettings(hydrogen_mass=3.0).build(1)
+    features = build_features(
+        resolve_features(
+            [TorsionSettings(angles=["phi", "psi"]), DistanceSettings(selection="element != H")],
+            built.mdtraj_topology(),
+        )
+    ).double()
+    rng = np.random.default_rng(0)
+    positions = built.positions + 0.005 * rng.standard_normal((400, *built.positions.shape[1:]))
+    xyz = torch.from_numpy(positions[::2]).requires_grad_()
+    x = features(xyz, torch.empty(0))
+    gradients = [torch.autograd.grad(column.sum(), xyz, retain_graph=True)[0] for column in x.unbind(1)]
+    mobility = 2.5 / torch.from_numpy(built.masses)[:, None]
+    expected = [float((mobility * g**2).sum(dim=(1, 2)).mean()) for g in gradients]
+    ratio = thermal_square_speeds(features, positions, None, built.masses, 2.5) / expected
+    np.testing.assert_allclose(ratio, 1.0, atol=0.5)
+    assert ratio.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_thermal_speeds_in_a_box_and_of_atoms_without_mass():
+    features = DistanceSettings(pairs=[[0, 1], [0, 2], [1, 2]]).build()
+    positions = np.array([[[0.1, 0.0, 0.0], [2.9, 0.0, 0.0], [0.5, 0.0, 0.0]]] * 200, np.float32)
+    box = np.array([3.0 * np.eye(3)] * 200, np.float32)
+    masses = np.array([2.0, 0.0, 0.0])
+    found = thermal_square_speeds(features.double(), positions, box, masses, 3.0)
+    assert found[0] == pytest.approx(1.5, rel=0.4)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)  # both along x, by the same velocities
+    assert found[2] == 0.0
+    again = thermal_square_speeds(features, positions, box, masses, 3.0)
+    np.testing.assert_array_equal(again, found)
+
+
+def test_columns_keep_their_speeds():
+    whole = replace(trajectory(10), square_speeds=np.array([1.0, 4.0]))
+    assert whole.columns([1]).square_speeds.tolist() == [4.0]
+    assert trajectory(10).columns([1]).square_speeds is None
+
+
+@pytest.mark.parametrize("speeds", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
+def test_speeds_that_do_not_fit_are_refused(speeds):
+    with pytest.raises(DataError, match=r"walker 3: square_speeds must have shape \(2,\)"):
+        replace(trajectory(10, 3), square_speeds=np.array(speeds))

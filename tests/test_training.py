@@ -708,6 +708,34 @@ def test_what_hardly_moves_is_not_blown_up(trajectories):
     assert scale[-1] == pytest.approx(0.02 * np.quantile(plain, 0.9), rel=1e-5)
 
 
+def test_fast_descriptors_are_divided_by_how_far_thermal_motion_carries_them(trajectories):
+    """In the time in which slow ones cross their spread; slow ones by their spread as ever."""
+    short = shortened(trajectories[:4], 100)
+    spread = np.concatenate([t.features for t in short]).std(axis=0)
+    doubled = [replace(t, features=np.tile(t.features, 5)) for t in short]
+    speeds = (np.tile(spread, 5) * np.array([1.0] * 8 + [5.0, 0.0])) ** 2
+    scale = prepare(
+        [replace(t, square_speeds=k * speeds) for t, k in zip(doubled, [0.5, 1.5, 1.0, 1.0], strict=True)],
+        *(MODEL, QUICK, LAG),
+        seed=0,
+    ).model.feature_scale
+    np.testing.assert_allclose(scale, np.tile(spread, 5) * ([1.0] * 8 + [5.0, 1.0]), rtol=1e-5)
+
+
+def test_speeds_that_are_not_known_of_all_trajectories_are_not_used(trajectories):
+    short = shortened(trajectories[:4], 100)
+    some = [replace(short[0], square_speeds=np.array([1.0, 100.0])), *short[1:]]
+    plain = prepare(short, MODEL, QUICK, LAG, seed=0).model.feature_scale
+    torch.testing.assert_close(prepare(some, MODEL, QUICK, LAG, seed=0).model.feature_scale, plain)
+
+
+def test_speeds_of_zero_change_nothing(trajectories):
+    short = shortened(trajectories[:4], 100)
+    still = [replace(t, square_speeds=np.zeros(2)) for t in short]
+    plain = prepare(short, MODEL, QUICK, LAG, seed=0).model.feature_scale
+    torch.testing.assert_close(prepare(still, MODEL, QUICK, LAG, seed=0).model.feature_scale, plain)
+
+
 # Data that cannot be used
 
 

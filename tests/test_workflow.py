@@ -71,6 +71,15 @@ def test_training_data_are_weighted_with_the_bias(finished: RunFolder) -> None:
         np.testing.assert_allclose(trajectory.log_weights, expected)
 
 
+def test_training_data_have_thermal_speeds(finished: RunFolder) -> None:
+    """Of a coordinate: kT/m, estimated from as many velocities as there are frames at most."""
+    (mass,) = finished.config.system.build(1).masses
+    found = [
+        t.square_speeds / (t.temperature / mass) for t in finished.feature_trajectories(finished.walkers(0))
+    ]
+    np.testing.assert_allclose(np.mean(found), 1.0, atol=0.5)
+
+
 def test_same_command_does_nothing_more(finished: RunFolder) -> None:
     before = {p: p.stat().st_mtime_ns for p in (finished.path / "rounds").rglob("*") if p.is_file()}
     run_loop(tiny(), finished.path)

@@ -9,7 +9,7 @@ from cases import Array, Regime, SystemCase
 from numpy.typing import NDArray
 from replica_exchange import run_replica_exchange
 
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
+from latf_openmm.data.trajectory import FeatureTrajectory, featurise, thermal_square_speeds
 from latf_openmm.data.walkers import read_stage
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.md.simulation import Stage, run_stage
@@ -61,6 +61,7 @@ def training_data(case: SystemCase, regime: Regime, seed: int, work: Path) -> li
                 run=f"T{float(data[f'temperature{i}']):g}",
                 name=f"walker {i}",
                 scale=case.settings.scale,
+                square_speeds=data.get(f"speeds{i}"),
             )
             for i in rows
         ]
@@ -70,11 +71,14 @@ def _simulate(case: SystemCase, regime: Regime, seed: int, file: Path) -> None:
     folder = file.with_suffix(".run")
     stage = Stage(case.settings, case.simulation(regime, 1), None, {}, seed, folder)
     run_stage(stage)
-    module, topology = features_of(case), case.settings.build(1).mdtraj_topology()
+    built, module = case.settings.build(1), features_of(case)
+    topology = built.mdtraj_topology()
     arrays: dict[str, NDArray[np.generic] | int | float] = {}
     walkers = read_stage(folder)
     for i, walker in enumerate(walkers):
-        arrays[f"features{i}"] = featurise(module, walker.load(topology).xyz)
+        xyz, kT = walker.load(topology).xyz, case.settings.scale.kT(walker.temperature)
+        arrays[f"features{i}"] = featurise(module, xyz)
+        arrays[f"speeds{i}"] = thermal_square_speeds(module, xyz, None, built.masses, kT)
         arrays[f"energy{i}"] = walker.table["potential_energy"].to_numpy()
         arrays[f"temperature{i}"] = walker.temperature
     _write(file, arrays | {"n": len(walkers)})

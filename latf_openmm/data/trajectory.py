@@ -19,6 +19,9 @@ _MOST_IN_MEMORY = 250_000_000
 _IN_CACHE = 250_000
 """Descriptors computed at a time: what they are made of fits into a processor's cache."""
 _FRAMES_AT_A_TIME = 64, 2048
+_FRAMES_FOR_SPEEDS = 200
+_MOMENT = 1e-5
+"""Time between positions from which speeds are computed [ps]."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class FeatureTrajectory:
         What to call it in an error message.
     scale
         The scale of `temperature`.
+    square_speeds
+        Mean square of the speed of each descriptor under thermal velocities of the atoms [1/ps^2], shape
+        (n_features,), from `thermal_square_speeds`; None: not known.
 
     Raises
     ------
@@ -59,6 +65,7 @@ class FeatureTrajectory:
     run: str = "run"
     name: str = "trajectory"
     scale: TemperatureScale = KELVIN
+    square_speeds: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = self.features.shape[0]
@@ -73,6 +80,9 @@ class FeatureTrajectory:
                 raise DataError(f"{self.name}: {label} must have shape (n_frames,), got {values.shape}")
         if self.features.ndim != 2 or n == 0:
             raise DataError(f"{self.name}: features must have shape (n_frames > 0, n_features)")
+        speeds, width = self.square_speeds, self.features.shape[1:]
+        if speeds is not None and (speeds.shape != width or not (speeds >= 0).all()):
+            raise DataError(f"{self.name}: square_speeds must have shape {width} and no number below 0")
         if not self.temperature > 0:
             raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
 
@@ -88,7 +98,10 @@ class FeatureTrajectory:
 
     def columns(self, chosen: Sequence[int]) -> "FeatureTrajectory":
         """Return the same trajectory with some of its descriptors."""
-        return replace(self, features=np.ascontiguousarray(self.features[:, list(chosen)]))
+        speeds = None if self.square_speeds is None else self.square_speeds[list(chosen)]
+        return replace(
+            self, features=np.ascontiguousarray(self.features[:, list(chosen)]), square_speeds=speeds
+        )
 
 
 def joined_features(trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float32]:
@@ -155,6 +168,47 @@ def featurise(
         xyz = torch.as_tensor(np.ascontiguousarray(positions[part]))
         found[part] = module(xyz.float(), cell.float()).numpy()
     return found
+
+
+@torch.no_grad()
+def thermal_square_speeds(
+    features: Features,
+    positions: NDArray[np.floating],
+    box: NDArray[np.floating] | None,
+    masses: NDArray[np.float64],
+    kT: float,
+) -> NDArray[np.float64]:
+    """Mean square speed of each descriptor where atoms have thermal velocities, kT sum_a |dx/dr_a|^2 / m_a.
+
+    Estimated with one random velocity of all atoms for each of at most 200 frames, which costs no gradients.
+    Constraints are not looked at.
+
+    Parameters
+    ----------
+    features
+        In double precision.
+    positions
+        Shape (n_frames, n_atoms, 3) [nm].
+    box
+        Shape (n_frames, 3, 3) [nm], or None.
+    masses
+        Shape (n_atoms,) [amu]; atoms without mass do not move.
+    kT
+        [kJ/mol].
+
+    Returns
+    -------
+    ndarray
+        Shape (n_features,) [1/ps^2], in the units of the descriptors.
+    """
+    every = -(-len(positions) // _FRAMES_FOR_SPEEDS)
+    xyz = torch.from_numpy(positions[::every].astype(np.float64))
+    cell = torch.empty(0) if box is None else torch.from_numpy(box[::every].astype(np.float64))
+    spread = torch.from_numpy(np.sqrt(np.divide(kT, masses, out=np.zeros_like(masses), where=masses > 0)))
+    noise = torch.randn(xyz.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step = _MOMENT * spread[:, None] * noise
+    change = (features(xyz + step, cell) - features(xyz - step, cell)) / (2 * _MOMENT)
+    return np.asarray(change.square().mean(dim=0).numpy())
 
 
 def check_same_features(trajectories: Sequence[FeatureTrajectory]) -> int:

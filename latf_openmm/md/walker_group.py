@@ -488,10 +488,7 @@ def _evaluate(
 
 def _masses_and_freedom(built: BuiltSystem) -> tuple[NDArray[np.float64], float]:
     """Masses of all particles [amu], and the degrees of freedom of one copy that have kinetic energy."""
-    system = built.system
-    masses = np.array(
-        [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
-    )
+    system, masses = built.system, built.masses
     fixed = system.getNumConstraints()
     fixed += 3 * any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
     return masses, (3 * int((masses > 0).sum()) - fixed) / built.n_copies

@@ -8,7 +8,7 @@ import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import app
+from openmm import app, unit
 
 from latf_openmm.settings import Settings
 from latf_openmm.units import TemperatureScale
@@ -47,6 +47,13 @@ class BuiltSystem:
     def n_atoms(self) -> int:
         """Number of particles of one copy."""
         return int(self.positions.shape[1])
+
+    @property
+    def masses(self) -> NDArray[np.float64]:
+        """Masses of all particles of all copies [amu]."""
+        system = self.system
+        each = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
+        return np.array(each)
 
     @property
     def periodic(self) -> bool:

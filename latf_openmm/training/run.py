@@ -32,6 +32,9 @@ PART = 65_536
 _LEAST_SPREAD = 0.02
 """Least standard deviation that a feature is divided by, over the 90th percentile of all."""
 
+_SLOW = 0.9
+"""Quantile of the times in which descriptors cross their spread that is a slow descriptor's."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -233,12 +236,8 @@ def prepare(
     used = ladder or own_temperatures(trajectories)
     model.set_temperature_range(float(used.temperatures[0]), float(used.temperatures[-1]))
     mean, std = _moments(pairs)
-    if not (std > 1e-6).any():
-        raise DataError("no feature varies in the training data")
     model.feature_mean.copy_(torch.from_numpy(mean))
-    # One that hardly moves must not become the largest of all when it moves once: a bias would tear at it.
-    least = _LEAST_SPREAD * np.quantile(std, 0.9)
-    model.feature_scale.copy_(torch.from_numpy(np.where(std > 1e-6, np.maximum(std, least), 1.0)))
+    model.feature_scale.copy_(torch.from_numpy(_scales(std, trajectories)))
     device = _device(settings.device)
     model.to(device)
     return TrainingRun(
@@ -264,6 +263,32 @@ def _moments(pairs: LaggedPairs) -> tuple[NDArray[np.float64], NDArray[np.float6
     mean = np.sum([weights[part] @ pairs.features[part] for part in parts], axis=0)
     squares = np.sum([weights[part] @ (pairs.features[part] - mean) ** 2 for part in parts], axis=0)
     return mean, np.sqrt(squares)
+
+
+def _scales(std: NDArray[np.float64], trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float64]:
+    """What descriptors are divided by, shape (n_features,).
+
+    Their standard deviation, but of a fast one more: how far thermal motion carries it while slow ones cross their
+    spread. Collective variables are slow then, and a bias on them is not stiff for the time step.
+
+    Raises
+    ------
+    DataError
+        If no descriptor varies.
+    """
+    moves = std > 1e-6
+    if not moves.any():
+        raise DataError("no feature varies in the training data")
+    # One that hardly moves must not become the largest of all when it moves once: a bias would tear at it.
+    scales = np.maximum(std, _LEAST_SPREAD * np.quantile(std, 0.9))
+    known = [t.square_speeds for t in trajectories if t.square_speeds is not None]
+    if len(known) == len(trajectories):
+        speeds = np.sqrt(np.mean(known, axis=0))
+        known_speed = moves & (speeds > 0)  # not of particles without mass
+        if known_speed.any():
+            crossing = std[known_speed] / speeds[known_speed]
+            scales = np.maximum(scales, np.quantile(crossing, _SLOW) * speeds)
+    return np.where(moves, scales, 1.0)
 
 
 def _device(name: str) -> torch.device:
