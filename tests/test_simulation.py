@@ -768,6 +768,24 @@ def test_hot_segments_take_shorter_steps_from_then_on(
     assert "where the thermostat has T = 1, with time steps of 0.01 ps" in caplog.text
 
 
+def test_hot_segments_are_kept_where_shorter_steps_do_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One with full steps and one with half of them are as hot; the next segment begins with full ones again."""
+
+    def hot(group: WalkerGroup, _state: openmm.State) -> Any:
+        return np.full(group.built.n_copies, 2.5 * group.kelvin)
+
+    monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", hot)
+    rows = table(run(make_stage(tmp_path, timestep=0.01, frame_interval=100)))
+    assert set(rows["timestep"]) == {0.005}
+    assert set(rows["timestep_limit"]) == {0.01}
+    tried = [r.getMessage().split("with ")[1] for r in caplog.records if "thermostat" in r.getMessage()]
+    assert len(tried) > 2
+    assert tried == ["time steps of 0.01 ps", "time steps of 0.005 ps"] * (len(tried) // 2)
+    assert "shorter time steps do not help; a larger bias.pace may" in caplog.text
+
+
 def test_a_walker_that_stays_unstable_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good = DIPEPTIDE.build().positions[0]
     starts = np.array([good, np.full_like(good, np.nan)])

@@ -42,6 +42,8 @@ _SLOWER = (1, 1, 2, 4)
 _FARTHEST = 1e5  # nm
 _HOT, _ERRORS = 0.03, 4.0
 """Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
+_NO_HELP = 0.7
+"""Share of the excess that is left with shorter time steps from which these are not what helps."""
 
 
 class DynamicsSettings(Settings):
@@ -156,7 +158,11 @@ def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
 
 
 class _TooHotError(SimulationError):
-    """The kinetic temperature is not that of the thermostat."""
+    """The kinetic temperature is not that of the thermostat, but higher by the fraction `excess`."""
+
+    def __init__(self, message: str, excess: float) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 class WalkerGroup:
@@ -286,9 +292,10 @@ class WalkerGroup:
         An unstable one is tried again from where it began with other velocities, then with shorter time steps too. So
         is one whose atoms are hotter than the thermostat, with shorter time steps at once: a bias that is stiff for the
         time step heats what it acts on, and energies are wrong without any other sign. Later segments do not try again
-        what was too hot.
+        what was too hot. Where shorter steps do not help, the segment is kept: a bias that is built up faster than heat
+        leaves warms walkers, too, and the report names them.
         """
-        before, attempts = self.context.createCheckpoint(), 0
+        before, attempts, excess, coolest = self.context.createCheckpoint(), 0, np.inf, self.coolest
         left = [slower for slower in _SLOWER if slower >= self.coolest]
         while True:
             self.slower, attempts = left.pop(0), attempts + 1
@@ -300,6 +307,13 @@ class WalkerGroup:
             except (SimulationError, openmm.OpenMMException) as error:
                 log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempts, error)
                 if isinstance(error, _TooHotError):
+                    if error.excess > _NO_HELP * excess:
+                        log.warning(
+                            "%s: shorter time steps do not help; a larger bias.pace may", self.task.folder
+                        )
+                        self.coolest = coolest
+                        break
+                    excess = error.excess
                     left = [slower for slower in left if slower > self.slower]
                     self.coolest = left[0] if left else self.slower
                 if not left:
@@ -325,7 +339,8 @@ class WalkerGroup:
             label, found = self.built.scale.label, float(f"{mean * self.task.temperature:.4g}")
             raise _TooHotError(
                 f"the kinetic temperature is {label(found)} where the thermostat has {label(self.task.temperature)}, "
-                f"with time steps of {dynamics.timestep / self.slower:g} ps"
+                f"with time steps of {dynamics.timestep / self.slower:g} ps",
+                mean - 1.0,
             )
 
     def _frames(self, index: int, advance: Callable[[int], None]) -> "_Recorded":

@@ -150,6 +150,6 @@ def _heat(run: RunFolder, pool: Pool) -> list[str]:
     return [
         f"round {int(one.run.split('/')[0])}, {label(one.temperature)}: the kinetic temperature is "
         f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are too high: take a "
-        "shorter simulation.timestep, or a softer bias"
+        "shorter simulation.timestep, a softer bias, or a larger bias.pace"
         for one in hot_runs(pool.walkers)
     ]
