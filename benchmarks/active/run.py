@@ -34,7 +34,6 @@ from sklearn.cluster import KMeans
 from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.config import GenerateSettings, LoopSettings, RunConfig
 from latf_openmm.data.trajectory import featurise
-from latf_openmm.md.bias import AnyBias
 from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.strategies import STRATEGY_KINDS
 from latf_openmm.training.settings import TrainingSettings
@@ -50,13 +49,10 @@ _ROUNDS = {
 }
 _EQUILIBRATION = {"three_hole": 500, "lj7": 2000, "alanine_dipeptide": 2500}
 _EXCHANGE = {"three_hole": 20, "lj7": 100, "alanine_dipeptide": 125}
-_TIMESTEP = {"alanine_dipeptide": 0.002}
-"""With a bias; replica exchange and the truths, which have none, go by 4 fs."""
-_BIAS: dict[str, AnyBias | None] = {
-    "three_hole": None,
-    "lj7": None,
-    "alanine_dipeptide": OpesSettings(barrier=25.0),
-}
+_OPES = "alanine_dipeptide_opes"
+_OPES_TIMESTEP = 0.002
+"""Without a bias, 4 fs."""
+_NAMES = (*SYSTEMS, _OPES)
 _STRATEGIES = ("fixed", "uniform", "active")
 _COLOURS = {
     "fixed": "tab:blue",
@@ -80,23 +76,28 @@ class Case:
         return f"{self.system}_{self.strategy}_{self.seed}"
 
     @property
+    def base(self) -> str:
+        """The system, whether with OPES or without."""
+        return "alanine_dipeptide" if self.system == _OPES else self.system
+
+    @property
     def case(self) -> SystemCase:
-        return SYSTEMS[self.system]
+        return SYSTEMS[self.base]
 
     @property
     def each(self) -> int:
         """Force evaluations of one copy in a round."""
-        regime = _ROUNDS[self.system]
-        steps = regime.frames * regime.interval + _EQUILIBRATION[self.system]
+        regime = _ROUNDS[self.base]
+        steps = regime.frames * regime.interval + _EQUILIBRATION[self.base]
         return len(regime.temperatures) * regime.walkers * steps
 
     def config(self) -> RunConfig:
-        case, regime = self.case, _ROUNDS[self.system]
+        case, regime = self.case, _ROUNDS[self.base]
         simulation = case.simulation(regime, 1).model_copy(
-            update={"equilibration": _EQUILIBRATION[self.system]}
+            update={"equilibration": _EQUILIBRATION[self.base]}
         )
-        if self.system in _TIMESTEP:
-            simulation = simulation.model_copy(update={"timestep": _TIMESTEP[self.system]})
+        if self.system == _OPES:
+            simulation = simulation.model_copy(update={"timestep": _OPES_TIMESTEP})
         strategy = STRATEGY_KINDS[self.strategy]
         settings = strategy(stop=False) if self.strategy == "active" else strategy()
         return RunConfig(
@@ -116,7 +117,7 @@ class Case:
                 pairs_per_epoch=5000,
                 committee=3,
             ),
-            bias=_BIAS[self.system],
+            bias=OpesSettings(barrier=25.0) if self.system == _OPES else None,
             loop=LoopSettings(rounds=self.rounds, strategy=settings),
             generate=GenerateSettings(temperatures=list(case.temperatures), samples=300),
         )
@@ -165,7 +166,7 @@ def reference(system: str, work: Path) -> Reference:
 
 def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     """Errors after every round of one loop."""
-    exact = reference(case.system, work)
+    exact = reference(case.base, work)
     run = run_loop(case.config(), work / "active" / case.name)
     rows = []
     for index in range(case.rounds):
@@ -190,7 +191,7 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
 
 def exchange_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     """Errors of replica exchange with the evaluations of each round."""
-    system, exact, interval = case.case, reference(case.system, work), _EXCHANGE[case.system]
+    system, exact, interval = case.case, reference(case.base, work), _EXCHANGE[case.base]
     temperatures, file = list(system.temperatures), work / "active" / f"{case.name}.npz"
     frames = case.rounds * case.each // (len(temperatures) * interval) - 20
     if not file.is_file():
@@ -266,7 +267,7 @@ def write_tables(work: Path, docs: Path) -> None:
     frame = pd.DataFrame(rows)
     frame.drop(columns="simulated").to_csv(docs / "active.csv", index=False, float_format="%.5g")
     table = summary(frame)
-    systems = [name for name in SYSTEMS if name in set(table["system"])]
+    systems = [name for name in _NAMES if name in set(table["system"])]
     figure, axes = plt.subplots(
         2, len(systems), figsize=(4 * len(systems), 6.4), layout="constrained", squeeze=False
     )
@@ -304,8 +305,8 @@ def write_tables(work: Path, docs: Path) -> None:
 Made by `python benchmarks/active/run.py --work WORK`; two CPU cores, no GPU. Errors are root mean squares over six
 temperatures and all seeds, against the truths of `benchmarks/quality`; populations are those of {_REGIONS} regions of a
 physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
-ends of the range. On the dipeptide all loops have OPES, with steps of 2 fs; `active` decides where. Replica exchange,
-which has no bias, goes by 4 fs there.
+ends of the range. `{_OPES}` is the dipeptide with OPES in all loops, where `active` decides where, and with steps
+of 2 fs; replica exchange has neither.
 
 Standard errors are from the spread over seeds: errors at neighbouring temperatures go together.
 
@@ -328,7 +329,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--system", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--system", nargs="+", choices=_NAMES, default=list(_NAMES))
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--processes", type=int, default=2)
