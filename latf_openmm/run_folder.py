@@ -317,9 +317,9 @@ class RunFolder:
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
         """Featurise walkers, one at a time, into one array."""
-        features, topology = self.features(), self.topology()
+        features, built = self.features(), self.config.system.build(1)
+        topology, masses = built.mdtraj_topology(), built.masses
         everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
-        masses = self.config.system.build(1).masses
         found, row = [], 0
         for walker in walkers:
             mine, row = everything[row : row + len(walker.table)], row + len(walker.table)

@@ -192,7 +192,10 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
 def exchange_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     """Errors of replica exchange with the evaluations of each round."""
     system, exact, interval = case.case, reference(case.base, work), _EXCHANGE[case.base]
-    temperatures, file = list(system.temperatures), work / "active" / f"{case.name}.npz"
+    temperatures, file = (
+        list(system.temperatures),
+        work / "active" / f"{case.base}_{case.strategy}_{case.seed}.npz",
+    )
     frames = case.rounds * case.each // (len(temperatures) * interval) - 20
     if not file.is_file():
         run_replica_exchange(

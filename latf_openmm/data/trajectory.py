@@ -207,8 +207,13 @@ def thermal_square_speeds(
     spread = torch.from_numpy(np.sqrt(np.divide(kT, masses, out=np.zeros_like(masses), where=masses > 0)))
     noise = torch.randn(xyz.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     step = _MOMENT * spread[:, None] * noise
-    change = (features(xyz + step, cell) - features(xyz - step, cell)) / (2 * _MOMENT)
-    return np.asarray(change.square().mean(dim=0).numpy())
+    squares = torch.zeros(len(features.names), dtype=torch.float64)
+    for start in range(0, len(xyz), _FRAMES_AT_A_TIME[0]):
+        part = slice(start, start + _FRAMES_AT_A_TIME[0])
+        there = cell if box is None else cell[part]
+        change = features(xyz[part] + step[part], there) - features(xyz[part] - step[part], there)
+        squares += change.square().sum(dim=0)
+    return np.asarray((squares / (len(xyz) * (2 * _MOMENT) ** 2)).numpy())
 
 
 def check_same_features(trajectories: Sequence[FeatureTrajectory]) -> int:

@@ -176,7 +176,7 @@ class WalkerGroup:
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
         self.slower = self.coolest = 1
-        self.masses, self.freedom = _masses_and_freedom(self.built)
+        self.masses, self.freedom = self.built.masses, _freedom(self.built)
         self.cv: CollectiveVariables | None = None
         self.bias: Bias | None = None
         self.updater: BiasUpdater | None = None
@@ -501,12 +501,11 @@ def _evaluate(
     return variables.numpy(), torch.cat(energy).reshape(n_copies, n_frames).T.numpy()
 
 
-def _masses_and_freedom(built: BuiltSystem) -> tuple[NDArray[np.float64], float]:
-    """Masses of all particles [amu], and the degrees of freedom of one copy that have kinetic energy."""
-    system, masses = built.system, built.masses
-    fixed = system.getNumConstraints()
-    fixed += 3 * any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
-    return masses, (3 * int((masses > 0).sum()) - fixed) / built.n_copies
+def _freedom(built: BuiltSystem) -> float:
+    """Degrees of freedom of one copy that have kinetic energy."""
+    fixed = built.system.getNumConstraints()
+    fixed += 3 * any(isinstance(force, openmm.CMMotionRemover) for force in built.system.getForces())
+    return (3 * int((built.masses > 0).sum()) - fixed) / built.n_copies
 
 
 def _single_copy_context(
