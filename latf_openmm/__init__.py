@@ -48,6 +48,7 @@ _PUBLIC = {
     "load_bias": "latf_openmm.md.updater",
     "load_config": "latf_openmm.config",
     "load_model": "latf_openmm.model.checkpoint",
+    "many_copies": "latf_openmm.systems.copies",
     "run_loop": "latf_openmm.workflow",
     "save_model": "latf_openmm.model.checkpoint",
     "torsion_cv": "latf_openmm.md.cv",

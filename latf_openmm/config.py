@@ -14,7 +14,7 @@ from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.md.annealing import AnnealingSettings
 from latf_openmm.md.backends import choose_backend
 from latf_openmm.md.bias import AnyBias, BiasContext
-from latf_openmm.md.simulation import SimulationSettings
+from latf_openmm.md.simulation import SimulationSettings, check_copies
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import Settings, validate
@@ -192,9 +192,11 @@ def check(config: RunConfig) -> None:
     Raises
     ------
     ConfigError, BackendError
-        If features name atoms that are not there, the bias does not fit, or the platform is missing.
+        If features name atoms that are not there, walkers cannot share a Context, the bias does not fit, or there is no
+        such platform.
     """
     built = config.system.build(1)
+    check_copies(config.system, config.simulation)
     resolved = resolve_features(config.features, built.mdtraj_topology())
     if config.execution.here:
         find_platform(config.simulation.platform or config.system.platform)

@@ -221,13 +221,29 @@ def test_a_walker_that_explodes_loses_its_weight() -> None:
         Mover(SYSTEM, DYNAMICS).moved(start, 100, 1)
 
 
+def dipeptides(positions: Array, n: int) -> Population:
+    return Population(300.0, np.repeat(positions, n, axis=0), None, np.zeros(n), np.zeros(n), np.arange(n))
+
+
+def test_molecules_move_in_one_context() -> None:
+    system = AlanineDipeptideSettings()
+    dynamics = DynamicsSettings(timestep=0.002, friction=1.0, frame_interval=10, context_walkers=3)
+    start = dipeptides(system.build(1).positions, 7)  # in threes, and one is left over
+    found = Mover(system, dynamics).moved(start, 200, 1)
+    np.testing.assert_allclose(found.energies, Mover(system, dynamics).energies(found.positions, None))
+    assert len(set(found.energies)) == 7
+    assert np.abs(found.positions).max() < 1.5
+    assert found.energies.mean() > -110  # warmer than the start, which is minimised
+    start.positions[4] = start.positions[4, 0]  # all atoms in one place
+    lost = Mover(system, dynamics).moved(start, 200, 1)
+    assert list(np.flatnonzero(~np.isfinite(lost.log_weights))) == [4]
+
+
 def test_molecules_move_in_several_processes() -> None:
     system = AlanineDipeptideSettings()
     dynamics = DynamicsSettings(timestep=0.002, friction=1.0, frame_interval=10)
     built = system.build(1)
-    start = Population(
-        300.0, np.repeat(built.positions, 4, axis=0), None, np.zeros(4), np.zeros(4), np.arange(4)
-    )
+    start = dipeptides(built.positions, 4)
     with Mover(system, dynamics, 2) as mover:
         found = mover.moved(start, 200, 1)
         again = mover.moved(start, 200, 1)

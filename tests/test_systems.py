@@ -161,12 +161,6 @@ def test_copies_are_independent(kind: str) -> None:
     np.testing.assert_allclose(forces(many, x), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CASES if not SYSTEM_KINDS[kind].batched])
-def test_kinds_without_batches_refuse_copies(kind: str) -> None:
-    with pytest.raises(ConfigError, match="one copy a System"):
-        SYSTEM_KINDS[kind]().build(copies=2)
-
-
 def test_unknown_system_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"no system named 'lj8'; the library has: .*lj7.*three_hole"):
         library_folder("lj8")
@@ -359,8 +353,6 @@ def test_chignolin_is_folded_and_l() -> None:
         for i in range(166)
     )
     assert charge == pytest.approx(-2.0, abs=1e-3)
-    with pytest.raises(ConfigError, match="one copy"):
-        SYSTEM_KINDS["chignolin"]().build(2)
 
 
 def test_gbn2_goes_with_the_backbone_of_ff99sb() -> None:

@@ -162,7 +162,12 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
     ("rows of a stranger", TABLE, setting("walker", 0, 9), "rows of walker 9; expected walkers 0 to 2"),
     ("wrong step", TABLE, setting("step", 2, 7), "walker 0, frame 27: step is 7; expected 560"),
     ("wrong time", TABLE, setting("time_ps", 2, 7.0), "walker 0, frame 27: time_ps is 7; expected 5.6"),
-    ("wrong temperature", TABLE, setting("temperature", 2, 0.8), "temperature is 0.8 in a row; expected 0.7"),
+    (
+        "wrong temperature",
+        TABLE,
+        setting("temperature", 2, 0.8),
+        "temperature is 0.8 in a row of walker 0; expected 0.7",
+    ),
     (
         "energy NaN",
         TABLE,

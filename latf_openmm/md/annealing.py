@@ -233,14 +233,20 @@ def _move(
     seed: int,
 ) -> tuple[Array, Array | None, Array]:
     """In whatever process: positions, boxes and energies after the steps; an energy is NaN where they failed."""
-    together = n if system.batched else 1
-    bench = _bench(system, dynamics, together)
-    return (bench.together if system.batched else bench.one_by_one)(
-        temperature, positions, boxes, steps, seed
-    )
+    size = n if system.batched else min(n, dynamics.context_walkers or 1)
+    if size == 1 and not system.batched:
+        return _bench(system, dynamics, 1).one_by_one(temperature, positions, boxes, steps, seed)
+    done = []
+    for first in range(0, n, size):
+        rows = slice(first, first + size)
+        bench = _bench(system, dynamics, min(size, n - first))
+        cells = None if boxes is None else boxes[rows]
+        done.append(bench.together(temperature, positions[rows], cells, steps, seed + first))
+    found, _, energies = zip(*done, strict=True)
+    return np.concatenate(found), boxes, np.concatenate(energies)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)  # groups, what is left over, single ones
 def _bench(system: AnySystem, dynamics: DynamicsSettings, copies: int) -> "_Bench":
     return _Bench(system, dynamics, copies)
 
@@ -295,15 +301,19 @@ class _Bench:
         noise, velocities = (int(one) for one in np.random.SeedSequence([seed, 1]).generate_state(2))
         self._prepare(temperature, noise)
         try:
-            found = self._run(positions.reshape(-1, 3), temperature, steps, velocities).reshape(
-                positions.shape
-            )
-        except openmm.OpenMMException:  # one copy ends them all; alone, the others go on
+            placed = self.built.placed(positions).reshape(-1, 3)
+            moved = self._run(placed, temperature, steps, velocities)
+            found = self.built.single(moved.reshape(positions.shape))
+            whole = np.isfinite(found).all(axis=(1, 2))
+        except openmm.OpenMMException:
+            whole = np.zeros(len(positions), dtype=bool)
+        # One copy can end them all, or make others of a molecule no numbers; alone, these go on.
+        if not whole.any() or not (whole.all() or self.built.copies is None):
             self.context.reinitialize()
             one = _Bench(self.system, self.dynamics, 1)
             return one.one_by_one(temperature, positions, boxes, steps, seed)
         energies = self.energies(found, boxes)
-        return found, boxes, np.where(np.isfinite(found).all(axis=(1, 2)), energies, np.nan)
+        return found, boxes, np.where(whole, energies, np.nan)
 
     def one_by_one(
         self, temperature: float, positions: Array, boxes: Array | None, steps: int, seed: int

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from openmm import app
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.progress import Progress
 
-from latf_openmm.errors import DataError, SimulationError
+from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.md.processes import end_with_parent, process_pool
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import Advance, bar
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 DROPPED = "dropped.json"
 """File of a stage that names the groups of walkers it goes on without."""
+
+_Walkers = list[tuple[int, int]]
 
 _LOOK = 1.0
 """Seconds between looks at the segments that workers completed; longer where a look takes long."""
@@ -48,6 +50,16 @@ class SimulationSettings(DynamicsSettings):
         description="an adaptive bias is shared by the walkers of each temperature, or by all (it is then that of "
         "the lowest temperature)",
     )
+
+    @model_validator(mode="after")
+    def _integrators(self) -> "SimulationSettings":
+        several = min(self.context_walkers or 1, self.walkers * len(self.temperatures)) // self.walkers > 1
+        if several and self.bias_every > 1:
+            raise ValueError(
+                f"context_walkers: {self.context_walkers} are more than walkers ({self.walkers}), so those of several "
+                f"temperatures share a Context; this needs bias_every: 1, got {self.bias_every}"
+            )
+        return self
 
     @property
     def steps(self) -> int:
@@ -90,35 +102,76 @@ class Stage:
     unbiased: frozenset[float] = frozenset()
 
     def tasks(self) -> list[GroupTask]:
-        """One task for each Context: all walkers of a temperature, or each walker by itself."""
-        dynamics = self.settings.dynamics()
-        in_one = self.settings.walkers if self.system.batched else 1
-        together = self.settings.share_bias == "all" and len(self.settings.temperatures) > 1
-        tasks = []
-        for index, temperature in enumerate(self.settings.temperatures):
-            starts, boxes = self.starts.get(temperature), self.boxes.get(temperature)
-            for first in range(0, self.settings.walkers, in_one):
-                name = f"T{temperature:g}" + ("" if self.system.batched else f"_w{first:03d}")
-                tasks.append(
-                    GroupTask(
-                        self.system,
-                        dynamics,
-                        None if temperature in self.unbiased else self.bias,
-                        temperature,
-                        None if starts is None else starts[first : first + in_one],
-                        in_one,
-                        first,
-                        self.settings.frames,
-                        _task_seed(self.seed, index, first),
-                        self.folder / name,
-                        self.folder / "exchange" / ("all" if together else f"T{temperature:g}")
-                        if together or in_one < self.settings.walkers
-                        else None,
-                        min(self.settings.temperatures) if together else None,
-                        None if boxes is None else boxes[first : first + in_one],
-                    )
-                )
-        return tasks
+        """One task for each Context."""
+        return [self._task(rows) for rows in self._groups()]
+
+    def _groups(self) -> list[_Walkers]:
+        """Which walkers share a Context, as (place of the temperature, walker)."""
+        settings = self.settings
+        n, places = settings.walkers, range(len(settings.temperatures))
+        wanted = settings.context_walkers or (n if self.system.batched else 1)
+        if wanted < 2 * n:
+            size = min(wanted, n)
+            return [
+                [(place, walker) for walker in range(first, min(first + size, n))]
+                for place in places
+                for first in range(0, n, size)
+            ]
+        groups: list[_Walkers] = []
+        for place in places:
+            mine = [(place, walker) for walker in range(n)]
+            fits = groups and len(groups[-1]) + n <= wanted
+            if fits and self._one_bias(groups[-1][0][0], place):
+                groups[-1].extend(mine)
+            else:
+                groups.append(mine)
+        return groups
+
+    def _biased(self, place: int) -> bool:
+        return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
+
+    def _one_bias(self, one: int, other: int) -> bool:
+        """Whether walkers at two temperatures have the same bias, or none."""
+        if self._biased(one) != self._biased(other):
+            return False
+        return not self._biased(one) or self.settings.share_bias == "all"
+
+    def _task(self, rows: _Walkers) -> GroupTask:
+        settings = self.settings
+        n, (place, first) = settings.walkers, rows[0]
+        temperatures = tuple(settings.temperatures[at] for at, _ in rows)
+        lowest, highest = min(temperatures), max(temperatures)
+        name = f"T{temperatures[0]:g}"
+        if lowest != highest:
+            name += f"-{temperatures[-1]:g}"
+            first += place * n  # numbers of their own, since they lie in one folder
+        elif not (self.system.batched and len(rows) == n):
+            name += f"_w{first:03d}"
+        together = settings.share_bias == "all" and len(settings.temperatures) > 1
+        shared = "all" if together else f"T{lowest:g}"
+        return GroupTask(
+            self.system,
+            settings.dynamics(),
+            self.bias if self._biased(place) else None,
+            temperatures,
+            _rows_of(self.starts, settings.temperatures, rows),
+            first,
+            settings.frames,
+            _task_seed(self.seed, place, rows[0][1]),
+            self.folder / name,
+            self.folder / "exchange" / shared if together or len(rows) < n else None,
+            min(settings.temperatures) if together else None,
+            _rows_of(self.boxes, settings.temperatures, rows),
+        )
+
+
+def _rows_of(
+    arrays: dict[float, NDArray[np.float64]], temperatures: Sequence[float], rows: _Walkers
+) -> NDArray[np.float64] | None:
+    """What the arrays of each temperature have for these walkers; None where there is nothing for them."""
+    if temperatures[rows[0][0]] not in arrays:
+        return None
+    return np.stack([arrays[temperatures[place]][walker] for place, walker in rows])
 
 
 def _task_seed(seed: int, temperature: int, walker: int) -> int:
@@ -149,9 +202,12 @@ def run_stage(
 
     Raises
     ------
+    ConfigError
+        If walkers are to share a Context, and cannot.
     SimulationError
         If no group of some temperature comes to its end.
     """
+    check_copies(stage.system, stage.settings)
     _write_record(stage)
     dropped = read_dropped(stage.folder)
     tasks = [task for task in stage.tasks() if task.folder.name not in dropped]
@@ -167,7 +223,7 @@ def run_stage(
             failures = _run_in_processes(tasks, stage.settings.processes, advance)
     if not failures:
         return
-    ended = {task.temperature for task in tasks if task.folder.name not in failures}
+    ended = {t for task in tasks if task.folder.name not in failures for t in task.temperatures}
     if ended != set(stage.settings.temperatures):
         raise SimulationError("; ".join(failures.values()))
     for text in failures.values():
@@ -175,12 +231,24 @@ def run_stage(
     write_json(stage.folder / DROPPED, dropped | failures)
 
 
+def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
+    """Raise `ConfigError` where walkers are to share a Context, and cannot."""
+    if (dynamics.context_walkers or 1) == 1:
+        return
+    try:
+        system.build(2)
+    except ConfigError as error:
+        raise ConfigError(
+            f"simulation.context_walkers: {dynamics.context_walkers} is not possible: {error}"
+        ) from error
+
+
 def _with_speed(stage: Stage, tasks: Sequence[GroupTask], told: Advance) -> Callable[[int], None]:
     """Tell of frames done, with the temperatures and the speed of all walkers together."""
     scale, settings = stage.system.scale, stage.settings
     at = ", ".join(f"{t:g}" for t in settings.temperatures)
     at = f"{at} K" if scale.name == "K" else f"T = {at}"
-    walkers = tasks[0].n_walkers if tasks else 1
+    walkers = np.mean([task.n_walkers for task in tasks]) if tasks else 1
     before = sum(task.frames_in(i) for task in tasks for i in range(task.n_complete()))
     begin, done = time.perf_counter(), 0
 
@@ -332,6 +400,7 @@ def _write_record(stage: Stage) -> None:
         "temperature_scale": stage.system.scale.name,
         "settings": stage.settings.model_dump(mode="json"),
         "bias": None if stage.bias is None else stage.bias.model_dump(mode="json"),
+        "unbiased": sorted(stage.unbiased),
         "seed": stage.seed,
     }
     write_json(stage.folder / "stage.json", record)

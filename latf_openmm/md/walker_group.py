@@ -27,6 +27,7 @@ from latf_openmm.md.bias import AnyBias, Bias, BiasContext
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.md.langevin import draw_velocities, langevin_integrator, set_timestep
 from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.md.updater import BiasUpdater, load_bias
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
 """Steps in place of one at each attempt of a segment, the time between frames being the same."""
 _FARTHEST = 1e5  # nm
+_MINIMISE = (10.0, 200)  # tolerance [kJ/mol/nm] and most iterations
 _HOT, _ERRORS = 0.03, 4.0
 """Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
 _NO_HELP = 0.7
@@ -65,6 +67,13 @@ class DynamicsSettings(Settings):
         description="steps between evaluations of the bias; more than 1 only for one that is not stiff",
     )
     forces: ForcesName | None = Field(None, description="default: traced, except on GPU platforms")
+    context_walkers: int | None = Field(
+        None,
+        ge=1,
+        description="walkers in one OpenMM Context, whose bias is evaluated at once; default: all of a temperature for "
+        "model systems, 1 for molecules. Implicit solvent only. More than `walkers`: those of several temperatures, "
+        "where they have one bias or none",
+    )
 
 
 class BiasSource(Settings):
@@ -82,12 +91,12 @@ class GroupTask:
     ----------
     system, dynamics, bias
         What to simulate and how; `bias` None is an unbiased run.
-    temperature
-        In the scale of the system.
+    temperatures
+        Of each walker in this Context, in the scale of the system.
     starts
         Start positions, shape (n_walkers, n_atoms, 3) [nm], or None for the system's own.
-    n_walkers, first_walker
-        Walkers in this Context, and the number of the first of them.
+    first_walker
+        Number of the first of the walkers.
     n_frames
         Frames of each walker.
     seed
@@ -97,7 +106,8 @@ class GroupTask:
     exchange
         Folder through which walkers of other tasks share an adaptive bias.
     bias_temperature
-        What an adaptive bias is for, where walkers at other temperatures share it; None: `temperature`.
+        What an adaptive bias is for, where walkers at other temperatures share it; None: the lowest of
+        `temperatures`, as it is for other biases.
     boxes
         Periodic boxes of the start positions, shape (n_walkers, 3, 3) [nm], or None for the system's own.
     """
@@ -105,9 +115,8 @@ class GroupTask:
     system: AnySystem
     dynamics: DynamicsSettings
     bias: BiasSource | None
-    temperature: float
+    temperatures: tuple[float, ...]
     starts: NDArray[np.float64] | None
-    n_walkers: int
     first_walker: int
     n_frames: int
     seed: int
@@ -115,6 +124,11 @@ class GroupTask:
     exchange: Path | None = None
     bias_temperature: float | None = None
     boxes: NDArray[np.float64] | None = None
+
+    @property
+    def n_walkers(self) -> int:
+        """Number of walkers."""
+        return len(self.temperatures)
 
     @property
     def n_segments(self) -> int:
@@ -170,9 +184,10 @@ class WalkerGroup:
 
     def __init__(self, task: GroupTask, complete: int) -> None:
         self.task = task
-        self.built = task.system.build(task.n_walkers if task.system.batched else 1)
+        self.built = task.system.build(task.n_walkers)
         self.platform = find_platform(task.dynamics.platform or task.system.platform)
-        self.kelvin = self.built.scale.kelvin(task.temperature)
+        self.temperatures = np.array(task.temperatures)
+        self.kelvin = np.array([self.built.scale.kelvin(t) for t in task.temperatures])
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
         self.slower = self.coolest = 1
@@ -191,7 +206,7 @@ class WalkerGroup:
                 n_copies=self.built.n_copies,
                 shared=shared,
                 walker=task.folder.name,
-                walker_kT=[self.built.scale.kT(task.temperature)] * self.built.n_copies,
+                walker_kT=[self.built.scale.kT(temperature) for temperature in task.temperatures],
             )
         self._use(self._make_context(complete))
         if complete:
@@ -207,7 +222,7 @@ class WalkerGroup:
             kT = self.built.scale.kT(temperature)
             return source.bias.build(BiasContext.of_model(trained.model, temperature, kT))
 
-        bias = build(self.task.temperature)
+        bias = build(min(self.task.temperatures))
         if isinstance(bias, AdaptiveBias) and self.task.bias_temperature is not None:
             bias = build(self.task.bias_temperature)
         return latent_cv(trained), bias
@@ -240,15 +255,29 @@ class WalkerGroup:
                 forces=dynamics.forces or ("traced" if traced else "autograd"),
                 multistep=dynamics.bias_every > 1,
             )
-        integrator = openmm.LangevinMiddleIntegrator(self.kelvin, dynamics.friction, dynamics.timestep)
+        integrator = self._integrator()
         integrator.setRandomNumberSeed(_seed(self.task.seed, 0))
         barostat = barostat_of(system)
         if barostat is not None:
             barostat.setRandomNumberSeed(_seed(self.task.seed, 2))
         context = openmm.Context(system, integrator, self.platform)
         if barostat is not None:
-            context.setParameter(barostat.Temperature(), self.kelvin)
+            context.setParameter(barostat.Temperature(), float(self.kelvin[0]))
         return context
+
+    def _integrator(self) -> openmm.Integrator:
+        """Langevin dynamics, each walker at its temperature."""
+        dynamics = self.task.dynamics
+        if len(set(self.kelvin)) > 1:
+            return langevin_integrator(self._of_particles(self.kelvin), dynamics.friction, dynamics.timestep)
+        return openmm.LangevinMiddleIntegrator(float(self.kelvin[0]), dynamics.friction, dynamics.timestep)
+
+    def _of_particles(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """For each particle what `values`, shape (n_copies,), says of its walker."""
+        return np.repeat(values, self.built.n_atoms)
+
+    def _draw_velocities(self, stream: int) -> None:
+        draw_velocities(self.context, self._of_particles(self.kelvin), _seed(self.task.seed, stream))
 
     def _start(self) -> None:
         """Prepare the first segment."""
@@ -264,13 +293,24 @@ class WalkerGroup:
         starts = self.built.positions if self.task.starts is None else self.task.starts
         if self.task.boxes is not None and self.built.periodic:
             self.context.setPeriodicBoxVectors(*self.task.boxes[0])
-        self.context.setPositions(starts.reshape(-1, 3))
-        if self.task.dynamics.minimise:
-            openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
-        self.context.setVelocitiesToTemperature(self.kelvin, _seed(self.task.seed, 1))
+        minimise = self.task.dynamics.minimise
+        if minimise and self.built.copies is not None:  # together, each would wait for the slowest
+            starts = np.stack([self._minimised(one) for one in starts])
+        self.context.setPositions(self.built.placed(starts).reshape(-1, 3))
+        if minimise and self.built.copies is None:
+            openmm.LocalEnergyMinimizer.minimize(self.context, *_MINIMISE)
+        self._draw_velocities(1)
         self.stepper.step(self.task.dynamics.equilibration)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
+
+    def _minimised(self, start: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One walker's positions, minimised without the bias."""
+        assert self.single is not None
+        self.single.setPositions(start)
+        openmm.LocalEnergyMinimizer.minimize(self.single, *_MINIMISE)
+        state = self.single.getState(positions=True)
+        return np.asarray(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
 
     def _restore(self, complete: int) -> None:
         folder = self.task.segment(complete - 1)
@@ -299,7 +339,7 @@ class WalkerGroup:
         left = [slower for slower in _SLOWER if slower >= self.coolest]
         while True:
             self.slower, attempts = left.pop(0), attempts + 1
-            self.context.getIntegrator().setStepSize(self.task.dynamics.timestep / self.slower)
+            set_timestep(self.context.getIntegrator(), self.task.dynamics.timestep / self.slower)
             try:
                 recorded = self._frames(index, advance)
                 self._check_heat(recorded)
@@ -324,8 +364,7 @@ class WalkerGroup:
                 if self.updater is not None:
                     self._use(self._make_context(index))
                 self.context.loadCheckpoint(before)
-                seed = _seed(self.task.seed, 100 + 10 * index + attempts - 1)
-                self.context.setVelocitiesToTemperature(self.kelvin, seed)
+                self._draw_velocities(100 + 10 * index + attempts - 1)
         self._write(index, recorded)
 
     def _check_heat(self, recorded: "_Recorded") -> None:
@@ -334,12 +373,14 @@ class WalkerGroup:
         # Kinetic energy forgets faster than by the friction alone.
         forgotten = min(1.0, dynamics.friction * dynamics.timestep * dynamics.frame_interval)
         error = np.sqrt(2.0 / (self.freedom * recorded.kinetic.size * forgotten))
-        mean = float(recorded.kinetic.mean()) / self.kelvin
+        mean = float((recorded.kinetic / self.kelvin).mean())
         if mean > 1.0 + _HOT + _ERRORS * error:
-            label, found = self.built.scale.label, float(f"{mean * self.task.temperature:.4g}")
+            label, asked = self.built.scale.label, float(self.temperatures.mean())
+            several = len(set(self.kelvin)) > 1
             raise _TooHotError(
-                f"the kinetic temperature is {label(found)} where the thermostat has {label(self.task.temperature)}, "
-                f"with time steps of {dynamics.timestep / self.slower:g} ps",
+                f"the kinetic temperature is {label(float(f'{mean * asked:.4g}'))} where the thermostat has "
+                f"{label(asked)}{' (means over walkers)' if several else ''}, with time steps of "
+                f"{dynamics.timestep / self.slower:g} ps",
                 mean - 1.0,
             )
 
@@ -356,7 +397,7 @@ class WalkerGroup:
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
             if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
                 raise SimulationError(f"positions are not finite or beyond {_FARTHEST:g} nm at frame {frame}")
-            positions.append(xyz)
+            positions.append(self.built.single(xyz))
             kinetic.append(self._kinetic_temperatures(state))
             if self.single is None:
                 energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
@@ -435,8 +476,8 @@ class WalkerGroup:
             "frame": np.tile(frame, n_copies),
             "step": np.tile(step, n_copies),
             "time_ps": np.tile(step * dynamics.timestep, n_copies),
-            "temperature": np.full(n_frames * n_copies, self.task.temperature),
-            "kinetic_temperature": recorded.kinetic.T.ravel() * self.task.temperature / self.kelvin,
+            "temperature": np.repeat(self.temperatures, n_frames),
+            "kinetic_temperature": (recorded.kinetic * self.temperatures / self.kelvin).T.ravel(),
             "timestep": np.full(n_frames * n_copies, dynamics.timestep / self.slower),
             "timestep_limit": np.full(n_frames * n_copies, dynamics.timestep / self.coolest),
             "potential_energy": recorded.energies.T.ravel(),

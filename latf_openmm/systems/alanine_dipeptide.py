@@ -21,5 +21,5 @@ class AlanineDipeptideSettings(LibraryMolecule):
     hydrogen_mass: float = Field(1.008, ge=1.0, le=4.0, description="mass of hydrogen atoms [amu]")
 
     def build(self, copies: int = 1) -> BuiltSystem:
-        """One molecule."""
+        """One molecule, or copies of it."""
         return self.made("amber14/protein.ff14SB.xml", copies)

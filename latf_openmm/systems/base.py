@@ -1,16 +1,17 @@
 """What every system is: settings that build an OpenMM System of one or many independent copies."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import app, unit
+from openmm import app
 
 from latf_openmm.settings import Settings
+from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
 
 
@@ -30,6 +31,8 @@ class BuiltSystem:
         Start positions, shape (n_copies, n_atoms, 3) [nm].
     scale
         The unit of its temperatures.
+    copies
+        Where copies stand that would feel each other side by side; None where they do not.
     """
 
     name: str
@@ -37,6 +40,7 @@ class BuiltSystem:
     system: openmm.System
     positions: NDArray[np.float64]
     scale: TemperatureScale
+    copies: Copies | None = None
 
     @property
     def n_copies(self) -> int:
@@ -51,14 +55,34 @@ class BuiltSystem:
     @property
     def masses(self) -> NDArray[np.float64]:
         """Masses of all particles of all copies [amu]."""
-        system = self.system
-        each = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
-        return np.array(each)
+        return masses_of(self.system)
 
     @property
     def periodic(self) -> bool:
         """Whether any force of the System uses periodic boundary conditions."""
         return bool(self.system.usesPeriodicBoundaryConditions())
+
+    def copied(self, n_copies: int) -> "BuiltSystem":
+        """Return copies of this one in one System, each as if it were alone.
+
+        Raises
+        ------
+        ConfigError
+            If that is not possible; see `latf_openmm.many_copies`.
+        """
+        if n_copies == 1:
+            return self
+        copies = many_copies(self.system, n_copies)
+        positions = np.repeat(self.positions, n_copies, axis=0)
+        return replace(self, system=copies.system, positions=positions, copies=copies)
+
+    def placed(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where positions of single copies are in the System, shape (n_copies, n_atoms, 3) [nm]."""
+        return positions if self.copies is None else self.copies.placed(positions)
+
+    def single(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions of single copies, by those in the System, shapes (n_copies, n_atoms, 3) [nm]."""
+        return positions if self.copies is None else positions - self.copies.sites[:, None]
 
     def mdtraj_topology(self) -> mdtraj.Topology:
         """Topology of one copy as MDTraj's."""
@@ -86,7 +110,7 @@ class SystemSettings(Settings):
 
     kind: str
     batched: ClassVar[bool] = False
-    """Whether many copies in one System are cheaper than one Context for each walker."""
+    """Whether copies need not be kept apart, and all of a temperature share a Context unless told otherwise."""
     platform: ClassVar[str] = "Reference"
     """The OpenMM platform this system runs best on when there is no GPU."""
     in_library: ClassVar[bool] = True

@@ -15,6 +15,6 @@ class ChignolinSettings(SolvatedMolecule):
     kind: Literal["chignolin"] = "chignolin"
 
     def build(self, copies: int = 1) -> BuiltSystem:
-        """One molecule, folded."""
+        """One molecule, folded, or copies of it."""
         field: Any = ff14sb_onlysc() if self.solvent == "gbn2" else "amber14/protein.ff14SB.xml"
         return self.made(field, copies, self.solvent, self.pressure)

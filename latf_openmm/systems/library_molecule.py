@@ -22,7 +22,7 @@ _CUTOFF = 0.9  # nm
 
 
 class LibraryMolecule(SystemSettings):
-    """A molecule of the library, one copy a System, bonds to hydrogen constrained."""
+    """A molecule of the library, bonds to hydrogen constrained."""
 
     platform: ClassVar[str] = "CPU"
 
@@ -35,7 +35,7 @@ class LibraryMolecule(SystemSettings):
 
     @abstractmethod
     def build(self, copies: int = 1) -> BuiltSystem:
-        """One molecule."""
+        """One molecule, or copies of it."""
 
     def made(
         self, force_field: Any, copies: int, solvent: Solvent = "obc2", pressure: float | None = None
@@ -47,7 +47,7 @@ class LibraryMolecule(SystemSettings):
         force_field
             File of OpenMM for the molecule, or an open file.
         copies
-            Has to be 1: several copies in one System bring nothing for molecules on a CPU.
+            In one System; more than 1 in implicit solvent only.
         solvent
             ``obc2``: OpenMM's native OBC2, no cutoff. ``gbn2``: GBn2 (a `CustomGBForce`), no cutoff. ``tip3p``: the
             file KIND_tip3p.pdb, PME with a cutoff of 0.9 nm.
@@ -57,11 +57,9 @@ class LibraryMolecule(SystemSettings):
         Raises
         ------
         ConfigError
-            If more than one copy is asked for.
+            If more than one copy is asked for with ``tip3p``.
         """
         name = self.kind
-        if copies != 1:
-            raise ConfigError(f"{name} is built one copy a System")
         structure = f"{name}_tip3p.pdb" if solvent == "tip3p" else f"{name}.pdb"
         pdb = app.PDBFile(str(library_folder(name) / structure))
         if solvent == "obc2":
@@ -78,7 +76,7 @@ class LibraryMolecule(SystemSettings):
         if pressure is not None:  # its temperature is that of the walkers
             system.addForce(openmm.MonteCarloBarostat(pressure * unit.bar, 300.0 * unit.kelvin))
         positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
-        return BuiltSystem(name, pdb.topology, system, positions, KELVIN)
+        return BuiltSystem(name, pdb.topology, system, positions, KELVIN).copied(copies)
 
 
 class SolvatedMolecule(LibraryMolecule):

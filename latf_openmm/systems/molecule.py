@@ -80,7 +80,7 @@ class Molecule:
 
 
 class MoleculeSettings(SystemSettings):
-    """A system of the user's own, of one copy a System, in kelvin."""
+    """A system of the user's own, in kelvin."""
 
     in_library: ClassVar[bool] = False
     platform: ClassVar[str] = "CPU"
@@ -100,13 +100,14 @@ class MoleculeSettings(SystemSettings):
         Raises
         ------
         ConfigError
-            If a file is missing or cannot be read, parts do not fit together, or the box is too small.
+            If a file is missing or cannot be read, parts do not fit together, the box is too small, or several
+            copies are not possible in one System.
         """
-        if copies != 1:
-            raise ConfigError(f"{self.kind} systems are built one copy a System")
         found = self.read()
         _check(found)
-        return BuiltSystem(self.kind, found.topology, found.system, found.positions[None], KELVIN)
+        return BuiltSystem(self.kind, found.topology, found.system, found.positions[None], KELVIN).copied(
+            copies
+        )
 
 
 def _check(found: Molecule) -> None:

@@ -19,7 +19,7 @@ from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.md.annealing import AnnealingSettings
 from latf_openmm.md.simulation import DROPPED, SimulationSettings, Stage, read_dropped
-from latf_openmm.md.walker_group import DynamicsSettings, GroupTask, read_checkpoint
+from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, read_checkpoint
 from latf_openmm.settings import validate
 from latf_openmm.verify.findings import Check, Findings
 from latf_openmm.workflow import IMPORTED
@@ -36,8 +36,10 @@ class Segment:
     ----------
     folder
         The segment.
-    walkers, temperature, suffix
+    walkers, suffix
         Of its trajectory files.
+    temperatures
+        Of each walker.
     frames
         Of each walker; None: as many as the table has.
     first
@@ -52,7 +54,7 @@ class Segment:
 
     folder: Path
     walkers: range
-    temperature: float
+    temperatures: tuple[float, ...]
     suffix: str
     frames: int | None
     interval: int
@@ -81,7 +83,8 @@ def stage_checks(
 ) -> Iterator[Check]:
     """Checks of a stage that was simulated; where it is not `complete`, of what there is."""
     yield Check(part, "stage", partial(_look_at_record, folder))
-    tasks = Stage(config.system, _settings(folder) or settings, None, {}, 0, folder).tasks()
+    recorded = _recorded(folder, config)
+    tasks = (recorded or Stage(config.system, settings, None, {}, 0, folder)).tasks()
     expected = {task.folder for task in tasks}
     for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
         text = f"not expected; walkers of this stage are in {', '.join(p.name for p in sorted(expected))}"
@@ -108,7 +111,7 @@ def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complet
         segment = Segment(
             task.segment(index),
             range(task.first_walker, task.first_walker + task.n_walkers),
-            task.temperature,
+            task.temperatures,
             f".{dynamics.trajectory}",
             task.frames_in(index),
             dynamics.frame_interval,
@@ -138,7 +141,7 @@ def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj
         segment = Segment(
             folder / f"T{temperature:g}_w{number:03d}" / "segment_0000",
             range(number, number + 1),
-            temperature,
+            (temperature,),
             path.suffix.lower(),
             None,
             simulation.frame_interval,
@@ -163,7 +166,7 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
         segment = Segment(
             folder / f"T{goal:g}" / "segment_0000",
             range(1),
-            goal,
+            (goal,),
             f".{dynamics.trajectory}",
             settings.walkers * settings.frames,
             settings.steps,
@@ -237,7 +240,8 @@ def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
     if missing := [name for name in _COLUMNS if name not in table]:
         findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
         return None
-    findings.frames[segment.temperature] += len(table)
+    for walker, temperature in zip(segment.walkers, segment.temperatures, strict=True):
+        findings.frames[temperature] += int((table["walker"] == walker).sum())
     return table
 
 
@@ -249,7 +253,7 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
     strangers = sorted(set(table["walker"]) - set(segment.walkers))
     if strangers:
         return f"rows of walker {strangers[0]}; expected walkers {_span(segment.walkers)}"
-    for walker in segment.walkers:
+    for walker, temperature in zip(segment.walkers, segment.temperatures, strict=True):
         rows = table[table["walker"] == walker]
         if text := _gap(rows["frame"].to_numpy(), frame):
             return f"walker {walker}: {text}; expected frames {_span(frame)}, each once and in order"
@@ -258,9 +262,9 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
             if len(off):
                 place = f"walker {walker}, frame {frame[off[0]]}"
                 return f"{place}: {name} is {rows[name].iloc[off[0]]:g}; expected {expected[off[0]]:g}"
-    if (table["temperature"] != segment.temperature).any():
-        other = table["temperature"][table["temperature"] != segment.temperature].iloc[0]
-        return f"temperature is {other:g} in a row; expected {segment.temperature:g}"
+        others = rows["temperature"][rows["temperature"] != temperature]
+        if len(others):
+            return f"temperature is {others.iloc[0]:g} in a row of walker {walker}; expected {temperature:g}"
     latent = [name for name in map(str, table) if name.startswith("z") and name[1:].isdigit()]
     for name in [*(n for n in _FINITE if n in table), *latent]:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
@@ -304,7 +308,7 @@ def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
 def _look_at_record(folder: Path, findings: Findings) -> None:
     for name, what in (("stage.json", "the record of the stage"), ("topology.pdb", "the topology")):
         findings.missing(folder / name, what)
-    if (folder / "stage.json").is_file() and _settings(folder) is None:
+    if (folder / "stage.json").is_file() and _recorded_settings(folder) is None:
         findings.damage(folder / "stage.json", "cannot be read; expected the settings of the stage")
 
 
@@ -312,13 +316,25 @@ def _note(path: Path, text: str, findings: Findings) -> None:
     findings.damage(path, text)
 
 
-def _settings(folder: Path) -> SimulationSettings | None:
-    """What the record of a stage says, None where it cannot be read."""
+def _recorded_settings(folder: Path) -> tuple[SimulationSettings, BiasSource | None, frozenset[float]] | None:
+    """Settings, bias and temperatures without it, as the record of a stage has them; None where it cannot be read."""
+    file = folder / "stage.json"
     try:
-        record = _read_json(folder / "stage.json")
-        return validate(SimulationSettings, record["settings"], str(folder / "stage.json"))
+        record = _read_json(file)
+        settings = validate(SimulationSettings, record["settings"], str(file))
+        bias = None if record["bias"] is None else validate(BiasSource, record["bias"], str(file))
+        return settings, bias, frozenset(record.get("unbiased", []))  # not in those of earlier versions
     except (OSError, ValueError, KeyError, TypeError, LatfError):
         return None
+
+
+def _recorded(folder: Path, config: RunConfig) -> Stage | None:
+    """Return what was simulated; None where the record does not say."""
+    found = _recorded_settings(folder)
+    if found is None:
+        return None
+    settings, bias, unbiased = found
+    return Stage(config.system, settings, bias, {}, 0, folder, unbiased=unbiased)
 
 
 def _read_json(path: Path) -> Any:
