@@ -61,6 +61,7 @@ GROUPS = {
         "LatentReporter",
         "MultistepStepper",
         "langevin_integrator",
+        "many_copies",
     ),
     "Umbrella windows": ("UmbrellaSettings", "UmbrellaWindows", "window_centres", "window_runs"),
     "Reweighting": ("BiasedRun", "weighted", "combine", "free_energy_surface", "free_energy_difference"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from openmm import unit
 from pydantic import ValidationError
 from scipy import stats
+from test_forces import ACCELERATORS, PLATFORMS, TOLERANCE, make_context
 from test_simulation import load, run, same_results, single_energies, table, write_model
 
 from latf_openmm import many_copies
@@ -80,6 +81,20 @@ def test_copies_are_as_if_alone(name: str) -> None:
     assert many.system.getNumConstraints() == 3 * one.system.getNumConstraints()
     centred = one.positions[0] - np.average(one.positions[0], axis=0, weights=one.masses)
     np.testing.assert_allclose(many.single(many.placed(many.positions))[1], centred, atol=1e-12)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_every_platform_keeps_copies_apart(platform: str) -> None:
+    one, many = DIPEPTIDE.build(), DIPEPTIDE.build(8)
+    positions = one.positions + 0.004 * np.random.default_rng(0).standard_normal(
+        (8, *one.positions.shape[1:])
+    )
+    expected = np.concatenate([energy_and_forces(one.system, x)[1] for x in positions])
+    context = make_context(many.system, platform)
+    context.setPositions(many.placed(positions).reshape(-1, 3))
+    found = context.getState(forces=True).getForces(asNumpy=True)._value
+    scale = np.abs(expected).max()
+    assert np.abs(found - expected).max() < TOLERANCE.get(platform, 1e-6) * scale
 
 
 # --- how far apart ---------------------------------------------------------------------------------
@@ -393,34 +408,60 @@ def means(walkers: list[WalkerFrames], temperature: float, column: str) -> Array
     return np.array([w.table[column].mean() for w in walkers if w.temperature == temperature])
 
 
-def test_ensembles_are_those_of_a_context_for_each_walker(tmp_path: Path) -> None:
-    """Kinetic temperatures, and means and distributions of potential energies; dipeptide, 60 ps each."""
+def same_ensembles(
+    tmp_path: Path, system: SystemSettings, frames: int, platform: str | None = None, **changes: Any
+) -> None:
+    """Kinetic temperatures, and means and distributions of potential energies.
+
+    Six walkers a temperature, those in one Context on `platform`.
+    """
     common: dict[str, Any] = {
         "temperatures": [300.0, 600.0],
         "walkers": 6,
         "timestep": 0.004,
         "friction": 5.0,
         "frame_interval": 250,
-        "frames": 60,
-        "segment_frames": 60,
+        "frames": frames,
+        "segment_frames": frames,
         "equilibration": 1500,
+        **changes,
     }
-    apart = run(make_stage(tmp_path / "apart" / "s", **common))
-    together = run(make_stage(tmp_path / "together" / "s", context_walkers=12, **common))
-    for temperature in (300.0, 600.0):
+    built = system.build()
+    freedom = 3 * built.n_atoms - built.system.getNumConstraints()
+    apart = run(make_stage(tmp_path / "apart" / "s", system=system, **common))
+    size = 2 * common["walkers"]
+    common |= {"context_walkers": size, "platform": platform}
+    together = run(make_stage(tmp_path / "together" / "s", system=system, **common))
+    for temperature in common["temperatures"]:
         for column in ("kinetic_temperature", "potential_energy"):
             one, other = (means(walkers, temperature, column) for walkers in (apart, together))
-            error = np.hypot(one.std(ddof=1), other.std(ddof=1)) / np.sqrt(6)
+            error = np.hypot(one.std(ddof=1), other.std(ddof=1)) / np.sqrt(len(one))
             assert abs(one.mean() - other.mean()) < 4 * error
         kinetic = means(together, temperature, "kinetic_temperature")
-        # 51 degrees of freedom; a frame each picosecond at 5/ps
-        assert abs(kinetic.mean() / temperature - 1) < 4 * np.sqrt(2 / (51 * 6 * 60)) + 0.01
+        # a frame each picosecond at 5/ps
+        chance = np.sqrt(2 / (freedom * len(kinetic) * frames))
+        assert abs(kinetic.mean() / temperature - 1) < 4 * chance + 0.01
         energies = [
             table([w for w in walkers if w.temperature == temperature])["potential_energy"][::2]
             for walkers in (apart, together)
         ]
         assert stats.ks_2samp(*energies).pvalue > 1e-3
         assert energies[0].var() == pytest.approx(energies[1].var(), rel=0.4)
+
+
+def test_ensembles_are_those_of_a_context_for_each_walker(tmp_path: Path) -> None:
+    same_ensembles(tmp_path, DIPEPTIDE, 60)
+
+
+@pytest.mark.parametrize("platform", [name for name in PLATFORMS if name in ACCELERATORS])
+def test_ensembles_on_an_accelerator(tmp_path: Path, platform: str) -> None:
+    same_ensembles(tmp_path, DIPEPTIDE, 60, platform, minimise=False)  # which hangs with pocl
+
+
+@pytest.mark.slow
+def test_ensembles_of_a_protein(tmp_path: Path) -> None:
+    """Chignolin at 300 and 400 K, from its folded structure; about three minutes."""
+    same_ensembles(tmp_path, ChignolinSettings(), 20, walkers=3, temperatures=[300.0, 400.0])
 
 
 def test_the_restraint_leaves_what_a_copy_does_within_itself(tmp_path: Path) -> None:

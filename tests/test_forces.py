@@ -58,7 +58,8 @@ _FORCE = _KJ / unit.nanometer
 ROOT = Path(__file__).parents[1]
 NO_BOX = torch.empty(0)
 STEP = 1e-6  # nm, of the finite differences
-TOLERANCE = {"CUDA": 1e-4}  # of forces, relative; elsewhere 1e-6
+ACCELERATORS = ("CUDA", "HIP", "OpenCL")
+TOLERANCE = dict.fromkeys(ACCELERATORS, 1e-4)  # of forces, relative; elsewhere 1e-6
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "python": {"backend": "python"},
 }
 
-_PROPERTIES = {"CPU": {"Threads": "1"}, "CUDA": {"Precision": "double"}}
+_PROPERTIES = {"CPU": {"Threads": "1"}, **{name: {"Precision": "double"} for name in ACCELERATORS}}
 
 
 def _works(platform: str) -> bool:
@@ -136,16 +137,11 @@ def _works(platform: str) -> bool:
     return True
 
 
-PLATFORMS = [name for name in ("Reference", "CPU", "CUDA") if _works(name)]
+PLATFORMS = [name for name in ("Reference", "CPU", *ACCELERATORS) if _works(name)]
 
 contract = pytest.mark.parametrize(
     ("case", "bias", "backend", "platform"),
-    # The traced graph of TorchForce is for the CPU only.
-    [
-        combination
-        for combination in product(CASES, BIASES, BACKENDS, PLATFORMS)
-        if not (combination[2] == "torchforce-traced" and combination[3] == "CUDA")
-    ],
+    list(product(CASES, BIASES, BACKENDS, PLATFORMS)),
 )
 
 
@@ -496,11 +492,7 @@ def argon_energy(x: Array, box: Array) -> float:
 
 @pytest.mark.parametrize(
     ("box", "backend", "platform"),
-    [
-        combination
-        for combination in product(BOXES, BACKENDS, PLATFORMS)
-        if not (combination[1] == "torchforce-traced" and combination[2] == "CUDA")
-    ],
+    list(product(BOXES, BACKENDS, PLATFORMS)),
 )
 def test_periodic_boxes(box: str, backend: str, platform: str) -> None:
     vectors = BOXES[box]

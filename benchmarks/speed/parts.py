@@ -267,6 +267,62 @@ def walkers() -> list[Row]:
     return rows
 
 
+def molecules(name: str, platform: str, largest: int) -> list[Row]:
+    """Copies of a molecule in one Context, without and with a bias, and with a temperature each."""
+    import numpy as np
+    import openmm
+    import torch
+
+    from latf_openmm.config import load_config
+    from latf_openmm.features import resolve_features
+    from latf_openmm.features.distances import DistanceSettings
+    from latf_openmm.md.bias.base import bias_context
+    from latf_openmm.md.bias.harmonic import HarmonicSettings
+    from latf_openmm.md.biased_system import add_bias
+    from latf_openmm.md.langevin import draw_velocities, langevin_integrator
+    from latf_openmm.md.latent_cv import latent_cv
+    from latf_openmm.model.checkpoint import TrainedModel
+    from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+
+    torch.set_num_threads(1)
+    settings = load_config(name).system
+    one = settings.build(1)
+    topology = one.mdtraj_topology()
+    selection = "element != H" if name == "alanine_dipeptide" else "name CA"
+    features = tuple(resolve_features([DistanceSettings(selection=selection)], topology))
+    torch.manual_seed(0)
+    n_features = sum(item.build().n_features for item in features)
+    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=[64, 64]), n_features, 2, 300.0)
+    trained = TrainedModel(model, features, tuple(map(str, topology.atoms)), "K", (300.0,))
+    bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 300.0))
+    rows = []
+    for n in (n for n in (1, 4, 16, 64, 256) if n <= largest):
+        built = settings.build(n)
+        kelvin = np.repeat(np.linspace(300.0, 450.0, n), built.n_atoms)
+        biased = add_bias(built.system, latent_cv(trained), bias, n_copies=n)
+        middle = openmm.LangevinMiddleIntegrator
+        cases = {
+            "no bias": (built.system, middle(300.0, 1.0, 0.004)),
+            "bias": (biased, middle(300.0, 1.0, 0.004)),
+            "bias, own temperatures": (biased, langevin_integrator(kelvin, 1.0, 0.004)),
+        }
+        row: Row = {"system": name, "platform": platform, "walkers": n}
+        for case, (system, integrator) in cases.items():
+            given = {"Threads": "1"} if platform == "CPU" else {}
+            context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), given)
+            context.setPositions(built.placed(built.positions).reshape(-1, 3))
+            draw_velocities(context, kelvin, 1)
+            integrator.step(3)
+            begin = time.perf_counter()
+            integrator.step(2)
+            steps = max(3, int(1.0 / ((time.perf_counter() - begin) / 2)))
+            seconds = best(lambda: integrator.step(steps)) / steps  # noqa: B023 - called at once
+            row[f"{case}, us a walker and step"] = 1e6 * seconds / n
+            row[f"{case}, ns/day"] = n * 4e-6 * 86400 / seconds
+        rows.append(row)
+    return rows
+
+
 def training(work: str, seed: int) -> list[Row]:
     """All stages with the defaults: three starts, four flows, reweighted frames."""
     import torch
@@ -326,6 +382,7 @@ def main() -> None:
         "featurisation": featurisation,
         "training": training,
         "walkers": walkers,
+        "molecules": molecules,
     }
     print(json.dumps(functions[choice.part](*arguments)))
 

@@ -27,6 +27,11 @@ _PARTS: dict[str, list[list[str]]] = {
     "reweighting": [["100000"], ["1000000"]],
     "featurisation": [[]],
     "walkers": [[]],
+    "molecules": [
+        ["alanine_dipeptide", "Reference", "64"],
+        ["alanine_dipeptide", "CPU", "256"],
+        ["chignolin", "CPU", "64"],
+    ],
     "scaling": [
         *([str(frames), "50"] for frames in (10_000, 100_000, 1_000_000, 10_000_000)),
         *(["20000", str(descriptors)] for descriptors in (10, 100, 1000, 5000)),

@@ -8,7 +8,11 @@ from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
 
 
 class Recorded(nn.Module):
-    """Energy and forces from a recorded graph; `scale` multiplies the forces."""
+    """Energy and forces from a recorded graph; `scale` multiplies the forces.
+
+    The graph is for the CPU and double precision. GPU platforms give positions as they have them: these are brought
+    there, and the forces back.
+    """
 
     def __init__(self, core: nn.Module) -> None:
         super().__init__()
@@ -16,7 +20,12 @@ class Recorded(nn.Module):
 
     def forward(self, positions: Tensor, box: Tensor, state: Tensor, scale: Tensor | None):  # noqa: D102
         with torch.no_grad():  # TorchForce's positions ask for gradients at every step
-            energy, forces = self.core(positions, box, state)
+            if positions.is_cuda or positions.dtype != torch.float64:
+                x = positions.to(torch.device("cpu"), torch.float64)
+                energy, forces = self.core(x, box.to(x), state.to(x))
+                energy, forces = energy.to(positions), forces.to(positions)
+            else:
+                energy, forces = self.core(positions, box, state)
             if scale is not None:
                 forces = forces * scale
             return energy, forces

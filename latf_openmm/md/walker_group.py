@@ -66,7 +66,10 @@ class DynamicsSettings(Settings):
         le=20,
         description="steps between evaluations of the bias; more than 1 only for one that is not stiff",
     )
-    forces: ForcesName | None = Field(None, description="default: traced, except on GPU platforms")
+    forces: ForcesName | None = Field(
+        None,
+        description="traced: from a graph recorded beforehand, the default; autograd: by differentiation at every step",
+    )
     context_walkers: int | None = Field(
         None,
         ge=1,
@@ -245,14 +248,13 @@ class WalkerGroup:
             else:
                 self.updater.reset()
         if self.cv is not None and self.bias is not None:
-            traced = self.platform.getName() in ("Reference", "CPU")
             system = add_bias(
                 system,
                 self.cv,
                 self.bias,
                 n_copies=self.built.n_copies,
                 backend=dynamics.backend,
-                forces=dynamics.forces or ("traced" if traced else "autograd"),
+                forces=dynamics.forces or "traced",
                 multistep=dynamics.bias_every > 1,
             )
         integrator = self._integrator()

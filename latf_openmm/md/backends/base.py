@@ -58,8 +58,8 @@ def make_force(
     backend
         ``"torchforce"``, ``"python"`` or ``"auto"``.
     forces
-        ``"traced"``: forces from a graph recorded beforehand (CPU and Reference platforms);
-        ``"autograd"``: TorchForce differentiates at every step (any device).
+        ``"traced"``: forces from a graph recorded beforehand, which runs on the CPU whatever the platform;
+        ``"autograd"``: TorchForce differentiates at every step, on the platform's device.
     periodic
         Whether the collective variables see the periodic box.
     multistep
