@@ -167,3 +167,45 @@ def test_frozen_batches_of_any_size(copies: int) -> None:
     for seed in range(4):
         x = example(copies, seed)
         torch.testing.assert_close(module(x), call(x))
+
+
+# --- products --------------------------------------------------------------------------------------
+
+ROW = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+WIDE = torch.tensor([1.0, -2.0, 3.0, 0.25], dtype=torch.float64)
+COLUMN = torch.arange(1.0, 6.0, dtype=torch.float64).unsqueeze(1)
+PLACES = torch.tensor([3, 0, 7, 2, 6])
+PRODUCTS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "length": (lambda x: torch.sqrt((x * x).sum(dim=-1)), ["linalg_vector_norm"]),
+    "length, kept": (lambda x: torch.sqrt((x * x).sum(dim=-1, keepdim=True)), ["mul", "sum", "sqrt"]),
+    "lengths of columns": (lambda x: torch.sqrt((x * x).sum(dim=0)), ["mul", "sum", "sqrt"]),
+    "shifted twice": (lambda x: x @ WEIGHT + SHIFT - ROW, ["mm", "add"]),
+    "shifted and scaled": (lambda x: ROW * (SHIFT + x @ WEIGHT), ["mm", "add"]),
+    "scaled": (lambda x: (x @ WEIGHT) * 0.5, ["mm"]),
+    "scaled and shifted": (lambda x: torch.addcmul(SHIFT, x @ WEIGHT + ROW, ROW), ["mm", "add"]),
+    "scaled before": (lambda x: (x * WIDE) @ WEIGHT, ["mm"]),
+    "doubled before": (lambda x: (x + x) @ WEIGHT, ["mm"]),
+    "scaled by row": (lambda x: (x * COLUMN) @ WEIGHT, ["mul", "mm"]),
+    "dot": (lambda x: 0.5 * (WIDE * x).sum(dim=1), ["mv"]),
+    "dot of columns": (lambda x: (WIDE * x).sum(dim=0), ["mul", "sum"]),
+    "used twice": (
+        lambda x: (lambda y: y * ROW + y.sin())(x @ WEIGHT + SHIFT),
+        ["mm", "add", "mul", "sin", "add"],
+    ),
+    "rows": (lambda x: torch.zeros(9, 4).double().index_add(0, PLACES, x), ["index_copy"]),
+    "rows that meet": (lambda x: torch.zeros(9, 4).double().index_add(0, PLACES // 2, x), ["index_add"]),
+    "single precision": (lambda x: (x.float() * 2.0) @ WEIGHT.float(), ["_to_copy", "mul", "mm"]),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_take_in_constants(name: str) -> None:
+    call, expected = PRODUCTS[name]
+    after = simplify(make_fx(call)(example()), [(example(),)])
+    called = [str(node.target).split(".")[1] for node in after.graph.nodes if node.op == "call_function"]
+    assert called == expected
+    module = torch.jit.freeze(record(call, [(example(),)]))
+    for seed in range(3):
+        x = example(seed=seed)
+        torch.testing.assert_close(after(x), call(x), rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(module(x), call(x), rtol=1e-13, atol=1e-14)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from latf_openmm.md.products import Products
+
 aten = torch.ops.aten
 _LIKE = {
     aten.ones_like.default,
@@ -56,7 +58,8 @@ def simplify(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx
     """Return a graph of fewer operations with the same results; examples as for `record`.
 
     Constant parts are folded and constant factors put together, views that change nothing and expansions that
-    arithmetic does itself are left out, what is multiplied by zero goes, and operations done twice are done once.
+    arithmetic does itself are left out, what is multiplied by zero goes, operations done twice are done once, and
+    products take in constant factors and shifts before and after them.
     A graph that changes tensors in place stays as it is.
     """
     if any(_changes_its_arguments(node) for node in module.graph.nodes):
@@ -112,6 +115,7 @@ class _Simplifier:
         self.constant = {node for node in self.graph.nodes if node.op == "get_attr"}
         self.zero: set[Any] = set()
         self.seen: dict[Any, fx.Node] = {}
+        self.products = Products(self)
 
     def run(self) -> None:
         """Simplify."""
@@ -126,8 +130,10 @@ class _Simplifier:
             else:
                 self._explicit(node)
                 self._sum_of_one(node)
+                self._doubled(node)
                 self._one_factor(node)
                 self._without_expansions(node)
+                self.products.look_at(node)
                 self._once(node)
 
     def _tensor(self, node: Any) -> Tensor | None:
@@ -210,10 +216,11 @@ class _Simplifier:
         """Replace the node by its value."""
         value = self.values[node].detach().clone(memory_format=torch.contiguous_format)
         with self.graph.inserting_before(node):
-            constant = self._constant(value)
+            constant = self.make_constant(value)
         self._replace(node, constant)
 
-    def _constant(self, value: Tensor) -> fx.Node:
+    def make_constant(self, value: Tensor) -> fx.Node:
+        """Return a node of this value, where the graph is being changed."""
         name = f"_folded{len(self.constant)}"
         self.module.register_buffer(name, value)
         node = self.graph.get_attr(name)
@@ -233,6 +240,16 @@ class _Simplifier:
         source = self._tensor(node.args[0]) if node.args else None
         if node.target == aten.sum.default and source is not None and source.numel() == 1 and not node.kwargs:
             node.target, node.args = aten.view.default, (node.args[0], [])
+
+    def _doubled(self, node: fx.Node) -> None:
+        """A number plus itself as a product, so that the factor can be put together with others."""
+        value = self._tensor(node)
+        if node.target != aten.add.Tensor or node.kwargs or node.args[0] is not node.args[1] or value is None:
+            return
+        if value.is_floating_point() and node not in self.grows:
+            with self.graph.inserting_before(node):
+                two = self.make_constant(torch.full((), 2.0, dtype=value.dtype))
+            node.target, node.args = aten.mul.Tensor, (two, node.args[0])
 
     def _one_factor(self, node: fx.Node) -> None:
         """(x c) d and (x c) / d as x times one constant."""
@@ -255,7 +272,7 @@ class _Simplifier:
                     if not a.dtype == b.dtype == self.values[node].dtype:
                         return
                     with self.graph.inserting_before(node):
-                        factor = self._constant(a * b if node.target == aten.mul.Tensor else a / b)
+                        factor = self.make_constant(a * b if node.target == aten.mul.Tensor else a / b)
                     node.target, node.args = aten.mul.Tensor, (factor, x)
                     return
 
