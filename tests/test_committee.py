@@ -209,7 +209,7 @@ def step(
 ) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trainer.step(draws, torch.arange(256), optimiser)
+        trainer.step(draws, optimiser)
 
 
 def scores_of(trainer: committee_module._Trainer, draws: committee_module._Draws) -> Tensor:
@@ -235,6 +235,23 @@ def test_every_member_ends_with_its_best_epoch():
             z, t = trainer.z[draws.frames[member]], draws.temperatures[member]
             log_r = model.member_log_densities(z, t * model.reference_temperature)[member]
         assert -float(log_r.mean()) == pytest.approx(float(best[member]), rel=1e-4)
+
+
+def test_gradient_is_that_of_the_flows_one_by_one():
+    trainer, draws, optimiser = trainer_of(0.01)
+    for seed in range(3):  # new flows are the identity
+        step(trainer, draws, optimiser, seed)
+    trainer.keep_best(draws)
+    trainer.finish()
+    model, z = trainer.model, trainer.z[draws.frames]
+    optimiser.zero_grad()
+    trainer.loss(z, draws.temperatures).sum().backward()
+    for member, flow in enumerate(model.flows):
+        t = draws.temperatures[member] * model.reference_temperature
+        (-model.member_log_densities(z[member], t)[member].mean()).backward()
+        for name, parameter in flow.named_parameters():
+            ours = trainer.parameters[name].grad[member]
+            torch.testing.assert_close(ours, parameter.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_a_broken_member_leaves_the_others_alone():

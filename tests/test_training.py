@@ -25,6 +25,7 @@ from latf_openmm.progress import make_progress
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 from latf_openmm.training import committee as committee_module
 from latf_openmm.training import fit as fit_module
+from latf_openmm.training import objective as objective_module
 from latf_openmm.training import states as states_module
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.training.objective import Batch, RepresentativePrior, squared_correlation, terms
@@ -130,6 +131,21 @@ def test_terms_of_stage_one_by_hand():
     each = stats.norm.logpdf(hand.z[:, None], centres[None], hand.sigma).sum(axis=2)
     log_prior = logsumexp(np.log([0.3, 0.7]) + each, axis=1)
     assert hand.terms(prior) == pytest.approx((hand.prediction(), hand.divergence(log_prior)), rel=1e-9)
+
+
+def test_mixture_of_the_states_stage_is_that_of_its_terms():
+    generator = torch.Generator().manual_seed(0)
+    x, c = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (7, 4))
+    c[3] += 20.0  # so far away that it weighs nothing
+    log_w = torch.randn(4, generator=generator, dtype=torch.float64).log_softmax(dim=0)
+    given = [value.requires_grad_() for value in (x, c, log_w)]
+    expected = torch.logsumexp(log_w - 0.5 * (x.unsqueeze(1) - c).square().sum(dim=2), dim=1)
+    found = objective_module._LogMixture.apply(*given)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(value.square().sum(), given) for value in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    assert torch.autograd.gradcheck(objective_module._LogMixture.apply, given)
 
 
 def test_terms_of_the_joint_stage_by_hand():
@@ -585,10 +601,10 @@ def test_joint_stage_ends_with_its_best_epoch(trajectories, monkeypatch):
 
     monkeypatch.setattr(TrainingRun, "train", spy)
     # So fast that later epochs are worse than earlier ones.
-    settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 4})
-    fit(shortened(trajectories, 100), MODEL, settings, seed=0)
+    settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 8, "patience": 8})
+    fit(shortened(trajectories, 100), MODEL, settings, seed=1)
     scores, end = seen[:-1], seen[-1]
-    assert len(scores) == 4
+    assert len(scores) == 8
     assert min(scores) < scores[-1]
     assert end == pytest.approx(min(scores), rel=1e-6)
 

@@ -72,7 +72,7 @@ class TemperatureLadder:
         indices, temperatures = [], []
         each = -(-n // len(self.temperatures))
         for temperature, weights in zip(self.temperatures, self.weights, strict=True):
-            cumulative = np.cumsum(weights * multiplicity, dtype=np.float64)
+            cumulative = np.cumsum((weights * multiplicity).astype(np.float64))
             if cumulative[-1] <= 0:
                 continue
             places = np.searchsorted(cumulative, rng.random(each) * cumulative[-1], side="right")

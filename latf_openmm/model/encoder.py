@@ -50,7 +50,11 @@ class StateDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return log probabilities, shape (n, n_states)."""
-        return torch.log_softmax(self.head(self.body(z)), dim=1)
+        return torch.log_softmax(self.scores(z), dim=1)
+
+    def scores(self, z: Tensor) -> Tensor:
+        """Log probabilities but for a number the same in all states, shape (n, n_states)."""
+        return self.head(self.body(z))
 
     @torch.no_grad()
     def keep(self, states: list[int]) -> None:

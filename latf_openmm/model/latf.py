@@ -139,7 +139,7 @@ class LatentThermodynamicFlow(nn.Module):
     @torch.no_grad()
     def assign(self, z: Tensor) -> Tensor:
         """Most probable state of each point, shape (n,)."""
-        return torch.cat([self.decoder(part).argmax(dim=1) for part in z.split(_PART)])
+        return torch.cat([self.decoder.scores(part).argmax(dim=1) for part in z.split(_PART)])
 
     def reduced(self, temperature: Tensor) -> Tensor:
         """Reduced temperature t = T / T0 of each temperature, shape as `temperature`.

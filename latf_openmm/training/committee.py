@@ -5,7 +5,7 @@ temperatures, and each keeps the parameters that did best on the blocks its samp
 their densities is the model's; their spread says how far data and training leave it undetermined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,9 +21,12 @@ from latf_openmm.model.flow import CouplingFlow, SplineCoupling
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.prior import tilted_exponent
 from latf_openmm.progress import Advance
+from latf_openmm.training.coupling import coupled
 from latf_openmm.training.settings import TrainingSettings
 
 _HELD_OUT_DRAWS = 20_000
+_PART = 2000
+"""Points of each member that are scored at a time: what a layer makes of them fits into a processor's cache."""
 _DRAWS_PER_FRAME = 8
 _NEIGHBOUR = 10
 _MOST_IN_TREE = 1_000_000
@@ -57,6 +60,11 @@ class _Draws:
 
     frames: Tensor
     temperatures: Tensor
+
+    def split(self, size: int) -> Iterator["_Draws"]:
+        """The same in parts of `size` for every member, the last one smaller."""
+        for frames, t in zip(self.frames.split(size, 1), self.temperatures.split(size, 1), strict=True):
+            yield _Draws(frames.contiguous(), t.contiguous())
 
 
 def train_committee(
@@ -95,8 +103,8 @@ def train_committee(
     for _ in range(settings.epochs_flow):
         draws = trainer.draw(samples, n, rng)
         train = 0.0
-        for part in torch.arange(n).split(batch):
-            train += trainer.step(draws, part, optimiser) * len(part) / n
+        for part in draws.split(batch):
+            train += trainer.step(part, optimiser) * part.frames.shape[1] / n
             schedule.step()
         held_out = trainer.keep_best(test)
         history.append((train, held_out))
@@ -164,29 +172,30 @@ class _Trainer:
         `z` has shape (n_members * n, d), and all points go through a layer together; only its conditioners differ.
         """
         x, log_det = self.flow.whitened(z)
+        # Members first, points last: rows of the arrays are long.
+        log_det = log_det.reshape(members, -1)
+        x, context = (a.reshape(*log_det.shape, a.shape[1]).transpose(1, 2) for a in (x, context))
         for index, module in enumerate(self.flow.layers):
             layer = cast(SplineCoupling, module)
-            kept = x.index_select(1, layer.kept)
-            inputs = layer.inputs(kept, context)
-            out = inputs.reshape(members, -1, inputs.shape[1])
+            out = layer.inputs(x.index_select(1, layer.kept), context)
             for place, step in enumerate(layer.conditioner):
                 if isinstance(step, torch.nn.Linear):
                     name = f"layers.{index}.conditioner.{place}"
                     weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
-                    out = torch.baddbmm(bias.unsqueeze(1), out, weight.transpose(1, 2))
+                    out = torch.baddbmm(bias.unsqueeze(2), weight, out)
                 else:
                     out = step(out)
-            parameters = out.reshape(len(z), layer.n_moved, layer.n_out)
-            x, change = layer.transformed(kept, x.index_select(1, layer.moved), parameters)
+            out = out.unflatten(1, (layer.n_moved, layer.n_out))
+            x, change = coupled(x, out, layer.moved, layer.bins, layer.bound)
             log_det = log_det + change
-        return self.flow.to_prior(x, log_det)
+        return self.flow.to_prior(x.transpose(1, 2).reshape(z.shape), log_det.reshape(-1))
 
-    def step(self, draws: _Draws, part: Tensor, optimiser: torch.optim.Optimizer) -> float:
+    def step(self, draws: _Draws, optimiser: torch.optim.Optimizer) -> float:
         """One step of all members; each one's gradient is clipped by itself."""
-        frames = draws.frames[:, part]
+        frames = draws.frames
         noise = torch.randn((*frames.shape, self.z.shape[1]), device=self.z.device)
         z = self.z[frames] + self.smoothing[frames] * noise
-        loss = self.loss(z, draws.temperatures[:, part])
+        loss = self.loss(z, draws.temperatures)
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         _clip_each(self.parameters)
@@ -196,8 +205,8 @@ class _Trainer:
     @torch.no_grad()
     def keep_best(self, test: _Draws) -> float:
         """Remember the parameters of every member that has improved; return the mean score."""
-        parts = torch.arange(test.frames.shape[1]).split(5000)
-        scores = [self.loss(self.z[test.frames[:, p]], test.temperatures[:, p]) * len(p) for p in parts]
+        parts = test.split(_PART)
+        scores = [self.loss(self.z[p.frames], p.temperatures) * p.frames.shape[1] for p in parts]
         score = torch.stack(scores).sum(dim=0) / test.frames.shape[1]
         better = score < self.best_score
         self.best_score = torch.where(better, score, self.best_score)
@@ -218,6 +227,8 @@ def _clip_each(parameters: Parameters) -> None:
     """Clip the gradient norm of every member; a gradient that is not finite counts as zero."""
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     norm = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
+    if (norm <= _STEEPEST).all():
+        return  # as nearly always
     scale = torch.where(torch.isfinite(norm), (_STEEPEST / norm).clamp(max=1.0), torch.zeros_like(norm))
     for gradient in gradients:
         gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(scale.reshape(-1, *[1] * (gradient.dim() - 1)))

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from latf_openmm.model.encoder import Encoder
 from latf_openmm.model.latf import LatentThermodynamicFlow
@@ -84,13 +86,39 @@ class RepresentativePrior(nn.Module):
         """Log p(z), shape (n,)."""
         centres = encoder(self.inputs)
         scale = torch.exp(-encoder.log_sigma)
-        x, c = z * scale, centres * scale
-        each = torch.log_softmax(self.logits, dim=0)
-        for a, b in zip(x.unbind(1), c.unbind(1), strict=True):  # few dimensions, up to a hundred centres
-            each = each - 0.5 * (a.unsqueeze(1) - b).square()
+        mixture = _LogMixture.apply(z * scale, centres * scale, torch.log_softmax(self.logits, dim=0))
+        return mixture - z.shape[1] * (encoder.log_sigma + 0.5 * math.log(2 * math.pi))
+
+
+class _LogMixture(torch.autograd.Function):
+    """Log of sum_k w_k exp(-|x - c_k|^2 / 2), (n,), by x (n, d), c (k, d) and log w (k,).
+
+    With the way back written out and points last, it takes a third of the time: up to a hundred centres make large
+    arrays, few dimensions make many.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, c: Tensor, log_w: Tensor) -> Tensor:
+        each = log_w.unsqueeze(1)
+        for a, b in zip(x.t().contiguous(), c.unbind(1), strict=True):
+            difference = a - b.unsqueeze(1)
+            each = torch.addcmul(each, difference, difference, value=-0.5)
+        most = each.amax(dim=0)
         # Centres that weigh nothing: exp of less than -87 takes ten times as long.
-        each = torch.maximum(each, each.detach().amax(dim=1, keepdim=True) - _NOTHING)
-        return torch.logsumexp(each, dim=1) - z.shape[1] * (encoder.log_sigma + 0.5 * math.log(2 * math.pi))
+        shares = each.sub_(most).clamp_(min=-_NOTHING).exp_()
+        total = shares.sum(dim=0)
+        ctx.save_for_backward(x, c, shares.div_(total))
+        return total.log_().add_(most)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, c, shares = ctx.saved_tensors
+        shares = shares * gradient
+        by_log_w = shares.sum(dim=1)
+        by_x = torch.addcmul(shares.t() @ c, gradient.unsqueeze(1), x, value=-1.0)
+        by_c = torch.addcmul(shares @ x, by_log_w.unsqueeze(1), c, value=-1.0)
+        return by_x, by_c, by_log_w
 
 
 def terms(
