@@ -93,8 +93,7 @@ class RepresentativePrior(nn.Module):
 class _LogMixture(torch.autograd.Function):
     """Log of sum_k w_k exp(-|x - c_k|^2 / 2), (n,), by x (n, d), c (k, d) and log w (k,).
 
-    With the way back written out and points last, it takes a third of the time: up to a hundred centres make large
-    arrays, few dimensions make many.
+    The way back is written out and points are last, which is faster: up to a hundred centres make large arrays.
     """
 
     @staticmethod
