@@ -34,6 +34,7 @@ _VIEWS = {
     aten.slice.Tensor,
     aten._to_copy.default,
 }
+_TRANSPOSES = {aten.t.default, aten.transpose.int}
 _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 
@@ -213,8 +214,10 @@ class _Simplifier:
         return all(source in self.constant for source in node.all_input_nodes)
 
     def _fold(self, node: fx.Node) -> None:
-        """Replace the node by its value."""
-        value = self.values[node].detach().clone(memory_format=torch.contiguous_format)
+        """Replace the node by its value; a transpose stays a view, so that weights are in the caches once."""
+        value = self.values[node].detach()
+        if node.target not in _TRANSPOSES:
+            value = value.clone(memory_format=torch.contiguous_format)
         with self.graph.inserting_before(node):
             constant = self.make_constant(value)
         self._replace(node, constant)
