@@ -1,8 +1,8 @@
 """What a bias costs a step: every way of applying it, side by side in one run, as ratios.
 
 A network on 45 distances (64, 64, 2 variables) biases alanine dipeptide in implicit solvent, chignolin in implicit
-solvent, and alanine dipeptide in a box of water. The ways are interleaved, several repeats each, and the shortest time
-of each counts: on the CPU platform the others have waits of its threads in them.
+solvent, and alanine dipeptide in a box of water. The ways take turns in random order, and each turn is compared with
+the plain step of the same round: what a step takes changes from minute to minute. The medians of these ratios count.
 """
 
 import copy
@@ -38,8 +38,8 @@ from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.systems.library import library_folder
 
 _KERNELS = 200  # updates of the adaptive biases before their cost is measured
-_SECONDS = 0.3  # of one measurement
-_REPEATS = 8
+_SECONDS = 0.1  # of one measurement
+_REPEATS = 30
 
 
 @dataclass(frozen=True)
@@ -199,17 +199,32 @@ def ways(molecule: Molecule) -> dict[str, Way]:
     return found
 
 
-def measure(molecule: Molecule, platform: str) -> dict[str, float]:
-    """Shortest time of a step [us] for each way."""
+@dataclass(frozen=True)
+class Cost:
+    """What a step takes [us]; its ratio to a plain step of the same round, with the standard error of the median."""
+
+    step: float
+    ratio: float
+    error: float
+
+
+def measure(molecule: Molecule, platform: str) -> dict[str, Cost]:
+    """Measure each way."""
     steppers = {
         name: _stepper(way.system, way.every, platform, molecule.positions)
         for name, way in ways(molecule).items()
     }
-    times: dict[str, list[float]] = {name: [] for name in steppers}
+    rng, names = np.random.default_rng(0), list(steppers)
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(_REPEATS):
-        for name, stepper in steppers.items():
-            times[name].append(stepper())
-    return {name: min(values) for name, values in times.items()}
+        for place in rng.permutation(len(names)):
+            times[names[place]].append(steppers[names[place]]())
+    plain, found = np.array(times["no bias"]), {}
+    for name, values in times.items():
+        ratios = np.array(values) / plain
+        again = [np.median(rng.choice(ratios, len(ratios))) for _ in range(200)]
+        found[name] = Cost(float(np.median(values)), float(np.median(ratios)), float(np.std(again)))
+    return found
 
 
 def operations() -> str:
@@ -249,12 +264,15 @@ def page() -> str:
     for molecule in (dipeptide(), chignolin(), water_box()):
         for platform in molecule.platforms:
             found = measure(molecule, platform)
-            plain = found["no bias"]
+            plain = found["no bias"].step
             custom = found.get("harmonic, two TorchForces in CustomCVForce")
             rows = []
-            for name, step in found.items():
-                ratio = "" if custom is None else f"{(step - plain) / (custom - plain):.2f}"
-                rows.append(f"| {name} | {step:.0f} | {step - plain:.0f} | {step / plain:.2f} | {ratio} |")
+            for name, cost in found.items():
+                share = "" if custom is None else f"{(cost.ratio - 1) / (custom.ratio - 1):.2f}"
+                ratio = f"{cost.ratio:.3f} ± {cost.error:.3f}"
+                rows.append(
+                    f"| {name} | {cost.step:.0f} | {(cost.ratio - 1) * plain:.0f} | {ratio} | {share} |"
+                )
                 print(molecule.name, platform, rows[-1], flush=True)
             parts.append(
                 f"### {molecule.name}, {platform} platform\n\n"
@@ -267,11 +285,11 @@ def page() -> str:
 _PAGE = """## Cost of a step
 
 Langevin dynamics, 2 fs, one thread; a network of 45 distances, 64, 64 and 2 variables. All ways of a table are
-measured in turn, {repeats} times for {seconds:g} s; the shortest of the times counts. "CustomCVForce way": two
-TorchForces, one for each variable, in a CustomCVForce, which is what `openmm.app.Metadynamics` needs for them; its
-harmonic form is the unit of the last column. On the CPU platform a step hands its work to a thread, and what that takes
-changes from minute to minute: plain chignolin took 0.58 to 1.13 ms a step in different runs of this script, so ratios
-to a plain step are uncertain by about 0.05 there, and those of the dipeptide mean little.
+measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are to the plain step of the same round,
+medians and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce,
+which is what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. On the CPU
+platform a step hands its work to a thread, and what that takes changes from minute to minute (plain chignolin: 0.58 to
+1.13 ms), so the dipeptide's numbers mean little there.
 
 {tables}
 ### Where the time goes
