@@ -284,6 +284,9 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
     from latf_openmm.model.checkpoint import TrainedModel
     from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 
+    there = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    if platform not in there:
+        return []
     torch.set_num_threads(1)
     settings = load_config(name).system
     one = settings.build(1)

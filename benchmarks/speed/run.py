@@ -30,7 +30,9 @@ _PARTS: dict[str, list[list[str]]] = {
     "molecules": [
         ["alanine_dipeptide", "Reference", "64"],
         ["alanine_dipeptide", "CPU", "256"],
+        ["alanine_dipeptide", "OpenCL", "256"],  # left out where OpenMM does not have it
         ["chignolin", "CPU", "64"],
+        ["chignolin", "OpenCL", "64"],
     ],
     "scaling": [
         *([str(frames), "50"] for frames in (10_000, 100_000, 1_000_000, 10_000_000)),
@@ -45,13 +47,14 @@ def measure(part: str, arguments: list[str], work: Path) -> Path:
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         given = [str(work.resolve()) if text == "WORK" else text for text in arguments]
+        threads = {"OMP_NUM_THREADS": "2" if part in ("generation", "reweighting") else "1"}
         done = subprocess.run(
             [sys.executable, str(_HERE / "parts.py"), part, *given],
             check=True,
             capture_output=True,
             text=True,
             cwd=file.parent,
-            env=os.environ | {"OMP_NUM_THREADS": "2" if part in ("generation", "reweighting") else "1"},
+            env=os.environ | threads | {"POCL_MAX_PTHREAD_COUNT": "1"},
         )
         rows = json.loads(done.stdout.splitlines()[-1])
         file.write_text(json.dumps({"date": str(date.today()), "rows": rows}))

@@ -74,8 +74,8 @@ class DynamicsSettings(Settings):
         None,
         ge=1,
         description="walkers in one OpenMM Context, whose bias is evaluated at once; default: all of a temperature for "
-        "model systems, 1 for molecules. Implicit solvent only. More than `walkers`: those of several temperatures, "
-        "where they have one bias or none",
+        "model systems, 1 for molecules, which need implicit solvent for more. Where it is several times `walkers`, so "
+        "many temperatures share a Context, if they are unbiased, or share_bias is all and the bias that of the lowest",
     )
 
 
