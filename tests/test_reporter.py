@@ -13,6 +13,7 @@ import latf_openmm as latf
 from latf_openmm.features import resolve_features
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.bias.harmonic import HarmonicSettings
+from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -45,6 +46,37 @@ def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
     state = simulation.context.getState(energy=True, groups={31})
     in_openmm = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     assert table["bias_energy"].iloc[-1] == pytest.approx(in_openmm, abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torchforce", "python"])
+def test_inference_mode_changes_nothing(tmp_path: Path, backend: str) -> None:
+    """What is faster around `simulation.step`, reporters and an adaptive bias included; then again without."""
+    built = AlanineDipeptideSettings().build()
+    cv = latf.torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)], built.n_atoms)
+    tables, ends = [], []
+    for faster in (False, True):
+        bias = OpesSettings(sigma=0.3, barrier=20.0, pace=20).build(
+            latf.cv_context(cv.periods.tolist(), 300.0)
+        )
+        system = latf.add_bias(built.system, cv, bias, backend=backend)  # type: ignore[arg-type]
+        integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+        integrator.setRandomNumberSeed(1)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        simulation = app.Simulation(built.topology, system, integrator, platform)
+        simulation.context.setPositions(built.positions[0])
+        simulation.context.setVelocitiesToTemperature(300.0, 1)
+        file, updater = tmp_path / f"z{faster}.csv", latf.BiasUpdater(cv, bias)
+        simulation.reporters += [latf.LatentReporter(file, 10, cv, bias), updater]
+        with torch.inference_mode(faster):
+            simulation.step(100)
+        simulation.step(100)
+        updater.save(tmp_path / "bias.pt")
+        latf.load_bias(bias, tmp_path / "bias.pt")
+        tables.append(pd.read_csv(file))
+        ends.append(bias.state)
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+    assert int(updater.bias.updates) == 10
 
 
 def test_public_names_exist() -> None:

@@ -6,6 +6,7 @@ plain steps right before it: what a step takes changes from second to second. Th
 """
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from latf_openmm.features import resolve_features
 from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.md.backends import stepping
+from latf_openmm.md.backends.base import ForcesName
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias, BiasContext, bias_context
 from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
@@ -147,36 +150,45 @@ def _biases(context: BiasContext) -> dict[str, Bias]:
     return biases
 
 
-def _stepper(
-    system: openmm.System, every: int, platform: str, positions: NDArray[np.float64]
-) -> Callable[[], float]:
-    """Return a function that measures the time of a step [us], with the bias every few of them."""
+def _stepper(way: "Way", platform: str, positions: NDArray[np.float64]) -> Callable[[], float]:
+    """Return a function that measures the time of a step [us]."""
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
     properties = {"Threads": "1"} if platform == "CPU" else {}
-    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
+    context = openmm.Context(way.system, integrator, openmm.Platform.getPlatformByName(platform), properties)
     context.setPositions(positions)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 50)
-    stepper = MultistepStepper(context, every) if every > 1 else context.getIntegrator()
+    stepper = MultistepStepper(context, way.every) if way.every > 1 else context.getIntegrator()
     stepper.step(20)
     start = time.perf_counter()
     stepper.step(20)
     n = max(5, int(_SECONDS / ((time.perf_counter() - start) / 20)))
+    forces: ForcesName = "traced" if way.recorded else "autograd"
 
     def measure(context: openmm.Context = context) -> float:  # which has to live as long as this does
-        stepper.step(n // 4)  # another Context was in the caches, and its thread awake
-        start = time.perf_counter()
-        stepper.step(n)
-        return (time.perf_counter() - start) / n * 1e6
+        with stepping(forces):
+            stepper.step(n // 4)  # another Context was in the caches, and its thread awake
+            start = time.perf_counter()
+            stepper.step(n)
+            return (time.perf_counter() - start) / n * 1e6
 
     return measure
 
 
 @dataclass(frozen=True)
 class Way:
-    """How the bias is applied, and the steps between its evaluations."""
+    """How the bias is applied.
+
+    Attributes
+    ----------
+    every
+        Steps between its evaluations.
+    recorded
+        Whether its forces are not differentiated at every step.
+    """
 
     system: openmm.System
     every: int = 1
+    recorded: bool = True
 
 
 def ways(molecule: Molecule) -> dict[str, Way]:
@@ -185,14 +197,18 @@ def ways(molecule: Molecule) -> dict[str, Way]:
     biases = _biases(bias_context(trained, 300.0))
     found = {"no bias": Way(molecule.system)}
     if not molecule.system.usesPeriodicBoundaryConditions():  # where it would not see the box
-        found["harmonic, two TorchForces in CustomCVForce"] = Way(custom_cv_way(molecule, cv, False))
-        found["table, two TorchForces in CustomCVForce"] = Way(custom_cv_way(molecule, cv, True))
+        found["harmonic, two TorchForces in CustomCVForce"] = Way(
+            custom_cv_way(molecule, cv, False), recorded=False
+        )
+        found["table, two TorchForces in CustomCVForce"] = Way(
+            custom_cv_way(molecule, cv, True), recorded=False
+        )
     for kind, bias in biases.items():
         name = f"{kind}, {bias.n_kernels} kernels" if isinstance(bias, Opes) else kind
         for backend, label in (("torchforce", "TorchForce"), ("python", "PythonForce")):
             found[f"{name}, {label}"] = Way(add_bias(molecule.system, cv, bias, backend=backend))
     autograd = add_bias(molecule.system, cv, biases["harmonic"], backend="torchforce", forces="autograd")
-    found["harmonic, TorchForce that differentiates at every step"] = Way(autograd)
+    found["harmonic, TorchForce that differentiates at every step"] = Way(autograd, recorded=False)
     opes = add_bias(molecule.system, cv, biases["opes"], backend="torchforce", multistep=True)
     for n in (2, 4):
         found[f"opes, TorchForce, every {n} steps (MultistepStepper)"] = Way(opes, n)
@@ -210,10 +226,7 @@ class Cost:
 
 def measure(molecule: Molecule, platform: str) -> dict[str, Cost]:
     """Measure each way."""
-    steppers = {
-        name: _stepper(way.system, way.every, platform, molecule.positions)
-        for name, way in ways(molecule).items()
-    }
+    steppers = {name: _stepper(way, platform, molecule.positions) for name, way in ways(molecule).items()}
     rng, names, plain = np.random.default_rng(0), list(steppers), steppers["no bias"]
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(_REPEATS):
@@ -261,6 +274,8 @@ def _best(graph: torch.jit.ScriptModule, arguments: tuple[Tensor, ...]) -> float
 def page() -> str:
     """Markdown tables of all molecules."""
     torch.set_num_threads(1)
+    # On one core; else the CPU platform's thread is moved from core to core, at twice the time of a step.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     parts = []
     for molecule in (dipeptide(), chignolin(), water_box()):
         for platform in molecule.platforms:
@@ -288,9 +303,9 @@ _PAGE = """## Cost of a step
 Langevin dynamics, 2 fs, one thread; a network of 45 distances, 64, 64 and 2 variables. All ways of a table are
 measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are to plain steps right before,
 medians and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce,
-which is what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. On the CPU
-platform a step hands its work to a thread, and what that takes changes from minute to minute (plain chignolin: 0.58 to
-1.13 ms), so the dipeptide's numbers mean little there.
+which is what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. The process is
+bound to one core: the CPU platform hands its work to a thread, and where that is moved about, plain chignolin takes 0.6
+to 1.1 ms from one second to the next. Steps with recorded forces are taken in torch's inference mode, as the driver does.
 
 {tables}
 ### Where the time goes

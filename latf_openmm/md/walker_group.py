@@ -22,6 +22,7 @@ from openmm import unit
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.md.backends import stepping
 from latf_openmm.md.backends.base import BackendName, ForcesName
 from latf_openmm.md.bias import AnyBias, Bias, BiasContext
 from latf_openmm.md.bias.base import AdaptiveBias
@@ -189,6 +190,7 @@ class WalkerGroup:
         self.task = task
         self.built = task.system.build(task.n_walkers)
         self.platform = find_platform(task.dynamics.platform or task.system.platform)
+        self.forces: ForcesName = task.dynamics.forces or "traced"
         self.temperatures = np.array(task.temperatures)
         self.kelvin = np.array([self.built.scale.kelvin(t) for t in task.temperatures])
         self.single = _single_copy_context(self.built, task, self.platform)
@@ -254,7 +256,7 @@ class WalkerGroup:
                 self.bias,
                 n_copies=self.built.n_copies,
                 backend=dynamics.backend,
-                forces=dynamics.forces or "traced",
+                forces=self.forces,
                 multistep=dynamics.bias_every > 1,
             )
         integrator = self._integrator()
@@ -302,7 +304,7 @@ class WalkerGroup:
         if minimise and self.built.copies is None:
             openmm.LocalEnergyMinimizer.minimize(self.context, *_MINIMISE)
         self._draw_velocities(1)
-        self.stepper.step(self.task.dynamics.equilibration)
+        self._step(self.task.dynamics.equilibration)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
 
@@ -432,7 +434,7 @@ class WalkerGroup:
     def _advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
         if self.updater is None:
-            self.stepper.step(steps)
+            self._step(steps)
             return
         pace = self.updater.bias.pace * self.slower
         while steps > 0:
@@ -440,8 +442,12 @@ class WalkerGroup:
             if done and done % pace == 0:
                 self.updater.update(self.context)
             now = min(steps, pace - done % pace)
-            self.stepper.step(now)
+            self._step(now)
             steps -= now
+
+    def _step(self, steps: int) -> None:
+        with stepping(self.forces):
+            self.stepper.step(steps)
 
     def _adaptive_bias(self, state: openmm.State) -> tuple[Any, Any, Any]:
         """Variables (n_copies, dim), energies (n_copies,) and offset of the bias the frame was made with."""

@@ -14,6 +14,8 @@ from openmm import unit
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.md.backends import stepping
+from latf_openmm.md.backends.base import ForcesName
 from latf_openmm.md.bias.base import wrap
 from latf_openmm.md.bias.harmonic import MovingHarmonic
 from latf_openmm.md.biased_system import add_bias
@@ -81,6 +83,7 @@ class WindowRunner:
             self.bias.state = torch.from_numpy(before.restraint)
             self.bias.sent = torch.tensor(before.sent)
         platform = _platform(settings.platform, plan.system)
+        self.forces: ForcesName = settings.forces or "traced"
         group = _free_group(plan.system)
         biased = add_bias(
             plan.system,
@@ -88,8 +91,7 @@ class WindowRunner:
             self.bias,
             group=group,
             backend=settings.backend,
-            forces=settings.forces
-            or ("traced" if platform.getName() in ("Reference", "CPU") else "autograd"),
+            forces=self.forces,
         )
         self.unbiased = set(range(32)) - {group}
         self.updater = BiasUpdater(plan.cv, self.bias)
@@ -116,7 +118,7 @@ class WindowRunner:
             self._go_to(leg.origin)
             updates = -(-plan.settings.pulling // plan.settings.pace)
             self._pull(centre, strength, int(np.ceil(leg.length * updates)))
-            self.context.getIntegrator().step(plan.settings.equilibration)
+            self._step(plan.settings.equilibration)
             z, energy = self._frames(index, lambda: advance(1, note))
         except (openmm.OpenMMException, SimulationError, ConfigError) as error:
             raise SimulationError(
@@ -161,7 +163,11 @@ class WindowRunner:
         self.bias.aim(centre, strength, updates)
         for _ in range(updates):
             self.updater.update(self.context)
-            self.context.getIntegrator().step(self.plan.settings.pace)
+            self._step(self.plan.settings.pace)
+
+    def _step(self, steps: int) -> None:
+        with stepping(self.forces):
+            self.context.getIntegrator().step(steps)
 
     def _frames(self, index: int, advance: Callable[[], None]) -> tuple[Array, Array]:
         """Run and record; return collective variables and energies without the restraint."""
@@ -169,7 +175,7 @@ class WindowRunner:
         z, energy = np.empty((n, self.plan.cv.dim)), np.empty(n)
         with self._trajectory(index) as file:
             for frame in range(n):
-                self.context.getIntegrator().step(self.plan.settings.frame_interval)
+                self._step(self.plan.settings.frame_interval)
                 state = self.context.getState(positions=True, energy=True, groups=self.unbiased)
                 z[frame] = self.updater.variables(self.context, state).numpy()[0]
                 energy[frame] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)

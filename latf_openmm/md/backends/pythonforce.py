@@ -32,7 +32,8 @@ class TorchComputation:
         if self.parameters:
             values = state.getParameters()
             arguments += [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
-        energy, forces = self.module(*arguments)
+        with torch.inference_mode():
+            energy, forces = self.module(*arguments)
         return float(energy), forces.numpy()  # kJ/mol and kJ/mol/nm, as PythonForce takes them
 
     def __getstate__(self) -> dict[str, Any]:
