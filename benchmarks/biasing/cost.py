@@ -301,11 +301,11 @@ def page() -> str:
 _PAGE = """## Cost of a step
 
 Langevin dynamics, 2 fs, one thread; a network of 45 distances, 64, 64 and 2 variables. All ways of a table are
-measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are to plain steps right before,
-medians and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce,
-which is what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. The process is
-bound to one core: the CPU platform hands its work to a thread, and where that is moved about, plain chignolin takes 0.6
-to 1.1 ms from one second to the next. Steps with recorded forces are taken in torch's inference mode, as the driver does.
+measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are to plain steps right before, medians
+and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce, which is
+what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. The process is bound to
+one core: the CPU platform hands its work to a thread, and where that is moved about, plain chignolin takes 0.6 to 1.1
+ms from one second to the next. Steps with recorded forces are taken in torch's inference mode, as the driver does.
 
 {tables}
 ### Where the time goes
