@@ -263,9 +263,25 @@ def test_bad_values_name_file_and_key(configuration: Callable[..., Path]) -> Non
         load_config(path)
 
 
-def test_one_copy(files: Path) -> None:
-    with pytest.raises(ConfigError, match="one copy a System"):
-        settings(files, "serialized").build(2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_have_one_copy(files: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match="the System is periodic, and copies in one System must not feel"):
+        settings(files, kind).build(2)
+
+
+def test_copies_in_implicit_solvent(files: Path) -> None:
+    own = settings(
+        files, "structure", structure="dry.pdb", force_field=FIELD[:1], options={"implicit": "obc2"}
+    )
+    one, two = own.build(), own.build(2)
+    assert two.positions.shape == (2, one.n_atoms, 3)
+    moved = one.positions + np.array([[0.0, 0.0, 0.01]]) * np.sin(np.arange(one.n_atoms))[:, None]
+    both = np.concatenate([one.positions, moved])
+    change = energy(two.system, two.placed(both).reshape(-1, 3))
+    change -= energy(two.system, two.placed(two.positions).reshape(-1, 3))
+    assert change == pytest.approx(
+        energy(one.system, moved[0]) - energy(one.system, one.positions[0]), abs=1e-6
+    )
 
 
 def test_paths_are_relative_to_the_configuration(
