@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from openmm import unit
 from pydantic import ValidationError
 from scipy import stats
 from test_forces import ACCELERATORS, PLATFORMS, TOLERANCE, make_context
-from test_simulation import load, run, same_results, single_energies, table, write_model
+from test_simulation import load, run, same_results, single_energies, source, table, write_model
+from test_simulation import make_stage as plain_stage
 
 from latf_openmm import many_copies
 from latf_openmm.config import RunConfig, check, load_config
@@ -25,8 +27,7 @@ from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.bias.harmonic import HarmonicSettings
 from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.md.langevin import draw_velocities
-from latf_openmm.md.simulation import SimulationSettings, Stage
-from latf_openmm.md.walker_group import BiasSource
+from latf_openmm.md.simulation import Stage
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.base import BuiltSystem
@@ -273,20 +274,17 @@ def make_stage(
     bias: Any = None,
     model: Path | None = None,
     system: SystemSettings = DIPEPTIDE,
+    unbiased: frozenset[float] = frozenset(),
     **changes: Any,
 ) -> Stage:
     few: dict[str, Any] = {
         "timestep": 0.002,
-        "friction": 1.0,
-        "frame_interval": 5,
-        "segment_frames": 10,
         "temperatures": [300.0, 400.0, 600.0],
         "walkers": 2,
         "frames": 20,
     }
-    source = None if bias is None else BiasSource(model=model, bias=bias)  # type: ignore[arg-type]
-    unbiased = changes.pop("unbiased", frozenset())
-    return Stage(system, SimulationSettings(**(few | changes)), source, {}, 3, folder, unbiased=unbiased)
+    acting = None if bias is None or model is None else source(model, bias)
+    return replace(plain_stage(folder, acting, system, **(few | changes)), unbiased=unbiased)
 
 
 def groups(**changes: Any) -> list[tuple[str, int, int]]:

@@ -215,30 +215,38 @@ def featurisation() -> list[Row]:
     return rows
 
 
+def untrained(topology: Any, settings: Any, hidden: list[int], scale: str, temperature: float) -> Any:
+    """A network on descriptors with random weights, which costs what a trained one does."""
+    import torch
+
+    from latf_openmm.features import resolve_features
+    from latf_openmm.model.checkpoint import TrainedModel
+    from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+
+    features = tuple(resolve_features([settings], topology))
+    n_features = sum(item.build().n_features for item in features)
+    torch.manual_seed(0)
+    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=hidden), n_features, 2, temperature)
+    return TrainedModel(model, features, tuple(map(str, topology.atoms)), scale, (temperature,))
+
+
 def walkers() -> list[Row]:
     """Copies of LJ7 in one Context, without and with a bias on a network, against a Context for each."""
     import numpy as np
     import openmm
     import torch
 
-    from latf_openmm.features import resolve_features
     from latf_openmm.features.coordination import CoordinationSettings
     from latf_openmm.md.bias.base import bias_context
     from latf_openmm.md.bias.harmonic import HarmonicSettings
     from latf_openmm.md.biased_system import add_bias
     from latf_openmm.md.latent_cv import latent_cv
-    from latf_openmm.model.checkpoint import TrainedModel
-    from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
     from latf_openmm.systems.lj7 import LJ7Settings
 
     torch.set_num_threads(1)
     settings, rng = LJ7Settings(), np.random.default_rng(0)
     one = settings.build(1)
-    topology = one.mdtraj_topology()
-    features = tuple(resolve_features([CoordinationSettings(r0=1.5)], topology))
-    torch.manual_seed(0)
-    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=[32, 32]), 7, 2, 0.2)
-    trained = TrainedModel(model, features, tuple(map(str, topology.atoms)), "reduced", (0.2,))
+    trained = untrained(one.mdtraj_topology(), CoordinationSettings(r0=1.5), [32, 32], "reduced", 0.2)
     bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 0.4))
     alone: dict[str, float] = {}
     rows = []
@@ -274,15 +282,12 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
     import torch
 
     from latf_openmm.config import load_config
-    from latf_openmm.features import resolve_features
     from latf_openmm.features.distances import DistanceSettings
     from latf_openmm.md.bias.base import bias_context
     from latf_openmm.md.bias.harmonic import HarmonicSettings
     from latf_openmm.md.biased_system import add_bias
     from latf_openmm.md.langevin import draw_velocities, langevin_integrator
     from latf_openmm.md.latent_cv import latent_cv
-    from latf_openmm.model.checkpoint import TrainedModel
-    from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 
     there = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     if platform not in there:
@@ -290,13 +295,9 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
     torch.set_num_threads(1)
     settings = load_config(name).system
     one = settings.build(1)
-    topology = one.mdtraj_topology()
     selection = "element != H" if name == "alanine_dipeptide" else "name CA"
-    features = tuple(resolve_features([DistanceSettings(selection=selection)], topology))
-    torch.manual_seed(0)
-    n_features = sum(item.build().n_features for item in features)
-    model = LatentThermodynamicFlow(ModelSettings(encoder_hidden=[64, 64]), n_features, 2, 300.0)
-    trained = TrainedModel(model, features, tuple(map(str, topology.atoms)), "K", (300.0,))
+    distances = DistanceSettings(selection=selection)
+    trained = untrained(one.mdtraj_topology(), distances, [64, 64], "K", 300.0)
     bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 300.0))
     rows = []
     for n in (n for n in (1, 4, 16, 64, 256) if n <= largest):

@@ -233,7 +233,7 @@ def _move(
     seed: int,
 ) -> tuple[Array, Array | None, Array]:
     """In whatever process: positions, boxes and energies after the steps; an energy is NaN where they failed."""
-    size = n if system.batched else min(n, dynamics.context_walkers or 1)
+    size = min(n, dynamics.together(system, n))
     if size == 1 and not system.batched:
         return _bench(system, dynamics, 1).one_by_one(temperature, positions, boxes, steps, seed)
     done = []

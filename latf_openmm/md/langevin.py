@@ -35,7 +35,7 @@ def langevin_integrator(
     -----
     The steps: kick, constraints, half a drift, friction and noise, half a drift, constraints (Zhang et al., J. Phys.
     Chem. A 2019). As a CustomIntegrator they take longer: on the CPU platform 40 microseconds more for 166 atoms.
-    Another time step is set by `set_timestep`, not by the integrator's own `setStepSize`.
+    Another time step is set by `latf_openmm.md.langevin.set_timestep`, not by the integrator's own `setStepSize`.
     """
     numbers = {"friction": plain(friction, unit.picosecond**-1), "timestep": plain(timestep, unit.picosecond)}
     numbers |= {f"kelvin[{index}]": float(one) for index, one in enumerate(kelvin)}

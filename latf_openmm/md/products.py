@@ -14,7 +14,7 @@ from torch import Tensor, fx
 aten = torch.ops.aten
 
 
-class Recorded(Protocol):
+class KnownGraph(Protocol):
     """What is known of a graph while it is simplified."""
 
     graph: fx.Graph
@@ -30,8 +30,8 @@ class Recorded(Protocol):
 class Products:
     """Changes one node after the other, in the order of the graph."""
 
-    def __init__(self, recorded: Recorded) -> None:
-        self.recorded = recorded
+    def __init__(self, known: KnownGraph) -> None:
+        self.known = known
         self.rules: dict[Any, Callable[[fx.Node], bool]] = {
             aten.sqrt.default: self._norm,
             aten.sum.dim_IntList: self._dot,
@@ -46,8 +46,8 @@ class Products:
     def look_at(self, node: fx.Node) -> None:
         """Change the node, if one of the rules is for it."""
         rule = self.rules.get(node.target)
-        value = self.recorded.values.get(node)
-        if rule is None or node.kwargs or node in self.recorded.grows:
+        value = self.known.values.get(node)
+        if rule is None or node.kwargs or node in self.known.grows:
             return
         if isinstance(value, Tensor) and value.dtype == torch.float64:
             rule(node)
@@ -57,8 +57,8 @@ class Products:
     def _constant(self, node: Any) -> Tensor | None:
         if isinstance(node, int | float):
             return torch.tensor(float(node), dtype=torch.float64)
-        if isinstance(node, fx.Node) and node in self.recorded.constant:
-            value = self.recorded.values[node]
+        if isinstance(node, fx.Node) and node in self.known.constant:
+            value = self.known.values[node]
             return value if value.dtype == torch.float64 else None
         return None
 
@@ -69,7 +69,7 @@ class Products:
         return None
 
     def _shape(self, node: Any) -> torch.Size | None:
-        value = self.recorded.values.get(node) if isinstance(node, fx.Node) else None
+        value = self.known.values.get(node) if isinstance(node, fx.Node) else None
         return value.shape if isinstance(value, Tensor) else None
 
     def _row(self, value: Tensor, width: int) -> Tensor | None:
@@ -92,11 +92,11 @@ class Products:
 
     def _make(self, value: Tensor) -> fx.Node:
         """A constant of its own: a traced module cannot have one tensor under two names."""
-        return self.recorded.make_constant(value.detach().clone(memory_format=torch.contiguous_format))
+        return self.known.make_constant(value.detach().clone(memory_format=torch.contiguous_format))
 
     def _become(self, node: fx.Node, target: Any, *args: Any) -> bool:
         """Change the node; tensors among the arguments become constants."""
-        with self.recorded.graph.inserting_before(node):
+        with self.known.graph.inserting_before(node):
             node.args = tuple(self._make(a) if isinstance(a, Tensor) else a for a in args)
         node.target = target
         return True
@@ -175,14 +175,9 @@ class Products:
         """Rows added to a constant that is zero, each to another one."""
         start, dim, index, rows = node.args
         there = self._constant(start)
-        if (
-            there is None
-            or there.any()
-            or not isinstance(index, fx.Node)
-            or index not in self.recorded.constant
-        ):
+        if there is None or there.any() or not isinstance(index, fx.Node) or index not in self.known.constant:
             return False
-        places = self.recorded.values[index]
+        places = self.known.values[index]
         if len(places.unique()) < len(places):
             return False
         return self._become(node, aten.index_copy.default, start, dim, index, rows)
@@ -218,7 +213,7 @@ class Products:
         """Make of the node x W + b. Not by addmm, which TorchScript (torch 2.12) breaks, and which is no faster."""
         if shift is None:
             return self._become(node, aten.mm.default, x, weight)
-        graph, values = self.recorded.graph, self.recorded.values
+        graph, values = self.known.graph, self.known.values
         with graph.inserting_before(node):
             product = graph.call_function(aten.mm.default, (x, self._make(weight)))
         values[product] = values[x] @ weight

@@ -109,7 +109,7 @@ class Stage:
         """Which walkers share a Context, as (place of the temperature, walker)."""
         settings = self.settings
         n, places = settings.walkers, range(len(settings.temperatures))
-        wanted = settings.context_walkers or (n if self.system.batched else 1)
+        wanted = settings.together(self.system, n)
         if wanted < 2 * n:
             size = min(wanted, n)
             return [

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
 """Steps in place of one at each attempt of a segment, the time between frames being the same."""
 _FARTHEST = 1e5  # nm
-_MINIMISE = (10.0, 200)  # tolerance [kJ/mol/nm] and most iterations
+MINIMISE = (10.0, 200)
+"""Tolerance [kJ/mol/nm] and most iterations of a minimisation of start structures."""
 _HOT, _ERRORS = 0.03, 4.0
 """Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
 _NO_HELP = 0.7
@@ -78,6 +79,10 @@ class DynamicsSettings(Settings):
         "model systems, 1 for molecules, which need implicit solvent for more. Where it is several times `walkers`, so "
         "many temperatures share a Context, if they are unbiased, or share_bias is all and the bias that of the lowest",
     )
+
+    def together(self, system: AnySystem, n_walkers: int) -> int:
+        """Return how many walkers of a system may share a Context, where there are `n_walkers`."""
+        return self.context_walkers or (n_walkers if system.batched else 1)
 
 
 class BiasSource(Settings):
@@ -302,7 +307,7 @@ class WalkerGroup:
             starts = np.stack([self._minimised(one) for one in starts])
         self.context.setPositions(self.built.placed(starts).reshape(-1, 3))
         if minimise and self.built.copies is None:
-            openmm.LocalEnergyMinimizer.minimize(self.context, *_MINIMISE)
+            openmm.LocalEnergyMinimizer.minimize(self.context, *MINIMISE)
         self._draw_velocities(1)
         self._step(self.task.dynamics.equilibration)
         self.context.setStepCount(0)
@@ -312,7 +317,7 @@ class WalkerGroup:
         """One walker's positions, minimised without the bias."""
         assert self.single is not None
         self.single.setPositions(start)
-        openmm.LocalEnergyMinimizer.minimize(self.single, *_MINIMISE)
+        openmm.LocalEnergyMinimizer.minimize(self.single, *MINIMISE)
         state = self.single.getState(positions=True)
         return np.asarray(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
 

@@ -20,7 +20,7 @@ from latf_openmm.md.bias.base import wrap
 from latf_openmm.md.bias.harmonic import MovingHarmonic
 from latf_openmm.md.biased_system import add_bias
 from latf_openmm.md.updater import BiasUpdater
-from latf_openmm.md.walker_group import find_platform
+from latf_openmm.md.walker_group import MINIMISE, find_platform
 from latf_openmm.md.window_plan import Leg, WindowPlan
 from latf_openmm.md.window_samples import WindowFile
 from latf_openmm.progress import Advance
@@ -145,7 +145,7 @@ class WindowRunner:
             self.context.setPositions(self.plan.positions)
             self._jump(self.plan.start, self.plan.strengths[self.plan.legs[0].window])
             if self.plan.settings.minimise:
-                openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
+                openmm.LocalEnergyMinimizer.minimize(self.context, *MINIMISE)
             self.context.setVelocitiesToTemperature(self.plan.temperature, self._seed(len(self.plan.legs)))
         elif origin != self.at:
             window = WindowFile.read(self.plan.folder, origin)

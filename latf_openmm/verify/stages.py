@@ -82,8 +82,8 @@ def stage_checks(
     complete: bool,
 ) -> Iterator[Check]:
     """Checks of a stage that was simulated; where it is not `complete`, of what there is."""
-    yield Check(part, "stage", partial(_look_at_record, folder))
     recorded = _recorded(folder, config)
+    yield Check(part, "stage", partial(_look_at_record, folder, recorded is not None))
     tasks = (recorded or Stage(config.system, settings, None, {}, 0, folder)).tasks()
     expected = {task.folder for task in tasks}
     for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
@@ -305,10 +305,10 @@ def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
         findings.damage(path, f"damaged ({first_line(error)}); expected what the next segment starts from")
 
 
-def _look_at_record(folder: Path, findings: Findings) -> None:
+def _look_at_record(folder: Path, readable: bool, findings: Findings) -> None:
     for name, what in (("stage.json", "the record of the stage"), ("topology.pdb", "the topology")):
         findings.missing(folder / name, what)
-    if (folder / "stage.json").is_file() and _recorded_settings(folder) is None:
+    if (folder / "stage.json").is_file() and not readable:
         findings.damage(folder / "stage.json", "cannot be read; expected the settings of the stage")
 
 
@@ -316,24 +316,16 @@ def _note(path: Path, text: str, findings: Findings) -> None:
     findings.damage(path, text)
 
 
-def _recorded_settings(folder: Path) -> tuple[SimulationSettings, BiasSource | None, frozenset[float]] | None:
-    """Settings, bias and temperatures without it, as the record of a stage has them; None where it cannot be read."""
+def _recorded(folder: Path, config: RunConfig) -> Stage | None:
+    """What was simulated, by the record of the stage; None where it cannot be read."""
     file = folder / "stage.json"
     try:
         record = _read_json(file)
         settings = validate(SimulationSettings, record["settings"], str(file))
         bias = None if record["bias"] is None else validate(BiasSource, record["bias"], str(file))
-        return settings, bias, frozenset(record.get("unbiased", []))  # not in those of earlier versions
+        unbiased = frozenset(record.get("unbiased", []))  # not in those of earlier versions
     except (OSError, ValueError, KeyError, TypeError, LatfError):
         return None
-
-
-def _recorded(folder: Path, config: RunConfig) -> Stage | None:
-    """Return what was simulated; None where the record does not say."""
-    found = _recorded_settings(folder)
-    if found is None:
-        return None
-    settings, bias, unbiased = found
     return Stage(config.system, settings, bias, {}, 0, folder, unbiased=unbiased)
 
 
