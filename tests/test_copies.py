@@ -260,6 +260,11 @@ def test_what_is_refused(make: Callable[[], openmm.System], message: str) -> Non
         many_copies(make(), 2)
 
 
+def test_no_copies_at_all() -> None:
+    with pytest.raises(ConfigError, match="n_copies: expected 1 or more, got 0"):
+        many_copies(zigzag(4)[0], 0)
+
+
 # --- stages ----------------------------------------------------------------------------------------
 
 

@@ -82,10 +82,15 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
     n_copies
         How many.
 
+    Returns
+    -------
+    Copies
+        The System, and where each copy stands in it.
+
     Raises
     ------
     ConfigError
-        If the System is periodic, its atoms are not all connected, or it has a force that depends on more than
+        If `n_copies` is below 1, the System is periodic, its atoms are not all connected, or it has a force that depends on more than
         the molecule itself, or one that is not known here.
 
     Notes
@@ -95,6 +100,8 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
     platforms: on GPUs and for `openmm.NonbondedForce` next to nothing, for implicit solvent on the CPU and
     Reference platforms a test of the distance for every pair of atoms of all copies.
     """
+    if n_copies < 1:
+        raise ConfigError(f"n_copies: expected 1 or more, got {n_copies}")
     if system.usesPeriodicBoundaryConditions():
         raise ConfigError(
             "the System is periodic, and copies in one System must not feel each other: give each walker its own "
