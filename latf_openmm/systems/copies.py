@@ -90,8 +90,8 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
     Raises
     ------
     ConfigError
-        If `n_copies` is below 1, the System is periodic, its atoms are not all connected, or it has a force that depends on more than
-        the molecule itself, or one that is not known here.
+        If `n_copies` is below 1, the System is periodic, its atoms are not all connected, or it has a force that
+        depends on more than the molecule itself, or one that is not known here.
 
     Notes
     -----
