@@ -63,12 +63,19 @@ class FeatureSettings(Settings):
     def build(self) -> Features:
         """Make the torch module of resolved settings."""
 
-    def keep(self, columns: Sequence[int]) -> "FeatureSettings":
+    def keep(self, columns: Sequence[int]) -> tuple["FeatureSettings", list[int]]:
         """Return resolved settings of the fewest descriptors that hold `columns` (ascending, at least one).
 
         Descriptors that are made together are kept together; by default all are.
+
+        Returns
+        -------
+        FeatureSettings
+            Of the descriptors kept.
+        list of int
+            The column, among those of the present settings, of each descriptor kept, in their order.
         """
-        return self
+        return self, list(range(self.build().n_features))
 
 
 class JoinedFeatures(Features):
@@ -118,16 +125,22 @@ def build_features(resolved: Sequence[FeatureSettings]) -> Features:
     return JoinedFeatures([item.build() for item in resolved])
 
 
-def keep_columns(resolved: Sequence[FeatureSettings], columns: Sequence[int]) -> list[FeatureSettings]:
-    """Return the settings of the fewest descriptors that hold `columns` of the joined ones."""
-    kept, first = [], 0
+def keep_columns(
+    resolved: Sequence[FeatureSettings], columns: Sequence[int]
+) -> tuple[list[FeatureSettings], list[int]]:
+    """Return the settings of the fewest descriptors that hold `columns` of the joined ones, and their columns."""
+    kept: list[FeatureSettings] = []
+    kept_columns: list[int] = []
+    first = 0
     for item in resolved:
         n = item.build().n_features
-        here = [column - first for column in columns if first <= column < first + n]
-        if here:
-            kept.append(item.keep(here))
+        wanted = [column - first for column in columns if first <= column < first + n]
+        if wanted:
+            fewer, chosen = item.keep(wanted)
+            kept.append(fewer)
+            kept_columns += [first + column for column in chosen]
         first += n
-    return kept
+    return kept, kept_columns
 
 
 def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:
