@@ -204,8 +204,20 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
     (
         "model of other atoms",
         f"{MODEL}/model.json",
-        entry("atoms", ["A", "B"]),
-        "topology of 2 atoms, this one has 1",
+        entry("atoms", ["A"]),
+        "the model was trained with A there",
+    ),
+    (
+        "model of other columns",
+        f"{MODEL}/model.json",
+        entry("columns", [1, 0]),
+        "descriptor 1 is 'y', the model was trained with 'x' there",
+    ),
+    (
+        "model of fewer columns",
+        f"{MODEL}/model.json",
+        entry("columns", [0]),
+        "2 descriptors and names 1 columns",
     ),
     ("weights truncated", f"{MODEL}/model.safetensors", truncate, "the model is damaged"),
     ("weights changed by a bit", f"{MODEL}/model.safetensors", flip, "changed since it was written: sha256"),
