@@ -2,10 +2,12 @@
 
 import textwrap
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 import mdtraj
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
@@ -48,6 +50,10 @@ class Features(nn.Module):
 
 class FeatureSettings(Settings):
     """Settings of one feature; subclasses add a literal ``kind`` and live in one file each."""
+
+    label: str | None = Field(
+        None, description="tells descriptors from those of other features with the same names; filled in"
+    )
 
     def resolve(self, topology: mdtraj.Topology) -> "FeatureSettings":
         """Return settings with explicit atom indices, which need no topology any more.
@@ -117,12 +123,40 @@ def resolve_features(settings: Sequence[FeatureSettings], topology: mdtraj.Topol
             problems += [f"features[{index}]: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(*problems)
-    return resolved
+    return _told_apart(resolved)
+
+
+def _told_apart(resolved: Sequence[FeatureSettings]) -> list[FeatureSettings]:
+    """Label features whose descriptors are called as those of one before; refuse equal names within one."""
+    taken: set[str] = set()
+    labelled: list[FeatureSettings] = []
+    problems = []
+    for index, item in enumerate(resolved):
+        names = item.build().names
+        label = None if taken.isdisjoint(names) else f"#{index + 1}"
+        names = _labelled(names, label)
+        repeated = [name for name, count in Counter(names).items() if count > 1 or name in taken]
+        problems += [
+            f"features[{index}]: two descriptors are called {name!r}; expected each once, by its own name"
+            for name in repeated[:1]
+        ]
+        taken.update(names)
+        labelled.append(item.model_copy(update={"label": label}))
+    if problems:
+        raise ConfigError(*problems)
+    return labelled
+
+
+def _labelled(names: Sequence[str], label: str | None) -> list[str]:
+    return list(names) if label is None else [f"{name} {label}" for name in names]
 
 
 def build_features(resolved: Sequence[FeatureSettings]) -> Features:
     """Build the joined module of resolved settings."""
-    return JoinedFeatures([item.build() for item in resolved])
+    parts = [item.build() for item in resolved]
+    for item, part in zip(resolved, parts, strict=True):
+        part.names = _labelled(part.names, item.label)
+    return JoinedFeatures(parts)
 
 
 def keep_columns(
@@ -162,11 +196,6 @@ def check_atoms(topology: mdtraj.Topology, atoms: Sequence[int], what: str) -> N
             raise ConfigError(
                 f"{what} names atom {atom}, but the topology has atoms 0 to {topology.n_atoms - 1}"
             )
-
-
-def atom_label(topology: mdtraj.Topology, atom: int) -> str:
-    """Short name of an atom, for example ``ALA2-CA``."""
-    return str(topology.atom(atom))
 
 
 def minimum_image(delta: Tensor, box: Tensor) -> Tensor:

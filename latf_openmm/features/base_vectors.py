@@ -18,6 +18,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 
 _WIDE, _HIGH = 0.5, 0.3  # nm
 _CUTOFF = 2.4  # of the scaled distance
@@ -114,13 +115,13 @@ class BaseVectorSettings(FeatureSettings):
             names = self.names or ["-".join(map(str, base)) for base in self.bases]
             return BaseVectorSettings(selection="all", bases=self.bases, names=names, pairs=self.pairs)
         chosen = set(select_atoms(topology, self.selection))
-        bases, names = [], []
+        bases, names, labels = [], [], Labels(topology)
         for residue in topology.residues:
             at = {atom.name: atom.index for atom in residue.atoms if atom.index in chosen}
             if set(at) >= _RING | {"C1'"}:
                 order = ("C2", "C6", "C4") if "N9" in at else ("C2", "C4", "C6")
                 bases.append((at[order[0]], at[order[1]], at[order[2]]))
-                names.append(str(residue))
+                names.append(labels.residue(residue.index))
         if len(bases) < 2:
             raise ConfigError(
                 f"base_vectors: {len(bases)} nucleobases in selection {self.selection!r}; expected 2 or more"

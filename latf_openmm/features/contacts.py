@@ -22,6 +22,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 from latf_openmm.settings import InputFile, Settings
 
 _TOUCHING = 0.45  # nm, closest heavy atoms of a native contact (Best, Hummer and Eaton, PNAS 2013)
@@ -227,8 +228,9 @@ def _residue_pairs(
         (residue, [a.index for a in residue.atoms if a.index in chosen and a.element.symbol != "H"])
         for residue in topology.residues
     ]
+    labels = Labels(topology)
     return [
-        (str(a), str(b), (first, second))
+        (labels.residue(a.index), labels.residue(b.index), (first, second))
         for (a, first), (b, second) in combinations([(r, atoms) for r, atoms in residues if atoms], 2)
         if apart(a, b, separation)
     ]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from latf_openmm.errors import ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
+from latf_openmm.labels import to_mdtraj
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
 
@@ -77,7 +78,7 @@ class TrainedModel:
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
         if not isinstance(topology, mdtraj.Topology):
-            topology = mdtraj.Topology.from_openmm(topology)
+            topology = to_mdtraj(topology)
         self.check_atoms([str(atom) for atom in topology.atoms])
 
 

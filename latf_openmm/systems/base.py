@@ -10,6 +10,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from latf_openmm.labels import to_mdtraj
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
@@ -86,7 +87,7 @@ class BuiltSystem:
 
     def mdtraj_topology(self) -> mdtraj.Topology:
         """Topology of one copy as MDTraj's."""
-        return mdtraj.Topology.from_openmm(self.topology)
+        return to_mdtraj(self.topology)
 
 
 @dataclass(frozen=True)
