@@ -63,7 +63,7 @@ class TrainedModel:
 
     def feature_module(self) -> Features:
         """Build the features module, in double precision."""
-        return build_features(self.features).double()
+        return build_features(self.features, self.molecules).double()
 
     def check_atoms(self, atoms: Sequence[str]) -> None:
         """Raise `ModelError` when `atoms` is not the topology the model was trained for."""
@@ -78,7 +78,7 @@ class TrainedModel:
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
         if not isinstance(topology, mdtraj.Topology):
-            topology = to_mdtraj(topology)
+            topology = to_mdtraj(topology, mdtraj.Topology)
         self.check_atoms([str(atom) for atom in topology.atoms])
 
 
