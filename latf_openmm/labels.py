@@ -4,9 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import mdtraj
 from openmm import app
+
+T = TypeVar("T", bound=mdtraj.Topology)
 
 _NUMBER = "full_number"
 """Attribute of residues: number and insertion code, which MDTraj's residues have not."""
@@ -24,7 +27,11 @@ def to_mdtraj(topology: app.Topology) -> mdtraj.Topology:
     >>> converted.residue(0).resSeq, Labels(converted).atom(0)
     (52, 'LYS52A-CA')
     """
-    converted = mdtraj.Topology.from_openmm(topology)
+    return numbered(mdtraj.Topology.from_openmm(topology), topology)
+
+
+def numbered(converted: T, topology: app.Topology) -> T:
+    """Give residues of a converted topology the numbers and insertion codes of the original; return it."""
     for residue, original in zip(converted.residues, topology.residues(), strict=True):
         text = str(original.id).strip()
         if (number := re.match(r"-?\d+", text)) is not None:  # MDTraj counts where an id is not only a number

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -13,9 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.periodic import normalise, standard_orientation
 
 CHUNK = 2000
-"""Frames of a trajectory that are in memory at a time."""
+"""Most frames of a trajectory that are in memory at a time."""
+_ATOMS = 5_000_000
+"""Most atoms of all these frames."""
+_WITH_VECTORS = (".xtc", ".trr")
+"""Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +99,43 @@ def read_trajectory(
 ) -> Iterator[mdtraj.Trajectory]:
     """Read a trajectory file in order, at most `frames` frames at a time.
 
+    Boxes are those that the System sees, in reduced form, or None; molecules are whole (`latf_openmm.periodic`).
+
     Raises
     ------
     DataError
-        If it cannot be read to its end, or has other atoms than the topology.
+        If it cannot be read to its end, has other atoms than the topology, or its boxes are not those of the System.
     """
+    frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
         with _without_stdout():
             file = mdtraj.open(str(path))
         with file:
-            while True:
-                piece = file.read_as_traj(topology, n_frames=frames)
-                if piece.n_frames == 0:
-                    return
-                yield piece
+            while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                yield normalise(piece, str(path), first)
+                first += piece.n_frames
+    except DataError:
+        raise
     except Exception as error:
         reason = first_line(error)
         if "xyz must be shape" in reason:
             reason = f"it has other atoms than the topology, which has {topology.n_atoms}"
         raise DataError(f"{path}: the trajectory cannot be read ({reason})") from error
+
+
+def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """At most `frames` more frames of an open file, in the orientation in which MDTraj keeps boxes."""
+    if path.suffix.lower() not in _WITH_VECTORS:
+        return file.read_as_traj(topology, n_frames=frames)
+    xyz, time, _, vectors, *_ = file.read(frames)
+    if len(xyz) == 0:
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    boxes = None
+    if vectors is not None:  # a file without a box
+        xyz, boxes = standard_orientation(xyz, vectors)
+    piece = mdtraj.Trajectory(xyz, topology, time)
+    piece.unitcell_vectors = boxes
+    return piece
 
 
 @contextmanager

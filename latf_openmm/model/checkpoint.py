@@ -63,7 +63,7 @@ class TrainedModel:
 
     def feature_module(self) -> Features:
         """Build the features module, in double precision."""
-        return build_features(self.features).double()
+        return build_features(self.features, self.molecules).double()
 
     def check_atoms(self, atoms: Sequence[str]) -> None:
         """Raise `ModelError` when `atoms` is not the topology the model was trained for."""

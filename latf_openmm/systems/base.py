@@ -4,13 +4,13 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app
 
-from latf_openmm.labels import to_mdtraj
+from latf_openmm.labels import numbered
+from latf_openmm.periodic import SystemTopology
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
@@ -85,9 +85,10 @@ class BuiltSystem:
         """Positions of single copies, by those in the System, shapes (n_copies, n_atoms, 3) [nm]."""
         return positions if self.copies is None else positions - self.copies.sites[:, None]
 
-    def mdtraj_topology(self) -> mdtraj.Topology:
-        """Topology of one copy as MDTraj's."""
-        return to_mdtraj(self.topology)
+    def mdtraj_topology(self) -> SystemTopology:
+        """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
+        converted = SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        return numbered(converted, self.topology)
 
 
 @dataclass(frozen=True)
