@@ -15,19 +15,23 @@ _NUMBER = "full_number"
 """Attribute of residues: number and insertion code, which MDTraj's residues have not."""
 
 
-def to_mdtraj(topology: app.Topology, kind: type[T]) -> T:
-    """Convert to a topology of MDTraj, or a class derived from it; residues keep insertion codes, for `Labels`.
+def to_mdtraj(topology: app.Topology) -> mdtraj.Topology:
+    """Convert a topology; its residues keep their insertion codes, for `Labels`.
 
     Examples
     --------
     >>> topology = app.Topology()
     >>> residue = topology.addResidue("LYS", topology.addChain("L"), "52", "A")
     >>> atom = topology.addAtom("CA", app.element.carbon, residue)
-    >>> converted = to_mdtraj(topology, mdtraj.Topology)
+    >>> converted = to_mdtraj(topology)
     >>> converted.residue(0).resSeq, Labels(converted).atom(0)
     (52, 'LYS52A-CA')
     """
-    converted: T = kind.from_openmm(topology)
+    return numbered(mdtraj.Topology.from_openmm(topology), topology)
+
+
+def numbered(converted: T, topology: app.Topology) -> T:
+    """Give residues of a converted topology the numbers and insertion codes of the original; return it."""
     for residue, original in zip(converted.residues, topology.residues(), strict=True):
         text = str(original.id).strip()
         if (number := re.match(r"-?\d+", text)) is not None:  # MDTraj counts where an id is not only a number

@@ -40,7 +40,7 @@ def peptides(chains: list[str], numbers: list[str]) -> mdtraj.Topology:
             if last is not None:
                 topology.addBond(last, atoms[0])
             last = atoms[2]
-    return to_mdtraj(topology, mdtraj.Topology)
+    return to_mdtraj(topology)
 
 
 def walk(topology: mdtraj.Topology, n_frames: int = 60) -> mdtraj.Trajectory:
@@ -84,7 +84,7 @@ def test_a_residue_number_with_letters_is_kept() -> None:
     chain = topology.addChain()
     for number in ("52", "52A", "-3", "x"):
         topology.addAtom("CA", app.element.carbon, topology.addResidue("LYS", chain, number))
-    converted = to_mdtraj(topology, mdtraj.Topology)
+    converted = to_mdtraj(topology)
     assert [residue.resSeq for residue in converted.residues][:3] == [52, 52, -3]
     assert [Labels(converted).residue(i) for i in range(4)] == ["LYS52", "LYS52A", "LYS-3", "LYSx"]
 
@@ -92,7 +92,7 @@ def test_a_residue_number_with_letters_is_kept() -> None:
 def test_insertion_codes_of_a_pdb_file() -> None:
     atom = "ATOM  {:5d}  CA  ALA A  52{:1s}   {:8.3f}   0.000   0.000  1.00  0.00           C  \n"
     text = "".join(atom.format(i + 1, code, 4.0 * i) for i, code in enumerate(" AB"))
-    topology = to_mdtraj(app.PDBFile(io.StringIO(text + "END\n")).topology, mdtraj.Topology)
+    topology = to_mdtraj(app.PDBFile(io.StringIO(text + "END\n")).topology)
     assert [Labels(topology).atom(i) for i in range(3)] == ["ALA52-CA", "ALA52A-CA", "ALA52B-CA"]
 
 

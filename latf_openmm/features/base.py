@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.features.selection import selected
 from latf_openmm.settings import Settings
 
 _LARGEST_MATRIX = 6000
@@ -207,9 +208,9 @@ def keep_columns(
 
 
 def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:
-    """Return the atom indices of an MDTraj selection; an empty or invalid one is a `ConfigError`."""
+    """Return the atom indices of a selection (see `selection.selected`); an empty or invalid one is a `ConfigError`."""
     try:
-        atoms = topology.select(selection)
+        atoms = selected(topology, selection)
     except Exception as error:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise ConfigError(f"selection {selection!r} is not valid MDTraj syntax ({reason})") from None

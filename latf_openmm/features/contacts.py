@@ -73,7 +73,10 @@ class ContactSettings(FeatureSettings):
     """
 
     kind: Literal["contacts"] = "contacts"
-    selection: str = Field("not water", description="MDTraj selection; contacts between its residues")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its residues; solute: neither water nor ions nor solvent",
+    )
     minimum_separation: int = Field(
         3, ge=1, description="of two residues along their chain; other chains always count"
     )
@@ -148,7 +151,10 @@ class NativeContactSettings(FeatureSettings):
 
     kind: Literal["native_contacts"] = "native_contacts"
     reference: InputFile | None = Field(None, description="structure file with the system's atoms")
-    selection: str = Field("not water", description="MDTraj selection; contacts between its heavy atoms")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its heavy atoms; solute: neither water nor ions nor solvent",
+    )
     pairs: list[tuple[int, int]] | None = Field(None, min_length=1, description="filled in when resolved")
     lengths: list[float] | None = Field(None, description="distances in the reference [nm]; filled in")
 

@@ -72,7 +72,10 @@ class HydrogenBondSettings(FeatureSettings):
     """
 
     kind: Literal["hydrogen_bonds"] = "hydrogen_bonds"
-    selection: str = Field("not water", description="MDTraj selection of donors and acceptors")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection of donors and acceptors; solute: neither water nor ions nor solvent",
+    )
     minimum_separation: int = Field(
         2, ge=0, description="of two residues along their chain; other chains always count"
     )

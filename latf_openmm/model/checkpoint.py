@@ -78,7 +78,7 @@ class TrainedModel:
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
         if not isinstance(topology, mdtraj.Topology):
-            topology = to_mdtraj(topology, mdtraj.Topology)
+            topology = to_mdtraj(topology)
         self.check_atoms([str(atom) for atom in topology.atoms])
 
 

@@ -13,7 +13,6 @@ from openmm import app, unit
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from latf_openmm.labels import to_mdtraj
 from latf_openmm.periodic.cells import reduced_box
 
 Array = NDArray[np.float64]
@@ -107,7 +106,7 @@ class SystemTopology(mdtraj.Topology):
     @staticmethod
     def of(topology: app.Topology, system: openmm.System | None) -> "SystemTopology":
         """Return the topology of one copy of a System; None stands for a System without a box."""
-        new = to_mdtraj(topology, SystemTopology)
+        new: SystemTopology = SystemTopology.from_openmm(topology)
         new.boundary = _boundary(new, system)
         return new
 

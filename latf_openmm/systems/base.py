@@ -9,6 +9,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from latf_openmm.labels import numbered
 from latf_openmm.periodic import SystemTopology
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
@@ -86,7 +87,8 @@ class BuiltSystem:
 
     def mdtraj_topology(self) -> SystemTopology:
         """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
-        return SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        converted = SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        return numbered(converted, self.topology)
 
 
 @dataclass(frozen=True)
