@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from latf_openmm.errors import ModelError
+from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
+from latf_openmm.storage import check_file, write_manifest
 
 FORMAT = 2
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
@@ -85,7 +86,7 @@ def versions() -> dict[str, str]:
 
 
 def save_model(trained: TrainedModel, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`, made if missing."""
+    """Write ``model.safetensors`` and ``model.json`` with a manifest into `folder`, made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     model = trained.model
     record = {
@@ -103,6 +104,7 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
     }
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_manifest(folder)
 
 
 def load_model(folder: str | Path) -> TrainedModel:
@@ -111,7 +113,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        If the folder holds no model, or one that is damaged or of another format.
+        If the folder holds no model, or one that is damaged, was changed, or is of another format.
     """
     folder = Path(folder)
     path = folder / "model.json"
@@ -121,6 +123,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         record = json.loads(path.read_text())
         if record.get("format") != FORMAT:
             raise ModelError(f"{path}: format {record.get('format')!r}, this version reads format {FORMAT}")
+        for name in ("model.json", "model.safetensors"):
+            check_file(folder / name)
         model = LatentThermodynamicFlow(
             validate(ModelSettings, record["settings"], f"{path}: settings"),
             record["n_features"],
@@ -142,5 +146,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         )
     except ModelError:
         raise
+    except DataError as error:
+        raise ModelError(str(error)) from error
     except _DAMAGE as error:
         raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
