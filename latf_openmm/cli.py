@@ -208,7 +208,7 @@ def init(
         list[Path],
         typer.Argument(
             help="Of your system: PDB or mmCIF; prmtop and inpcrd or rst7; top and gro; psf, crd or PDB and "
-            "parameters; XML of a System and PDB."
+            "parameters; XML of a System and PDB; a Python file."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write; must not exist.")],
@@ -216,11 +216,14 @@ def init(
         list[str] | None,
         typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Code in an XML file may run: Python forces, scripts.")
+    ] = False,
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.starter import write_starter
 
-    found = write_starter(files, output, force_field or [])
+    found = write_starter(files, output, force_field or [], trust)
     box = "periodic" if found.periodic else "not periodic"
     console = Console()
     console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)

@@ -23,6 +23,7 @@ from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask,
 from latf_openmm.progress import Advance, bar
 from latf_openmm.storage import alone, remove_locks, whole_file, write_json
 from latf_openmm.systems import AnySystem
+from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
 
@@ -138,14 +139,14 @@ class Stage:
         n, (place, first) = settings.walkers, rows[0]
         temperatures = tuple(settings.temperatures[at] for at, _ in rows)
         lowest, highest = min(temperatures), max(temperatures)
-        name = f"T{temperatures[0]:g}"
+        name = temperature_name(temperatures[0])
         if lowest != highest:
-            name += f"-{temperatures[-1]:g}"
+            name += f"-{temperature_name(temperatures[-1]).removeprefix('T')}"
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
         together = settings.share_bias == "all" and len(settings.temperatures) > 1
-        shared = "all" if together else f"T{lowest:g}"
+        shared = "all" if together else temperature_name(lowest)
         return GroupTask(
             self.system,
             settings.dynamics(),
