@@ -1,21 +1,27 @@
 """What a simulation stage left on disk: the frames of each walker, and their tables."""
 
+import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from latf_openmm.data.trajectory import WindowBias
 from latf_openmm.errors import DataError, first_line
 
 CHUNK = 2000
 """Frames of a trajectory that are in memory at a time."""
+
+WINDOW = "bias_of_run_"
+"""Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class WalkerFrames:
         One row for each frame: step, time_ps, potential_energy, bias_energy, bias_offset, z0, ...
     files
         Trajectory files, in order.
+    kept
+        Frames of each file that belong to the walker, ascending; empty: all frames of all files.
     """
 
     run: str
@@ -39,6 +47,7 @@ class WalkerFrames:
     temperature: float
     table: pd.DataFrame
     files: tuple[Path, ...]
+    kept: tuple[NDArray[np.int64], ...] = ()
 
     def log_weights(self, kT: float) -> NDArray[np.float64]:
         """Logarithms of the weights that undo the bias, (V - offset)/kT at each frame's own time; (n_frames,)."""
@@ -46,6 +55,21 @@ class WalkerFrames:
         if "bias_offset" in self.table:  # tables of earlier versions have static biases only
             bias = bias - self.table["bias_offset"].to_numpy()
         return np.asarray(bias / kT)
+
+    def windows(self, kT: float) -> WindowBias | None:
+        """Bias of each run that this one is joined with, at the frames; None where it is not joined with others."""
+        names = [f"{WINDOW}{k}" for k in range(len(self.table.columns)) if f"{WINDOW}{k}" in self.table]
+        if not names:
+            return None
+        group, _, run = self.run.rpartition("/run ")
+        return WindowBias(group, int(run), self.table[names].to_numpy(dtype=np.float64) / kT)
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """Frames that do not follow on the frame before them; imported trajectories can have some."""
+        if "stretch" not in self.table:
+            return ()
+        return tuple((np.flatnonzero(np.diff(self.table["stretch"])) + 1).tolist())
 
     def chunks(self, topology: mdtraj.Topology, frames: int = CHUNK) -> Iterator[mdtraj.Trajectory]:
         """Read the positions of all frames in order, at most `frames` at a time.
@@ -56,9 +80,10 @@ class WalkerFrames:
             If a file cannot be read, or does not have the frames of the table beside it.
         """
         counts = []
-        for path in self.files:
+        for number, path in enumerate(self.files):
             counts.append(0)
-            for piece in read_trajectory(path, topology, frames):
+            kept = self.kept[number] if self.kept else None
+            for piece in _chosen(read_trajectory(path, topology, frames), kept):
                 counts[-1] += piece.n_frames
                 yield piece
         if sum(counts) != len(self.table):
@@ -71,6 +96,21 @@ class WalkerFrames:
         """Read the positions of all frames."""
         parts = list(self.chunks(topology))
         return parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
+
+
+def _chosen(
+    pieces: Iterator[mdtraj.Trajectory], kept: NDArray[np.int64] | None
+) -> Iterator[mdtraj.Trajectory]:
+    """Pieces of a file with the frames `kept` alone; None: all."""
+    first = 0
+    for piece in pieces:
+        if kept is None:
+            yield piece
+        else:
+            frames = kept[(kept >= first) & (kept < first + piece.n_frames)] - first
+            first += piece.n_frames
+            if len(frames):
+                yield piece.slice(frames, copy=False)
 
 
 def _read_table(segment: Path) -> pd.DataFrame:
@@ -100,10 +140,10 @@ def read_trajectory(
     """
     try:
         with _without_stdout():
-            file = mdtraj.open(str(path))
+            file = _opened(path, topology)
         with file:
             while True:
-                piece = file.read_as_traj(topology, n_frames=frames)
+                piece = _next_piece(file, topology, frames)
                 if piece.n_frames == 0:
                     return
                 yield piece
@@ -112,6 +152,30 @@ def read_trajectory(
         if "xyz must be shape" in reason:
             reason = f"it has other atoms than the topology, which has {topology.n_atoms}"
         raise DataError(f"{path}: the trajectory cannot be read ({reason})") from error
+
+
+def _opened(path: Path, topology: mdtraj.Topology) -> Any:
+    """Return MDTraj's reader of a file."""
+    if path.suffix.lower() in (".h5", ".hdf5") and importlib.util.find_spec("tables") is None:
+        raise DataError("MDTraj needs PyTables for HDF5: pip install tables")
+    if path.suffix.lower() == ".mdcrd":  # text without the number of atoms
+        return mdtraj.open(str(path), n_atoms=topology.n_atoms)
+    return mdtraj.open(str(path))
+
+
+def _next_piece(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """Read the next frames; none at the end of the file."""
+    if not hasattr(file, "topology"):
+        return file.read_as_traj(topology, n_frames=frames)
+    if file.tell() >= len(file):  # HDF5, with a topology of its own
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    piece = file.read_as_traj(n_frames=frames)
+    if piece.n_atoms != topology.n_atoms:
+        raise DataError(
+            f"xyz must be shape (Any, {topology.n_atoms}, 3), you supplied (1, {piece.n_atoms}, 3)"
+        )
+    piece.topology = topology
+    return piece
 
 
 @contextmanager
@@ -141,20 +205,24 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
         if not segments:
             continue
-        table = pd.concat([_read_table(segment) for segment in segments])
-        for walker, rows in table.groupby("walker", sort=True):
-            number = int(str(walker))
-            files = [_trajectory(segment, number) for segment in segments]
-            temperature = float(rows["temperature"].iloc[0])
-            walkers.append(
-                WalkerFrames(
-                    f"{folder.parent.name}/T{temperature:g}",
-                    number,
-                    temperature,
-                    rows.reset_index(drop=True),
-                    tuple(files),
-                )
-            )
+        tables = [_read_table(segment) for segment in segments]
+        numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
+        walkers += [_walker(folder, segments, tables, number) for number in numbers]
     if not walkers:
         raise DataError(f"{folder}: no complete segment of a simulation here")
     return walkers
+
+
+def _walker(
+    folder: Path, segments: Sequence[Path], tables: Sequence[pd.DataFrame], number: int
+) -> WalkerFrames:
+    """Return one walker of a stage, by its number."""
+    parts = [table[table["walker"] == number] for table in tables]
+    rows = pd.concat(parts).reset_index(drop=True)
+    temperature = float(rows["temperature"].iloc[0])
+    run = f"{folder.parent.name}/T{temperature:g}"
+    if "run" in rows:  # imported: runs at one temperature can have biases of their own
+        run = f"{run}/{rows['run'].iloc[0]}"
+    kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts) if "file_frame" in rows else ()
+    files = tuple(_trajectory(segment, number) for segment in segments)
+    return WalkerFrames(run, number, temperature, rows, files, kept)
