@@ -338,13 +338,13 @@ def write_imported(
                 label = f"T{at.temperature:g}"
                 number = numbers[label] = numbers.get(label, -1) + 1
                 group = folder / f"{label}_w{number:03d}"
-                n_files = _write_walker(group, number, frames[index], at, index, rows)
+                files = _write_walker(group, number, frames[index], at, index, rows)
                 walkers.setdefault(index, []).append(
                     {
                         "folder": group.name,
                         "walker": number,
                         "temperature": at.temperature,
-                        "segments": n_files,
+                        "files": files,
                     }
                 )
         record = [_record(one, walkers[index]) for index, one in enumerate(frames)]
