@@ -34,6 +34,7 @@ from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.periodic import molecules_of
 from latf_openmm.schema import read_record
 from latf_openmm.settings import validate
 from latf_openmm.storage import sha256
@@ -313,7 +314,9 @@ class RunFolder:
 
     def features(self) -> Features:
         """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
-        return build_features(resolve_features(self.config.features, self.topology())).double()
+        topology = self.topology()
+        resolved = resolve_features(self.config.features, topology)
+        return build_features(resolved, molecules_of(topology).tolist()).double()
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
         """Featurise walkers, one at a time, into one array."""

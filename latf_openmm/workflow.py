@@ -37,6 +37,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
+from latf_openmm.periodic import molecules_of
 from latf_openmm.run_folder import BOX, CONFIG, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, resume_record, start_record
 from latf_openmm.storage import (
@@ -156,7 +157,8 @@ def _run_round(
     if executor is None:
         seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
-    fewer = narrowed(trajectories, run.features().names, trained.feature_module().names)
+    names = trained.feature_module().names
+    fewer = narrowed(trajectories, run.features().names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     decision = decide(run, folder, trained, pool)
@@ -245,6 +247,8 @@ def train_model(
         config.system.scale.name,
         tuple(sorted({t.temperature for t in trajectories})),
         _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
+        reduction.columns,
+        tuple(molecules_of(topology).tolist()),
     )
     with whole_folder(folder) as temporary:
         save_model(trained, temporary)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "latf_openmm"
 LAYERS = [
     {"errors"},
-    {"units", "settings", "progress", "storage"},
+    {"units", "settings", "progress", "storage", "periodic"},
     {"features", "systems", "execution"},
     {"data"},
     {"model"},

@@ -194,6 +194,8 @@ def featurise(
     """
     module, width = copy.deepcopy(features).float(), len(features.names)
     frames = int(np.clip(_IN_CACHE // width, *_FRAMES_AT_A_TIME))
+    if box is not None:
+        module.in_rectangular_boxes(not box[:, ~np.eye(3, dtype=bool)].any())
     found = np.empty((len(positions), width), np.float32)
     for start in range(0, len(positions), frames):
         part = slice(start, start + frames)

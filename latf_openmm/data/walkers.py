@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 
 from latf_openmm.data.trajectory import WindowBias
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.periodic import normalise, standard_orientation
 
 CHUNK = 2000
-"""Frames of a trajectory that are in memory at a time."""
+"""Most frames of a trajectory that are in memory at a time."""
+_ATOMS = 5_000_000
+"""Most atoms of all these frames."""
+_HDF5 = (".h5", ".hdf5")
+_WITH_VECTORS = (".xtc", ".trr")
+"""Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
 
 WINDOW = "bias_of_run_"
 """Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
@@ -133,20 +139,23 @@ def read_trajectory(
 ) -> Iterator[mdtraj.Trajectory]:
     """Read a trajectory file in order, at most `frames` frames at a time.
 
+    Boxes are those that the System sees, in reduced form, or None; molecules are whole (`latf_openmm.periodic`).
+
     Raises
     ------
     DataError
-        If it cannot be read to its end, or has other atoms than the topology.
+        If it cannot be read to its end, has other atoms than the topology, or its boxes are not those of the System.
     """
+    frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
         with _without_stdout():
             file = _opened(path, topology)
         with file:
-            while True:
-                piece = _next_piece(file, topology, frames)
-                if piece.n_frames == 0:
-                    return
-                yield piece
+            while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                yield normalise(piece, str(path), first)
+                first += piece.n_frames
+    except DataError:
+        raise
     except Exception as error:
         reason = first_line(error)
         if "xyz must be shape" in reason:
@@ -156,26 +165,44 @@ def read_trajectory(
 
 def _opened(path: Path, topology: mdtraj.Topology) -> Any:
     """Return MDTraj's reader of a file."""
-    if path.suffix.lower() in (".h5", ".hdf5") and importlib.util.find_spec("tables") is None:
-        raise DataError("MDTraj needs PyTables for HDF5: pip install tables")
+    if path.suffix.lower() in _HDF5 and importlib.util.find_spec("tables") is None:
+        raise DataError(f"{path}: MDTraj needs PyTables for HDF5: pip install tables")
     if path.suffix.lower() == ".mdcrd":  # text without the number of atoms
         return mdtraj.open(str(path), n_atoms=topology.n_atoms)
     return mdtraj.open(str(path))
 
 
-def _next_piece(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
-    """Read the next frames; none at the end of the file."""
-    if not hasattr(file, "topology"):
+def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """At most `frames` more frames of an open file, in the orientation in which MDTraj keeps boxes."""
+    if path.suffix.lower() in _HDF5:
+        return _read_hdf5(file, topology, frames)
+    if path.suffix.lower() not in _WITH_VECTORS:
         return file.read_as_traj(topology, n_frames=frames)
-    if file.tell() >= len(file):  # HDF5, with a topology of its own
+    xyz, time, _, vectors, *_ = file.read(frames)
+    if len(xyz) == 0:
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    boxes = None
+    if vectors is not None:  # a file without a box
+        xyz, boxes = standard_orientation(xyz, vectors)
+    piece = mdtraj.Trajectory(xyz, topology, time)
+    piece.unitcell_vectors = boxes
+    return piece
+
+
+def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """Read the next frames of a file that has a topology of its own."""
+    if file.tell() >= len(file):
         return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
     piece = file.read_as_traj(n_frames=frames)
-    if piece.n_atoms != topology.n_atoms:
-        raise DataError(
-            f"xyz must be shape (Any, {topology.n_atoms}, 3), you supplied (1, {piece.n_atoms}, 3)"
+    elements = [[atom.element for atom in each.atoms] for each in (piece.topology, topology)]
+    if len(elements[0]) == len(elements[1]) and elements[0] != elements[1]:
+        atom = next(i for i, pair in enumerate(zip(*elements, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"its atom {atom} is {piece.topology.atom(atom)}, expected {topology.atom(atom)}: another order of atoms"
         )
-    piece.topology = topology
-    return piece
+    result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
+    result.unitcell_vectors = piece.unitcell_vectors
+    return result
 
 
 @contextmanager

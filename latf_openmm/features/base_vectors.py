@@ -127,10 +127,11 @@ class BaseVectorSettings(FeatureSettings):
             )
         return BaseVectorSettings(selection="all", bases=bases, names=names)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the pairs of bases named, each with its four numbers."""
-        pairs = self._ordered()
-        return self.model_copy(update={"pairs": [pairs[i] for i in sorted({c // 4 for c in columns})]})
+        pairs, chosen = self._ordered(), sorted({column // 4 for column in columns})
+        fewer = self.model_copy(update={"pairs": [pairs[i] for i in chosen]})
+        return fewer, [4 * i + k for i in chosen for k in range(4)]
 
     def build(self) -> Features:
         """Make the module."""

@@ -106,9 +106,10 @@ class ContactSettings(FeatureSettings):
             )
         return self.model_copy(update={"contacts": contacts, "reference": None})
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the contacts named."""
-        return self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        fewer = self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        return fewer, list(columns)
 
     def build(self) -> Features:
         """Make the module."""

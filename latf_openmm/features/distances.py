@@ -80,12 +80,11 @@ class DistanceSettings(FeatureSettings):
         names = self.names or [f"d({atom_label(topology, i)},{atom_label(topology, j)})" for i, j in pairs]
         return DistanceSettings(pairs=pairs, names=names, selection=None, minimum_bonds=1)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the pairs named."""
         pairs, names = self.pairs or [], self.names or []
-        return DistanceSettings(
-            pairs=[pairs[i] for i in columns], names=[names[i] for i in columns], selection=None
-        )
+        update = {"pairs": [pairs[i] for i in columns], "names": [names[i] for i in columns]}
+        return self.model_copy(update=update), list(columns)
 
     def build(self) -> Features:
         """Make the module."""

@@ -114,9 +114,9 @@ class HydrogenBondSettings(FeatureSettings):
             )
         return self.model_copy(update={"bonds": bonds})
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the bonds named."""
-        return self.model_copy(update={"bonds": [(self.bonds or [])[i] for i in columns]})
+        return self.model_copy(update={"bonds": [(self.bonds or [])[i] for i in columns]}), list(columns)
 
     def build(self) -> Features:
         """Make the module."""

@@ -115,11 +115,12 @@ class TorsionSettings(FeatureSettings):
             names += [f"{angle} {residue}" for _, residue in found]
         return TorsionSettings(atoms=atoms, names=names, angles=None)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the torsions named, each with sine and cosine."""
         atoms, names = self.atoms or [], self.names or []
         chosen = sorted({column % len(atoms) for column in columns})
-        return TorsionSettings(atoms=[atoms[i] for i in chosen], names=[names[i] for i in chosen])
+        update = {"atoms": [atoms[i] for i in chosen], "names": [names[i] for i in chosen]}
+        return self.model_copy(update=update), [*chosen, *(len(atoms) + i for i in chosen)]
 
     def build(self) -> Features:
         """Make the module."""

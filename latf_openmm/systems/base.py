@@ -4,12 +4,12 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from latf_openmm.periodic import SystemTopology
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
@@ -84,9 +84,9 @@ class BuiltSystem:
         """Positions of single copies, by those in the System, shapes (n_copies, n_atoms, 3) [nm]."""
         return positions if self.copies is None else positions - self.copies.sites[:, None]
 
-    def mdtraj_topology(self) -> mdtraj.Topology:
-        """Topology of one copy as MDTraj's."""
-        return mdtraj.Topology.from_openmm(self.topology)
+    def mdtraj_topology(self) -> SystemTopology:
+        """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
+        return SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
 
 
 @dataclass(frozen=True)
