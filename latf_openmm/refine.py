@@ -53,6 +53,7 @@ from latf_openmm.md.annealing import (
     anneal,
     expected_changes,
 )
+from latf_openmm.md.simulation import check_simulated
 from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
@@ -446,7 +447,9 @@ def ensembles_at(
         maker = EnsembleMaker(run.trained(index), run.pool(index), run.config.seed)
     if level in ("reweighted", "flow"):
         return [maker.at(temperature, _plain(level)) for temperature in temperatures]
-    if level == "auto" and maker.reweighting is None:
+    if level == "refined":
+        check_simulated(run.config.system)
+    if level == "auto" and (maker.reweighting is None or not run.config.system.simulated):
         return [maker.at(temperature) for temperature in temperatures]
     if level == "refined":
         found, wanted = {}, list(temperatures)

@@ -392,12 +392,15 @@ def _feature_trajectory(
     energy = table["potential_energy"].to_numpy()
     if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
         energy = energy + table["pressure_volume"].to_numpy()
+    kT = config.system.scale.kT(walker.temperature)
     return FeatureTrajectory(
         features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=energy,
-        log_weights=walker.log_weights(config.system.scale.kT(walker.temperature)),
+        log_weights=walker.log_weights(kT),
+        windows=walker.windows(kT),
+        breaks=walker.breaks,
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -34,7 +34,7 @@ from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
-from latf_openmm.md.simulation import Stage, read_dropped, run_stage
+from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.periodic import molecules_of
@@ -87,8 +87,9 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     check(config)
     config.execution.check()
     _check_folder(config, path)
-    make_folder(path)
     run = RunFolder(path, config)
+    _check_simulated(run)
+    make_folder(path)
     try:
         with FileLock(path / ".lock", timeout=0):
             _open_or_start(run)
@@ -125,6 +126,15 @@ def _check_folder(config: RunConfig, path: Path) -> None:
             )
     elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
         raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
+
+
+def _check_simulated(run: RunFolder) -> None:
+    """Raise `ConfigError` where rounds are left that cannot be simulated."""
+    rounds = [run.round(index) for index in range(run.config.loop.rounds)]
+    left = [folder for folder in rounds if not (folder.simulation / IMPORTED).is_file()]
+    validated = run.config.validation is None or run.validated.is_file()
+    if any(not folder.complete for folder in left) or not validated:
+        check_simulated(run.config.system)
 
 
 def _open_or_start(run: RunFolder) -> None:

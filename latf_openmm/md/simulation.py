@@ -177,6 +177,15 @@ def _task_seed(seed: int, temperature: int, walker: int) -> int:
     return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
 
 
+def check_simulated(system: AnySystem) -> None:
+    """Raise `ConfigError` where a system has no forces."""
+    if not system.simulated:
+        raise ConfigError(
+            f"system.kind: {system.kind} has atoms without forces, which cannot be simulated; import works on it, and "
+            "what needs no simulation: reweighting, observables, states, the report"
+        )
+
+
 def run_stage(
     stage: Stage,
     progress: Progress | None = None,
@@ -205,6 +214,7 @@ def run_stage(
     SimulationError
         If no group of some temperature comes to its end.
     """
+    check_simulated(stage.system)
     check_copies(stage.system, stage.settings)
     _write_record(stage)
     dropped = read_dropped(stage.folder)
