@@ -208,7 +208,7 @@ def init(
         list[Path],
         typer.Argument(
             help="Of your system: PDB or mmCIF; prmtop and inpcrd or rst7; top and gro; psf, crd or PDB and "
-            "parameters; XML of a System and PDB."
+            "parameters; XML of a System and PDB; a Python file."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write; must not exist.")],
@@ -216,11 +216,14 @@ def init(
         list[str] | None,
         typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Code in an XML file may run: Python forces, scripts.")
+    ] = False,
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.starter import write_starter
 
-    found = write_starter(files, output, force_field or [])
+    found = write_starter(files, output, force_field or [], trust)
     box = "periodic" if found.periodic else "not periodic"
     console = Console()
     console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)
@@ -557,9 +560,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -630,7 +633,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

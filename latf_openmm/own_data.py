@@ -21,10 +21,10 @@ from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.md.walker_group import find_platform
 from latf_openmm.progress import bar
-from latf_openmm.run_folder import CONFIG, RunFolder
+from latf_openmm.run_folder import RunFolder
 from latf_openmm.schema import start_record
-from latf_openmm.storage import check_output, whole_folder, write_json, write_manifest, write_text
-from latf_openmm.units import check_temperature
+from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.units import check_temperature, temperature_name
 from latf_openmm.workflow import IMPORTED, run_loop
 
 Array = NDArray[np.float64]
@@ -82,7 +82,7 @@ def import_run(
         numbers: dict[float, int] = {}
         for one, table in zip(trajectories, tables, strict=True):
             number = numbers[one.temperature] = numbers.get(one.temperature, -1) + 1
-            segment = folder / f"T{one.temperature:g}_w{number:03d}" / "segment_0000"
+            segment = folder / f"{temperature_name(one.temperature)}_w{number:03d}" / "segment_0000"
             segment.mkdir(parents=True)
             (segment / f"walker_{number:03d}{one.path.suffix.lower()}").symlink_to(one.path.resolve())
             table.insert(0, "walker", number)
@@ -90,7 +90,7 @@ def import_run(
             write_manifest(segment)
         record = [{"path": str(t.path.resolve()), "temperature": t.temperature} for t in trajectories]
         write_json(folder / IMPORTED, record)
-        start_record(temporary)
+        start_record(temporary, dump_config(config))
         write_text(temporary / CONFIG, dump_config(config))
     return run_loop(
         config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": 1})}), path, progress

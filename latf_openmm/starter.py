@@ -67,18 +67,22 @@ class Starter:
     hours: float
 
 
-def write_starter(files: Sequence[Path], output: Path, force_field: Sequence[str] = ()) -> Starter:
+def write_starter(
+    files: Sequence[Path], output: Path, force_field: Sequence[str] = (), trust: bool = False
+) -> Starter:
     """Write a commented configuration for a system given by its files.
 
     Parameters
     ----------
     files
         A PDB or mmCIF file; prmtop with inpcrd or rst7; top with gro; psf with crd or PDB and parameters; XML of a
-        System with PDB or mmCIF.
+        System with PDB or mmCIF; a Python file.
     output
         The configuration; must not exist.
     force_field
         OpenMM force-field files for a PDB or mmCIF file; default: amber14-all.xml, with TIP3P where there is water.
+    trust
+        Whether code in an XML file may run.
 
     Raises
     ------
@@ -91,6 +95,8 @@ def write_starter(files: Sequence[Path], output: Path, force_field: Sequence[str
             raise ConfigError(f"{path}: no such file")
     folder = output.resolve().parent
     system = _system(files, force_field)
+    if trust and system["kind"] in ("structure", "serialized"):
+        system["trust"] = True
     built = _build(system)
     topology = built.mdtraj_topology()
     features = _features(topology)
@@ -155,16 +161,17 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
             found["parameters"] = parameters
             found["box"] = None
         return found | {"options": {"hydrogen_mass": 3.0}}
+    if (python := first((".py",))) is not None:
+        return {"kind": "python", "file": str(python)}
     structure = first(_STRUCTURES)
     if structure is None:
         names = ", ".join(str(path) for path in files)
         raise ConfigError(
-            f"{names}: expected a PDB or mmCIF file, prmtop, top, psf, or an XML file with a structure"
+            f"{names}: expected a PDB or mmCIF file, prmtop, top, psf, a Python file, or an XML file with a "
+            "structure"
         )
     if (xml := first((".xml",))) is not None:
         return {"kind": "serialized", "system": str(xml), "structure": str(structure)}
-    if (python := first((".py",))) is not None:
-        return {"kind": "python", "file": str(python)}
     try:
         topology = mdtraj.load(str(structure)).topology if structure.suffix.lower() == ".pdb" else None
     except Exception as error:

@@ -35,6 +35,12 @@ Beside them: ``population:STATE``, ``free_energy:STATE:STATE`` (of the second ov
 ``FILE.py:FUNCTION``.
 """
 
+_TITLES = {
+    "rg": "radius of gyration, mass-weighted",
+    "hbonds": "hydrogen bonds",
+    "contacts": "native contacts",
+}
+
 _NOTHING = 1e6
 """Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
 _OF_STATES = {"population": 1, "free_energy": 2}
@@ -203,11 +209,15 @@ class Curve:
 
         Examples
         --------
+        >>> Curve("rg", "nm", pd.DataFrame(), None).title
+        'radius of gyration, mass-weighted'
         >>> Curve("/some/where/observables.py:folded", "", pd.DataFrame(), None).title
         'folded'
         >>> Curve("heat_capacity", "k_B", pd.DataFrame(), None).title
         'heat capacity'
         """
+        if self.name in _TITLES:
+            return _TITLES[self.name]
         return (self.name.partition(".py:")[2] or self.name).replace("_", " ")
 
     def transition(self, midpoint: float | None = None) -> Estimate | None:

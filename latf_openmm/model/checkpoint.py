@@ -13,11 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from latf_openmm.errors import ModelError
+from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
+from latf_openmm.storage import check_file, write_manifest
 
 FORMAT = 3
 _OTHER_FORMAT = (
@@ -98,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def save_model(trained: TrainedModel, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`, made if missing."""
+    """Write ``model.safetensors`` and ``model.json`` with a manifest into `folder`, made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     model = trained.model
     record = {
@@ -118,6 +119,7 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
     }
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_manifest(folder)
 
 
 def load_model(folder: str | Path) -> TrainedModel:
@@ -126,7 +128,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        If the folder holds no model, or one that is damaged or of another format.
+        If the folder holds no model, or one that is damaged, was changed, or is of another format.
     """
     folder = Path(folder)
     path = folder / "model.json"
@@ -136,6 +138,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         record = json.loads(path.read_text())
         if record.get("format") != FORMAT:
             raise ModelError(f"{path}: {_OTHER_FORMAT.format(record.get('format'))}")
+        for name in ("model.json", "model.safetensors"):
+            check_file(folder / name)
         model = LatentThermodynamicFlow(
             validate(ModelSettings, record["settings"], f"{path}: settings"),
             record["n_features"],
@@ -159,6 +163,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         )
     except ModelError:
         raise
+    except DataError as error:
+        raise ModelError(str(error)) from error
     except _DAMAGE as error:
         raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -126,6 +127,10 @@ class SystemSettings(Settings):
     @abstractmethod
     def scale(self) -> TemperatureScale:
         """Temperature scale of this system."""
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the files whose code runs when the system is built; see ``docs/trust.md``."""
+        return ()
 
     @abstractmethod
     def build(self, copies: int = 1) -> BuiltSystem:
