@@ -594,9 +594,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -667,7 +667,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

@@ -32,9 +32,10 @@ from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_featur
 from latf_openmm.data.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.features.contacts import read_reference
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import default_box, make_whole, molecules_of
 from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, check_file, read_arrays, sha256
@@ -281,24 +282,22 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a PDB file with the system's atoms, or where the system starts.
+        """One structure: of a file with the system's atoms, or where the system starts; with the system's box.
 
         Raises
         ------
         ConfigError
-            If the file cannot be read or has another number of atoms.
+            If the file cannot be read or has other atoms.
         """
         built = self.config.system.build(1)
-        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
+        topology = built.mdtraj_topology()
         if path is None:
-            return start
-        try:
-            found = mdtraj.load_pdb(str(path))
-        except Exception as error:
-            raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
-        if found.n_atoms != start.n_atoms:
-            raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
-        return mdtraj.Trajectory(found.xyz[0], start.topology)
+            structure = mdtraj.Trajectory(built.positions[0].astype(np.float32), topology)
+        else:
+            structure = read_reference(path, topology)
+        if built.periodic and structure.unitcell_vectors is None:
+            structure.unitcell_vectors = default_box(built.system)[None]
+        return make_whole(structure)
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""

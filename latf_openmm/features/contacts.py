@@ -10,6 +10,7 @@ import mdtraj
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError, first_line
@@ -25,6 +26,7 @@ from latf_openmm.features.base import (
 from latf_openmm.labels import Labels
 from latf_openmm.settings import InputFile, Settings
 
+_SEPARATION = 4  # residues along a chain
 _TOUCHING = 0.45  # nm, closest heavy atoms of a native contact (Best, Hummer and Eaton, PNAS 2013)
 
 
@@ -147,7 +149,10 @@ class NativeContacts(PairFeatures):
 
 
 class NativeContactSettings(FeatureSettings):
-    """Fraction of native contacts: heavy atoms closer than 0.45 nm in the reference, more than three residues apart."""
+    """Fraction of native contacts: heavy atoms closer than 0.45 nm in the reference, more than three residues apart.
+
+    Residues of different chains always count.
+    """
 
     kind: Literal["native_contacts"] = "native_contacts"
     reference: InputFile | None = Field(None, description="structure file with the system's atoms")
@@ -181,7 +186,7 @@ class NativeContactSettings(FeatureSettings):
 
 
 def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> NativeContactSettings:
-    """Return the resolved settings of the contacts in a structure (one frame) between the given atoms.
+    """Return the resolved settings of the contacts in a structure (one frame, whole) between the given atoms.
 
     Raises
     ------
@@ -189,17 +194,19 @@ def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> Na
         If it has none.
     """
     topology = structure.topology
-    heavy = [topology.atom(i) for i in atoms if topology.atom(i).element.symbol != "H"]
-    apart = [
-        (a.index, b.index) for a, b in combinations(heavy, 2) if abs(a.residue.index - b.residue.index) > 3
+    heavy = [topology.atom(i) for i in sorted(atoms) if topology.atom(i).element.symbol != "H"]
+    xyz = structure.xyz[0, [atom.index for atom in heavy]].astype(np.float64)
+    near = KDTree(xyz).query_pairs(_TOUCHING, output_type="ndarray") if len(heavy) else np.empty((0, 2), int)
+    pairs = [
+        (int(i), int(j))
+        for i, j in near[np.lexsort(near.T[::-1])]
+        if apart(heavy[i].residue, heavy[j].residue, _SEPARATION)
     ]
-    pairs = np.array(apart, dtype=np.int64).reshape(-1, 2)
-    lengths = mdtraj.compute_distances(structure, pairs)[0] if len(pairs) else np.empty(0)
-    near = lengths < _TOUCHING
-    if not near.any():
+    if not pairs:
         raise ConfigError("contacts: the reference has no contact of residues more than three apart")
     return NativeContactSettings(
-        pairs=[(int(i), int(j)) for i, j in pairs[near]], lengths=[float(r) for r in lengths[near]]
+        pairs=[(heavy[i].index, heavy[j].index) for i, j in pairs],
+        lengths=[float(np.linalg.norm(xyz[i] - xyz[j])) for i, j in pairs],
     )
 
 
