@@ -53,10 +53,10 @@ from latf_openmm.md.annealing import (
     anneal,
     expected_changes,
 )
-from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import make_folder, whole_file, whole_folder, write_text
+from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]

@@ -9,7 +9,9 @@ from openmm import unit
 
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.biased_system import check_integrated
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.systems.inspection import BIAS_NAME
 
 
 class LatentReporter:
@@ -28,19 +30,36 @@ class LatentReporter:
         Collective variables.
     bias
         The bias of the simulation, or None.
+    name
+        As given to `add_bias`.
     """
 
     def __init__(
-        self, path: Path | str, interval: int, cv: CollectiveVariables, bias: Bias | None = None
+        self,
+        path: Path | str,
+        interval: int,
+        cv: CollectiveVariables,
+        bias: Bias | None = None,
+        *,
+        name: str = BIAS_NAME,
     ) -> None:
         self.file = Path(path).open("w")  # noqa: SIM115 - open as long as the reporter is
         self.interval = interval
         self.cv = cv
         self.bias = bias
+        self.name = name
         self._header = True
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
-        """Say when the next report is due and that it needs positions."""
+        """Say when the next report is due and that it needs positions.
+
+        Raises
+        ------
+        ConfigError
+            If the bias does not act in the simulation.
+        """
+        if self.bias is not None:
+            check_integrated(simulation.context, self.name)
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": ["positions"]}
 
