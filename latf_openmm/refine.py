@@ -54,7 +54,6 @@ from latf_openmm.md.annealing import (
     expected_changes,
 )
 from latf_openmm.md.simulation import check_simulated
-from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import (
@@ -65,6 +64,7 @@ from latf_openmm.storage import (
     write_arrays,
     write_record,
 )
+from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]

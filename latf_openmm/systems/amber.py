@@ -20,6 +20,7 @@ class AmberSettings(MoleculeSettings):
     """Parameters and topology of a prmtop file, positions and box of an inpcrd or rst7 file."""
 
     title: ClassVar[str] = "your Amber prmtop and inpcrd or rst7"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["amber"] = "amber"
     topology: InputFile = Field(description="prmtop or parm7 file")

@@ -18,6 +18,7 @@ class PythonFileSettings(MoleculeSettings):
     """A function without arguments that returns (openmm.System, openmm.app.Topology, positions)."""
 
     title: ClassVar[str] = "your Python function that returns System, topology and positions"
+    system_file: ClassVar[str] = "file"
 
     kind: Literal["python"] = "python"
     file: InputFile = Field(description="Python file; it is run")

@@ -14,6 +14,7 @@ class SerializedSettings(MoleculeSettings):
     """A System as XML (`openmm.XmlSerializer`); names, bonds and start positions of a PDB or mmCIF file."""
 
     title: ClassVar[str] = "your serialised OpenMM System and a PDB or mmCIF file"
+    system_file: ClassVar[str] = "system"
 
     kind: Literal["serialized"] = "serialized"
     system: InputFile = Field(description="XML file of the System")

@@ -23,6 +23,7 @@ class StructureSettings(MoleculeSettings):
     """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
 
     title: ClassVar[str] = "your PDB or mmCIF file and a force field"
+    system_file: ClassVar[str] = "structure"
 
     kind: Literal["structure"] = "structure"
     structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
