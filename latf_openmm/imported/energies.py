@@ -186,7 +186,7 @@ class Comparison:
         if fits(own):
             return self._with_zero(self.table, computed, effect, kT)
         raise DataError(
-            f"{self.name}: potential_energy is not that of the frames: {self._reason(computed, fits, model)}"
+            f"{self.name}: potential_energy is not that of the frames: {self._reason(computed, fits, model, effect)}"
         )
 
     def _with_zero(self, energies: Array, computed: Array, effect: Rounding, kT: float) -> Array:
@@ -207,7 +207,10 @@ class Comparison:
         )
         return energies - offset
 
-    def _reason(self, computed: Array, fits: Callable[[Array], bool], model: EnergyModel) -> str:
+    def _reason(
+        self, computed: Array, fits: Callable[[Array], bool], model: EnergyModel, effect: Rounding
+    ) -> str:
+        """What is wrong with the table's energies."""
         own = self.table[self.frames]
         for factor, name in _FACTORS.items():
             if fits(own * factor):
@@ -215,17 +218,9 @@ class Comparison:
                     f"times {factor:g} it is; its unit is {name}, expected kJ/mol (name the column "
                     f"potential_energy ({name}))"
                 )
-        for shift in (s for n in range(1, min(_MAX_SHIFT, len(self.table) // 2)) for s in (n, -n)):
-            rows = self.frames + shift
-            inside = (rows >= 0) & (rows < len(self.table))
-            if inside.sum() >= min(6, len(rows)) and self._fits_part(
-                self.table[rows[inside]], computed[inside]
-            ):
-                return (
-                    f"row n + {shift} is that of frame n"
-                    if shift > 0
-                    else f"row n - {-shift} is that of frame n"
-                ) + f": it is shifted by {abs(shift)} rows"
+        if shift := self._shift(computed, effect):
+            row = f"n {'+' if shift > 0 else '-'} {abs(shift)}"
+            return f"row {row} is that of frame n: it is shifted by {abs(shift)} rows"
         if model.pressure is not None and self.volumes is not None:
             work = model.pressure * self.volumes[self.frames]
             if fits(own - work):
@@ -239,10 +234,17 @@ class Comparison:
             + (" (is it the total energy?)" if off.mean() > 0 and off.std() < 2 * computed.std() else "")
         )
 
-    def _fits_part(self, own: Array, computed: Array) -> bool:
-        return float(np.std(own - computed)) <= 0.02 * float(np.std(computed)) + 1e-6 * abs(
-            float(np.mean(computed))
-        )
+    def _shift(self, computed: Array, effect: Rounding) -> int:
+        """Rows that the table is shifted by; 0 where that is not what is wrong."""
+        spreads: dict[int, float] = {}
+        for shift in range(-min(_MAX_SHIFT, len(self.table) // 2), min(_MAX_SHIFT, len(self.table) // 2) + 1):
+            rows = self.frames + shift
+            inside = (rows >= 0) & (rows < len(self.table))
+            if inside.sum() >= min(6, len(rows)):
+                spreads[shift] = float(np.std(self.table[rows[inside]] - computed[inside]))
+        best = min(spreads, key=lambda shift: spreads[shift])
+        limit = max(0.02 * float(computed.std()), 2 * effect.spread, 2e-6 * abs(float(computed.mean())))
+        return best if spreads[best] <= min(limit, 0.4 * spreads[0]) else 0
 
 
 def compared_frames(frames: Sequence[int]) -> NDArray[np.int64]:

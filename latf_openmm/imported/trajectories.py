@@ -222,11 +222,19 @@ def _take_samples(result: ReadFile, piece: mdtraj.Trajectory, stride: int) -> in
     for frame in range(-(-first // stride) * stride, first + piece.n_frames, stride):
         if frame % stride == 0:  # it can have grown
             result.sample_frames.append(frame)
-            result.samples.append(piece.slice(frame - first))
+            result.samples.append(_copied(piece, frame - first))
         if len(result.samples) > _MAX_SAMPLES:
             del result.samples[1::2], result.sample_frames[1::2]
             stride *= 2
     return stride
+
+
+def _copied(piece: mdtraj.Trajectory, frame: int) -> mdtraj.Trajectory:
+    """One frame that holds no others in memory; the topology is shared."""
+    sample = mdtraj.Trajectory(piece.xyz[frame : frame + 1].copy(), piece.topology)
+    if piece.unitcell_vectors is not None:
+        sample.unitcell_vectors = piece.unitcell_vectors[frame : frame + 1]
+    return sample
 
 
 def _times(path: Path, times: Array) -> Array | None:
