@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
-from latf_openmm.storage import check_file, listed_files
+from latf_openmm.storage import check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
 
 _DCD_TITLE = 100
@@ -107,14 +107,12 @@ def read_trajectory(
         If it cannot be read to its end, or has other atoms than the topology.
     """
     try:
-        with ascii_path(path) as name, _without_stdout():
-            file = mdtraj.open(name)
-        with file:
-            while True:
-                piece = file.read_as_traj(topology, n_frames=frames)
-                if piece.n_frames == 0:
-                    return
-                yield piece
+        with ascii_path(path) as name:
+            with _without_stdout():
+                file = mdtraj.open(name)
+            with file:
+                while (piece := file.read_as_traj(topology, n_frames=frames)).n_frames:
+                    yield piece
     except Exception as error:
         reason = first_line(error)
         if "xyz must be shape" in reason:
@@ -175,6 +173,7 @@ def _without_stdout() -> Iterator[None]:
 
 def check_segments(record: Path, stage: Path) -> None:
     """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
+    checked_record(record)
     listed = {
         (record.parent / name).parent
         for name in listed_files(record)

@@ -10,7 +10,7 @@ from typing import Any
 import mdtraj
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
@@ -102,8 +102,9 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "temperatures": list(trained.temperatures),
         "provenance": dict(trained.provenance),
     }
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_manifest(folder)
 
 
