@@ -38,8 +38,7 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import default_box, make_whole, molecules_of
 from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
-from latf_openmm.storage import CONFIG, check_file, read_arrays, sha256
-from latf_openmm.storage import read_record as read_sealed
+from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
 from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
@@ -90,7 +89,7 @@ class RoundFolder:
         return _read_json(self.decision, _BAD_PLAN)
 
     def check(self, path: Path) -> None:
-        """Raise `DataError` where a file of the round is not what was written; before its end nothing is known."""
+        """Raise `DataError` where a file of a complete round is not what was written."""
         if self.complete:
             check_file(path)
 
@@ -116,8 +115,7 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        check_file(self.record)
-        return read_sealed(self.record)
+        return checked_record(self.record)
 
     def check_segments(self) -> None:
         """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
@@ -144,7 +142,7 @@ class RoundFolder:
     ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
-        Each by temperature; with `check`, only if the file is what was written.
+        Each by temperature; with `check`, if the file is what was written.
 
         Raises
         ------
@@ -338,7 +336,6 @@ class RunFolder:
         """Return the validation frames under the model of round `last`, or None when there are none."""
         if self.config.validation is None or not self.validated.is_file():
             return None
-        check_file(self.validated)
         check_segments(self.validated, self.validation)
         walkers = read_stage(self.validation)
         return self.pool_of(self.trained(last), walkers)

@@ -143,6 +143,8 @@ def _open_or_start(run: RunFolder) -> None:
         resume_record(run.path, text)
         for folder in run.complete_rounds():  # an interruption may have come before they were listed
             add_record(run.path, folder.record)
+        if run.validated.is_file():
+            add_record(run.path, run.validated)
     else:
         start_record(run.path, text)
     write_text(run.path / CONFIG, text)
@@ -292,13 +294,26 @@ def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: 
 
 
 def generate_into(
-    run: RunFolder, trained: TrainedModel, pool: Pool, temperature: float, samples: int, target: Path
+    run: RunFolder,
+    trained: TrainedModel,
+    pool: Pool,
+    temperature: float,
+    samples: int,
+    target: Path,
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[str, ...]:
-    """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see.
+
+    Parameters
+    ----------
+    more
+        Writes what else is to be in the folder before it is there.
+    """
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
     if not target.is_dir():
         with whole_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
+            more(temporary)
     return ensemble.warnings
 
 
@@ -369,6 +384,7 @@ def _summary(
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),
         "change": _change(folder, trained, pool),
+        "restarts": _restarts(folder, pool),
         "versions": versions(),
         "files": facts_below(folder.path, leave_out=(folder.record.name, "refined")),
     }
@@ -404,6 +420,16 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
+    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    most = {
+        walker.run: int(walker.table["restarts"].max())
+        for walker in pool.walkers[_earlier(folder, pool) :]
+        if "restarts" in walker.table  # not of imported ones
+    }
+    return {run: count for run, count in most.items() if count}
 
 
 def _earlier(folder: RoundFolder, pool: Pool) -> int:

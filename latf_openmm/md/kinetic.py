@@ -2,9 +2,9 @@
 
 Noise and friction act on all components of the velocities. Those along constraints and, with a `CMMotionRemover`,
 that of the centre of mass are taken away only later in a step, so that velocities between steps hold some of them,
-of relative size 1 - exp(-2 gamma dt): 0.8 % at a friction gamma of 1/ps and a time step dt of 4 fs, 55 % at 100/ps. They are not
-counted as degrees of freedom, so they are removed before kinetic energies are taken. `openmm.State.getKineticEnergy`
-does not remove them.
+of relative size 1 - exp(-2 gamma dt): 0.8 % at a friction gamma of 1/ps and a time step dt of 4 fs, 55 % at 100/ps.
+They are not counted as degrees of freedom, so they are removed before kinetic energies are taken.
+`openmm.State.getKineticEnergy` does not remove them.
 
 What is left is small: the velocities of `openmm.LangevinMiddleIntegrator` are those half a step before the positions,
 whose distribution in a harmonic well is exact at every time step that is stable, as that of the positions is. Alanine
