@@ -20,6 +20,7 @@ from latf_openmm.config import RunConfig, check, check_possible, dump_config
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.md.walker_group import find_platform
+from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import CONFIG, RunFolder
 from latf_openmm.schema import start_record
@@ -174,10 +175,10 @@ def _context(config: RunConfig) -> openmm.Context:
 
 def _energies(context: openmm.Context, piece: mdtraj.Trajectory) -> Array:
     found = np.empty(piece.n_frames)
-    boxes = piece.unitcell_vectors
+    boxes = boxes_of(piece)
     for i, xyz in enumerate(piece.xyz):
         if boxes is not None:
-            context.setPeriodicBoxVectors(*boxes[i].astype(float))
+            context.setPeriodicBoxVectors(*boxes[i])
         context.setPositions(xyz.astype(np.float64))
         energy = context.getState(energy=True).getPotentialEnergy()
         found[i] = energy.value_in_unit(unit.kilojoule_per_mole)

@@ -34,7 +34,7 @@ from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.schema import read_record
 from latf_openmm.settings import validate
 from latf_openmm.storage import sha256
@@ -254,7 +254,7 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a PDB file with the system's atoms, or where the system starts.
+        """One structure: of a PDB file with the system's atoms, or where the system starts; molecules are whole.
 
         Raises
         ------
@@ -262,16 +262,20 @@ class RunFolder:
             If the file cannot be read or has another number of atoms.
         """
         built = self.config.system.build(1)
-        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
+        topology = built.mdtraj_topology()
+        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), topology)
         if path is None:
-            return start
+            return as_structure(start, topology)
         try:
             found = mdtraj.load_pdb(str(path))
         except Exception as error:
             raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
         if found.n_atoms != start.n_atoms:
             raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
-        return mdtraj.Trajectory(found.xyz[0], start.topology)
+        try:
+            return as_structure(found[0], topology)
+        except DataError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""

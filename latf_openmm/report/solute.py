@@ -4,6 +4,8 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.periodic import gather_molecules
+
 Indices = NDArray[np.int64]
 
 
@@ -50,13 +52,7 @@ def trace_atoms(topology: mdtraj.Topology) -> list[list[int]]:
 
 def whole(structures: mdtraj.Trajectory) -> mdtraj.Trajectory:
     """Solute of structures (n_atoms of the system), in one piece where there is a periodic box."""
-    found = structures.atom_slice(solute_atoms(structures.topology))
-    if found.unitcell_vectors is None or found.topology.n_bonds == 0:
-        return found
-    try:
-        return found.image_molecules()
-    except ValueError:  # no molecule is large enough to be the anchor of others
-        return found.make_molecules_whole()
+    return gather_molecules(structures.atom_slice(solute_atoms(structures.topology)))
 
 
 def lined_up(structures: mdtraj.Trajectory, reference: mdtraj.Trajectory) -> mdtraj.Trajectory:
