@@ -35,7 +35,7 @@ from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.features.contacts import read_reference
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import default_box, make_whole, molecules_of
+from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
@@ -280,7 +280,7 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a file with the system's atoms, or where the system starts; with the system's box.
+        """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
 
         Raises
         ------
@@ -289,13 +289,9 @@ class RunFolder:
         """
         built = self.config.system.build(1)
         topology = built.mdtraj_topology()
-        if path is None:
-            structure = mdtraj.Trajectory(built.positions[0].astype(np.float32), topology)
-        else:
-            structure = read_reference(path, topology)
-        if built.periodic and structure.unitcell_vectors is None:
-            structure.unitcell_vectors = default_box(built.system)[None]
-        return make_whole(structure)
+        if path is not None:
+            return read_reference(path, topology)
+        return as_structure(mdtraj.Trajectory(built.positions[0].astype(np.float32), topology), topology)
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""

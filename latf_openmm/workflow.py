@@ -37,7 +37,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import boxes_of, molecules_of
 from latf_openmm.run_folder import BOX, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.storage import (
@@ -359,8 +359,8 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
     for temperature, frames in decision.starts.items():
         structures = pool.structures(frames, topology)
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
-        if structures.unitcell_vectors is not None:
-            starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
+        if (boxes := boxes_of(structures)) is not None:
+            starts[f"{BOX}{temperature!r}"] = boxes
     write_arrays(folder.starts, starts)
 
 

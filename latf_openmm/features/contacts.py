@@ -9,11 +9,12 @@ from typing import Literal
 import mdtraj
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features.base import (
     Features,
     FeatureSettings,
@@ -24,6 +25,7 @@ from latf_openmm.features.base import (
     select_atoms,
 )
 from latf_openmm.labels import Labels
+from latf_openmm.periodic import as_structure, boxes_of, molecules_of
 from latf_openmm.settings import InputFile, Settings
 
 _SEPARATION = 4  # residues along a chain
@@ -204,10 +206,8 @@ def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> Na
     ]
     if not pairs:
         raise ConfigError("contacts: the reference has no contact of residues more than three apart")
-    return NativeContactSettings(
-        pairs=[(heavy[i].index, heavy[j].index) for i, j in pairs],
-        lengths=[float(np.linalg.norm(xyz[i] - xyz[j])) for i, j in pairs],
-    )
+    atom_pairs = [(heavy[i].index, heavy[j].index) for i, j in pairs]
+    return NativeContactSettings(pairs=atom_pairs, lengths=_distances(structure, atom_pairs).tolist())
 
 
 def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
@@ -230,7 +230,20 @@ def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
     for mine, other in zip(topology.atoms, found.topology.atoms, strict=True):
         if mine.element != other.element:
             raise ConfigError(f"reference: {path}: atom {mine.index} is {other}, the system has {mine} there")
-    return mdtraj.Trajectory(found.xyz, topology)
+    try:
+        return as_structure(found, topology)
+    except DataError as error:
+        raise ConfigError(f"reference: {path}: {error}") from None
+
+
+def _distances(structure: mdtraj.Trajectory, pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Distances in one structure as the descriptors have them, shape (n_pairs,) [nm]."""
+    vectors = PairVectors([i for i, _ in pairs], [j for _, j in pairs])
+    vectors.set_molecules(molecules_of(structure.topology).tolist())
+    box = boxes_of(structure)
+    cell = torch.empty(0) if box is None else torch.from_numpy(box)
+    delta = vectors(torch.from_numpy(structure.xyz.astype(np.float64)), cell)
+    return np.asarray(delta.norm(dim=-1)[0].numpy())
 
 
 def _residue_pairs(
@@ -251,4 +264,4 @@ def _residue_pairs(
 
 def _touching(structure: mdtraj.Trajectory, contact: AtomContact) -> bool:
     pairs = [(i, j) for i in contact.first for j in contact.second]
-    return bool(mdtraj.compute_distances(structure, pairs).min() < _TOUCHING)
+    return bool(_distances(structure, pairs).min() < _TOUCHING)
