@@ -29,18 +29,17 @@ from numpy.typing import NDArray
 from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig, read_config
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
-from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.data.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.schema import read_record
+from latf_openmm.periodic import molecules_of
+from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
-from latf_openmm.storage import sha256
-from latf_openmm.units import TemperatureScale
-
-CONFIG = "config.yaml"
-"""File of a run folder with the configuration it was started with."""
+from latf_openmm.storage import CONFIG, check_file, read_arrays, sha256
+from latf_openmm.storage import read_record as read_sealed
+from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
@@ -79,14 +78,20 @@ class RoundFolder:
         return self.path / "decision.json"
 
     def read_decision(self) -> dict[str, Any]:
-        """Read the plan of the next round; empty where there is none, as in folders of earlier versions.
+        """Read the plan of the next round.
 
         Raises
         ------
         DataError
-            If it is damaged.
+            If it is missing or damaged.
         """
-        return _read_record(self.decision, _BAD_PLAN) if self.decision.is_file() else {}
+        self.check(self.decision)
+        return _read_json(self.decision, _BAD_PLAN)
+
+    def check(self, path: Path) -> None:
+        """Raise `DataError` where a file of the round is not what was written; before its end nothing is known."""
+        if self.complete:
+            check_file(path)
 
     @property
     def record(self) -> Path:
@@ -95,7 +100,7 @@ class RoundFolder:
 
     def generated(self, temperature: float) -> Path:
         """Folder of what was generated at one temperature."""
-        return self.path / "generated" / f"T{temperature:g}"
+        return self.path / "generated" / temperature_name(temperature)
 
     @property
     def complete(self) -> bool:
@@ -110,7 +115,13 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        return _read_record(self.record, "the record of the round is damaged ({})")
+        check_file(self.record)
+        return read_sealed(self.record)
+
+    def check_segments(self) -> None:
+        """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
+        if self.complete:
+            check_segments(self.record, self.simulation)
 
     def history(self) -> pd.DataFrame:
         """Training history: one row for each epoch.
@@ -121,15 +132,18 @@ class RoundFolder:
             If it is missing or damaged.
         """
         path = self.model / "history.parquet"
+        check_file(path)
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
 
-    def read_starts(self) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
+    def read_starts(
+        self, check: bool = True
+    ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
-        Each by temperature.
+        Each by temperature; with `check`, only if the file is what was written.
 
         Raises
         ------
@@ -137,17 +151,13 @@ class RoundFolder:
             If the file is missing or damaged.
         """
         positions, boxes = {}, {}
-        try:
-            with np.load(self.starts) as data:
-                for name in data.files:
-                    if name.startswith(BOX):
-                        boxes[float(name.removeprefix(BOX))] = data[name]
-                    else:
-                        positions[float(name)] = data[name]
-        except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
-            raise DataError(
-                f"{self.starts}: start structures cannot be read ({first_line(error)})"
-            ) from error
+        if check:
+            self.check(self.starts)
+        for name, values in read_arrays(self.starts, "start structures cannot be read").items():
+            if name.startswith(BOX):
+                boxes[float(name.removeprefix(BOX))] = values
+            else:
+                positions[float(name)] = values
         return positions, boxes
 
 
@@ -178,8 +188,15 @@ class RunFolder:
         file = path / CONFIG
         if not file.is_file():
             raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
-        read_record(path)
-        return RunFolder(path, validate(RunConfig, read_config(file), str(file)))
+        record, data = read_run(path), read_config(file)
+        check_config(file, record)
+        config = validate(RunConfig, data, str(file))
+        for code in config.system.code():
+            if code.resolve().is_relative_to(path.resolve()):
+                raise ConfigError(
+                    f"{file}: system: {code} is code in the folder of a run itself; it is not run"
+                )
+        return RunFolder(path, config)
 
     @property
     def scale(self) -> TemperatureScale:
@@ -216,8 +233,6 @@ class RunFolder:
         if index == 0:
             return simulation, frozenset()
         previous = self.round(index - 1)
-        if not previous.decision.is_file():
-            return simulation, frozenset(simulation.temperatures if self.config.bias else [])
         decision = previous.read_decision()
         try:
             temperatures = [float(t) for t in decision["temperatures"]]
@@ -229,11 +244,24 @@ class RunFolder:
             raise DataError(f"{previous.decision}: {_BAD_PLAN.format(reason)}") from None
 
     def complete_rounds(self) -> list[RoundFolder]:
-        """Rounds that have ended, in order."""
+        """Rounds that have ended, in order.
+
+        Raises
+        ------
+        DataError
+            If the record of one is missing.
+        """
+        self.check_rounds()
         found: list[RoundFolder] = []
         while (candidate := self.round(len(found))).complete:
             found.append(candidate)
         return found
+
+    def check_rounds(self) -> None:
+        """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
+        for name in read_run(self.path)["files"]:
+            if not (self.path / name).is_file():
+                check_file(self.path / name)
 
     def last_round(self) -> RoundFolder:
         """Return the last complete round.
@@ -284,7 +312,10 @@ class RunFolder:
 
     def walkers(self, last: int) -> list[WalkerFrames]:
         """All walkers of the rounds up to and including `last`."""
-        return [w for index in range(last + 1) for w in read_stage(self.round(index).simulation)]
+        rounds = [self.round(index) for index in range(last + 1)]
+        for folder in rounds:
+            folder.check_segments()
+        return [walker for folder in rounds for walker in read_stage(folder.simulation)]
 
     def pool(self, last: int) -> Pool:
         """All frames of the rounds up to and including `last`, under the model of that round."""
@@ -308,12 +339,16 @@ class RunFolder:
         """Return the validation frames under the model of round `last`, or None when there are none."""
         if self.config.validation is None or not self.validated.is_file():
             return None
+        check_file(self.validated)
+        check_segments(self.validated, self.validation)
         walkers = read_stage(self.validation)
         return self.pool_of(self.trained(last), walkers)
 
     def features(self) -> Features:
         """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
-        return build_features(resolve_features(self.config.features, self.topology())).double()
+        topology = self.topology()
+        resolved = resolve_features(self.config.features, topology)
+        return build_features(resolved, molecules_of(topology).tolist()).double()
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
         """Featurise walkers, one at a time, into one array."""
@@ -339,7 +374,7 @@ class RunFolder:
         return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
 
 
-def _read_record(path: Path, bad: str) -> dict[str, Any]:
+def _read_json(path: Path, bad: str) -> dict[str, Any]:
     """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -357,12 +392,15 @@ def _feature_trajectory(
     energy = table["potential_energy"].to_numpy()
     if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
         energy = energy + table["pressure_volume"].to_numpy()
+    kT = config.system.scale.kT(walker.temperature)
     return FeatureTrajectory(
         features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=energy,
-        log_weights=walker.log_weights(config.system.scale.kT(walker.temperature)),
+        log_weights=walker.log_weights(kT),
+        windows=walker.windows(kT),
+        breaks=walker.breaks,
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -22,6 +22,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 from latf_openmm.settings import InputFile, Settings
 
 _TOUCHING = 0.45  # nm, closest heavy atoms of a native contact (Best, Hummer and Eaton, PNAS 2013)
@@ -72,7 +73,10 @@ class ContactSettings(FeatureSettings):
     """
 
     kind: Literal["contacts"] = "contacts"
-    selection: str = Field("not water", description="MDTraj selection; contacts between its residues")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its residues; solute: neither water nor ions nor solvent",
+    )
     minimum_separation: int = Field(
         3, ge=1, description="of two residues along their chain; other chains always count"
     )
@@ -106,9 +110,10 @@ class ContactSettings(FeatureSettings):
             )
         return self.model_copy(update={"contacts": contacts, "reference": None})
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the contacts named."""
-        return self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        fewer = self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        return fewer, list(columns)
 
     def build(self) -> Features:
         """Make the module."""
@@ -146,7 +151,10 @@ class NativeContactSettings(FeatureSettings):
 
     kind: Literal["native_contacts"] = "native_contacts"
     reference: InputFile | None = Field(None, description="structure file with the system's atoms")
-    selection: str = Field("not water", description="MDTraj selection; contacts between its heavy atoms")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its heavy atoms; solute: neither water nor ions nor solvent",
+    )
     pairs: list[tuple[int, int]] | None = Field(None, min_length=1, description="filled in when resolved")
     lengths: list[float] | None = Field(None, description="distances in the reference [nm]; filled in")
 
@@ -226,8 +234,9 @@ def _residue_pairs(
         (residue, [a.index for a in residue.atoms if a.index in chosen and a.element.symbol != "H"])
         for residue in topology.residues
     ]
+    labels = Labels(topology)
     return [
-        (str(a), str(b), (first, second))
+        (labels.residue(a.index), labels.residue(b.index), (first, second))
         for (a, first), (b, second) in combinations([(r, atoms) for r, atoms in residues if atoms], 2)
         if apart(a, b, separation)
     ]

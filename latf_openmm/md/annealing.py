@@ -34,7 +34,7 @@ from latf_openmm.errors import SimulationError
 from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool
 from latf_openmm.md.walker_group import DynamicsSettings, find_platform
 from latf_openmm.settings import Settings
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import read_arrays, write_arrays
 from latf_openmm.systems import AnySystem
 from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.units import TemperatureScale
@@ -124,23 +124,28 @@ class Population:
     def save(self, path: Path) -> None:
         """Write to a file that is there only when it is whole."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        with whole_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
+        write_arrays(path, {name: value for name, value in arrays.items() if value is not None})
 
     @staticmethod
     def load(path: Path) -> "Population":
-        """Read what `save` wrote."""
-        with np.load(path) as data:
-            return Population(
-                float(data["temperature"]),
-                data["positions"],
-                data.get("boxes", None),
-                data["energies"],
-                data["log_weights"],
-                data["ancestors"],
-                int(data["changes"]),
-                bool(data["recorded"]),
-            )
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        data = read_arrays(path)
+        return Population(
+            float(data["temperature"]),
+            data["positions"],
+            data.get("boxes"),
+            data["energies"],
+            data["log_weights"],
+            data["ancestors"],
+            int(data["changes"]),
+            bool(data["recorded"]),
+        )
 
 
 class Mover:

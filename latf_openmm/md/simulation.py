@@ -23,6 +23,7 @@ from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask,
 from latf_openmm.progress import Advance, bar
 from latf_openmm.storage import alone, remove_locks, whole_file, write_json
 from latf_openmm.systems import AnySystem
+from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
 
@@ -138,14 +139,14 @@ class Stage:
         n, (place, first) = settings.walkers, rows[0]
         temperatures = tuple(settings.temperatures[at] for at, _ in rows)
         lowest, highest = min(temperatures), max(temperatures)
-        name = f"T{temperatures[0]:g}"
+        name = temperature_name(temperatures[0])
         if lowest != highest:
-            name += f"-{temperatures[-1]:g}"
+            name += f"-{temperature_name(temperatures[-1]).removeprefix('T')}"
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
         together = settings.share_bias == "all" and len(settings.temperatures) > 1
-        shared = "all" if together else f"T{lowest:g}"
+        shared = "all" if together else temperature_name(lowest)
         return GroupTask(
             self.system,
             settings.dynamics(),
@@ -176,6 +177,15 @@ def _task_seed(seed: int, temperature: int, walker: int) -> int:
     return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
 
 
+def check_simulated(system: AnySystem) -> None:
+    """Raise `ConfigError` where a system has no forces."""
+    if not system.simulated:
+        raise ConfigError(
+            f"system.kind: {system.kind} has atoms without forces, which cannot be simulated; import works on it, and "
+            "what needs no simulation: reweighting, observables, states, the report"
+        )
+
+
 def run_stage(
     stage: Stage,
     progress: Progress | None = None,
@@ -204,6 +214,7 @@ def run_stage(
     SimulationError
         If no group of some temperature comes to its end.
     """
+    check_simulated(stage.system)
     check_copies(stage.system, stage.settings)
     _write_record(stage)
     dropped = read_dropped(stage.folder)

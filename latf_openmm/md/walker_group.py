@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from openmm import unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.data.walkers import write_trajectory
+from latf_openmm.errors import ConfigError, DataError, SimulationError, first_line
 from latf_openmm.md.backends import stepping
 from latf_openmm.md.backends.base import BackendName, ForcesName
 from latf_openmm.md.bias import AnyBias, Bias, BiasContext
@@ -35,9 +36,10 @@ from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.md.updater import BiasUpdater, load_bias
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
-from latf_openmm.storage import whole_folder
+from latf_openmm.storage import check_file, whole_folder
 from latf_openmm.systems import AnySystem, BuiltSystem
 from latf_openmm.systems.inspection import barostat_of, free_force_group, pressure_of
+from latf_openmm.systems.trusted_xml import read_state
 
 log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
@@ -202,6 +204,7 @@ class WalkerGroup:
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
         self.slower = self.coolest = 1
+        self.restarts = 0
         self.kinetic_temperature = KineticTemperature(self.built.system, self.built.n_copies)
         self.unbiased_groups = set(range(32))
         self.cv: CollectiveVariables | None = None
@@ -252,6 +255,7 @@ class WalkerGroup:
         if self.updater is not None:
             path = self.task.segment(complete - 1) / "bias.pt"
             if complete:
+                check_file(path)
                 load_bias(self.updater.bias, path)
                 self.updater.rewind(path)
             else:
@@ -328,17 +332,26 @@ class WalkerGroup:
 
     def _restore(self, complete: int) -> None:
         folder = self.task.segment(complete - 1)
+        for name in ("frames.parquet", "state.xml"):
+            check_file(folder / name)
         table = pd.read_parquet(folder / "frames.parquet")
-        if "timestep_limit" in table:  # not in those of earlier versions
-            self.coolest = round(self.task.dynamics.timestep / float(table["timestep_limit"].iloc[-1]))
+        self.coolest = round(self.task.dynamics.timestep / float(table["timestep_limit"].iloc[-1]))
+        self.restarts = int(table["restarts"].iloc[-1])
         try:
+            check_file(folder / "checkpoint.bin")
             self.context.loadCheckpoint(read_checkpoint(folder / "checkpoint.bin"))
-        except (openmm.OpenMMException, OSError) as error:
-            log.info("%s: %s; continuing from the portable state", folder, error)
+        except (openmm.OpenMMException, OSError, DataError) as error:
+            log.warning(
+                "%s: continued from the portable state, because the checkpoint cannot be used (%s): the frames that "
+                "follow are valid, but not the ones it would have given",
+                folder,
+                first_line(error),
+            )
+            self.restarts += 1
             # Without the checkpoint the noise would start again from its beginning.
             self.context.getIntegrator().setRandomNumberSeed(_seed(self.task.seed, 10_000 + complete))
             self.context.reinitialize()
-            self.context.setState(openmm.XmlSerializer.deserialize((folder / "state.xml").read_text()))
+            self.context.setState(read_state(folder / "state.xml"))
 
     def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
         """Run, record and write one segment.
@@ -487,10 +500,12 @@ class WalkerGroup:
                 if recorded.boxes is not None:
                     trajectory.unitcell_vectors = recorded.boxes
                 walker = self.task.first_walker + copy
-                trajectory.save(str(temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"))
+                write_trajectory(
+                    trajectory, temporary / f"walker_{walker:03d}.{self.task.dynamics.trajectory}"
+                )
             _write_checkpoint(temporary / "checkpoint.bin", self.context.createCheckpoint())
             state = self.context.getState(positions=True, velocities=True, parameters=True)
-            (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state))
+            (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state), encoding="utf-8")
             if self.updater is not None:
                 self.updater.save(temporary / "bias.pt")
 
@@ -509,6 +524,7 @@ class WalkerGroup:
             "kinetic_temperature": (recorded.kinetic * self.temperatures / self.kelvin).T.ravel(),
             "timestep": np.full(n_frames * n_copies, dynamics.timestep / self.slower),
             "timestep_limit": np.full(n_frames * n_copies, dynamics.timestep / self.coolest),
+            "restarts": np.full(n_frames * n_copies, self.restarts),
             "potential_energy": recorded.energies.T.ravel(),
             "bias_energy": np.zeros(n_frames * n_copies),
             "bias_offset": np.zeros(n_frames * n_copies),

@@ -26,7 +26,7 @@ from latf_openmm.report.pictures import Picture, populations, save_picture, surf
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.summary import listed, summary, time_label
 from latf_openmm.run_folder import RunFolder
-from latf_openmm.storage import write_json, write_text
+from latf_openmm.storage import write_json, write_manifest, write_text
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def write_report(run: RunFolder, index: int) -> Path:
     )
     page = folder / "index.html"
     write_text(page, environment.get_template("report.html").render(_facts(run, index, found)))
+    write_manifest(folder)
     return page
 
 

@@ -1,6 +1,7 @@
 """A Python file with a function that makes the system; the only code a configuration can run."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ class PythonFileSettings(MoleculeSettings):
     kind: Literal["python"] = "python"
     file: InputFile = Field(description="Python file; it is run")
     function: str = Field("make", description="function in it")
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the file."""
+        return (self.file,)
 
     def read(self) -> Molecule:
         """Run the file, call the function."""

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import openmm
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError
 from latf_openmm.settings import InputFile
-from latf_openmm.systems.molecule import Molecule, MoleculeSettings, nanometres, reading, structure
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, existing, nanometres, structure
+from latf_openmm.systems.trusted_xml import read_system
 
 
 class SerializedSettings(MoleculeSettings):
@@ -20,13 +19,17 @@ class SerializedSettings(MoleculeSettings):
     kind: Literal["serialized"] = "serialized"
     system: InputFile = Field(description="XML file of the System")
     structure: InputFile = Field(description="PDB or mmCIF file with the same atoms")
+    trust: bool = Field(
+        False, description="whether code in the XML may run: forces of Python, TorchScript or PLUMED"
+    )
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the XML, where it is trusted."""
+        return (self.system,) if self.trust else ()
 
     def read(self) -> Molecule:
         """Read both files."""
         pdb = structure("structure", self.structure)
-        system = reading(
-            "system", self.system, lambda name: openmm.XmlSerializer.deserialize(Path(name).read_text())
-        )
-        if not isinstance(system, openmm.System):
-            raise ConfigError(f"system.system: {self.system} is not a System but a {type(system).__name__}")
+        existing("system", self.system)
+        system = read_system("system.system", self.system, self.trust)
         return Molecule(pdb.topology, system, nanometres(pdb.positions))
