@@ -40,11 +40,12 @@ from latf_openmm.imported.trajectories import (
     check_given,
     read_file,
 )
-from latf_openmm.md.walker_group import find_platform, pressure_of
+from latf_openmm.md.walker_group import find_platform
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.schema import start_record
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem
+from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 from latf_openmm.workflow import IMPORTED, run_loop
 

@@ -1,18 +1,18 @@
 """Kinetic temperatures, from the part of the velocities that degrees of freedom have.
 
 Noise and friction act on all components of the velocities. Those along constraints and, with a `CMMotionRemover`,
-that of the centre of mass are taken away only later in a step, so that velocities between steps hold some of them,
-of relative size 1 - exp(-2 gamma dt): 0.8 % at a friction gamma of 1/ps and a time step dt of 4 fs, 55 % at 100/ps.
-They are not counted as degrees of freedom, so they are removed before kinetic energies are taken.
+that of the centre of mass are taken away only later in a step, so that velocities between steps hold some of them, of
+relative size 1 - exp(-2 gamma dt): 0.8 % at a friction gamma of 1/ps and a time step dt of 4 fs, 55 % at 100/ps. They
+are not counted as degrees of freedom, so they are removed before kinetic energies are taken.
 `openmm.State.getKineticEnergy` does not remove them.
 
 What is left is small: the velocities of `openmm.LangevinMiddleIntegrator` are those half a step before the positions,
 whose distribution in a harmonic well is exact at every time step that is stable, as that of the positions is. Alanine
 dipeptide at 300 K (12 constraints, hydrogens of 1.008 amu), steps of 4 fs, mean and standard error of 1.2 ns at a
 friction of 10/ps: 300.5 +- 0.3 K, and 303.7 +- 0.3 K from the velocities as they are; of 1.5 ns at 1/ps: 301.2 +- 1.9 K
-and 302.0 +- 1.9 K, 300.9 +- 1.3 K and 301.2 +- 1.3 K with steps of 2 fs (1 ns). So where a run of 600 ps at 4 fs and
-1/ps reads 304.6 K, 0.8 K are parts along constraints, up to 0.5 K the time step, and the rest is chance:
-its standard error is 3 K.
+and 302.0 +- 1.9 K; 300.9 +- 1.3 K and 301.2 +- 1.3 K with steps of 2 fs (1 ns). So where 600 ps at 4 fs and 1/ps read
+304.6 K, 0.8 K are parts along constraints, about 0.5 K the time step, and the rest is chance: the standard error of
+such a mean is 3 K.
 """
 
 import numpy as np
