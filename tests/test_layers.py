@@ -18,7 +18,7 @@ LAYERS = [
     {"config", "schema"},
     {"run_folder"},
     {"workflow", "refine", "plots", "starter"},
-    {"report", "own_data", "tensorboard", "verify"},
+    {"report", "imported", "tensorboard", "verify"},
     {"probes", "doctor", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -32,10 +32,11 @@ from scipy.optimize import brentq
 from latf_openmm.data.weights import normalised_weights, systematic
 from latf_openmm.errors import SimulationError
 from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool
-from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform, pressure_of
+from latf_openmm.md.walker_group import DynamicsSettings, find_platform
 from latf_openmm.settings import Settings
 from latf_openmm.storage import read_arrays, write_arrays
 from latf_openmm.systems import AnySystem
+from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]

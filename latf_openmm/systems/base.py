@@ -120,6 +120,8 @@ class SystemSettings(Settings):
     """Whether it has a folder with configurations in the library; systems read from a user's files have none."""
     title: ClassVar[str] = ""
     """One line for people."""
+    simulated: ClassVar[bool] = True
+    """Whether it has forces, so that it can be simulated."""
     curves: ClassVar[tuple[str, ...]] = ()
     """``FILE.py:FUNCTION`` in its folder of the library: observables that the report draws against temperature."""
 
