@@ -7,6 +7,7 @@ import signal
 import sys
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _MOST_TEMPERATURES = 1000
+_COUNTS = (
+    "populations that count: ensemble.json, of structures with weights; populations.parquet has the flow's"
+)
 
 
 class Format(str, Enum):
@@ -208,7 +212,7 @@ def init(
         list[Path],
         typer.Argument(
             help="Of your system: PDB or mmCIF; prmtop and inpcrd or rst7; top and gro; psf, crd or PDB and "
-            "parameters; XML of a System and PDB."
+            "parameters; XML of a System and PDB; a Python file."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write; must not exist.")],
@@ -216,11 +220,14 @@ def init(
         list[str] | None,
         typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Code in an XML file may run: Python forces, scripts.")
+    ] = False,
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.starter import write_starter
 
-    found = write_starter(files, output, force_field or [])
+    found = write_starter(files, output, force_field or [], trust)
     box = "periodic" if found.periodic else "not periodic"
     console = Console()
     console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)
@@ -258,34 +265,68 @@ def run(
 def import_(
     config: ConfigArgument,
     trajectory: Annotated[
-        list[Path],
-        typer.Option(help="DCD, XTC, TRR or NetCDF file with all atoms of the system; may be repeated."),
-    ],
-    temperature: Annotated[
-        list[float], typer.Option("--temperature", "-T", help="One for each --trajectory, in order.")
+        list[str],
+        typer.Option(
+            help="DCD, XTC, TRR, NetCDF, HDF5 or mdcrd file with all atoms of the system; may be repeated. Files that "
+            "continue each other: with commas between them, or a quoted pattern."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist.")],
-    table: Annotated[
-        list[Path] | None,
+    temperature: Annotated[
+        list[float] | None,
         typer.Option(
-            help="CSV or Parquet file for each --trajectory, in order: potential_energy and, where it was biased, "
-            "bias_energy [kJ/mol]. Default: energies are computed, there was no bias."
+            "--temperature",
+            "-T",
+            help="One for each --trajectory, in order. Default: the column temperature of its table, which may change.",
         ),
     ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Energies for each --trajectory, in order: CSV, Parquet, or as OpenMM, PLUMED, Gromacs (xvg) and "
+            "Amber (mdout) write them; several with commas. potential_energy and, where it was biased, "
+            "bias_energy [kJ/mol]. "
+            "Default: energies are computed, there was no bias."
+        ),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the run for each --trajectory, in order: those of one run share one bias. Default: each "
+            "biased trajectory is a run of its own; runs are joined by MBAR."
+        ),
+    ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bias of each run at any frame, where tables do not say it: FILE.py:FUNCTION (one for each "
+            "--trajectory, or one that returns a column for each), or a YAML file of harmonic restraints of columns."
+        ),
+    ] = None,
+    independent: Annotated[
+        bool,
+        typer.Option(
+            "--independent", help="Do not join biased runs: each crossed between all states by itself."
+        ),
+    ] = False,
+    ignore_times: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-times", help="Times in the files are wrong: frames lie one frame interval apart."
+        ),
+    ] = False,
 ) -> None:
     """Make a run of trajectories you have already: they are its first round, and training follows."""
     from latf_openmm.config import load_config
-    from latf_openmm.errors import ConfigError
-    from latf_openmm.own_data import OwnTrajectory, import_run
+    from latf_openmm.imported import import_run
+    from latf_openmm.imported.trajectories import given_trajectories
     from latf_openmm.progress import make_progress
 
-    tables: list[Path | None] = list(table) if table else [None] * len(trajectory)
-    for name, count in (("--temperature", len(temperature)), ("--table", len(tables))):
-        if count != len(trajectory):
-            raise ConfigError(f"{name}: {count} given for {len(trajectory)} --trajectory")
-    own = [OwnTrajectory(*one) for one in zip(trajectory, temperature, tables, strict=True)]
+    given = given_trajectories(trajectory, temperature, table, run, bias)
     with make_progress() as progress:
-        import_run(load_config(config), own, output, progress)
+        import_run(
+            load_config(config), given, output, progress, independent=independent, ignore_times=ignore_times
+        )
     _print_status(output)
 
 
@@ -510,15 +551,15 @@ def generate(
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
     from latf_openmm.storage import check_output
-    from latf_openmm.units import check_temperature
+    from latf_openmm.units import check_temperature, temperature_name
     from latf_openmm.workflow import generate_into
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)
     for value in temperature:
         check_temperature("--temperature", value)
-        check_output(output / f"T{value:g}", folder=True, new="structures are never overwritten")
-    if len({f"{value:g}" for value in temperature}) < len(temperature):
+        check_output(output / temperature_name(value), folder=True, new="structures are never overwritten")
+    if len(set(temperature)) < len(temperature):
         given = ", ".join(f"{value:g}" for value in temperature)
         raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
@@ -529,21 +570,22 @@ def generate(
             run_folder, index, temperature, level.value, minutes, progress=progress, maker=maker
         )
     for value, ensemble in zip(temperature, ensembles, strict=True):
-        target = output / f"T{value:g}"
-        warnings = generate_into(run_folder, trained, pool, value, samples, target)
+        target = output / temperature_name(value)
+        write = partial(
+            write_structures,
+            ensemble,
+            run_folder.topology(),
+            structures=structures,
+            seed=run_folder.config.seed,
+            trajectory=trajectory.value,
+            source=run_folder.source(index),
+        )
+        warnings = generate_into(run_folder, trained, pool, value, samples, target, write)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
         for warning in warnings:
             console.print(f"  [yellow]warning:[/] samples: {escape(warning)}", highlight=False)
-        write_structures(
-            ensemble,
-            run_folder.topology(),
-            target,
-            structures,
-            run_folder.config.seed,
-            trajectory.value,
-            run_folder.source(index),
-        )
         _tell(console, ensemble)
+        console.print(f"  {_COUNTS}", highlight=False, soft_wrap=True)
         for warning in ensemble.warnings:
             console.print(f"  [yellow]warning:[/] structures: {escape(warning)}", highlight=False)
         poor = poor or ensemble.verdict == "poor"
@@ -560,9 +602,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -633,7 +675,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

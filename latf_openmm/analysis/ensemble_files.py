@@ -9,6 +9,7 @@ import pandas as pd
 
 from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
 from latf_openmm.data.ladder import energies_known
+from latf_openmm.data.walkers import write_trajectory
 from latf_openmm.errors import DataError
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.periodic import gather_molecules
@@ -50,7 +51,7 @@ def write_structures(
         frames_table(ensemble).to_parquet(temporary, index=False)
     chosen = gather_molecules(ensemble.trajectory(structures, topology, seed))
     with whole_file(folder / f"ensemble.{trajectory}") as temporary:
-        (chosen.save_dcd if trajectory == "dcd" else chosen.save_xtc)(str(temporary))
+        write_trajectory(chosen, temporary, trajectory)
     write_structure(chosen[0], folder / "ensemble.pdb")
     for state, frame in ensemble.representatives().items():
         one = ensemble.pool.structures(np.array([frame]), topology)

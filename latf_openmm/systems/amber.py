@@ -24,6 +24,7 @@ class AmberSettings(MoleculeSettings):
     """
 
     title: ClassVar[str] = "your Amber prmtop and inpcrd or rst7"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["amber"] = "amber"
     topology: InputFile = Field(description="prmtop or parm7 file")

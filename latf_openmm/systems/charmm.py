@@ -27,6 +27,7 @@ class CharmmSettings(MoleculeSettings):
     """A psf file, positions of a crd or PDB file, and parameter files (rtf, prm, par, str)."""
 
     title: ClassVar[str] = "your CHARMM psf, crd or PDB, and parameters"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["charmm"] = "charmm"
     topology: InputFile = Field(description="psf file")

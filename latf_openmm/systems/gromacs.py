@@ -21,6 +21,7 @@ class GromacsSettings(MoleculeSettings):
     """Parameters of a top file and what it includes, positions and box of a gro file."""
 
     title: ClassVar[str] = "your Gromacs top and gro"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["gromacs"] = "gromacs"
     topology: InputFile = Field(description="top file")

@@ -26,6 +26,7 @@ from latf_openmm.periodic import (
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import KELVIN, TemperatureScale
 
 Array = NDArray[np.float64]
@@ -124,6 +125,13 @@ class MoleculeSettings(SystemSettings):
 
     in_library: ClassVar[bool] = False
     platform: ClassVar[str] = "CPU"
+    system_file: ClassVar[str]
+    """Key of the file that says most about the System."""
+
+    @property
+    def source(self) -> str:
+        """Key and file that the System comes from, for messages."""
+        return f"system.{self.system_file}: {getattr(self, self.system_file)}"
 
     @property
     def scale(self) -> TemperatureScale:
@@ -140,13 +148,14 @@ class MoleculeSettings(SystemSettings):
         Raises
         ------
         ConfigError
-            If a file is missing or cannot be read, parts do not fit together, the box is too small, or several
-            copies are not possible in one System.
+            If a file is missing or cannot be read, parts do not fit together, the box is too small, the System holds
+            what walkers cannot simulate rightly (`latf_openmm.systems.inspection`), or several copies are not possible
+            in one System.
         """
         found = self.read()
         _check(found)
-        positions = _start(found)
-        return BuiltSystem(self.kind, found.topology, found.system, positions[None], KELVIN).copied(copies)
+        system, positions = inspected(found.system, self.source), _start(found)
+        return BuiltSystem(self.kind, found.topology, system, positions[None], KELVIN).copied(copies)
 
 
 def _check(found: Molecule) -> None:

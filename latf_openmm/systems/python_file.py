@@ -1,6 +1,7 @@
 """A Python file with a function that makes the system; the only code a configuration can run."""
 
 import importlib.util
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,10 +22,15 @@ class PythonFileSettings(MoleculeSettings):
     """A function without arguments that returns (openmm.System, openmm.app.Topology, positions)."""
 
     title: ClassVar[str] = "your Python function that returns System, topology and positions"
+    system_file: ClassVar[str] = "file"
 
     kind: Literal["python"] = "python"
     file: InputFile = Field(description="Python file; it is run")
     function: str = Field("make", description="function in it")
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the file."""
+        return (self.file,)
 
     def read(self) -> Molecule:
         """Run the file, call the function."""

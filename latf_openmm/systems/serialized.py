@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import openmm
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError
 from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
+    existing,
     nanometres,
-    reading,
     structure,
 )
+from latf_openmm.systems.trusted_xml import read_system
 
 log = logging.getLogger(__name__)
 _SAME = 2e-3  # nm; what a PDB file rounds
@@ -31,19 +30,24 @@ class SerializedSettings(MoleculeSettings):
     """
 
     title: ClassVar[str] = "your serialised OpenMM System and a PDB or mmCIF file"
+    system_file: ClassVar[str] = "system"
 
     kind: Literal["serialized"] = "serialized"
     system: InputFile = Field(description="XML file of the System")
     structure: InputFile = Field(description="PDB or mmCIF file with the same atoms")
+    trust: bool = Field(
+        False, description="whether code in the XML may run: forces of Python, TorchScript or PLUMED"
+    )
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the XML, where it is trusted."""
+        return (self.system,) if self.trust else ()
 
     def read(self) -> Molecule:
         """Read both files."""
         pdb = structure("structure", self.structure)
-        system = reading(
-            "system", self.system, lambda name: openmm.XmlSerializer.deserialize(Path(name).read_text())
-        )
-        if not isinstance(system, openmm.System):
-            raise ConfigError(f"system.system: {self.system} is not a System but a {type(system).__name__}")
+        existing("system", self.system)
+        system = read_system("system.system", self.system, self.trust)
         box = box_of_files(pdb.topology.getPeriodicBoxVectors(), "structure", self.structure)
         if box is not None and system.usesPeriodicBoundaryConditions():
             if not np.allclose(default_box(system), box, atol=_SAME):

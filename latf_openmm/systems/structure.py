@@ -1,5 +1,6 @@
 """A structure file (PDB or mmCIF) with force-field files of OpenMM."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from openmm import app
@@ -16,12 +17,14 @@ from latf_openmm.systems.molecule import (
     nanometres,
     structure,
 )
+from latf_openmm.systems.trusted_xml import check_force_fields
 
 
 class StructureSettings(MoleculeSettings):
     """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
 
     title: ClassVar[str] = "your PDB or mmCIF file and a force field"
+    system_file: ClassVar[str] = "structure"
 
     kind: Literal["structure"] = "structure"
     structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
@@ -29,11 +32,18 @@ class StructureSettings(MoleculeSettings):
         min_length=1,
         description="files of OpenMM or of your own, for example amber14-all.xml and amber14/tip3p.xml",
     )
+    trust: bool = Field(False, description="whether scripts in your own force-field files may run")
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the force-field files, where they are trusted."""
+        return tuple(map(Path, self.force_field)) if self.trust else ()
 
     def read(self) -> Molecule:
         """Read the structure, apply the force field."""
         pdb = structure("structure", self.structure)
+        if not self.trust:
+            check_force_fields(self.force_field)
         try:
             field = app.ForceField(*self.force_field)
         except Exception as error:
