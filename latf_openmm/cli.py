@@ -7,6 +7,7 @@ import signal
 import sys
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _MOST_TEMPERATURES = 1000
+_COUNTS = (
+    "populations that count: ensemble.json, of structures with weights; populations.parquet has the flow's"
+)
 
 
 class Format(str, Enum):
@@ -208,7 +212,7 @@ def init(
         list[Path],
         typer.Argument(
             help="Of your system: PDB or mmCIF; prmtop and inpcrd or rst7; top and gro; psf, crd or PDB and "
-            "parameters; XML of a System and PDB."
+            "parameters; XML of a System and PDB; a Python file."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Configuration to write; must not exist.")],
@@ -216,11 +220,14 @@ def init(
         list[str] | None,
         typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Code in an XML file may run: Python forces, scripts.")
+    ] = False,
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.starter import write_starter
 
-    found = write_starter(files, output, force_field or [])
+    found = write_starter(files, output, force_field or [], trust)
     box = "periodic" if found.periodic else "not periodic"
     console = Console()
     console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)
@@ -541,15 +548,15 @@ def generate(
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
     from latf_openmm.storage import check_output
-    from latf_openmm.units import check_temperature
+    from latf_openmm.units import check_temperature, temperature_name
     from latf_openmm.workflow import generate_into
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)
     for value in temperature:
         check_temperature("--temperature", value)
-        check_output(output / f"T{value:g}", folder=True, new="structures are never overwritten")
-    if len({f"{value:g}" for value in temperature}) < len(temperature):
+        check_output(output / temperature_name(value), folder=True, new="structures are never overwritten")
+    if len(set(temperature)) < len(temperature):
         given = ", ".join(f"{value:g}" for value in temperature)
         raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
@@ -560,21 +567,22 @@ def generate(
             run_folder, index, temperature, level.value, minutes, progress=progress, maker=maker
         )
     for value, ensemble in zip(temperature, ensembles, strict=True):
-        target = output / f"T{value:g}"
-        warnings = generate_into(run_folder, trained, pool, value, samples, target)
+        target = output / temperature_name(value)
+        write = partial(
+            write_structures,
+            ensemble,
+            run_folder.topology(),
+            structures=structures,
+            seed=run_folder.config.seed,
+            trajectory=trajectory.value,
+            source=run_folder.source(index),
+        )
+        warnings = generate_into(run_folder, trained, pool, value, samples, target, write)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
         for warning in warnings:
             console.print(f"  [yellow]warning:[/] samples: {escape(warning)}", highlight=False)
-        write_structures(
-            ensemble,
-            run_folder.topology(),
-            target,
-            structures,
-            run_folder.config.seed,
-            trajectory.value,
-            run_folder.source(index),
-        )
         _tell(console, ensemble)
+        console.print(f"  {_COUNTS}", highlight=False, soft_wrap=True)
         for warning in ensemble.warnings:
             console.print(f"  [yellow]warning:[/] structures: {escape(warning)}", highlight=False)
         poor = poor or ensemble.verdict == "poor"
@@ -591,9 +599,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -664,7 +672,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

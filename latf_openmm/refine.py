@@ -41,7 +41,7 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker, disagreement, wit
 from latf_openmm.analysis.pool import encode
 from latf_openmm.analysis.replicates import Replicates, Statistic
 from latf_openmm.data.trajectory import featurise
-from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.data.walkers import WalkerFrames, read_stage, write_trajectory
 from latf_openmm.data.weights import normalised_weights, systematic
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.md.annealing import (
@@ -54,11 +54,19 @@ from latf_openmm.md.annealing import (
     expected_changes,
 )
 from latf_openmm.md.simulation import check_simulated
-from latf_openmm.md.walker_group import pressure_of
+from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
-from latf_openmm.storage import make_folder, whole_file, whole_folder, write_text
-from latf_openmm.units import check_temperature
+from latf_openmm.storage import (
+    make_folder,
+    read_arrays,
+    read_record,
+    whole_folder,
+    write_arrays,
+    write_record,
+)
+from latf_openmm.systems.inspection import pressure_of
+from latf_openmm.units import check_temperature, temperature_name
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]
 
@@ -197,7 +205,7 @@ class Refiner:
     def evaluations_made(self, folder: Path) -> int:
         """Force evaluations of one copy that a finished sweep took."""
         changes = max(int(walker.table["changes"].iloc[0]) for walker in read_stage(folder))
-        record = json.loads((folder / "sweep.json").read_text())
+        record = read_record(folder / "sweep.json")
         settings = AnnealingSettings(**record["settings"])
         rounds = changes + settings.frames * len(record["goals"])
         return rounds * (settings.steps + SETTLE) * settings.walkers
@@ -227,14 +235,13 @@ class Refiner:
         make_folder(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                write_text(folder / "sweep.json", self._record(sweep) + "\n")
+                write_record(folder / "sweep.json", json.loads(self._record(sweep)))
                 self._simulate(sweep, folder, mover, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
-        walkers = {f"{walker.temperature:g}": walker for walker in read_stage(folder)}
-        with np.load(folder / "starts.npz") as data:
-            starts = data["frames"]
-        return [self._ensemble(sweep, goal, walkers[f"{goal:g}"], starts) for goal in sweep.goals]
+        walkers = {walker.temperature: walker for walker in read_stage(folder)}
+        starts = read_arrays(folder / "starts.npz")["frames"]
+        return [self._ensemble(sweep, goal, walkers[goal], starts) for goal in sweep.goals]
 
     def folder_of(self, sweep: Sweep) -> Path:
         """Where a sweep lies, named by all that its result depends on."""
@@ -255,10 +262,9 @@ class Refiner:
             return
         if not (folder / "starts.npz").is_file():
             frames, log_psi = self._starts(sweep, self.maker.pool.z)
-            with whole_file(folder / "starts.npz") as temporary, temporary.open("wb") as file:
-                np.savez(file, frames=frames, log_psi=log_psi)
-        with np.load(folder / "starts.npz") as data:
-            frames, log_psi = data["frames"], data["log_psi"]
+            write_arrays(folder / "starts.npz", {"frames": frames, "log_psi": log_psi})
+        data = read_arrays(folder / "starts.npz")
+        frames, log_psi = data["frames"], data["log_psi"]
         start = self._population(sweep, frames, -log_psi)
         words = f"refine from {self.scale.label(sweep.start)}"
         with bar(progress, words, self.evaluations(sweep)) as advance:
@@ -288,11 +294,10 @@ class Refiner:
 
     def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
         found = self.maker.pool.structures(frames, self.run.topology())
-        boxes = found.unitcell_vectors
         return Population(
             sweep.start,
             found.xyz.astype(np.float64),
-            None if boxes is None else boxes.astype(np.float64),
+            boxes_of(found),
             self.maker.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
@@ -343,7 +348,7 @@ class Refiner:
             trajectory.unitcell_vectors = boxes
         with whole_folder(target) as temporary:
             table.to_parquet(temporary / "frames.parquet", index=False)
-            trajectory.save(str(temporary / f"walker_000.{self.dynamics.trajectory}"))
+            write_trajectory(trajectory, temporary / f"walker_000.{self.dynamics.trajectory}")
 
     def _ensemble(
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
@@ -530,4 +535,4 @@ def _with_warning(ensemble: StructureEnsemble, text: str) -> StructureEnsemble:
 
 
 def _segment(folder: Path, temperature: float) -> Path:
-    return folder / f"T{temperature:g}" / "segment_0000"
+    return folder / temperature_name(temperature) / "segment_0000"

@@ -29,19 +29,17 @@ from numpy.typing import NDArray
 from latf_openmm.analysis.pool import Pool, encode, pool_of
 from latf_openmm.config import RunConfig, read_config
 from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
-from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.data.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.features.contacts import read_reference
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import molecules_of
-from latf_openmm.schema import read_record
+from latf_openmm.periodic import as_structure, molecules_of
+from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
-from latf_openmm.storage import sha256
-from latf_openmm.units import TemperatureScale
-
-CONFIG = "config.yaml"
-"""File of a run folder with the configuration it was started with."""
+from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
+from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
@@ -80,14 +78,20 @@ class RoundFolder:
         return self.path / "decision.json"
 
     def read_decision(self) -> dict[str, Any]:
-        """Read the plan of the next round; empty where there is none, as in folders of earlier versions.
+        """Read the plan of the next round.
 
         Raises
         ------
         DataError
-            If it is damaged.
+            If it is missing or damaged.
         """
-        return _read_record(self.decision, _BAD_PLAN) if self.decision.is_file() else {}
+        self.check(self.decision)
+        return _read_json(self.decision, _BAD_PLAN)
+
+    def check(self, path: Path) -> None:
+        """Raise `DataError` where a file of a complete round is not what was written."""
+        if self.complete:
+            check_file(path)
 
     @property
     def record(self) -> Path:
@@ -96,7 +100,7 @@ class RoundFolder:
 
     def generated(self, temperature: float) -> Path:
         """Folder of what was generated at one temperature."""
-        return self.path / "generated" / f"T{temperature:g}"
+        return self.path / "generated" / temperature_name(temperature)
 
     @property
     def complete(self) -> bool:
@@ -111,7 +115,12 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        return _read_record(self.record, "the record of the round is damaged ({})")
+        return checked_record(self.record)
+
+    def check_segments(self) -> None:
+        """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
+        if self.complete:
+            check_segments(self.record, self.simulation)
 
     def history(self) -> pd.DataFrame:
         """Training history: one row for each epoch.
@@ -122,15 +131,18 @@ class RoundFolder:
             If it is missing or damaged.
         """
         path = self.model / "history.parquet"
+        check_file(path)
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
 
-    def read_starts(self) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
+    def read_starts(
+        self, check: bool = True
+    ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
-        Each by temperature.
+        Each by temperature; with `check`, if the file is what was written.
 
         Raises
         ------
@@ -138,17 +150,13 @@ class RoundFolder:
             If the file is missing or damaged.
         """
         positions, boxes = {}, {}
-        try:
-            with np.load(self.starts) as data:
-                for name in data.files:
-                    if name.startswith(BOX):
-                        boxes[float(name.removeprefix(BOX))] = data[name]
-                    else:
-                        positions[float(name)] = data[name]
-        except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
-            raise DataError(
-                f"{self.starts}: start structures cannot be read ({first_line(error)})"
-            ) from error
+        if check:
+            self.check(self.starts)
+        for name, values in read_arrays(self.starts, "start structures cannot be read").items():
+            if name.startswith(BOX):
+                boxes[float(name.removeprefix(BOX))] = values
+            else:
+                positions[float(name)] = values
         return positions, boxes
 
 
@@ -179,8 +187,15 @@ class RunFolder:
         file = path / CONFIG
         if not file.is_file():
             raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
-        read_record(path)
-        return RunFolder(path, validate(RunConfig, read_config(file), str(file)))
+        record, data = read_run(path), read_config(file)
+        check_config(file, record)
+        config = validate(RunConfig, data, str(file))
+        for code in config.system.code():
+            if code.resolve().is_relative_to(path.resolve()):
+                raise ConfigError(
+                    f"{file}: system: {code} is code in the folder of a run itself; it is not run"
+                )
+        return RunFolder(path, config)
 
     @property
     def scale(self) -> TemperatureScale:
@@ -217,8 +232,6 @@ class RunFolder:
         if index == 0:
             return simulation, frozenset()
         previous = self.round(index - 1)
-        if not previous.decision.is_file():
-            return simulation, frozenset(simulation.temperatures if self.config.bias else [])
         decision = previous.read_decision()
         try:
             temperatures = [float(t) for t in decision["temperatures"]]
@@ -230,11 +243,24 @@ class RunFolder:
             raise DataError(f"{previous.decision}: {_BAD_PLAN.format(reason)}") from None
 
     def complete_rounds(self) -> list[RoundFolder]:
-        """Rounds that have ended, in order."""
+        """Rounds that have ended, in order.
+
+        Raises
+        ------
+        DataError
+            If the record of one is missing.
+        """
+        self.check_rounds()
         found: list[RoundFolder] = []
         while (candidate := self.round(len(found))).complete:
             found.append(candidate)
         return found
+
+    def check_rounds(self) -> None:
+        """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
+        for name in read_run(self.path)["files"]:
+            if not (self.path / name).is_file():
+                check_file(self.path / name)
 
     def last_round(self) -> RoundFolder:
         """Return the last complete round.
@@ -254,24 +280,18 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a PDB file with the system's atoms, or where the system starts.
+        """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
 
         Raises
         ------
         ConfigError
-            If the file cannot be read or has another number of atoms.
+            If the file cannot be read or has other atoms.
         """
         built = self.config.system.build(1)
-        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
-        if path is None:
-            return start
-        try:
-            found = mdtraj.load_pdb(str(path))
-        except Exception as error:
-            raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
-        if found.n_atoms != start.n_atoms:
-            raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
-        return mdtraj.Trajectory(found.xyz[0], start.topology)
+        topology = built.mdtraj_topology()
+        if path is not None:
+            return read_reference(path, topology)
+        return as_structure(mdtraj.Trajectory(built.positions[0].astype(np.float32), topology), topology)
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""
@@ -285,7 +305,10 @@ class RunFolder:
 
     def walkers(self, last: int) -> list[WalkerFrames]:
         """All walkers of the rounds up to and including `last`."""
-        return [w for index in range(last + 1) for w in read_stage(self.round(index).simulation)]
+        rounds = [self.round(index) for index in range(last + 1)]
+        for folder in rounds:
+            folder.check_segments()
+        return [walker for folder in rounds for walker in read_stage(folder.simulation)]
 
     def pool(self, last: int) -> Pool:
         """All frames of the rounds up to and including `last`, under the model of that round."""
@@ -309,6 +332,7 @@ class RunFolder:
         """Return the validation frames under the model of round `last`, or None when there are none."""
         if self.config.validation is None or not self.validated.is_file():
             return None
+        check_segments(self.validated, self.validation)
         walkers = read_stage(self.validation)
         return self.pool_of(self.trained(last), walkers)
 
@@ -342,7 +366,7 @@ class RunFolder:
         return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
 
 
-def _read_record(path: Path, bad: str) -> dict[str, Any]:
+def _read_json(path: Path, bad: str) -> dict[str, Any]:
     """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

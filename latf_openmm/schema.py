@@ -1,93 +1,92 @@
-"""What a run folder says of itself: the schema of its files, and the versions that worked on it (``run.json``).
+"""What a run folder says of itself (``run.json``): its schema, its configurations, its rounds, the versions at work.
 
-A folder without the file is of schema 0. `latf-openmm run` brings older folders to the present schema; everything else
-reads them as they are.
+The hashes in it are those of the records of the rounds, which have those of everything else: a chain from here to
+every file. A folder of another schema is refused.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.model.checkpoint import versions
-from latf_openmm.storage import write_json
+from latf_openmm.storage import facts, read_record, write_record
 
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
+SCHEMA = 2
+"""Schema of the folders that this version reads and writes."""
+
 _COMPARED = ("latf_openmm", "openmm", "torch")
 
-Record = dict[str, Any]
-Migration = Callable[[Path, Record], Record]
 
-
-def _add_record(folder: Path, _: Record) -> Record:
-    """From 0 to 1: the versions that started it are those of its first round."""
-    first = folder / "rounds" / "000" / "round.json"
-    try:
-        found = [json.loads(first.read_text())["versions"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        found = []
-    return {"versions": found}
-
-
-MIGRATIONS: list[Migration] = [_add_record]
-"""The n-th brings a folder of schema n to n + 1 and returns its new record."""
-
-
-def present() -> int:
-    """Schema of the folders that this version writes."""
-    return len(MIGRATIONS)
-
-
-def read_record(folder: Path) -> Record:
-    """Return the record of a run folder; that of schema 0 where there is none.
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the record of a run folder.
 
     Raises
     ------
     ConfigError
-        If it is damaged, or of a schema that this version does not know.
+        If it is missing or damaged, or of another schema.
     """
     path = folder / RECORD
     if not path.is_file():
-        return {"schema": 0, "versions": []}
-    try:
-        record = dict(json.loads(path.read_text()))
-        schema, made = record["schema"], record["versions"]
-        if type(schema) is not int or schema < 0 or not all(isinstance(one, dict) for one in made):
-            raise ValueError("expected 'schema', a whole number, and 'versions', a list of mappings")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-    if schema > present():
-        by = f"; written by latf-openmm {made[-1].get('latf_openmm', 'unknown')}" if made else ""
         raise ConfigError(
-            f"{path}: schema: {schema} is newer than {present()}, the newest that this version of latf-openmm "
-            f"({versions()['latf_openmm']}) reads{by}"
+            f"{path}: missing; the folder is damaged, or of an early version: restore the file, or begin a new run"
         )
+    _check_schema(path)
+    try:
+        record = read_record(path)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     return record
 
 
-def start_record(folder: Path) -> None:
-    """Write the record of a run that starts now."""
-    write_json(folder / RECORD, {"schema": present(), "versions": [versions()]})
+def _check_schema(path: Path) -> None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema, by = record["schema"], record["versions"]
+        if type(schema) is not int or not all(isinstance(item, dict) for item in by):
+            raise ValueError("expected 'schema', a whole number, and 'versions', a list of mappings")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    if schema == SCHEMA:
+        return
+    writer = f"; written by latf-openmm {by[-1].get('latf_openmm', 'unknown')}" if by else ""
+    age = "newer" if schema > SCHEMA else "older"
+    raise ConfigError(
+        f"{path}: schema: {schema} is {age} than {SCHEMA}, the only one that this version of latf-openmm "
+        f"({versions()['latf_openmm']}) reads{writer}"
+    )
 
 
-def resume_record(folder: Path) -> None:
-    """Bring a folder to the present schema, and warn once where it goes on with other versions.
+def check_config(path: Path, record: dict[str, Any]) -> None:
+    """Raise `ConfigError` where the configuration in a run folder is not one that a command has put there."""
+    if text_hash(path.read_text(encoding="utf-8")) not in record["configurations"]:
+        raise ConfigError(
+            f"{path}: changed since it was written; restore it from a copy (settings are changed by giving "
+            "latf-openmm run another file)"
+        )
+
+
+def start_record(folder: Path, config: str) -> None:
+    """Write the record of a run that starts now, with this text of its configuration."""
+    record = {"schema": SCHEMA, "versions": [versions()], "configurations": [text_hash(config)], "files": {}}
+    write_record(folder / RECORD, record)
+
+
+def resume_record(folder: Path, config: str) -> None:
+    """Note the configuration a folder goes on with, and warn once where other versions do.
 
     Raises
     ------
     ConfigError
-        As `read_record`.
+        As `read_run`.
     """
-    record = read_record(folder)
-    for schema in range(record["schema"], present()):
-        record = MIGRATIONS[schema](folder, record) | {"schema": schema + 1}
-        write_json(folder / RECORD, record)
-        log.info("%s: now of schema %d", folder, schema + 1)
-    now, before = versions(), record["versions"][-1] if record["versions"] else {}
+    record = read_run(folder)
+    now, before = versions(), record["versions"][-1]
     other = [name for name in _COMPARED if name in before and before[name] != now[name]]
     if other:
         log.warning(
@@ -96,5 +95,23 @@ def resume_record(folder: Path) -> None:
             ", ".join(f"{name} {now[name]}" for name in other),
             ", ".join(f"{name} {before[name]}" for name in other),
         )
-    if other or not before:
-        write_json(folder / RECORD, record | {"versions": [*record["versions"], now]})
+        record["versions"].append(now)
+    if text_hash(config) not in record["configurations"]:
+        record["configurations"].append(text_hash(config))
+        other.append("config")
+    if other:
+        write_record(folder / RECORD, record)
+
+
+def add_record(folder: Path, path: Path) -> None:
+    """List the record of what is complete now, a round or the validation."""
+    record = read_run(folder)
+    name = path.relative_to(folder).as_posix()
+    if record["files"].get(name) != (found := facts(path)):
+        record["files"][name] = found
+        write_record(folder / RECORD, record)
+
+
+def text_hash(text: str) -> str:
+    """Hash by which the record of a run knows the text of a configuration."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,21 +1,24 @@
 """The folder of a run is its record: a file or folder is visible only when it is whole and on the disk.
 
 Everything is written beside its place under a name that ends in ``.partial``, made durable, and renamed. A folder gets
-a manifest with the size and hash of each of its files, so that damage is found later (`damages`).
+a manifest with the size and hash of each of its files, the record of a round those of everything in it, and that of a
+run those of its rounds. What is read is compared with them first (`check_file`).
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, DataError, first_line
 
 PARTIAL = ".partial"
 """What the name of something unfinished ends in."""
@@ -23,8 +26,22 @@ PARTIAL = ".partial"
 MANIFEST = "manifest.json"
 """File of a folder that names its files, with their sizes and hashes."""
 
+CONFIG = "config.yaml"
+"""File of a run folder with the configuration it was started with."""
+
+RECORDS = (MANIFEST, "round.json", "complete.json", "run.json")
+"""Files that list others, with their sizes and hashes."""
+
+Facts = dict[str, Any]
+
+_Version = tuple[int, int, int, int]
+_TICK = 100_000_000  # nanoseconds; clocks of file systems are coarse
 _LOCK = ".lock"
 _PIECE = 1 << 20
+_SEAL = "sha256_of_the_rest"
+_RESTORE = "restore it from a copy, or begin a new run"
+_RECORDS_READ: dict[_Version, dict[str, Facts]] = {}
+_FILES_CHECKED: set[tuple[_Version, str]] = set()
 
 
 def partial(path: Path) -> Path:
@@ -101,12 +118,38 @@ def remove_locks(parent: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with whole_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write a record as JSON."""
     write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays as NPZ, which has check sums."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path, wrong: str = "arrays cannot be read") -> dict[str, Any]:
+    """Read an NPZ file; no pickles.
+
+    Parameters
+    ----------
+    wrong
+        What to say of one that is damaged.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
+        raise DataError(f"{path}: {wrong} ({first_line(error)})") from error
 
 
 def check_output(path: Path, folder: bool, new: str = "") -> None:
@@ -168,14 +211,156 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
+def facts(path: Path) -> Facts:
+    """Size and hash of a file, to be compared later (`check_file`)."""
+    version, digest = _version_of(path), sha256(path)
+    if version is not None:
+        _FILES_CHECKED.add((version, digest))
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def facts_below(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, Facts]:
+    """Sizes and hashes of all files below a folder, by their paths in it.
+
+    A folder with a manifest counts as one file, its manifest. Locks and what is unfinished are left out, and so are
+    folders and files directly in `folder` whose names are in `leave_out`.
+    """
+    listed: dict[str, Facts] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name in leave_out or PARTIAL in entry.name or entry.name.endswith(_LOCK):
+            continue
+        if not entry.is_dir():
+            listed[entry.name] = facts(entry)
+        elif (entry / MANIFEST).is_file():
+            listed[f"{entry.name}/{MANIFEST}"] = facts(entry / MANIFEST)
+        else:
+            listed |= {f"{entry.name}/{name}": value for name, value in facts_below(entry).items()}
+    return listed
+
+
 def write_manifest(folder: Path) -> None:
     """Write names, sizes and hashes of the files in a folder, those in its subfolders too."""
     files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        path.relative_to(folder).as_posix(): facts(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name != MANIFEST and PARTIAL not in path.name
     }
-    write_json(folder / MANIFEST, {"files": files})
+    write_record(folder / MANIFEST, {"files": files})
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as JSON with a hash of its own content, to be read by `read_record`."""
+    plain = json.loads(json.dumps(dict(record)))
+    write_json(path, plain | {_SEAL: _seal(plain)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is something else, or was changed since.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise TypeError("it is not a mapping")
+        if record.pop(_SEAL, None) != _seal(record):
+            raise ValueError(f"its content is not what its {_SEAL!r} says")
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {_RESTORE}") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: changed since it was written ({first_line(error)}); {_RESTORE}") from None
+    return record
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checked_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote, after a comparison with the record above it, as far as that lists it.
+
+    Raises
+    ------
+    DataError
+        As `read_record`, or if it is another record than the one that was written.
+    """
+    if _listing(path) is not None:
+        check_file(path)
+    return read_record(path)
+
+
+def listed_files(record: Path) -> dict[str, Facts]:
+    """Files that a manifest or another record lists, by their paths in its folder; read once a process.
+
+    Raises
+    ------
+    DataError
+        If the record is missing or damaged.
+    """
+    key = _version_of(record)
+    if key is None or key not in _RECORDS_READ:
+        files = read_record(record).get("files", {})
+        if not isinstance(files, dict) or not all(_are_facts(value) for value in files.values()):
+            raise DataError(f"{record}: damaged; expected names, sizes and hashes of files")
+        if key is None:
+            return files
+        _RECORDS_READ[key] = files
+    return _RECORDS_READ[key]
+
+
+def _are_facts(value: Any) -> bool:
+    return isinstance(value, dict) and [type(value.get(name)) for name in ("size", "sha256")] == [int, str]
+
+
+def check_file(path: Path) -> None:
+    """Raise where a file is not what was written; do so before anything in it is read.
+
+    The nearest record above it that lists it (a manifest, or that of a round or run) is the measure, and is compared
+    with the one above that in turn. Every file is hashed once a process, and again when its size or time changes.
+
+    Raises
+    ------
+    DataError
+        If it is missing, was changed, or no record lists it.
+    """
+    record = _listing(path)
+    if record is None:
+        raise DataError(f"{path.parent / MANIFEST}: missing, or does not list {path.name}; {_RESTORE}")
+    checked_record(record)
+    name = path.absolute().relative_to(record.parent).as_posix()
+    expected = listed_files(record)[name]
+    known = path.is_file() and (_version_of(path), expected["sha256"]) in _FILES_CHECKED
+    if not known and (text := _difference(path, expected["size"], expected["sha256"])):
+        raise DataError(f"{path}: {text}; {_RESTORE}")
+
+
+def _listing(path: Path) -> Path | None:
+    """Return the record that lists a file; None where none does."""
+    path = path.absolute()
+    root = next((folder for folder in path.parents if (folder / CONFIG).is_file()), path.parent)
+    for folder in path.parents:
+        records = (folder / name for name in RECORDS if (folder / name) != path)
+        for record in (file for file in records if file.is_file()):
+            if path.relative_to(folder).as_posix() in listed_files(record):
+                return record
+        if folder == root:  # what lies above is somebody else's
+            return None
+    return None
+
+
+def _version_of(path: Path) -> _Version | None:
+    """What changes with a file; None where it may change without that: when it was written just now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if time.time_ns() - found.st_mtime_ns < _TICK:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def damages(folder: Path) -> dict[Path, str] | None:
@@ -184,12 +369,27 @@ def damages(folder: Path) -> dict[Path, str] | None:
     if not path.is_file():
         return None
     try:
-        files = json.loads(path.read_text())["files"]
-        expected = {folder / name: (int(one["size"]), str(one["sha256"])) for name, one in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {path: f"the manifest cannot be read ({error}); expected names, sizes and hashes of files"}
-    found = {file: _difference(file, *wanted) for file, wanted in expected.items()}
-    return {file: text for file, text in found.items() if text}
+        expected = listed_files(path)
+    except DataError as error:
+        text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {_RESTORE}")
+        return {path: f"the manifest cannot be read: {text}; expected names, sizes and hashes of files"}
+    wrong = {
+        folder / name: _difference(folder / name, value["size"], value["sha256"])
+        for name, value in expected.items()
+    }
+    return {file: text for file, text in wrong.items() if text}
+
+
+def damage(path: Path) -> str | None:
+    """How a file differs from what its nearest record says; empty where it does not, None where nothing is known."""
+    try:
+        record = _listing(path)
+        if record is None:
+            return None
+        expected = listed_files(record)[path.absolute().relative_to(record.parent).as_posix()]
+    except DataError:  # of the record
+        return None
+    return _difference(path, expected["size"], expected["sha256"])
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
@@ -198,5 +398,5 @@ def _difference(path: Path, size: int, digest: str) -> str:
         return f"missing; expected a file of {size} bytes"
     if path.stat().st_size != size:
         return f"{path.stat().st_size} bytes; expected {size}"
-    found = sha256(path)
+    found = facts(path)["sha256"]
     return "" if found == digest else f"changed since it was written: sha256 {found}; expected {digest}"

@@ -65,6 +65,18 @@ REDUCED = TemperatureScale("reduced", 1.0)
 SCALES = {scale.name: scale for scale in (KELVIN, REDUCED)}
 
 
+def temperature_name(temperature: float) -> str:
+    """Return what folders of a temperature are called; two temperatures never share a name.
+
+    Examples
+    --------
+    >>> [temperature_name(t) for t in (300.0, 0.7, 0.70000004)]
+    ['T300', 'T0.7', 'T0.70000004']
+    """
+    short = f"{temperature:g}"
+    return f"T{short if float(short) == temperature else repr(float(temperature))}"
+
+
 def check_temperature(where: str, temperature: float) -> None:
     """Raise `ConfigError` where a temperature is not one; `where` the user gave it."""
     if not 0 < temperature < math.inf:

@@ -37,28 +37,34 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.periodic import molecules_of
-from latf_openmm.run_folder import BOX, CONFIG, EXECUTION, RoundFolder, RunFolder
-from latf_openmm.schema import RECORD, resume_record, start_record
+from latf_openmm.periodic import boxes_of, molecules_of
+from latf_openmm.run_folder import BOX, EXECUTION, RoundFolder, RunFolder
+from latf_openmm.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.storage import (
+    CONFIG,
     alone,
     check_output,
+    facts_below,
     make_folder,
     partial,
     remove_locks,
-    sha256,
-    whole_file,
     whole_folder,
+    write_arrays,
     write_json,
+    write_record,
     write_text,
 )
 from latf_openmm.strategies import Decision, Situation
 from latf_openmm.training.fit import TrainingResult, fit
+from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
 
 _CHANGEABLE = ("loop", "generate", "validation", "execution")
-"""Parts of the configuration that a resumed run may change."""
+"""Parts of the configuration that a resumed run may change; what is in it does not change what was done."""
+
+_FREE = ("processes",)
+"""Likewise in `simulation`."""
 
 _BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
 """What an interruption at the very start may leave."""
@@ -109,11 +115,14 @@ def _check_folder(config: RunConfig, path: Path) -> None:
     if file.is_file():
         before = RunFolder.open(path).config.model_dump(mode="json")  # what is left out has its default
         now = config.model_dump(mode="json")
+        for key in _FREE:
+            before["simulation"][key] = now["simulation"][key]
         changed = [key for key in now if key not in _CHANGEABLE and now[key] != before[key]]
         if changed:
+            free = (*_CHANGEABLE, *(f"simulation.{key}" for key in _FREE))
             raise ConfigError(
                 f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
-                f"use a new folder, or change only {', '.join(_CHANGEABLE)}"
+                f"use a new folder, or change only {', '.join(free)}"
             )
     elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
         raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
@@ -129,11 +138,16 @@ def _check_simulated(run: RunFolder) -> None:
 
 
 def _open_or_start(run: RunFolder) -> None:
+    text = dump_config(run.config)
     if (run.path / CONFIG).is_file():
-        resume_record(run.path)
+        resume_record(run.path, text)
+        for folder in run.complete_rounds():  # an interruption may have come before they were listed
+            add_record(run.path, folder.record)
+        if run.validated.is_file():
+            add_record(run.path, run.validated)
     else:
-        start_record(run.path)
-    write_text(run.path / CONFIG, dump_config(run.config))
+        start_record(run.path, text)
+    write_text(run.path / CONFIG, text)
 
 
 def _ended(run: RunFolder) -> bool:
@@ -164,7 +178,8 @@ def _run_round(
     decision = decide(run, folder, trained, pool)
     for reason in decision.reasons:
         log.info("%s: %s", label, reason)
-    write_json(folder.record, _summary(run, folder, trained, pool, seconds))
+    write_record(folder.record, _summary(run, folder, trained, pool, seconds))
+    add_record(run.path, folder.record)
 
 
 def _timed(step: Callable[[], None]) -> float:
@@ -279,13 +294,26 @@ def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: 
 
 
 def generate_into(
-    run: RunFolder, trained: TrainedModel, pool: Pool, temperature: float, samples: int, target: Path
+    run: RunFolder,
+    trained: TrainedModel,
+    pool: Pool,
+    temperature: float,
+    samples: int,
+    target: Path,
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[str, ...]:
-    """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see.
+
+    Parameters
+    ----------
+    more
+        Writes what else is to be in the folder before it is there.
+    """
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
     if not target.is_dir():
         with whole_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
+            more(temporary)
     return ensemble.warnings
 
 
@@ -306,7 +334,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
     decision = config.loop.strategy.decide(situation)
     _write_starts(run, folder, pool, decision)
     origins = {
-        f"{temperature:g}": [
+        temperature_name(temperature).removeprefix("T"): [
             f"{pool.walkers[pool.owner[i]].run}/walker {pool.walkers[pool.owner[i]].walker}/frame {pool.frame[i]}"
             for i in frames
         ]
@@ -331,10 +359,9 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
     for temperature, frames in decision.starts.items():
         structures = pool.structures(frames, topology)
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
-        if structures.unitcell_vectors is not None:
-            starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
-    with whole_file(folder.starts) as temporary, temporary.open("wb") as file:
-        np.savez(file, **starts)
+        if (boxes := boxes_of(structures)) is not None:
+            starts[f"{BOX}{temperature!r}"] = boxes
+    write_arrays(folder.starts, starts)
 
 
 def _summary(
@@ -357,8 +384,9 @@ def _summary(
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),
         "change": _change(folder, trained, pool),
+        "restarts": _restarts(folder, pool),
         "versions": versions(),
-        "sha256": {file.name: sha256(file) for file in (folder.starts, folder.decision)},
+        "files": facts_below(folder.path, leave_out=(folder.record.name, "refined")),
     }
 
 
@@ -392,6 +420,16 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
+    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    most = {
+        walker.run: int(walker.table["restarts"].max())
+        for walker in pool.walkers[_earlier(folder, pool) :]
+        if "restarts" in walker.table  # not of imported ones
+    }
+    return {run: count for run, count in most.items() if count}
 
 
 def _earlier(folder: RoundFolder, pool: Pool) -> int:
@@ -458,4 +496,6 @@ def _validate(run: RunFolder, progress: Progress | None, executor: Executor | No
         return
     stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
     seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
-    write_json(run.validated, {"seconds": seconds})
+    files = facts_below(run.validation, leave_out=(run.validated.name,))
+    write_record(run.validated, {"seconds": seconds, "files": files})
+    add_record(run.path, run.validated)

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from latf_openmm.config import RunConfig
+from latf_openmm.report import write_report
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
@@ -28,6 +29,7 @@ def small_config() -> RunConfig:
         "lag": 2,
         "pairs_per_epoch": 500,
     }
+    data["bias"] = {"kind": "opes", "barrier": 3.0, "pace": 20}  # has a state that is kept
     data |= {"generate": {"samples": 200}, "validation": {"temperatures": [1.0], "frames": 20}}
     return validate(RunConfig, data, "small")
 
@@ -35,7 +37,9 @@ def small_config() -> RunConfig:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     torch.set_num_threads(1)
-    return run_loop(small_config(), tmp_path_factory.mktemp("small") / "run")
+    run = run_loop(small_config(), tmp_path_factory.mktemp("small") / "run")
+    write_report(run, 1)
+    return run
 
 
 @pytest.fixture

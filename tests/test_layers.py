@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "latf_openmm"
 LAYERS = [
     {"errors"},
-    {"units", "settings", "progress", "storage", "periodic"},
+    {"units", "settings", "progress", "storage", "labels"},
+    {"periodic"},
     {"features", "systems", "execution"},
     {"data"},
     {"model"},

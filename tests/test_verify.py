@@ -10,7 +10,6 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from conftest import small_config
 from typer.testing import CliRunner
 
@@ -19,7 +18,7 @@ from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError
 from latf_openmm.imported import ImportedTrajectory, import_run
 from latf_openmm.run_folder import RunFolder
-from latf_openmm.storage import MANIFEST
+from latf_openmm.storage import MANIFEST, read_record, write_manifest, write_record
 from latf_openmm.verify import verify_run
 from latf_openmm.workflow import run_loop
 
@@ -40,30 +39,26 @@ def found(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): text for file, text in verify_run(path).damages.items()}
 
 
-def without_hashes(path: Path) -> None:
-    for file in path.rglob(MANIFEST):
-        file.unlink()
-
-
 def test_a_whole_run_passes(small_run: RunFolder) -> None:
     before = {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")}
     result = CliRunner().invoke(app, ["verify", str(small_run.path)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "whole: 13 segments, 740 frames, 2 models" in said
-    assert "not hashed" not in said
     assert {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")} == before
 
 
-def test_a_run_of_before_is_whole_but_not_hashed(copy: Path) -> None:
-    without_hashes(copy)
+@pytest.mark.parametrize("command", ["status", "verify", "report", "run"])
+def test_a_folder_of_an_earlier_version_is_refused(command: str, copy: Path) -> None:
+    (copy / "run.json").write_text(json.dumps({"schema": 1, "versions": [{"latf_openmm": "0.0"}]}))
+    arguments = [str(copy / "config.yaml"), "-o", str(copy)] if command == "run" else [str(copy)]
+    error = CliRunner().invoke(app, [command, *arguments]).exception
+    assert isinstance(error, ConfigError)
+    assert f"{copy / 'run.json'}: schema: 1 is older than 2, the only one" in str(error)
     (copy / "run.json").unlink()
-    result = CliRunner().invoke(app, ["verify", str(copy)])
-    assert result.exit_code == 0, result.output
-    said = " ".join(result.output.split())
-    assert "not hashed" in said
-    assert "19 folders of an earlier version have no hashes to compare with" in said
-    assert not (copy / "run.json").exists()
+    error = CliRunner().invoke(app, [command, *arguments]).exception
+    assert isinstance(error, ConfigError)
+    assert f"{copy / 'run.json'}: missing" in str(error)
 
 
 def delete(path: Path) -> None:
@@ -110,7 +105,10 @@ def not_finite(trajectory: mdtraj.Trajectory) -> mdtraj.Trajectory:
 
 def entry(key: str, value: object) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+        if path.name == "round.json":  # as if it had been written so
+            write_record(path, read_record(path) | {key: value})
+        else:
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
 
     return damage
 
@@ -188,8 +186,17 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
         delete,
         "missing; expected what the next segment starts",
     ),
-    ("checkpoint changed", f"{SEGMENT}/checkpoint.bin", flip, "damaged (checkpoint.bin is damaged)"),
-    ("state truncated", f"{SEGMENT}/state.xml", truncate, "damaged ("),
+    ("checkpoint changed", f"{SEGMENT}/checkpoint.bin", flip, "changed since it was written: sha256"),
+    ("state truncated", f"{SEGMENT}/state.xml", truncate, "bytes; expected"),
+    ("state changed", f"{SEGMENT}/state.xml", flip, "changed since it was written: sha256"),
+    ("manifest lost", f"{SEGMENT}/{MANIFEST}", delete, "missing; expected names, sizes and hashes"),
+    ("decision lost", "rounds/000/decision.json", delete, "missing; expected a file of"),
+    ("last decision lost", "rounds/001/decision.json", delete, "missing; expected a file of"),
+    ("last round lost", "rounds/001/round.json", delete, "missing; run.json lists it as complete; expected"),
+    ("validation record lost", "validation/complete.json", delete, "missing; run.json lists it"),
+    ("validation record changed", "validation/complete.json", flip, "changed since it was written"),
+    ("round changed by a bit", "rounds/000/round.json", flip, "changed since it was written"),
+    ("report changed", "report/index.html", flip, "changed since it was written: sha256"),
     ("manifest damaged", f"{SEGMENT}/{MANIFEST}", truncate, "the manifest cannot be read"),
     ("stage damaged", "rounds/001/simulation/stage.json", truncate, "cannot be read; expected the settings"),
     (
@@ -200,14 +207,20 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
     ),
     ("model missing", MODEL, delete, "missing; expected the model of the round"),
     ("model record truncated", f"{MODEL}/model.json", truncate, "the model is damaged"),
+    (
+        "reference temperature edited",
+        f"{MODEL}/model.json",
+        entry("reference_temperature", 0.8),
+        "expected",
+    ),
     ("model of another kind", f"{MODEL}/model.json", entry("format", 99), "format 99, this version reads"),
     (
         "model of other atoms",
         f"{MODEL}/model.json",
         entry("atoms", ["A", "B"]),
-        "topology of 2 atoms, this one has 1",
+        "bytes; expected",
     ),
-    ("weights truncated", f"{MODEL}/model.safetensors", truncate, "the model is damaged"),
+    ("weights truncated", f"{MODEL}/model.safetensors", truncate, "bytes; expected"),
     ("weights changed by a bit", f"{MODEL}/model.safetensors", flip, "changed since it was written: sha256"),
     ("history truncated", f"{MODEL}/history.parquet", truncate, "cannot be read"),
     (
@@ -251,7 +264,7 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
         "temperatures 1.3; expected 0.7, 1.3",
     ),
     ("starts changed", "rounds/000/starts.npz", starts(**{"0_7": np.zeros((3, 1, 3))}), "changed since"),
-    ("decision changed", "rounds/000/decision.json", entry("reasons", ["another"]), "changed since"),
+    ("decision changed", "rounds/000/decision.json", entry("reasons", ["another"]), "bytes; expected"),
     ("starts NaN", "rounds/000/starts.npz", starts(**{"0_7": np.full((3, 1, 3), np.nan)}), "are not finite"),
 ]
 
@@ -278,10 +291,10 @@ BY_CONTENT = [
 @pytest.mark.parametrize("name", BY_CONTENT)
 def test_damage_is_found_without_hashes(name: str, copy: Path) -> None:
     file, damage, words = next(d[1:] for d in DAMAGES if d[0] == name)
-    without_hashes(copy)
     damage(copy / file)
+    write_manifest((copy / file).parent)  # as if it had been written so
     named = found(copy)
-    assert list(named) == [file]
+    assert list(named) == [file, f"{SEGMENT}/{MANIFEST}"]
     assert words in named[file]
 
 
@@ -339,9 +352,11 @@ def test_what_was_made_later_is_looked_at(copy: Path) -> None:
 
 
 def test_annealed_walkers_are_looked_at(copy: Path) -> None:
-    config = yaml.safe_load((copy / "config.yaml").read_text())
-    config["generate"]["refine"] |= {"walkers": 20, "frames": 3, "steps": 10}
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    config = small_config()
+    refine = config.generate.refine.model_copy(update={"walkers": 20, "frames": 3, "steps": 10})
+    run_loop(
+        config.model_copy(update={"generate": config.generate.model_copy(update={"refine": refine})}), copy
+    )
     command = ["observe", str(copy), "-T", "0.6", "-o", str(copy / "curves"), "--observable", "energy"]
     result = CliRunner().invoke(app, [*command, "--level", "refined"], catch_exceptions=False)
     assert result.exit_code in (0, 3), result.output
@@ -383,10 +398,10 @@ def test_a_newer_schema_is_refused_by_every_command(copy: Path) -> None:
     newer = {"schema": 99, "versions": [{"latf_openmm": "9.9"}]}
     (copy / "run.json").write_text(json.dumps(newer))
     with pytest.raises(
-        ConfigError, match=r"schema: 99 is newer than 1, the newest .* written by latf-openmm 9\.9"
+        ConfigError, match=r"schema: 99 is newer than 2, the only one .* written by latf-openmm 9\.9"
     ):
         RunFolder.open(copy)
-    with pytest.raises(ConfigError, match="schema: 99 is newer than 1"):
+    with pytest.raises(ConfigError, match="schema: 99 is newer than 2"):
         run_loop(small_config(), copy)
     for command in (["status"], ["verify"], ["report"]):
         assert isinstance(CliRunner().invoke(app, [*command, str(copy)]).exception, ConfigError)
@@ -394,39 +409,12 @@ def test_a_newer_schema_is_refused_by_every_command(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": "one", "versions": []}', '{"schema": 1, "versions": 3}']
+    "text", ["", "[]", "{}", '{"schema": "one", "versions": []}', '{"schema": 2, "versions": 3}']
 )
 def test_a_damaged_record_is_refused(text: str, copy: Path) -> None:
     (copy / "run.json").write_text(text)
     with pytest.raises(ConfigError, match=r"run\.json: damaged"):
         RunFolder.open(copy)
-
-
-def test_schema_0_is_migrated_by_the_next_run(copy: Path) -> None:
-    (copy / "run.json").unlink()
-    assert CliRunner().invoke(app, ["status", str(copy)]).exit_code == 0
-    assert not (copy / "run.json").exists()
-    run_loop(small_config(), copy)
-    record = json.loads((copy / "run.json").read_text())
-    assert record["schema"] == schema.present()
-    first = json.loads((copy / "rounds/000/round.json").read_text())["versions"]
-    assert record["versions"] == [first]
-
-
-def test_migrations_are_done_in_order_from_where_the_folder_is(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = []
-
-    def second(folder: Path, record: schema.Record) -> schema.Record:
-        done.append(record["schema"])
-        return record | {"new": "key"}
-
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, second])
-    for _ in range(2):
-        schema.resume_record(copy)
-    record = json.loads((copy / "run.json").read_text())
-    assert (done, record["schema"], record["new"]) == ([1], 2, "key")
 
 
 def test_other_versions_are_said_once(

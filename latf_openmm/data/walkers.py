@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mdtraj
@@ -17,6 +18,11 @@ from numpy.typing import NDArray
 from latf_openmm.data.trajectory import WindowBias
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.periodic import normalise, standard_orientation
+from latf_openmm.storage import check_file, checked_record, listed_files
+from latf_openmm.units import temperature_name
+
+_DCD_TITLE = 100
+"""Where the two lines of 80 characters are in a DCD file."""
 
 CHUNK = 2000
 """Most frames of a trajectory that are in memory at a time."""
@@ -83,11 +89,12 @@ class WalkerFrames:
         Raises
         ------
         DataError
-            If a file cannot be read, or does not have the frames of the table beside it.
+            If a file cannot be read or was changed, or does not have the frames of the table beside it.
         """
         counts = []
         for number, path in enumerate(self.files):
             counts.append(0)
+            check_file(path)
             kept = self.kept[number] if self.kept else None
             for piece in _chosen(read_trajectory(path, topology, frames), kept):
                 counts[-1] += piece.n_frames
@@ -121,6 +128,7 @@ def _chosen(
 
 def _read_table(segment: Path) -> pd.DataFrame:
     path = segment / "frames.parquet"
+    check_file(path)
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
@@ -148,12 +156,13 @@ def read_trajectory(
     """
     frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
-        with _without_stdout():
-            file = _opened(path, topology)
-        with file:
-            while (piece := _read(file, path, topology, frames)).n_frames > 0:
-                yield normalise(piece, str(path), first)
-                first += piece.n_frames
+        with ascii_path(path) as name:
+            with _without_stdout():
+                file = _opened(Path(name), topology)
+            with file:
+                while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                    yield normalise(piece, str(path), first)
+                    first += piece.n_frames
     except DataError:
         raise
     except Exception as error:
@@ -205,6 +214,43 @@ def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Traj
     return result
 
 
+def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") -> None:
+    """Write a trajectory; the same frames are always the same bytes.
+
+    Parameters
+    ----------
+    kind
+        Format, such as "dcd"; default: that of the file's name.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written whole.
+    """
+    kind = kind or path.suffix.removeprefix(".")
+    try:
+        with ascii_path(path) as name:
+            getattr(trajectory, f"save_{kind}")(name)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
+    if kind == "dcd":
+        with path.open("r+b") as file:  # MDTraj puts the time of writing there
+            file.seek(_DCD_TITLE)
+            file.write(b"Created by latf-openmm".ljust(2 * 80, b"\0"))
+
+
+@contextmanager
+def ascii_path(path: Path) -> Iterator[str]:
+    """Yield a name for a file that MDTraj's C code can open: it takes ASCII only."""
+    if str(path).isascii():
+        yield str(path)
+        return
+    with TemporaryDirectory(prefix="latf_") as folder:
+        link = Path(folder) / f"file{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield str(link)
+
+
 @contextmanager
 def _without_stdout() -> Iterator[None]:
     """Silence the remarks MDTraj's DCD reader prints from C for every file."""
@@ -217,6 +263,21 @@ def _without_stdout() -> Iterator[None]:
     finally:
         os.dup2(keep, 1)
         os.close(keep)
+
+
+def check_segments(record: Path, stage: Path) -> None:
+    """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
+    checked_record(record)
+    listed = {
+        (record.parent / name).parent
+        for name in listed_files(record)
+        if (record.parent / name).parent.name.startswith("segment_")
+    }
+    present = {path for path in stage.glob("T*/segment_*") if path.suffix == ""}
+    for path in sorted(listed - present):
+        raise DataError(f"{path}: missing; expected a complete segment, which {record} lists")
+    for path in sorted(present - listed):
+        raise DataError(f"{path}: not expected; {record} does not list it")
 
 
 def read_stage(folder: Path) -> list[WalkerFrames]:
@@ -247,7 +308,7 @@ def _walker(
     parts = [table[table["walker"] == number] for table in tables]
     rows = pd.concat(parts).reset_index(drop=True)
     temperature = float(rows["temperature"].iloc[0])
-    run = f"{folder.parent.name}/T{temperature:g}"
+    run = f"{folder.parent.name}/{temperature_name(temperature)}"
     if "run" in rows:  # imported: runs at one temperature can have biases of their own
         run = f"{run}/{rows['run'].iloc[0]}"
     kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts) if "file_frame" in rows else ()

@@ -2,13 +2,16 @@
 
 import textwrap
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 import mdtraj
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.features.selection import selected
 from latf_openmm.settings import Settings
 
 _LARGEST_MATRIX = 6000
@@ -68,6 +71,10 @@ class Features(nn.Module):
 
 class FeatureSettings(Settings):
     """Settings of one feature; subclasses add a literal ``kind`` and live in one file each."""
+
+    label: str | None = Field(
+        None, description="tells descriptors from those of other features with the same names; filled in"
+    )
 
     def resolve(self, topology: mdtraj.Topology) -> "FeatureSettings":
         """Return settings with explicit atom indices, which need no topology any more.
@@ -137,7 +144,32 @@ def resolve_features(settings: Sequence[FeatureSettings], topology: mdtraj.Topol
             problems += [f"features[{index}]: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(*problems)
-    return resolved
+    return _told_apart(resolved)
+
+
+def _told_apart(resolved: Sequence[FeatureSettings]) -> list[FeatureSettings]:
+    """Label features whose descriptors are called as those of one before; refuse equal names within one."""
+    taken: set[str] = set()
+    labelled: list[FeatureSettings] = []
+    problems = []
+    for index, item in enumerate(resolved):
+        names = item.build().names
+        label = None if taken.isdisjoint(names) else f"#{index + 1}"
+        names = _labelled(names, label)
+        repeated = [name for name, count in Counter(names).items() if count > 1 or name in taken]
+        problems += [
+            f"features[{index}]: two descriptors are called {name!r}; expected each once, by its own name"
+            for name in repeated[:1]
+        ]
+        taken.update(names)
+        labelled.append(item.model_copy(update={"label": label}))
+    if problems:
+        raise ConfigError(*problems)
+    return labelled
+
+
+def _labelled(names: Sequence[str], label: str | None) -> list[str]:
+    return list(names) if label is None else [f"{name} {label}" for name in names]
 
 
 def build_features(resolved: Sequence[FeatureSettings], molecules: Sequence[int] | None = None) -> Features:
@@ -148,7 +180,10 @@ def build_features(resolved: Sequence[FeatureSettings], molecules: Sequence[int]
     molecules
         Index of the molecule of each atom; None: not known, all vectors are those to the nearest image.
     """
-    features = JoinedFeatures([item.build() for item in resolved])
+    parts = [item.build() for item in resolved]
+    for item, part in zip(resolved, parts, strict=True):
+        part.names = _labelled(part.names, item.label)
+    features = JoinedFeatures(parts)
     if molecules is not None:
         features.join_molecules(molecules)
     return features
@@ -173,9 +208,9 @@ def keep_columns(
 
 
 def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:
-    """Return the atom indices of an MDTraj selection; an empty or invalid one is a `ConfigError`."""
+    """Return the atom indices of a selection (see `selection.selected`); an empty or invalid one is a `ConfigError`."""
     try:
-        atoms = topology.select(selection)
+        atoms = selected(topology, selection)
     except Exception as error:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise ConfigError(f"selection {selection!r} is not valid MDTraj syntax ({reason})") from None
@@ -191,11 +226,6 @@ def check_atoms(topology: mdtraj.Topology, atoms: Sequence[int], what: str) -> N
             raise ConfigError(
                 f"{what} names atom {atom}, but the topology has atoms 0 to {topology.n_atoms - 1}"
             )
-
-
-def atom_label(topology: mdtraj.Topology, atom: int) -> str:
-    """Short name of an atom, for example ``ALA2-CA``."""
-    return str(topology.atom(atom))
 
 
 def minimum_image(delta: Tensor, box: Tensor, rectangular: bool = False) -> Tensor:

@@ -12,6 +12,7 @@ from openmm import unit
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.imported.atoms import rounding
+from latf_openmm.periodic import boxes_of
 from latf_openmm.systems import BuiltSystem
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class EnergyModel:
         DataError
             If the box of a frame is not possible.
         """
-        return self.of_positions(piece.xyz, piece.unitcell_vectors)
+        return self.of_positions(piece.xyz, boxes_of(piece))
 
     def of_positions(self, positions: NDArray[np.floating], boxes: NDArray[np.floating] | None) -> Array:
         """Return the energies [kJ/mol] of positions (n_frames, n_atoms, 3) and boxes (n_frames, 3, 3) [nm]."""
@@ -60,7 +61,7 @@ class EnergyModel:
         for index, xyz in enumerate(positions):
             try:
                 if boxes is not None:
-                    self._context.setPeriodicBoxVectors(*boxes[index].astype(float))
+                    self._context.setPeriodicBoxVectors(*boxes[index])
                 self._context.setPositions(xyz.astype(np.float64))
                 energy = self._context.getState(energy=True).getPotentialEnergy()
             except openmm.OpenMMException as error:
@@ -98,7 +99,7 @@ def effect_of_rounding(model: EnergyModel, samples: Sequence[mdtraj.Trajectory])
         for _ in range(4):
             noise = rng.uniform(-0.5 * grid, 0.5 * grid, sample.xyz.shape)
             moved = sample.xyz.astype(np.float64) + noise
-            changes.append(model.of_positions(moved, sample.unitcell_vectors)[0] - before)
+            changes.append(model.of_positions(moved, boxes_of(sample))[0] - before)
     return Rounding(grid, float(np.mean(changes)), float(np.std(changes, ddof=1)))
 
 

@@ -40,12 +40,13 @@ from latf_openmm.imported.trajectories import (
     check_given,
     read_file,
 )
-from latf_openmm.md.walker_group import find_platform, pressure_of
-from latf_openmm.run_folder import CONFIG, RunFolder
+from latf_openmm.md.walker_group import find_platform
+from latf_openmm.run_folder import RunFolder
 from latf_openmm.schema import start_record
-from latf_openmm.storage import check_output, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem
-from latf_openmm.units import check_temperature
+from latf_openmm.systems.inspection import pressure_of
+from latf_openmm.units import check_temperature, temperature_name
 from latf_openmm.workflow import IMPORTED, run_loop
 
 log = logging.getLogger(__name__)
@@ -334,7 +335,7 @@ def write_imported(
         walkers: dict[int, list[dict[str, Any]]] = {}
         for at in runs:
             for index, rows in at.rows.items():
-                label = f"T{at.temperature:g}"
+                label = temperature_name(at.temperature)
                 number = numbers[label] = numbers.get(label, -1) + 1
                 group = folder / f"{label}_w{number:03d}"
                 files = _write_walker(group, number, frames[index], at, index, rows)
@@ -348,7 +349,7 @@ def write_imported(
                 )
         record = [_record(one, walkers[index]) for index, one in enumerate(frames)]
         write_json(folder / IMPORTED, record)
-        start_record(temporary)
+        start_record(temporary, dump_config(config))
         write_text(temporary / CONFIG, dump_config(config))
 
 

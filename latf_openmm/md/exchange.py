@@ -1,10 +1,12 @@
 """Walkers in several processes that share one bias: each writes what it added, and reads what others did."""
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latf_openmm.errors import DataError
@@ -13,8 +15,8 @@ from latf_openmm.errors import DataError
 class Exchange:
     """A folder in which every walker has one file of its own.
 
-    A row is what a walker added at one moment, (dim + 1) numbers of 8 bytes. Files only grow, and a row that
-    is not whole yet is left for the next time. When a row reaches the other walkers depends on their speed,
+    A row is what a walker added at one moment, (dim + 1) numbers of 8 bytes, and a check sum of them. Files only grow,
+    and a row that is not whole yet is left for the next time. When a row reaches the other walkers depends on speed,
     so runs of several processes are not reproducible to the last bit; a single one is.
 
     Parameters
@@ -24,7 +26,7 @@ class Exchange:
     name
         Of this walker; the file is ``name.rows``.
     width
-        Numbers in a row.
+        Numbers in a row, without the check sum.
     """
 
     def __init__(self, folder: Path, name: str, width: int) -> None:
@@ -37,7 +39,8 @@ class Exchange:
 
     def publish(self, rows: Tensor) -> None:
         """Add rows (n, width) to this walker's file."""
-        data = rows.double().numpy().tobytes()
+        numbers = rows.double().numpy()
+        data = np.column_stack([numbers, _check_sums(numbers)]).tobytes()
         with self.own.open("ab") as file:
             file.write(data)
             file.flush()
@@ -45,9 +48,18 @@ class Exchange:
         self.written += len(data)
 
     def collect(self) -> Tensor:
-        """Rows of the other walkers that were not collected before, shape (n, width)."""
+        """Rows of the other walkers that were not collected before, shape (n, width).
+
+        Raises
+        ------
+        DataError
+            If a row was damaged, or a file is gone.
+        """
         rows = []
-        size = 8 * self.width
+        size = 8 * (self.width + 1)
+        for name in self.read:
+            if not (self.folder / name).is_file():
+                raise DataError(f"{self.folder / name}: missing; expected what this walker added to the bias")
         for path in sorted(self.folder.glob("*.rows")):
             if path == self.own:
                 continue
@@ -55,8 +67,13 @@ class Exchange:
                 file.seek(self.read.get(path.name, 0))
                 data = file.read()
             whole = len(data) // size * size
+            table = np.frombuffer(data[:whole]).reshape(-1, self.width + 1)
+            bad = np.flatnonzero(_check_sums(table[:, :-1]) != table[:, -1])
+            if len(bad):
+                row = self.read.get(path.name, 0) // size + bad[0]
+                raise DataError(f"{path}: row {row} is damaged; its check sum is not that of its numbers")
             self.read[path.name] = self.read.get(path.name, 0) + whole
-            rows.append(np.frombuffer(data[:whole]).reshape(-1, self.width))
+            rows.append(table[:, :-1])
         return torch.from_numpy(np.concatenate(rows).copy()) if rows else torch.empty(0, self.width)
 
     def position(self) -> dict[str, int]:
@@ -78,3 +95,8 @@ class Exchange:
             raise DataError(f"{self.own}: {size} bytes; there were {self.written} at the last checkpoint")
         if self.own.is_file():
             os.truncate(self.own, self.written)
+
+
+def _check_sums(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CRC-32 of each row (n, width), as numbers; shape (n,)."""
+    return np.array([zlib.crc32(row.tobytes()) for row in rows], dtype=np.float64)

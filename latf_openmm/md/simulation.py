@@ -1,16 +1,12 @@
 """One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
 
-import json
 import logging
-import multiprocessing
-import os
 import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +17,12 @@ from pydantic import Field, model_validator
 from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError, SimulationError
-from latf_openmm.md.processes import end_with_parent, process_pool
+from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool, shared_objects
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import Advance, bar
-from latf_openmm.storage import alone, remove_locks, whole_file, write_json
+from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
 from latf_openmm.systems import AnySystem
+from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +138,14 @@ class Stage:
         n, (place, first) = settings.walkers, rows[0]
         temperatures = tuple(settings.temperatures[at] for at, _ in rows)
         lowest, highest = min(temperatures), max(temperatures)
-        name = f"T{temperatures[0]:g}"
+        name = temperature_name(temperatures[0])
         if lowest != highest:
-            name += f"-{temperatures[-1]:g}"
+            name += f"-{temperature_name(temperatures[-1]).removeprefix('T')}"
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
         together = settings.share_bias == "all" and len(settings.temperatures) > 1
-        shared = "all" if together else f"T{lowest:g}"
+        shared = "all" if together else temperature_name(lowest)
         return GroupTask(
             self.system,
             settings.dynamics(),
@@ -238,7 +235,7 @@ def run_stage(
         raise SimulationError("; ".join(failures.values()))
     for text in failures.values():
         log.warning("%s; dropped, the others go on", text)
-    write_json(stage.folder / DROPPED, dropped | failures)
+    write_record(stage.folder / DROPPED, {"dropped": dropped | failures})
 
 
 def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
@@ -287,9 +284,10 @@ def read_dropped(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): str(why) for name, why in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError, OSError) as error:
-        raise DataError(f"{path}: damaged ({error}); expected names of walkers and reasons") from None
+        return {str(name): str(why) for name, why in read_record(path)["dropped"].items()}
+    except (DataError, KeyError, AttributeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: damaged ({reason}); expected names of walkers and reasons") from None
 
 
 def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
@@ -305,21 +303,22 @@ def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dic
 def _run_in_processes(
     tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
 ) -> dict[str, str]:
-    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
-    manager.start(end_with_parent, (os.getpid(),))
-    with manager, process_pool(processes) as pool:
-        done: queue.Queue[int] = manager.Queue()
-        stop = manager.Event()
-        futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+    pool, futures = process_pool(processes), list[Future[None]]()
+    with shared_objects() as shared:
+        done: queue.Queue[int] = shared.Queue()
+        stop = shared.Event()
         try:
+            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
             while not all(future.done() for future in futures) or not done.empty():
                 with suppress(queue.Empty):
                     advance(done.get(timeout=0.2))
         except BaseException:
             stop.set()
-            pool.shutdown(cancel_futures=True)
             raise
-        return _failures(tasks, futures)
+        finally:
+            end_pool(pool, futures)
+        with lost_workers_named():
+            return _failures(tasks, futures)
 
 
 def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:

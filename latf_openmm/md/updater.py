@@ -1,8 +1,10 @@
 """BiasUpdater: keeps the adaptive bias inside a Context in step with the one in Python."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import openmm
@@ -11,11 +13,13 @@ from openmm import unit
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.backends.base import BIAS_NAME, messages_parameter
+from latf_openmm.md.backends.base import messages_parameter
 from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.biased_system import check_integrated
 from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.exchange import Exchange
 from latf_openmm.storage import whole_file
+from latf_openmm.systems.inspection import BIAS_NAME
 
 
 class BiasUpdater:
@@ -74,7 +78,14 @@ class BiasUpdater:
             self.exchange = Exchange(shared, walker, bias.width)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
-        """Say when the next update is due; it needs positions."""
+        """Say when the next update is due; it needs positions.
+
+        Raises
+        ------
+        ConfigError
+            If the bias does not act in the simulation.
+        """
+        check_integrated(simulation.context, self.name)
         steps = self.bias.pace - simulation.currentStep % self.bias.pace
         return {"steps": steps, "periodic": False, "include": ["positions"]}
 
@@ -100,8 +111,8 @@ class BiasUpdater:
         Raises
         ------
         ConfigError
-            If the bias in the Context is not at the point where the one in Python is, or a collective
-            variable is not finite.
+            If the bias in the Context is not at the point where the one in Python is, its integrator leaves the
+            bias out, or a collective variable is not finite.
         """
         self._check(context)
         z = self.variables(context, state)
@@ -128,8 +139,10 @@ class BiasUpdater:
     def save(self, path: Path | str) -> None:
         """Write the state of the bias; a file is only there when it is whole."""
         place = {} if self.exchange is None else self.exchange.position()
-        with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save({"bias": self.bias.snapshot(), "exchange": place}, file)
+        content = io.BytesIO()  # torch's own writer does not say why it fails
+        torch.save({"bias": self.bias.snapshot(), "exchange": place}, content)
+        with whole_file(Path(path)) as temporary:
+            temporary.write_bytes(content.getvalue())
 
     def reset(self) -> None:
         """Forget everything since the updater was made; do so before `add_bias`."""
@@ -140,7 +153,7 @@ class BiasUpdater:
     def rewind(self, path: Path | str) -> None:
         """Go back in the shared folder to where the file that `save` wrote was; after `load_bias`."""
         if self.exchange is not None:
-            self.exchange.rewind(torch.load(path, weights_only=True)["exchange"])
+            self.exchange.rewind(_read(path)["exchange"])
 
     def _check(self, context: openmm.Context) -> None:
         try:
@@ -149,6 +162,7 @@ class BiasUpdater:
             raise ConfigError(
                 f"the Context has no adaptive bias of the name {self.name!r}; make its System with add_bias"
             ) from None
+        check_integrated(context, self.name)
         if there != int(self.bias.sent):
             raise ConfigError(
                 f"the bias in the Context has received {there} messages, the one in Python has sent "
@@ -165,8 +179,17 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
         If the file is missing, damaged, or of another bias.
     """
     try:
-        snapshot = torch.load(path, weights_only=True)["bias"]
+        snapshot = _read(path)["bias"]
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: not the state of a bias ({reason})") from None
     bias.restore(snapshot)
+
+
+def _read(path: Path | str) -> dict[str, Any]:
+    """Read a file of `BiasUpdater.save`, without pickles; torch itself does not look at check sums."""
+    with ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"{name} in it is damaged")
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content

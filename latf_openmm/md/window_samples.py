@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latf_openmm.data.biased_run import BiasedRun
 from latf_openmm.errors import DataError
 from latf_openmm.md.bias.harmonic import Harmonic
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import read_arrays, write_arrays
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]
@@ -95,8 +95,7 @@ class WindowFile:
 
     def write(self, folder: Path, index: int) -> None:
         """Write the file aside and rename it."""
-        with whole_file(self.path(folder, index)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **vars(self))
+        write_arrays(self.path(folder, index), vars(self))
 
     @staticmethod
     def read(folder: Path, index: int) -> "WindowFile":
@@ -108,9 +107,8 @@ class WindowFile:
             If it is missing or damaged.
         """
         path = WindowFile.path(folder, index)
+        parts = read_arrays(path, "not a finished window")
         try:
-            with np.load(path) as file:
-                parts = {name: file[name] for name in file.files}
             return WindowFile(**parts | {"sent": int(parts["sent"])})
-        except Exception as error:  # zipfile, zlib, numpy and the operating system each have their own
+        except (TypeError, KeyError, ValueError) as error:
             raise DataError(f"{path}: not a finished window ({error})") from error

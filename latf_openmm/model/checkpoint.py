@@ -11,12 +11,14 @@ from typing import Any
 import mdtraj
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from latf_openmm.errors import ModelError
+from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
+from latf_openmm.labels import to_mdtraj
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
+from latf_openmm.storage import check_file, write_manifest
 
 FORMAT = 3
 _OTHER_FORMAT = (
@@ -77,7 +79,7 @@ class TrainedModel:
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
         if not isinstance(topology, mdtraj.Topology):
-            topology = mdtraj.Topology.from_openmm(topology)
+            topology = to_mdtraj(topology)
         self.check_atoms([str(atom) for atom in topology.atoms])
 
 
@@ -97,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def save_model(trained: TrainedModel, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into `folder`, made if missing."""
+    """Write ``model.safetensors`` and ``model.json`` with a manifest into `folder`, made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     model = trained.model
     record = {
@@ -115,8 +117,10 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "columns": None if trained.columns is None else list(trained.columns),
         "molecules": None if trained.molecules is None else _to_text(trained.molecules),
     }
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_manifest(folder)
 
 
 def load_model(folder: str | Path) -> TrainedModel:
@@ -125,7 +129,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        If the folder holds no model, or one that is damaged or of another format.
+        If the folder holds no model, or one that is damaged, was changed, or is of another format.
     """
     folder = Path(folder)
     path = folder / "model.json"
@@ -135,6 +139,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         record = json.loads(path.read_text())
         if record.get("format") != FORMAT:
             raise ModelError(f"{path}: {_OTHER_FORMAT.format(record.get('format'))}")
+        for name in ("model.json", "model.safetensors"):
+            check_file(folder / name)
         model = LatentThermodynamicFlow(
             validate(ModelSettings, record["settings"], f"{path}: settings"),
             record["n_features"],
@@ -158,6 +164,8 @@ def load_model(folder: str | Path) -> TrainedModel:
         )
     except ModelError:
         raise
+    except DataError as error:
+        raise ModelError(str(error)) from error
     except _DAMAGE as error:
         raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
 

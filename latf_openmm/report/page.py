@@ -15,7 +15,7 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.analysis.free_energy import LatentGrid, flow_probability
 from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
-from latf_openmm.data.heat import hot_runs
+from latf_openmm.data.heat import thermostat_deviations
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report.citations import works
@@ -26,7 +26,7 @@ from latf_openmm.report.pictures import Picture, populations, save_picture, surf
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.summary import listed, summary, time_label
 from latf_openmm.run_folder import RunFolder
-from latf_openmm.storage import write_json, write_text
+from latf_openmm.storage import write_json, write_manifest, write_text
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def write_report(run: RunFolder, index: int) -> Path:
     )
     page = folder / "index.html"
     write_text(page, environment.get_template("report.html").render(_facts(run, index, found)))
+    write_manifest(folder)
     return page
 
 
@@ -142,14 +143,19 @@ def _warnings(
     trained: TrainedModel, rows: Sequence[Comparison], rounds: Sequence[dict[str, Any]]
 ) -> list[str]:
     texts = [w for row in rows if (w := temperature_warning(trained, row.temperature))]
-    return texts + [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+    texts += [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+    return texts + [
+        f"{name}: continued {count} times without a checkpoint that was damaged, or of another machine: its frames are "
+        "valid, but not the ones an undisturbed run gives"
+        for row in rounds
+        for name, count in row["restarts"].items()
+    ]
 
 
 def _heat(run: RunFolder, pool: Pool) -> list[str]:
     label = run.scale.label
     return [
         f"round {int(one.run.split('/')[0])}, {label(one.temperature)}: the kinetic temperature is "
-        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are too high: take a "
-        "shorter simulation.timestep, a softer bias, or a larger bias.pace"
-        for one in hot_runs(pool.walkers)
+        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are {one.consequence}"
+        for one in thermostat_deviations(pool.walkers)
     ]

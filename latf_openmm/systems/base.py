@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from latf_openmm.labels import numbered
 from latf_openmm.periodic import SystemTopology
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
@@ -86,7 +88,8 @@ class BuiltSystem:
 
     def mdtraj_topology(self) -> SystemTopology:
         """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
-        return SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        converted = SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        return numbered(converted, self.topology)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ class SystemSettings(Settings):
     @abstractmethod
     def scale(self) -> TemperatureScale:
         """Temperature scale of this system."""
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the files whose code runs when the system is built; see ``docs/trust.md``."""
+        return ()
 
     @abstractmethod
     def build(self, copies: int = 1) -> BuiltSystem:

@@ -1,5 +1,6 @@
 """A structure file (PDB or mmCIF) with force-field files of OpenMM."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from openmm import app
@@ -11,16 +12,19 @@ from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     made,
     nanometres,
     structure,
 )
+from latf_openmm.systems.trusted_xml import check_force_fields
 
 
 class StructureSettings(MoleculeSettings):
     """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
 
     title: ClassVar[str] = "your PDB or mmCIF file and a force field"
+    system_file: ClassVar[str] = "structure"
 
     kind: Literal["structure"] = "structure"
     structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
@@ -28,23 +32,31 @@ class StructureSettings(MoleculeSettings):
         min_length=1,
         description="files of OpenMM or of your own, for example amber14-all.xml and amber14/tip3p.xml",
     )
+    trust: bool = Field(False, description="whether scripts in your own force-field files may run")
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
+
+    def code(self) -> tuple[Path, ...]:
+        """Return the force-field files, where they are trusted."""
+        return tuple(map(Path, self.force_field)) if self.trust else ()
 
     def read(self) -> Molecule:
         """Read the structure, apply the force field."""
         pdb = structure("structure", self.structure)
+        if not self.trust:
+            check_force_fields(self.force_field)
         try:
             field = app.ForceField(*self.force_field)
         except Exception as error:
             raise ConfigError(
                 f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
             ) from error
-        periodic = pdb.topology.getPeriodicBoxVectors() is not None
+        box = box_of_files(pdb.topology.getPeriodicBoxVectors(), "structure", self.structure)
         system = made(
             lambda **options: field.createSystem(pdb.topology, **options),
             pdb.topology,
             self.options,
-            periodic and self.options.method != "none",
+            box,
             "force_field",
+            str(self.structure),
         )
-        return Molecule(pdb.topology, system, nanometres(pdb.positions))
+        return Molecule(pdb.topology, system, nanometres(pdb.positions), box)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latf_openmm.storage import MANIFEST, PARTIAL, damages
+from latf_openmm.errors import DataError
+from latf_openmm.storage import MANIFEST, PARTIAL, damage, damages, listed_files
 
 
 @dataclass
@@ -18,8 +19,8 @@ class Findings:
         How much was looked at, by what it is.
     damages
         What is wrong with a file or folder, and what was expected; one line each.
-    hashed, not_hashed
-        Folders with and without a manifest.
+    hashed
+        Folders that were compared with their manifests.
     frames
         Frames in the tables at each temperature.
     """
@@ -27,7 +28,6 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     damages: dict[Path, str] = field(default_factory=dict)
     hashed: list[Path] = field(default_factory=list)
-    not_hashed: list[Path] = field(default_factory=list)
     frames: Counter[float] = field(default_factory=Counter)
 
     def damage(self, path: Path, text: str) -> None:
@@ -41,11 +41,26 @@ class Findings:
         self.damage(path, f"missing; expected {expected}")
         return True
 
+    def record(self, path: Path) -> None:
+        """Compare the record of a round with the hashes above it, and what it lists with those in it."""
+        if text := damage(path):
+            self.damage(path, text)
+        try:
+            listed = listed_files(path)
+        except DataError as error:
+            self.damage(path, str(error).removeprefix(f"{path}: "))
+            return
+        for file in (path.parent / name for name in listed):
+            if not file.parent.is_dir():
+                self.damage(file.parent, f"missing; {path.name} lists files in it")
+            elif text := damage(file):
+                self.damage(file, text)
+
     def hashes(self, folder: Path) -> None:
         """Compare a folder with its manifest, after all else was looked at: that says more than a hash does."""
         found = damages(folder)
         if found is None:
-            self.not_hashed.append(folder)
+            self.damage(folder / MANIFEST, "missing; expected names, sizes and hashes of the files beside it")
             return
         self.hashed.append(folder)
         self.counts["hashed"] += 1
@@ -93,7 +108,8 @@ class Report:
     @property
     def damages(self) -> dict[Path, str]:
         """Everything that is wrong."""
-        return {path: text for findings in self.parts.values() for path, text in findings.damages.items()}
+        first = reversed(self.parts.values())  # what was noted first says most
+        return {path: text for findings in first for path, text in findings.damages.items()}
 
     @property
     def whole(self) -> bool:

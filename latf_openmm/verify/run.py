@@ -25,11 +25,14 @@ from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RoundFolder, RunFolder
+from latf_openmm.schema import read_run
 from latf_openmm.storage import PARTIAL, sha256
 from latf_openmm.verify.findings import Check, Findings, Report, hashed_folders
 from latf_openmm.verify.stages import imported_checks, stage_checks, sweep_checks
 from latf_openmm.workflow import IMPORTED
 
+_UNNAMED = "?"
+_LOST = "missing; run.json lists it as complete; expected its record"
 _GENERATED = ("samples.parquet", "free_energy.parquet", "populations.parquet", "topology.pdb")
 
 
@@ -42,7 +45,7 @@ def verify_run(path: Path, progress: Progress | None = None) -> Report:
         If `path` is not the folder of a run, or of a newer schema, or its configuration cannot be read.
     """
     run = RunFolder.open(path)
-    topology = run.topology()
+    topology = _topology(run)
     parts: dict[str, Findings] = {}
     checks = [*_round_checks(run, topology, parts), *_validation_checks(run, topology)]
     with bar(progress, "verify", len(checks) + 1) as advance:
@@ -50,11 +53,40 @@ def verify_run(path: Path, progress: Progress | None = None) -> Report:
             advance(0, f"{check.part}, {check.label}")
             check.look(parts.setdefault(check.part, Findings()))
             advance(1, "")
+        said = {file for findings in parts.values() for file in findings.damages}
+        for file in (path / name for name in read_run(path)["files"]):
+            if not file.is_file() and file not in said:
+                parts.setdefault("records", Findings()).damage(file, _LOST)
         others = Findings()
         _look_at_others(path, {folder for one in parts.values() for folder in one.hashed}, others)
     if others.counts or others.damages:
         parts["other folders"] = others
     return Report(path, parts, _unfinished(path))
+
+
+def _topology(run: RunFolder) -> mdtraj.Topology:
+    """Topology of the system; where making it would run code, one of as many atoms without names."""
+    if not run.config.system.code():
+        return run.topology()
+    topology = mdtraj.Topology()
+    residue = topology.add_residue(_UNNAMED, topology.add_chain())
+    for _ in range(_number_of_atoms(run)):
+        topology.add_atom(_UNNAMED, None, residue)
+    return topology
+
+
+def _number_of_atoms(run: RunFolder) -> int:
+    """Count the atoms by what the first stage and model say."""
+    first = run.round(0)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return len(json.loads((first.model / "model.json").read_text(encoding="utf-8"))["atoms"])
+    try:
+        return int(mdtraj.load_pdb(str(first.simulation / "topology.pdb")).n_atoms)
+    except Exception as error:  # MDTraj has several
+        raise DataError(
+            f"{run.path}: the number of atoms is not known before a model is trained, without running the code of "
+            f"system.kind {run.config.system.kind} ({first_line(error)})"
+        ) from error
 
 
 def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Findings]) -> Iterator[Check]:
@@ -97,6 +129,8 @@ def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Ch
         yield from stage_checks(
             "validation", run.validation, run.config, settings or run.config.simulation, topology, complete
         )
+        if complete:
+            yield Check("validation", run.validated.name, lambda findings: findings.record(run.validated))
 
 
 def _look_at_model(
@@ -111,17 +145,26 @@ def _look_at_model(
     if not any([findings.missing(record, "the model"), findings.missing(weights, "the model's weights")]):
         try:
             trained = load_model(folder)
-            trained.check_atoms([str(atom) for atom in topology.atoms])
-            check_columns(names(), trained.feature_module().names, trained.columns or ())
+            if topology.atom(0).name != _UNNAMED:
+                trained.check_atoms([str(atom) for atom in topology.atoms])
+                check_columns(names(), trained.feature_module().names, trained.columns or ())
             if not all(torch.isfinite(value).all() for value in trained.model.state_dict().values()):
                 findings.damage(weights, "weights are not finite; expected numbers")
         except LatfError as error:
-            culprit = weights if "Safetensor" in str(error) else record
-            text = str(error).removeprefix(f"{folder}: ").removeprefix(f"{record}: ")
-            findings.damage(culprit, f"{text.splitlines()[0]}; expected a model that loads")
+            _note_model(str(error).splitlines()[0], folder, findings)
     if not findings.missing(history, "the history of the training"):
         _read_table(history, findings)
     findings.hashes(folder)
+
+
+def _note_model(text: str, folder: Path, findings: Findings) -> None:
+    """Note what is wrong with a model's file; that the record of its round is damaged is said of that."""
+    record, weights = folder / "model.json", folder / "model.safetensors"
+    culprit = weights if "Safetensor" in text or str(weights) in text else record
+    if text.startswith((str(folder), "the model was", "atom ")):
+        for start in (folder, record, weights):
+            text = text.removeprefix(f"{start}: ")
+        findings.damage(culprit, f"{text}; expected a model that loads")
 
 
 def _look_at_generated(folder: Path, topology: mdtraj.Topology, findings: Findings) -> None:
@@ -162,7 +205,7 @@ def _look_at_starts(
         return
     findings.counts["files"] += 1
     try:
-        positions, boxes = folder.read_starts()
+        positions, boxes = folder.read_starts(check=False)
     except LatfError as error:
         findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays of positions")
         return
@@ -194,7 +237,8 @@ def _look_at_decision(folder: RoundFolder, run: RunFolder, findings: Findings) -
     try:
         run.plan(folder.index + 1)
     except DataError as error:
-        findings.damage(folder.decision, str(error).removeprefix(f"{folder.decision}: "))
+        if str(error).startswith(str(folder.decision)):  # else it is said of the record
+            findings.damage(folder.decision, str(error).removeprefix(f"{folder.decision}: "))
 
 
 def _look_at_round(
@@ -207,10 +251,6 @@ def _look_at_round(
     record = _read(path, findings)
     if record is None:
         return
-    for name, digest in record.get("sha256", {}).items():  # older records have none
-        target = folder.path / name
-        if target.is_file():  # that one is missing has been said
-            _compare(target, digest, findings)
     stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
     try:
         found = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
@@ -236,6 +276,7 @@ def _look_at_round(
     for name, value in expected.items():
         if found[name] != value:
             findings.damage(path, f"{name} is {found[name]}; expected {value}")
+    findings.record(path)
 
 
 def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
@@ -305,15 +346,7 @@ def render(report: Report, console: Console) -> None:
 
 
 def _hashes(findings: Findings) -> str:
-    if not findings.hashed and not findings.not_hashed:
-        return "-"
-    if not findings.not_hashed:
-        return f"{len(findings.hashed)} folders"
-    return (
-        f"{len(findings.hashed)} folders, {len(findings.not_hashed)} not hashed"
-        if findings.hashed
-        else "not hashed"
-    )
+    return f"{len(findings.hashed)} folders" if findings.hashed else "-"
 
 
 def _verdict(report: Report) -> str:
@@ -325,6 +358,4 @@ def _verdict(report: Report) -> str:
             f"damaged: {n} file{'s' if n > 1 else ''} or folders, each named above ({seen} looked at). Results that "
             "rest on them are not to be relied on: restore them from a copy, or begin a new run."
         )
-    without = sum(len(findings.not_hashed) for findings in report.parts.values())
-    note = f"; {without} folders of an earlier version have no hashes to compare with" if without else ""
-    return f"whole: {seen}{note}"
+    return f"whole: {seen}"

@@ -9,7 +9,6 @@ from typing import Any
 
 import mdtraj
 import numpy as np
-import openmm
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -21,6 +20,9 @@ from latf_openmm.md.annealing import AnnealingSettings
 from latf_openmm.md.simulation import DROPPED, SimulationSettings, Stage, read_dropped
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, read_checkpoint
 from latf_openmm.settings import validate
+from latf_openmm.storage import damage, read_arrays, read_record
+from latf_openmm.systems.trusted_xml import read_state
+from latf_openmm.units import temperature_name
 from latf_openmm.verify.findings import Check, Findings
 from latf_openmm.workflow import IMPORTED
 
@@ -164,7 +166,7 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
     """Checks of walkers that were annealed."""
     file = folder / "sweep.json"
     try:
-        record = _read_json(file)
+        record = read_record(file)
         settings = validate(AnnealingSettings, record["settings"], f"{file}: settings")
         dynamics = validate(DynamicsSettings, record["dynamics"], f"{file}: dynamics")
         goals = [float(goal) for goal in record["goals"]]
@@ -172,9 +174,11 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
         text = f"cannot be read ({first_line(error)}); expected goals, settings and dynamics of a sweep"
         yield Check(part, file.name, partial(_note, file, text))
         return
+    for name in ("starts.npz", "walkers.npz"):
+        yield Check(part, name, partial(_look_at_arrays, folder / name))
     for goal in goals:
         segment = Segment(
-            folder / f"T{goal:g}" / "segment_0000",
+            folder / temperature_name(goal) / "segment_0000",
             range(1),
             (goal,),
             f".{dynamics.trajectory}",
@@ -184,7 +188,7 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
             members=settings.walkers,
         )
         if segment.folder.is_dir():  # else it is not finished yet
-            yield Check(part, f"T{goal:g}", partial(look_at_segment, segment, topology))
+            yield Check(part, temperature_name(goal), partial(look_at_segment, segment, topology))
 
 
 def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findings) -> None:
@@ -309,15 +313,26 @@ def _gap(found: NDArray[Any], expected: NDArray[np.int64]) -> str:
     return f"frame {found[off[0]]} is where {expected[off[0]]} should be" if len(off) else ""
 
 
+def _look_at_arrays(path: Path, findings: Findings) -> None:
+    try:
+        read_arrays(path)
+    except DataError as error:
+        findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays")
+
+
 def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
+    text = damage(path)
+    if text:
+        findings.damage(path, text)
+    if text != "":  # not read unless it is what was written
+        return
     try:
         if path.name == "checkpoint.bin":
             read_checkpoint(path)
         elif path.name == "bias.pt":
             torch.load(path, weights_only=True)["bias"]
         else:
-            state = openmm.XmlSerializer.deserialize(path.read_text())
-            positions = state.getPositions(asNumpy=True)._value
+            positions = read_state(path).getPositions(asNumpy=True)._value
             if len(positions) % n_atoms or not np.isfinite(positions).all():
                 raise ValueError(
                     f"{len(positions)} positions, not all of them finite, or not of {n_atoms} atoms"
