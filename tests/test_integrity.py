@@ -135,7 +135,7 @@ def test_what_is_read_is_checked_first(name: str, file: str, sound: Path) -> Non
                 read(run)
             path.write_bytes(data)
         path.unlink()
-        with pytest.raises(LatfError, match=str(path.name)):
+        with pytest.raises(LatfError, match=path.stem):
             read(run) if path.name != "round.json" else run.complete_rounds()
     finally:
         path.write_bytes(data)
@@ -301,7 +301,8 @@ def test_the_title_of_a_trajectory_has_no_date(tmp_path: Path) -> None:
     path = tmp_path / "ü.dcd"
     write_trajectory(mdtraj.Trajectory(xyz, topology), path)
     assert path.read_bytes()[100:260] == b"Created by latf-openmm".ljust(160, b"\0")
-    np.testing.assert_array_equal(np.concatenate([p.xyz for p in read_trajectory(path, topology, 3)]), xyz)
+    again = np.concatenate([piece.xyz for piece in read_trajectory(path, topology, 3)])
+    np.testing.assert_allclose(again, xyz, atol=1e-6)
 
 
 @contextmanager
