@@ -140,7 +140,7 @@ def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") 
             getattr(trajectory, f"save_{kind}")(name)
             if kind == "dcd" and (written := _frames_in(name)) != trajectory.n_frames:  # MDTraj does not look
                 raise OSError(f"{written} of {trajectory.n_frames} frames were")
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # MDTraj has several, and fails as it names them
         raise DataError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
     if kind == "dcd":
         with path.open("r+b") as file:  # MDTraj puts the time of writing there
