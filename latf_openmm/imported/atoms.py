@@ -1,24 +1,18 @@
 """Whether a file's atoms are those of the system: their number, and lengths of bonds."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import mdtraj
 import numpy as np
-import openmm
 from numpy.typing import NDArray
-from openmm import unit
 
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import DataError
-from latf_openmm.systems import BuiltSystem
+from latf_openmm.labels import Labels
+from latf_openmm.systems.bonds import Bonds, wrong_unit
 
 Array = NDArray[np.float64]
-
-_ANGSTROM = 10.0
-_TOLERANCE = 0.5
-_FLUCTUATIONS = 10.0
 
 
 def explain_atoms(path: Path, topology: mdtraj.Topology) -> str | None:
@@ -67,49 +61,6 @@ def _reason(n: int, topology: mdtraj.Topology) -> str:
     return "; the system has to be the one that was simulated"
 
 
-@dataclass(frozen=True)
-class Bonds:
-    """Pairs of atoms (n_bonds, 2), and the shortest and longest distance thought possible [nm]."""
-
-    pairs: NDArray[np.int64]
-    lengths: Array
-    shortest: Array
-    longest: Array
-
-
-def expected_bonds(built: BuiltSystem, kT: float) -> Bonds:
-    """Bonds of a system: its constraints and harmonic bonds, else those of the topology as long as at its start.
-
-    Parameters
-    ----------
-    kT
-        Thermal energy of the hottest frames, by which harmonic bonds fluctuate [kJ/mol].
-    """
-    known: dict[tuple[int, int], tuple[float, float]] = {}
-    system = built.system
-    for force in system.getForces():
-        if isinstance(force, openmm.HarmonicBondForce):
-            for index in range(force.getNumBonds()):
-                i, j, length, k = force.getBondParameters(index)
-                spread = np.sqrt(kT / max(k.value_in_unit(unit.kilojoule_per_mole / unit.nanometer**2), 1e-9))
-                known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), float(spread))
-    for index in range(system.getNumConstraints()):
-        i, j, length = system.getConstraintParameters(index)
-        known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), 0.0)
-    start = built.positions[0]
-    for bond in built.topology.bonds():
-        i, j = sorted((bond[0].index, bond[1].index))
-        if (i, j) not in known and not (system.isVirtualSite(i) or system.isVirtualSite(j)):
-            length = float(np.linalg.norm(start[i] - start[j]))
-            if 0.05 < length < 0.3:  # else the start structure says nothing, or this is no bond of atoms
-                known[i, j] = (length, 0.5 * length / _FLUCTUATIONS)
-    real = {pair: value for pair, value in known.items() if value[0] > 0.01}
-    lengths = np.array([length for length, _ in real.values()])
-    margin = np.array([max(_TOLERANCE * length, _FLUCTUATIONS * spread) for length, spread in real.values()])
-    pairs = np.array(list(real), dtype=np.int64).reshape(-1, 2)
-    return Bonds(pairs, lengths, np.maximum(lengths - margin, 0.0), lengths + margin)
-
-
 def check_bonds(path: Path, frames: list[int], samples: list[mdtraj.Trajectory], bonds: Bonds) -> None:
     """Raise `DataError` where atoms that are bound are not as far apart as a bond is long."""
     if not len(bonds.pairs):
@@ -121,7 +72,8 @@ def check_bonds(path: Path, frames: list[int], samples: list[mdtraj.Trajectory],
         if len(wrong):
             worst = wrong[np.abs(np.log((distance[wrong] + 1e-9) / bonds.lengths[wrong])).argmax()]
             i, j = bonds.pairs[worst]
-            atoms = [f"{sample.topology.atom(k)} ({k})" for k in (i, j)]
+            labels = Labels(sample.topology)
+            atoms = [f"{labels.atom(k)} ({k})" for k in (i, j)]
             raise DataError(
                 f"{path}: frame {frame}: atoms {atoms[0]} and {atoms[1]} are {distance[worst]:.3g} nm "
                 f"apart, expected a "
@@ -132,11 +84,8 @@ def check_bonds(path: Path, frames: list[int], samples: list[mdtraj.Trajectory],
 
 def _guess(ratios: Array) -> str:
     """What makes bonds wrong."""
-    middle = float(np.median(ratios))
-    if abs(np.log(middle / _ANGSTROM)) < 0.2:
-        return "positions are in Angstrom, and read as nanometres; convert the file"
-    if abs(np.log(middle * _ANGSTROM)) < 0.2:
-        return "positions are in nanometres, and read as Angstrom; convert the file"
+    if (unit := wrong_unit(ratios)) is not None:
+        return f"{unit}; convert the file"
     return "its atoms are in another order than the system's, or of another molecule"
 
 

@@ -20,7 +20,7 @@ from latf_openmm.config import RunConfig, check, check_possible, dump_config
 from latf_openmm.data.trajectory import featurise
 from latf_openmm.data.walkers import WINDOW, read_trajectory
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.imported.atoms import Bonds, check_bonds, expected_bonds
+from latf_openmm.imported.atoms import check_bonds
 from latf_openmm.imported.columns import check_kinetic, check_volumes, frame_columns
 from latf_openmm.imported.energies import (
     Comparison,
@@ -45,6 +45,7 @@ from latf_openmm.run_folder import RunFolder
 from latf_openmm.schema import start_record
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem
+from latf_openmm.systems.bonds import Bonds, expected_bonds
 from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 from latf_openmm.workflow import IMPORTED, run_loop

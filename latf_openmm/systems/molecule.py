@@ -3,6 +3,7 @@
 The readers are OpenMM's own, one kind a file beside this one.
 """
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from latf_openmm.periodic import (
 )
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
+from latf_openmm.systems.bonds import add_missing_bonds, check_start
 from latf_openmm.systems.implicit import add_native_obc2
 from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -38,6 +40,8 @@ _DENSEST = 300.0
 _WATERS = frozenset(
     {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
 )
+_REPEATED = "WARNING: duplicate atom"
+"""How OpenMM's warning of an atom that it drops begins."""
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
 
 
@@ -154,7 +158,10 @@ class MoleculeSettings(SystemSettings):
         """
         found = self.read()
         _check(found)
+        add_missing_bonds(found.topology, found.system)
         system, positions = inspected(found.system, self.source), _start(found)
+        if not SystemTopology.of(found.topology, system).boundary.infinite:
+            check_start(found.topology, system, positions, self.source)
         return BuiltSystem(self.kind, found.topology, system, positions[None], KELVIN).copied(copies)
 
 
@@ -252,7 +259,17 @@ def reading(key: str, path: Path, read: Any) -> Any:
 def structure(key: str, path: Path) -> Any:
     """Return OpenMM's reader of a PDB or mmCIF file, by the file's name."""
     cif = path.suffix.lower() in (".cif", ".mmcif", ".pdbx")
-    return reading(key, path, app.PDBxFile if cif else app.PDBFile)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        read = reading(key, path, app.PDBxFile if cif else app.PDBFile)
+    repeated = [text for warning in said if (text := str(warning.message)).startswith(_REPEATED)]
+    if repeated:
+        atom = repeated[0].removeprefix(_REPEATED).lstrip(" (")[:26].strip()
+        raise ConfigError(
+            f"system.{key}: {path}: {len(repeated)} atoms have the name of another of their residue, the first is "
+            f"{atom!r}; such atoms are dropped: let the names in each residue differ"
+        )
+    return read
 
 
 def made(

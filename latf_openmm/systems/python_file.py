@@ -1,7 +1,11 @@
 """A Python file with a function that makes the system; the only code a configuration can run."""
 
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,8 +18,36 @@ from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
 
+_PREFIX = "latf_openmm_system_"
+"""Of the names of the files' modules, which so hide no other."""
 _UNSET = 2.0 * np.eye(3)
 """Default box of a System whose box nobody has set [nm]."""
+
+
+@contextmanager
+def _as_a_script(module: ModuleType, folder: Path) -> Iterator[None]:
+    """Let a file that runs find its own module, and those beside it, which another file's must not be taken for."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        new = set(sys.modules) - before
+        beside = {name for name in new if _lies_in(sys.modules[name], folder)} | {module.__name__}
+        for name in new:
+            if name.partition(".")[0] in beside:
+                del sys.modules[name]
+
+
+def _lies_in(module: ModuleType | None, folder: Path) -> bool:
+    """Whether a module is a file, or a package, in the folder itself."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return False
+    path = Path(file).resolve()
+    return (path.parent.parent if path.name == "__init__.py" else path.parent) == folder
 
 
 class PythonFileSettings(MoleculeSettings):
@@ -35,16 +67,17 @@ class PythonFileSettings(MoleculeSettings):
     def read(self) -> Molecule:
         """Run the file, call the function."""
         name = existing("file", self.file)
-        spec = importlib.util.spec_from_file_location(self.file.stem, name)
+        spec = importlib.util.spec_from_file_location(f"{_PREFIX}{self.file.stem}", name)
         if spec is None or spec.loader is None:
             raise ConfigError(f"system.file: {self.file} is not a Python file")
         module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
-            function = getattr(module, self.function, None)
-            if not callable(function):
-                raise ConfigError(f"system.function: {self.file} has no function {self.function!r}")
-            found = function()
+            with _as_a_script(module, self.file.resolve().parent):
+                spec.loader.exec_module(module)
+                function = getattr(module, self.function, None)
+                if not callable(function):
+                    raise ConfigError(f"system.function: {self.file} has no function {self.function!r}")
+                found = function()
         except ConfigError:
             raise
         except Exception as error:
@@ -61,10 +94,8 @@ class PythonFileSettings(MoleculeSettings):
                 f"positions), got {type(found).__name__}"
             )
         system, topology, positions = found
-        if unit.is_quantity(positions):
-            positions = positions.value_in_unit(unit.nanometer)
         try:
-            numbers = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+            numbers = np.asarray(_numbers(positions), dtype=np.float64).reshape(-1, 3)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"system.function: positions must have shape (n_atoms, 3) [nm] ({first_line(error)})"
@@ -73,3 +104,14 @@ class PythonFileSettings(MoleculeSettings):
         if box is not None and np.array_equal(default_box(system), _UNSET):
             system.setDefaultPeriodicBoxVectors(*box)
         return Molecule(topology, system, numbers, box)
+
+
+def _numbers(positions: Any) -> Any:
+    """Positions without units [nm]; each atom's may have its own."""
+    if unit.is_quantity(positions):
+        return positions.value_in_unit(unit.nanometer)
+    if isinstance(positions, (list, tuple)) or (
+        isinstance(positions, np.ndarray) and positions.dtype.kind == "O"
+    ):
+        return [_numbers(part) for part in positions]
+    return positions
