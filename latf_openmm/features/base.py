@@ -343,8 +343,3 @@ class PairFeatures(Features):
         """Let atom i be atom ``new[i]`` of `n_atoms` from now on."""
         for vectors in self._vectors():
             vectors.compact(new, n_atoms)
-
-
-def apart(one: mdtraj.core.topology.Residue, other: mdtraj.core.topology.Residue, separation: int) -> bool:
-    """Whether two residues are at least `separation` apart along their chain, or in different chains."""
-    return one.chain.index != other.chain.index or abs(one.index - other.index) >= separation

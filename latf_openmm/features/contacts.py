@@ -9,6 +9,7 @@ from typing import Literal
 import mdtraj
 import numpy as np
 import torch
+from mdtraj.core.topology import Atom
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.spatial import KDTree
@@ -20,10 +21,11 @@ from latf_openmm.features.base import (
     FeatureSettings,
     PairFeatures,
     PairVectors,
-    apart,
     check_atoms,
     select_atoms,
 )
+from latf_openmm.features.chain import Separations
+from latf_openmm.features.solute import without_hydrogens
 from latf_openmm.labels import Labels
 from latf_openmm.periodic import as_structure, boxes_of, molecules_of
 from latf_openmm.settings import InputFile, Settings
@@ -196,13 +198,14 @@ def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> Na
         If it has none.
     """
     topology = structure.topology
-    heavy = [topology.atom(i) for i in sorted(atoms) if topology.atom(i).element.symbol != "H"]
+    heavy = [topology.atom(i) for i in without_hydrogens(topology, sorted(atoms))]
+    separations = Separations(topology)
     xyz = structure.xyz[0, [atom.index for atom in heavy]].astype(np.float64)
     near = KDTree(xyz).query_pairs(_TOUCHING, output_type="ndarray") if len(heavy) else np.empty((0, 2), int)
     pairs = [
         (int(i), int(j))
         for i, j in near[np.lexsort(near.T[::-1])]
-        if apart(heavy[i].residue, heavy[j].residue, _SEPARATION)
+        if separations.apart(heavy[i].residue, heavy[j].residue, _SEPARATION)
     ]
     if not pairs:
         raise ConfigError("contacts: the reference has no contact of residues more than three apart")
@@ -229,11 +232,21 @@ def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
         raise ConfigError(f"reference: {path}: {found.n_atoms} atoms, the system has {topology.n_atoms}")
     for mine, other in zip(topology.atoms, found.topology.atoms, strict=True):
         if mine.element != other.element:
-            raise ConfigError(f"reference: {path}: atom {mine.index} is {other}, the system has {mine} there")
+            raise ConfigError(
+                f"reference: {path}: atom {mine.index} is {other} ({other.element.name}), the system has "
+                f"{Labels(topology).atom(mine.index)} ({mine.element.name}) there{_guessed(mine, other)}"
+            )
     try:
         return as_structure(found, topology)
     except DataError as error:
         raise ConfigError(f"reference: {path}: {error}") from None
+
+
+def _guessed(mine: Atom, other: Atom) -> str:
+    """What to do where atoms have the same name and another element."""
+    if mine.name != other.name:
+        return ""
+    return "; without an element column elements are guessed by where names begin: write the elements"
 
 
 def _distances(structure: mdtraj.Trajectory, pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
@@ -249,16 +262,15 @@ def _distances(structure: mdtraj.Trajectory, pairs: Sequence[tuple[int, int]]) -
 def _residue_pairs(
     topology: mdtraj.Topology, selection: str, separation: int
 ) -> list[tuple[str, str, tuple[list[int], list[int]]]]:
-    chosen = set(select_atoms(topology, selection))
+    chosen = set(without_hydrogens(topology, select_atoms(topology, selection)).tolist())
     residues = [
-        (residue, [a.index for a in residue.atoms if a.index in chosen and a.element.symbol != "H"])
-        for residue in topology.residues
+        (residue, [a.index for a in residue.atoms if a.index in chosen]) for residue in topology.residues
     ]
-    labels = Labels(topology)
+    labels, separations = Labels(topology), Separations(topology)
     return [
         (labels.residue(a.index), labels.residue(b.index), (first, second))
         for (a, first), (b, second) in combinations([(r, atoms) for r, atoms in residues if atoms], 2)
-        if apart(a, b, separation)
+        if separations.apart(a, b, separation)
     ]
 
 

@@ -14,10 +14,10 @@ from latf_openmm.features.base import (
     FeatureSettings,
     PairFeatures,
     PairVectors,
-    apart,
     check_atoms,
     select_atoms,
 )
+from latf_openmm.features.chain import Separations
 from latf_openmm.labels import Labels
 from latf_openmm.settings import Settings
 
@@ -103,7 +103,7 @@ class HydrogenBondSettings(FeatureSettings):
             if atom.element.symbol == "O"
             or (not hydrogens[atom.index] and len(neighbours.get(atom.index, [])) <= 2)
         ]
-        labels = Labels(topology)
+        labels, separations = Labels(topology), Separations(topology)
         bonds = [
             HydrogenBond(
                 donor=d.index,
@@ -115,7 +115,7 @@ class HydrogenBondSettings(FeatureSettings):
             for a in acceptors
             if hydrogens[d.index]
             and a.index != d.index
-            and apart(d.residue, a.residue, self.minimum_separation)
+            and separations.apart(d.residue, a.residue, self.minimum_separation)
         ]
         if not bonds:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""MDTraj's selection language, in which protein, nucleic, water and solute are what `solute` says they are."""
+"""MDTraj's selection language, in which protein, nucleic, water, solute and heavy are what `solute` says they are."""
 
 import logging
 import re
@@ -10,11 +10,12 @@ import numpy as np
 from mdtraj.core.selection import parse_selection
 from mdtraj.core.topology import Atom, Chain, Residue
 
-from latf_openmm.features.solute import Indices, Kind, residue_kinds, solute_atoms
+from latf_openmm.features.solute import Indices, Kind, heavy_atoms, residue_kinds, solute_atoms
 
 log = logging.getLogger(__name__)
 
-_SOLUTE = re.compile(r"(?<![\w'\"])solute(?![\w'\"])")
+_WORDS = {"solute": solute_atoms, "heavy": heavy_atoms}
+_WORD = re.compile(rf"(?<![\w'\"])({'|'.join(_WORDS)})(?![\w'\"])")
 _BACKBONE = ("C", "CA", "N", "O")
 
 
@@ -55,7 +56,8 @@ class _Atom:
 def selected(topology: mdtraj.Topology, selection: str) -> Indices:
     """Return the atoms, ascending, that a selection in MDTraj's language names.
 
-    Beside MDTraj's words there is ``solute`` (see `latf_openmm.features.solute.solute_atoms`). A name that atoms of
+    Beside MDTraj's words there are ``solute`` and ``heavy``, its atoms that are neither hydrogens nor sites without an
+    element (see `latf_openmm.features.solute`). A name that atoms of
     another element share with ions, as alpha carbons do with calcium, stands for the former; ``element Ca`` names the
     latter.
 
@@ -64,7 +66,7 @@ def selected(topology: mdtraj.Topology, selection: str) -> Indices:
     Exception
         What MDTraj raises where the text is not in its language.
     """
-    text = _SOLUTE.sub(lambda _: _ranges(solute_atoms(topology)), selection)
+    text = _WORD.sub(lambda word: _ranges(_WORDS[word.group()](topology)), selection)
     matches = parse_selection(text).expr
     kinds = residue_kinds(topology)
     views = _views(topology, kinds)

@@ -5,7 +5,7 @@ content does not say it.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 import mdtraj
@@ -133,10 +133,25 @@ def solute_atoms(topology: mdtraj.Topology) -> Indices:
 
 def heavy_atoms(topology: mdtraj.Topology) -> Indices:
     """Atoms of the solute without hydrogens, ascending; sites without element only where there is nothing else."""
-    solute = solute_atoms(topology)
-    numbers = np.array([topology.atom(i).element.number for i in solute])
-    heavy = solute[numbers > 1]
-    return heavy if len(heavy) else solute[numbers != 1]
+    return without_hydrogens(topology, solute_atoms(topology))
+
+
+def without_hydrogens(topology: mdtraj.Topology, atoms: Sequence[int] | Indices) -> Indices:
+    """Those of some atoms that are no hydrogens, in order; sites without element only where there is nothing else.
+
+    Examples
+    --------
+    >>> topology = mdtraj.Topology()
+    >>> residue = topology.add_residue("LIG", topology.add_chain())
+    >>> for name, element in (("CL", "Cl"), ("H", "H"), ("EP", "VS")):
+    ...     _ = topology.add_atom(name, mdtraj.element.get_by_symbol(element), residue)
+    >>> without_hydrogens(topology, [0, 1, 2]).tolist(), without_hydrogens(topology, [1, 2]).tolist()
+    ([0], [2])
+    """
+    chosen = np.array(list(atoms), dtype=np.int64)
+    numbers = np.array([topology.atom(i).element.number for i in chosen], dtype=np.int64)
+    heavy = chosen[numbers > 1]
+    return heavy if len(heavy) else chosen[numbers != 1]
 
 
 def alpha_carbons(topology: mdtraj.Topology) -> Indices:

@@ -18,6 +18,7 @@ from latf_openmm.features.base import (
     PairVectors,
     check_atoms,
 )
+from latf_openmm.features.chain import next_residues
 from latf_openmm.labels import Labels
 
 _PROTEIN = {
@@ -28,6 +29,12 @@ _PROTEIN = {
     "chi2": mdtraj.compute_chi2,
     "chi3": mdtraj.compute_chi3,
     "chi4": mdtraj.compute_chi4,
+}
+# Atom names and the residue each is in: the first (0) or the one that follows it (1).
+_BACKBONE = {
+    "phi": (("C", 0), ("N", 1), ("CA", 1), ("C", 1)),
+    "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
+    "omega": (("CA", 0), ("C", 0), ("N", 1), ("CA", 1)),
 }
 # Atom names and the residue each is in: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983).
 _NUCLEIC = {
@@ -143,30 +150,39 @@ def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, 
 
 def _protein(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     blank = mdtraj.Trajectory(np.zeros((1, topology.n_atoms, 3), np.float32), topology)
-    return [
-        (
-            (int(q[0]), int(q[1]), int(q[2]), int(q[3])),
-            topology.atom(q[3 if angle == "omega" else 2]).residue.index,
-        )
-        for q in _PROTEIN[angle](blank)[0]
-    ]
+    along = [(int(q[0]), int(q[1]), int(q[2]), int(q[3])) for q in _PROTEIN[angle](blank)[0]]
+    named = [*along, *_closing(topology, angle)]
+    residues = [topology.atom(q[3 if angle == "omega" else 2]).residue.index for q in named]
+    return sorted(zip(named, residues, strict=True), key=lambda item: item[1])
+
+
+def _closing(topology: mdtraj.Topology, angle: str) -> list[tuple[int, int, int, int]]:
+    """Torsions of a backbone where the residue that follows is not the next of the chain, as in rings."""
+    if angle not in _BACKBONE:
+        return []
+    found = []
+    for k, following in next_residues(topology).items():
+        if following != k + 1:
+            atoms = [{atom.name: atom.index for atom in topology.residue(i).atoms} for i in (k, following)]
+            if all(name in atoms[step] for name, step in _BACKBONE[angle]):
+                i, j, m, n = (atoms[step][name] for name, step in _BACKBONE[angle])
+                found.append((i, j, m, n))
+    return found
 
 
 def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
+    after = next_residues(topology)
+    before = {following: index for index, following in after.items()}
+    atoms = [{atom.name: atom.index for atom in residue.atoms} for residue in topology.residues]
+    wanted = [[(name, 0) for name in one] for one in _GLYCOSIDIC] if angle == "chi" else [_NUCLEIC[angle]]
     found = []
-    for chain in topology.chains:
-        residues = list(chain.residues)
-        atoms = [{atom.name: atom.index for atom in residue.atoms} for residue in residues]
-        for k, residue in enumerate(residues):
-            if "C1'" not in atoms[k]:
-                continue
-            if angle == "chi":
-                wanted = [[(name, 0) for name in one] for one in _GLYCOSIDIC]
-            else:
-                wanted = [list(_NUCLEIC[angle])]
-            for one in wanted:
-                if all(0 <= k + step < len(residues) and name in atoms[k + step] for name, step in one):
-                    i, j, m, n = (atoms[k + step][name] for name, step in one)
-                    found.append(((i, j, m, n), residue.index))
-                    break  # N1 of a purine is not bound to its sugar
+    for k in range(topology.n_residues):
+        if "C1'" not in atoms[k]:
+            continue
+        place = {-1: before.get(k, -1), 0: k, 1: after.get(k, -1)}
+        for one in wanted:
+            if all(place[step] >= 0 and name in atoms[place[step]] for name, step in one):
+                i, j, m, n = (atoms[place[step]][name] for name, step in one)
+                found.append(((i, j, m, n), k))
+                break  # N1 of a purine is not bound to its sugar
     return found
