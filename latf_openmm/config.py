@@ -22,9 +22,13 @@ from latf_openmm.strategies import AnyStrategy
 from latf_openmm.strategies.fixed import FixedSettings
 from latf_openmm.systems import AnySystem, library_folder, library_names
 from latf_openmm.training.settings import TrainingSettings
-from latf_openmm.units import TemperatureScale
+from latf_openmm.units import KELVIN, TemperatureScale
 
 _HIGHEST = {"K": 5000.0, "reduced": 100.0}
+_SHORTEST_STEP, _LONGEST_STEP = 1e-5, 0.06
+"""Of molecules [ps]; coarse-grained ones take up to 0.05."""
+_LARGEST_FRICTION = 1e4
+"""Of molecules [1/ps]."""
 
 
 class LoopSettings(Settings):
@@ -105,6 +109,25 @@ class RunConfig(Settings):
                 check_possible(place, value, scale)
             if len(set(values)) != len(values):
                 raise ValueError(f"{place}: the same temperature is listed twice: {values}")
+        return self
+
+    @model_validator(mode="after")
+    def _units(self) -> "RunConfig":
+        """Values that only make sense in another unit: molecules' bonds vibrate in 0.01 ps, and faster."""
+        step, friction = self.simulation.timestep, self.simulation.friction
+        if self.system.scale is not KELVIN or not self.system.simulated:
+            return self
+        if step > _LONGEST_STEP or step < _SHORTEST_STEP:
+            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _SHORTEST_STEP else "ps"
+            raise ValueError(
+                f"simulation.timestep: {step:g} ps is not possible for a molecule (is it in {unit}?); expected "
+                "picoseconds, such as 0.002"
+            )
+        if friction > _LARGEST_FRICTION:
+            raise ValueError(
+                f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
+                "such as 1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -27,13 +27,13 @@ class Settings(BaseModel):
         return hash((type(self), json.dumps(self.model_dump(mode="json"), sort_keys=True)))
 
 
-def _beside_the_configuration(path: Path, info: ValidationInfo) -> Path:
+def beside_the_configuration(path: Path, info: ValidationInfo) -> Path:
     """Paths are relative to the file that names them."""
     folder = (info.context or {}).get("folder")
     return path if path.is_absolute() or folder is None else (Path(folder) / path).resolve()
 
 
-InputFile = Annotated[Path, AfterValidator(_beside_the_configuration)]
+InputFile = Annotated[Path, AfterValidator(beside_the_configuration)]
 """A path in a configuration: absolute, or relative to the configuration's folder."""
 
 

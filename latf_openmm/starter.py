@@ -18,13 +18,18 @@ import yaml
 from openmm import unit
 
 from latf_openmm.config import load_config
-from latf_openmm.errors import ConfigError, first_line
-from latf_openmm.features import build_features, resolve_features
+from latf_openmm.errors import ConfigError
+from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
+from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
+from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.labels import to_mdtraj
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError
+from latf_openmm.systems.molecule import structure as read_structure
+from latf_openmm.systems.structure import force_field_file
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
 _COORDINATES = {
@@ -174,13 +179,8 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
         )
     if (xml := first((".xml",))) is not None:
         return {"kind": "serialized", "system": str(xml), "structure": str(structure)}
-    try:
-        topology = mdtraj.load(str(structure)).topology if structure.suffix.lower() == ".pdb" else None
-    except Exception as error:
-        raise ConfigError(
-            f"{structure}: cannot be read; expected a PDB file with atoms ({first_line(error)})"
-        ) from error
-    wet = topology is None or len(water_atoms(topology)) > 0
+    topology = to_mdtraj(read_structure("structure", structure).topology)
+    wet = len(water_atoms(topology)) > 0
     default = ["amber14-all.xml", "amber14/tip3p.xml"] if wet else ["amber14-all.xml"]
     # The cell of a crystal is no box of solvent.
     options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"method": "none", "implicit": "obc2"})
@@ -219,29 +219,45 @@ def _relative(system: dict[str, Any], folder: Path) -> dict[str, Any]:
             found[key] = one(found[key])
     if "parameters" in found:
         found["parameters"] = [one(path) for path in found["parameters"]]
+    if "force_field" in found:
+        found["force_field"] = [
+            name if force_field_file(name) else one(name) for name in found["force_field"]
+        ]
     return found
 
 
 def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
     """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames."""
-    alpha = alpha_carbons(topology)
-    found: list[dict[str, Any]] = []
-    if len(alpha) >= 4:
-        if len(alpha) * (len(alpha) - 1) / 2 <= _MOST_PAIRS:
-            found.append({"kind": "distances", "selection": "name CA and protein", "minimum_bonds": 4})
-        return [*found, {"kind": "torsions", "angles": ["phi", "psi"]}]
-    with suppress(ConfigError):  # where there are fewer than two bases
-        BaseVectorSettings().resolve(topology)
+    alpha, heavy = len(alpha_carbons(topology)), len(heavy_atoms(topology))
+    torsions = _possible(topology, TorsionSettings, [{"angles": [angle]} for angle in ("phi", "psi")])
+    backbone = [{"kind": "torsions", "angles": [one["angles"][0] for one in torsions]}] if torsions else []
+    if alpha < 4 and _possible(topology, BaseVectorSettings, [{}]):
         return [{"kind": "base_vectors"}]
-    count = len(heavy_atoms(topology))
-    if not count >= 3 or count * (count - 1) / 2 > _MOST_PAIRS:
+    selection, bonds = ("name CA and protein", 4) if alpha >= 4 else ("heavy", 3)
+    wanted = {"selection": selection, "minimum_bonds": bonds}
+    few = _pairs(alpha if alpha >= 4 else heavy) <= _MOST_PAIRS
+    distances = _possible(topology, DistanceSettings, [wanted]) if few else []
+    if not distances and not (alpha >= 4 and backbone):
         raise ConfigError(
-            f"no features can be proposed: neither protein nor nucleic acid, and {count} heavy atoms that are "
+            f"no features can be proposed: neither protein nor nucleic acid, and {heavy} heavy atoms that are "
             "neither water nor ions; write the configuration by hand, with a selection of your own"
         )
-    found.append({"kind": "distances", "selection": "element != H and solute", "minimum_bonds": 3})
-    if len(alpha):
-        found.append({"kind": "torsions", "angles": ["phi", "psi"]})
+    return [*({"kind": "distances"} | one for one in distances), *backbone]
+
+
+def _pairs(n: int) -> int:
+    return n * (n - 1) // 2
+
+
+def _possible(
+    topology: mdtraj.Topology, kind: type[FeatureSettings], wanted: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those settings of a feature that the topology has."""
+    found = []
+    for settings in wanted:
+        with suppress(ConfigError):
+            kind(**settings).resolve(topology)
+            found.append(settings)
     return found
 
 
@@ -315,8 +331,8 @@ simulation:
   processes: {processes}
   platform: {platform}
 # What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
-# ions nor other solvent. Of more than 200 descriptors those that do not move, or say what a slower one says, are left
-# out (see RUN/rounds/000/model/descriptors.csv).
+# ions nor other solvent, and heavy its atoms without hydrogens. Of more than 200 descriptors those that do not move,
+# or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).
 features:
 {features}
 model:

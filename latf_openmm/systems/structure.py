@@ -1,13 +1,13 @@
 """A structure file (PDB or mmCIF) with force-field files of OpenMM."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from openmm import app
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from latf_openmm.errors import ConfigError, first_line
-from latf_openmm.settings import InputFile
+from latf_openmm.settings import InputFile, beside_the_configuration
 from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
@@ -20,6 +20,17 @@ from latf_openmm.systems.molecule import (
 from latf_openmm.systems.trusted_xml import check_force_fields
 
 
+def force_field_file(name: str) -> Path | None:
+    """Return the force-field file that OpenMM, or a package that adds to it, has of that name."""
+    folders = [Path(folder) for folder in app.forcefield._getDataDirectories()]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _file_or_name(name: str, info: ValidationInfo) -> str:
+    """Names of OpenMM stay; other files are relative to the configuration, as all."""
+    return name if force_field_file(name) else str(beside_the_configuration(Path(name), info))
+
+
 class StructureSettings(MoleculeSettings):
     """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
 
@@ -28,9 +39,9 @@ class StructureSettings(MoleculeSettings):
 
     kind: Literal["structure"] = "structure"
     structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
-    force_field: list[str] = Field(
+    force_field: list[Annotated[str, AfterValidator(_file_or_name)]] = Field(
         min_length=1,
-        description="files of OpenMM or of your own, for example amber14-all.xml and amber14/tip3p.xml",
+        description="files of OpenMM, for example amber14-all.xml and amber14/tip3p.xml, or of your own",
     )
     trust: bool = Field(False, description="whether scripts in your own force-field files may run")
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
@@ -45,7 +56,7 @@ class StructureSettings(MoleculeSettings):
         if not self.trust:
             check_force_fields(self.force_field)
         try:
-            field = app.ForceField(*self.force_field)
+            field = app.ForceField(*(str(force_field_file(name) or name) for name in self.force_field))
         except Exception as error:
             raise ConfigError(
                 f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
