@@ -588,3 +588,37 @@ def test_the_inspection_of_library_systems_changes_nothing() -> None:
     for kind in ("alanine_dipeptide", "lj7", "three_hole"):
         system = SYSTEM_KINDS[kind]().build(1).system
         assert inspection.inspected(system, kind) is system
+
+
+def restrained(kind: str) -> openmm.System:
+    """The dipeptide with a bias or a restraint of a script."""
+    system = dipeptide()
+    torsion = openmm.CustomTorsionForce("theta")
+    torsion.addTorsion(4, 6, 8, 14)
+    if kind == "CustomCVForce":
+        variable = app.BiasVariable(torsion, -np.pi, np.pi, 0.35, True)
+        app.Metadynamics(system, [variable], 300 * unit.kelvin, 8, 1.0, 100)
+    elif kind == "CustomExternalForce":
+        force = openmm.CustomExternalForce("0.5*k*(x-x0)^2")
+        force.addGlobalParameter("k", 1000)
+        force.addPerParticleParameter("x0")
+        force.addParticle(4, [0.0])
+        system.addForce(force)
+    elif kind == "CustomBondForce":
+        force = openmm.CustomBondForce("50*(r-1)^2")
+        force.addBond(4, 14, [])
+        system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("kind", ["CustomCVForce", "CustomExternalForce", "CustomBondForce"])
+def test_biases_and_restraints_of_a_script_are_said_once(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    inspection._warned.clear()
+    for _ in range(2):
+        inspected(restrained(kind), "system.xml")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"system.xml: it holds a {kind}")
+    assert "counts as energy of the system" in said
+    caplog.clear()
+    inspected(dipeptide(), "plain.xml")
+    assert not caplog.records

@@ -26,6 +26,16 @@ _OTHER_DYNAMICS = {
     "RPMDMonteCarloBarostat": "it needs an RPMDIntegrator",
 }
 """Forces that are right with integrators only that walkers do not use, and why."""
+_RESTRAINTS = ("CustomCVForce", "CustomExternalForce", "CustomCentroidBondForce", "RMSDForce")
+"""Forces that force fields do not use: biases and restraints."""
+_TERMS = {
+    "CustomBondForce": "getNumBonds",
+    "CustomAngleForce": "getNumAngles",
+    "CustomTorsionForce": "getNumTorsions",
+    "CustomCompoundBondForce": "getNumBonds",
+}
+"""Forces that force fields use, too, and what gives their number of terms: an umbrella has one or two."""
+_FEW = 2
 _warned: set[str] = set()
 
 
@@ -57,6 +67,7 @@ def inspected(system: openmm.System, source: str) -> openmm.System:
             "use periodic boundary conditions"
         )
     _check_motion(system, source)
+    _say_restraints(system, source)
     free_force_group(system, source)
     return _without_thermostats(system, source)
 
@@ -72,6 +83,29 @@ def _check_force(force: openmm.Force, source: str) -> None:
             f"{source}: it holds a bias ({BIAS_NAME!r}) that frames would not be reweighted for; expected the System "
             "as it was before add_bias"
         )
+
+
+def _say_restraints(system: openmm.System, source: str) -> None:
+    """Warn of forces that look like a bias or a restraint: their energies are those of the system."""
+    names = [_described(force) for force in system.getForces() if _is_restraint(force)]
+    if names:
+        _warn_once(
+            f"{source}: it holds {', '.join(names)}, which no force field has: a bias, as of metadynamics, or a "
+            "restraint counts as energy of the system, and ensembles are those with it; remove it if they should not be"
+        )
+
+
+def _is_restraint(force: openmm.Force) -> bool:
+    kind = type(force).__name__
+    return kind in _RESTRAINTS or (kind in _TERMS and 0 < getattr(force, _TERMS[kind])() <= _FEW)
+
+
+def _described(force: openmm.Force) -> str:
+    """Kind of a force, its own name and its global parameters."""
+    kind, name = type(force).__name__, force.getName()
+    count = force.getNumGlobalParameters() if hasattr(force, "getNumGlobalParameters") else 0
+    said = [repr(name)] * (name != kind) + [force.getGlobalParameterName(i) for i in range(count)]
+    return f"a {kind}" + (f" ({', '.join(said)})" if said else "")
 
 
 def _check_motion(system: openmm.System, source: str) -> None:
