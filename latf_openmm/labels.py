@@ -34,10 +34,17 @@ def numbered(converted: T, topology: app.Topology) -> T:
     """Give residues of a converted topology the numbers and insertion codes of the original; return it."""
     for residue, original in zip(converted.residues, topology.residues(), strict=True):
         text = str(original.id).strip()
-        if (number := re.match(r"-?\d+", text)) is not None:  # MDTraj counts where an id is not only a number
-            residue.resSeq = int(number.group())
+        if (number := _number(text)) is not None:  # MDTraj counts where an id is not only a number
+            residue.resSeq = number
         setattr(residue, _NUMBER, text + original.insertionCode.strip())
     return converted
+
+
+def _number(text: str) -> int | None:
+    """Number in the id of a residue; A000, in hexadecimal, follows 9999."""
+    if (digits := re.match(r"-?\d+", text)) is not None:
+        return int(digits.group())
+    return int(text, 16) - 0xA000 + 10000 if re.fullmatch(r"[A-F][0-9A-F]{3}", text) else None
 
 
 class Labels:

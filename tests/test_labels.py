@@ -82,11 +82,12 @@ def test_a_residue_number_with_letters_is_kept() -> None:
     """CHARMM's files have the insertion code in the number; MDTraj alone would count such residues."""
     topology = app.Topology()
     chain = topology.addChain()
-    for number in ("52", "52A", "-3", "x"):
+    for number in ("52", "52A", "-3", "A000", "x"):
         topology.addAtom("CA", app.element.carbon, topology.addResidue("LYS", chain, number))
     converted = to_mdtraj(topology)
-    assert [residue.resSeq for residue in converted.residues][:3] == [52, 52, -3]
-    assert [Labels(converted).residue(i) for i in range(4)] == ["LYS52", "LYS52A", "LYS-3", "LYSx"]
+    assert [residue.resSeq for residue in converted.residues][:4] == [52, 52, -3, 10000]
+    names = ["LYS52", "LYS52A", "LYS-3", "LYSA000", "LYSx"]
+    assert [Labels(converted).residue(i) for i in range(5)] == names
 
 
 def test_insertion_codes_of_a_pdb_file() -> None:
