@@ -7,6 +7,7 @@ import signal
 import sys
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 _MOST_TEMPERATURES = 1000
+_COUNTS = (
+    "populations that count: ensemble.json, of structures with weights; populations.parquet has the flow's"
+)
 
 
 class Format(str, Enum):
@@ -495,7 +499,10 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,)."""
+    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,).
+
+    For a periodic system the box (3, 3) in nm is a second argument, and molecules have to be whole.
+    """
     from latf_openmm.md.cv import export_cv
     from latf_openmm.md.latent_cv import latent_cv
     from latf_openmm.md.plumed import export_plumed
@@ -544,15 +551,15 @@ def generate(
     from latf_openmm.refine import ensembles_at
     from latf_openmm.run_folder import RunFolder
     from latf_openmm.storage import check_output
-    from latf_openmm.units import check_temperature
+    from latf_openmm.units import check_temperature, temperature_name
     from latf_openmm.workflow import generate_into
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)
     for value in temperature:
         check_temperature("--temperature", value)
-        check_output(output / f"T{value:g}", folder=True, new="structures are never overwritten")
-    if len({f"{value:g}" for value in temperature}) < len(temperature):
+        check_output(output / temperature_name(value), folder=True, new="structures are never overwritten")
+    if len(set(temperature)) < len(temperature):
         given = ", ".join(f"{value:g}" for value in temperature)
         raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
@@ -563,21 +570,22 @@ def generate(
             run_folder, index, temperature, level.value, minutes, progress=progress, maker=maker
         )
     for value, ensemble in zip(temperature, ensembles, strict=True):
-        target = output / f"T{value:g}"
-        warnings = generate_into(run_folder, trained, pool, value, samples, target)
+        target = output / temperature_name(value)
+        write = partial(
+            write_structures,
+            ensemble,
+            run_folder.topology(),
+            structures=structures,
+            seed=run_folder.config.seed,
+            trajectory=trajectory.value,
+            source=run_folder.source(index),
+        )
+        warnings = generate_into(run_folder, trained, pool, value, samples, target, write)
         console.print(f"{target}: {samples} samples at {run_folder.scale.label(value)}", highlight=False)
         for warning in warnings:
             console.print(f"  [yellow]warning:[/] samples: {escape(warning)}", highlight=False)
-        write_structures(
-            ensemble,
-            run_folder.topology(),
-            target,
-            structures,
-            run_folder.config.seed,
-            trajectory.value,
-            run_folder.source(index),
-        )
         _tell(console, ensemble)
+        console.print(f"  {_COUNTS}", highlight=False, soft_wrap=True)
         for warning in ensemble.warnings:
             console.print(f"  [yellow]warning:[/] structures: {escape(warning)}", highlight=False)
         poor = poor or ensemble.verdict == "poor"
@@ -594,9 +602,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -667,7 +675,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

@@ -54,6 +54,7 @@ from latf_openmm.md.annealing import (
     expected_changes,
 )
 from latf_openmm.md.simulation import check_simulated
+from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import (
@@ -293,11 +294,10 @@ class Refiner:
 
     def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
         found = self.maker.pool.structures(frames, self.run.topology())
-        boxes = found.unitcell_vectors
         return Population(
             sweep.start,
             found.xyz.astype(np.float64),
-            None if boxes is None else boxes.astype(np.float64),
+            boxes_of(found),
             self.maker.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),

@@ -32,13 +32,13 @@ from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_featur
 from latf_openmm.data.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.features.contacts import read_reference
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
-from latf_openmm.storage import CONFIG, check_file, read_arrays, sha256
-from latf_openmm.storage import read_record as read_sealed
+from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
 from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
@@ -89,7 +89,7 @@ class RoundFolder:
         return _read_json(self.decision, _BAD_PLAN)
 
     def check(self, path: Path) -> None:
-        """Raise `DataError` where a file of the round is not what was written; before its end nothing is known."""
+        """Raise `DataError` where a file of a complete round is not what was written."""
         if self.complete:
             check_file(path)
 
@@ -115,8 +115,7 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        check_file(self.record)
-        return read_sealed(self.record)
+        return checked_record(self.record)
 
     def check_segments(self) -> None:
         """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
@@ -143,7 +142,7 @@ class RoundFolder:
     ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
         """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
 
-        Each by temperature; with `check`, only if the file is what was written.
+        Each by temperature; with `check`, if the file is what was written.
 
         Raises
         ------
@@ -281,24 +280,18 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a PDB file with the system's atoms, or where the system starts.
+        """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
 
         Raises
         ------
         ConfigError
-            If the file cannot be read or has another number of atoms.
+            If the file cannot be read or has other atoms.
         """
         built = self.config.system.build(1)
-        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
-        if path is None:
-            return start
-        try:
-            found = mdtraj.load_pdb(str(path))
-        except Exception as error:
-            raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
-        if found.n_atoms != start.n_atoms:
-            raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
-        return mdtraj.Trajectory(found.xyz[0], start.topology)
+        topology = built.mdtraj_topology()
+        if path is not None:
+            return read_reference(path, topology)
+        return as_structure(mdtraj.Trajectory(built.positions[0].astype(np.float32), topology), topology)
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""
@@ -339,7 +332,6 @@ class RunFolder:
         """Return the validation frames under the model of round `last`, or None when there are none."""
         if self.config.validation is None or not self.validated.is_file():
             return None
-        check_file(self.validated)
         check_segments(self.validated, self.validation)
         walkers = read_stage(self.validation)
         return self.pool_of(self.trained(last), walkers)

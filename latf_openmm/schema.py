@@ -64,7 +64,7 @@ def _check_schema(path: Path) -> None:
 
 def check_config(path: Path, record: dict[str, Any]) -> None:
     """Raise `ConfigError` where the configuration in a run folder is not one that a command has put there."""
-    if _hash(path.read_text(encoding="utf-8")) not in record["configurations"]:
+    if text_hash(path.read_text(encoding="utf-8")) not in record["configurations"]:
         raise ConfigError(
             f"{path}: changed since it was written; restore it from a copy (settings are changed by giving "
             "latf-openmm run another file)"
@@ -73,7 +73,7 @@ def check_config(path: Path, record: dict[str, Any]) -> None:
 
 def start_record(folder: Path, config: str) -> None:
     """Write the record of a run that starts now, with this text of its configuration."""
-    record = {"schema": SCHEMA, "versions": [versions()], "configurations": [_hash(config)], "files": {}}
+    record = {"schema": SCHEMA, "versions": [versions()], "configurations": [text_hash(config)], "files": {}}
     write_record(folder / RECORD, record)
 
 
@@ -96,8 +96,8 @@ def resume_record(folder: Path, config: str) -> None:
             ", ".join(f"{name} {before[name]}" for name in other),
         )
         record["versions"].append(now)
-    if _hash(config) not in record["configurations"]:
-        record["configurations"].append(_hash(config))
+    if text_hash(config) not in record["configurations"]:
+        record["configurations"].append(text_hash(config))
         other.append("config")
     if other:
         write_record(folder / RECORD, record)
@@ -112,5 +112,6 @@ def add_record(folder: Path, path: Path) -> None:
         write_record(folder / RECORD, record)
 
 
-def _hash(text: str) -> str:
+def text_hash(text: str) -> str:
+    """Hash by which the record of a run knows the text of a configuration."""
     return hashlib.sha256(text.encode()).hexdigest()

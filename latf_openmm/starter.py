@@ -24,6 +24,7 @@ from latf_openmm.features.base_vectors import BaseVectorSettings
 from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
+from latf_openmm.systems.molecule import NarrowBoxError
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
 _COORDINATES = {
@@ -35,6 +36,7 @@ _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
 _MOST_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
+_SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000
 _FAST, _PLAIN = 0.004, 0.002  # ps; with and without heavy hydrogens
@@ -97,7 +99,7 @@ def write_starter(
     system = _system(files, force_field)
     if trust and system["kind"] in ("structure", "serialized"):
         system["trust"] = True
-    built = _build(system)
+    system, built = _fitting(system)
     topology = built.mdtraj_topology()
     features = _features(topology)
     platform, speed = _fastest(built)
@@ -180,13 +182,24 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
         ) from error
     wet = topology is None or len(water_atoms(topology)) > 0
     default = ["amber14-all.xml", "amber14/tip3p.xml"] if wet else ["amber14-all.xml"]
-    options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"implicit": "obc2"})
+    # The cell of a crystal is no box of solvent.
+    options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"method": "none", "implicit": "obc2"})
     return {
         "kind": "structure",
         "structure": str(structure),
         "force_field": list(force_field) or default,
         "options": options,
     }
+
+
+def _fitting(system: dict[str, Any]) -> tuple[dict[str, Any], BuiltSystem]:
+    """The system and what it says, with a shorter cutoff where the box is narrow."""
+    for cutoff in _SHORTER if "options" in system else ():
+        try:
+            return system, _build(system)
+        except NarrowBoxError:
+            system = system | {"options": system["options"] | {"cutoff": cutoff}}
+    return system, _build(system)
 
 
 def _build(system: dict[str, Any]) -> BuiltSystem:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,15 +33,15 @@ RECORDS = (MANIFEST, "round.json", "complete.json", "run.json")
 """Files that list others, with their sizes and hashes."""
 
 Facts = dict[str, Any]
-"""Size and hash of a file."""
 
-_Version = tuple[str, int, int, int]
+_Version = tuple[int, int, int, int]
+_TICK = 100_000_000  # nanoseconds; clocks of file systems are coarse
 _LOCK = ".lock"
 _PIECE = 1 << 20
 _SEAL = "sha256_of_the_rest"
 _RESTORE = "restore it from a copy, or begin a new run"
 _RECORDS_READ: dict[_Version, dict[str, Facts]] = {}
-_FILES_CHECKED: set[tuple[_Version | None, str]] = set()
+_FILES_CHECKED: set[tuple[_Version, str]] = set()
 
 
 def partial(path: Path) -> Path:
@@ -212,7 +213,10 @@ def sha256(path: Path) -> str:
 
 def facts(path: Path) -> Facts:
     """Size and hash of a file, to be compared later (`check_file`)."""
-    return {"size": path.stat().st_size, "sha256": sha256(path)}
+    version, digest = _version_of(path), sha256(path)
+    if version is not None:
+        _FILES_CHECKED.add((version, digest))
+    return {"size": path.stat().st_size, "sha256": digest}
 
 
 def facts_below(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, Facts]:
@@ -276,6 +280,19 @@ def _seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def checked_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote, after a comparison with the record above it, as far as that lists it.
+
+    Raises
+    ------
+    DataError
+        As `read_record`, or if it is another record than the one that was written.
+    """
+    if _listing(path) is not None:
+        check_file(path)
+    return read_record(path)
+
+
 def listed_files(record: Path) -> dict[str, Facts]:
     """Files that a manifest or another record lists, by their paths in its folder; read once a process.
 
@@ -296,7 +313,7 @@ def listed_files(record: Path) -> dict[str, Facts]:
 
 
 def _are_facts(value: Any) -> bool:
-    return isinstance(value, dict) and type(value.get("size")) is int and isinstance(value.get("sha256"), str)
+    return isinstance(value, dict) and [type(value.get(name)) for name in ("size", "sha256")] == [int, str]
 
 
 def check_file(path: Path) -> None:
@@ -313,22 +330,12 @@ def check_file(path: Path) -> None:
     record = _listing(path)
     if record is None:
         raise DataError(f"{path.parent / MANIFEST}: missing, or does not list {path.name}; {_RESTORE}")
-    _check_record(record)
+    checked_record(record)
     name = path.absolute().relative_to(record.parent).as_posix()
     expected = listed_files(record)[name]
-    key = (_version_of(path), expected["sha256"])
-    if key[0] is None or key not in _FILES_CHECKED:
-        if text := _difference(path, expected["size"], expected["sha256"]):
-            raise DataError(f"{path}: {text}; {_RESTORE}")
-        _FILES_CHECKED.add(key)
-
-
-def _check_record(record: Path) -> None:
-    """Check a record by the records above it, as far as one lists it: that of a round is written after the others."""
-    if _listing(record) is not None:
-        check_file(record)
-    else:
-        listed_files(record)
+    known = path.is_file() and (_version_of(path), expected["sha256"]) in _FILES_CHECKED
+    if not known and (text := _difference(path, expected["size"], expected["sha256"])):
+        raise DataError(f"{path}: {text}; {_RESTORE}")
 
 
 def _listing(path: Path) -> Path | None:
@@ -346,11 +353,14 @@ def _listing(path: Path) -> Path | None:
 
 
 def _version_of(path: Path) -> _Version | None:
+    """What changes with a file; None where it may change without that: when it was written just now."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return str(path.absolute()), found.st_mtime_ns, found.st_size, found.st_ino
+    if time.time_ns() - found.st_mtime_ns < _TICK:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def damages(folder: Path) -> dict[Path, str] | None:
@@ -361,7 +371,8 @@ def damages(folder: Path) -> dict[Path, str] | None:
     try:
         expected = listed_files(path)
     except DataError as error:
-        return {path: f"the manifest cannot be read: {str(error).removeprefix(f'{path}: ')}"}
+        text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {_RESTORE}")
+        return {path: f"the manifest cannot be read: {text}; expected names, sizes and hashes of files"}
     wrong = {
         folder / name: _difference(folder / name, value["size"], value["sha256"])
         for name, value in expected.items()
@@ -373,14 +384,12 @@ def damage(path: Path) -> str | None:
     """How a file differs from what its nearest record says; empty where it does not, None where nothing is known."""
     try:
         record = _listing(path)
-        expected = (
-            None
-            if record is None
-            else listed_files(record)[path.absolute().relative_to(record.parent).as_posix()]
-        )
+        if record is None:
+            return None
+        expected = listed_files(record)[path.absolute().relative_to(record.parent).as_posix()]
     except DataError:  # of the record
         return None
-    return None if expected is None else _difference(path, expected["size"], expected["sha256"])
+    return _difference(path, expected["size"], expected["sha256"])
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
@@ -389,5 +398,5 @@ def _difference(path: Path, size: int, digest: str) -> str:
         return f"missing; expected a file of {size} bytes"
     if path.stat().st_size != size:
         return f"{path.stat().st_size} bytes; expected {size}"
-    found = sha256(path)
+    found = facts(path)["sha256"]
     return "" if found == digest else f"changed since it was written: sha256 {found}; expected {digest}"

@@ -37,7 +37,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import boxes_of, molecules_of
 from latf_openmm.run_folder import BOX, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.storage import (
@@ -143,6 +143,8 @@ def _open_or_start(run: RunFolder) -> None:
         resume_record(run.path, text)
         for folder in run.complete_rounds():  # an interruption may have come before they were listed
             add_record(run.path, folder.record)
+        if run.validated.is_file():
+            add_record(run.path, run.validated)
     else:
         start_record(run.path, text)
     write_text(run.path / CONFIG, text)
@@ -292,13 +294,26 @@ def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: 
 
 
 def generate_into(
-    run: RunFolder, trained: TrainedModel, pool: Pool, temperature: float, samples: int, target: Path
+    run: RunFolder,
+    trained: TrainedModel,
+    pool: Pool,
+    temperature: float,
+    samples: int,
+    target: Path,
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[str, ...]:
-    """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see.
+
+    Parameters
+    ----------
+    more
+        Writes what else is to be in the folder before it is there.
+    """
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
     if not target.is_dir():
         with whole_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
+            more(temporary)
     return ensemble.warnings
 
 
@@ -344,8 +359,8 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
     for temperature, frames in decision.starts.items():
         structures = pool.structures(frames, topology)
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
-        if structures.unitcell_vectors is not None:
-            starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
+        if (boxes := boxes_of(structures)) is not None:
+            starts[f"{BOX}{temperature!r}"] = boxes
     write_arrays(folder.starts, starts)
 
 
@@ -369,6 +384,7 @@ def _summary(
         "populations": pool_populations(pool, trained, run.config.seed),
         "effective_sample_size": _sample_sizes(pool),
         "change": _change(folder, trained, pool),
+        "restarts": _restarts(folder, pool),
         "versions": versions(),
         "files": facts_below(folder.path, leave_out=(folder.record.name, "refined")),
     }
@@ -404,6 +420,16 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
+    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    most = {
+        walker.run: int(walker.table["restarts"].max())
+        for walker in pool.walkers[_earlier(folder, pool) :]
+        if "restarts" in walker.table  # not of imported ones
+    }
+    return {run: count for run, count in most.items() if count}
 
 
 def _earlier(folder: RoundFolder, pool: Pool) -> int:

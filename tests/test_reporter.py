@@ -10,6 +10,7 @@ import torch
 from openmm import app, unit
 
 import latf_openmm as latf
+from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.md.bias.harmonic import HarmonicSettings
@@ -46,6 +47,35 @@ def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
     state = simulation.context.getState(energy=True, groups={31})
     in_openmm = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     assert table["bias_energy"].iloc[-1] == pytest.approx(in_openmm, abs=1e-5)
+
+
+def test_a_file_that_is_there_is_continued_and_never_emptied(tmp_path: Path) -> None:
+    built = AlanineDipeptideSettings().build()
+    cv = latf.torsion_cv([(4, 6, 8, 14)], built.n_atoms)
+    file = tmp_path / "z.csv"
+
+    def job(first: int, **options: bool) -> list[int]:
+        integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+        simulation = app.Simulation(
+            built.topology, built.system, integrator, openmm.Platform.getPlatformByName("Reference")
+        )
+        simulation.context.setPositions(built.positions[0])
+        simulation.currentStep = first
+        simulation.reporters.append(latf.LatentReporter(file, 10, cv, **options))
+        simulation.step(30)
+        return [int(step) for step in pd.read_csv(file)["step"]]
+
+    assert job(0) == [10, 20, 30]
+    with file.open("a") as cut:
+        cut.write("40,0.0")  # as a kill leaves it
+    assert job(30) == [10, 20, 30, 40, 50, 60]
+    with pytest.raises(ConfigError, match=r"z\.csv: has steps up to 60 already, .* at step 0; .*append=True"):
+        job(0)
+    assert job(50, append=True) == [10, 20, 30, 40, 50, 60, 60, 70, 80]
+    before = file.read_text()
+    with pytest.raises(ConfigError, match=r"z\.csv: is there already .* expected .* step,time_ps,z0,z1"):
+        latf.LatentReporter(file, 10, latf.torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)], built.n_atoms))
+    assert file.read_text() == before
 
 
 @pytest.mark.parametrize("backend", ["torchforce", "python"])

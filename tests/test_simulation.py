@@ -511,13 +511,13 @@ def test_walkers_of_a_molecule_share_the_bias(tmp_path: Path, dipeptide_model: P
     common: dict[str, Any] = {"temperatures": [300.0], "walkers": 2, "timestep": 0.002, "frames": 10}
     stage = make_stage(tmp_path / "stage", bias, DIPEPTIDE, processes=processes, **common)
     assert len(run(stage)) == 2
-    rows = {path.stem: path.stat().st_size // 24 for path in (stage.folder / "exchange" / "T300").iterdir()}
+    rows = {path.stem: path.stat().st_size // 32 for path in (stage.folder / "exchange" / "T300").iterdir()}
     assert rows == {"T300_w000": 4, "T300_w001": 4}
     last = torch.load(stage.folder / "T300_w001" / "segment_0000" / "bias.pt", weights_only=True)
     assert int(last["bias"]["updates"]) == 4
     if processes == 1:  # the second walker starts when the first has ended, and knows all of it
         assert int(last["bias"]["sent"]) == 4 + 4
-        assert last["exchange"] == {"T300_w000.rows": 96, "T300_w001.rows": 96}
+        assert last["exchange"] == {"T300_w000.rows": 128, "T300_w001.rows": 128}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -529,16 +529,16 @@ def test_walkers_at_several_temperatures_share_the_bias(
     stage = make_stage(tmp_path / "stage", bias, processes=processes, share_bias="all", **common)
     walkers = run(stage)
     assert len(walkers) == 4
-    rows = {path.stem: path.stat().st_size // 24 for path in (stage.folder / "exchange" / "all").iterdir()}
+    rows = {path.stem: path.stat().st_size // 32 for path in (stage.folder / "exchange" / "all").iterdir()}
     assert set(rows) == {"T0.7", "T1.3"}
     assert len(set(rows.values())) == 1
     if processes == 2:
         return  # how much each knew of the other depends on their speed
     # The second temperature knows what the first one added, and both have the bias of the lower temperature.
     last = torch.load(stage.folder / "T0.7" / "segment_0000" / "bias.pt", weights_only=True)
-    assert last["exchange"]["T1.3.rows"] == 24 * rows["T1.3"]
+    assert last["exchange"]["T1.3.rows"] == 32 * rows["T1.3"]
     assert float(last["bias"]["counter"]) == 1 + rows["T0.7"] + rows["T1.3"]
-    added = np.fromfile(stage.folder / "exchange" / "all" / "T1.3.rows").reshape(-1, 3)
+    added = np.fromfile(stage.folder / "exchange" / "all" / "T1.3.rows").reshape(-1, 4)[:, :3]
     first = float(np.exp(-6.0 / (1 - 0.7 / 6.0) / 0.7))  # eps of the bias at T = 0.7, while P = 0
     kT = 1.3
     assert added[0, 2] == pytest.approx(first ** ((1 - 0.7 / 6.0) * 0.7 / kT), rel=1e-6)
@@ -579,9 +579,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_portable_state(
     state = openmm.XmlSerializer.deserialize((path.parent / "state.xml").read_text())
     last = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     velocity = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-    with caplog.at_level(logging.INFO, logger="latf_openmm"):
+    with caplog.at_level(logging.WARNING, logger="latf_openmm"):
         walkers = run(make_stage(tmp_path, frames=20, frame_interval=1, minimise=False))
-    assert "portable state" in caplog.text
+    assert "continued from the portable state, because the checkpoint cannot be used" in caplog.text
+    assert "checkpoint.bin" in caplog.text
+    assert walkers[0].table["restarts"].tolist() == [0] * 10 + [1] * 10
     topology = HOLES.build(1).mdtraj_topology()
     for index, walker in enumerate(walkers):
         xyz = walker.load(topology).xyz[:, 0]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from latf_openmm.data.trajectory import WindowBias
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.periodic import normalise, standard_orientation
-from latf_openmm.storage import check_file, listed_files
+from latf_openmm.storage import check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
 
 _DCD_TITLE = 100
@@ -156,12 +156,13 @@ def read_trajectory(
     """
     frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
-        with ascii_path(path) as name, _without_stdout():
-            file = _opened(Path(name), topology)
-        with file:
-            while (piece := _read(file, path, topology, frames)).n_frames > 0:
-                yield normalise(piece, str(path), first)
-                first += piece.n_frames
+        with ascii_path(path) as name:
+            with _without_stdout():
+                file = _opened(Path(name), topology)
+            with file:
+                while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                    yield normalise(piece, str(path), first)
+                    first += piece.n_frames
     except DataError:
         raise
     except Exception as error:
@@ -266,6 +267,7 @@ def _without_stdout() -> Iterator[None]:
 
 def check_segments(record: Path, stage: Path) -> None:
     """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
+    checked_record(record)
     listed = {
         (record.parent / name).parent
         for name in listed_files(record)

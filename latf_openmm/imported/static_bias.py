@@ -63,7 +63,12 @@ def find_static_bias(
     usable = {n: x for n, x in values.items() if np.ptp(x[own]) > 1e-9 and not _hidden_period(n, x, periods)}
     found, single = list[StaticBias](), dict[str, float]()
     for name, x in usable.items():
-        result, single[name] = _fit([name], [_unwrapped(x, own, periods.get(name, 0.0))], own, bias, kT)
+        period = periods.get(name, 0.0)
+        unwrapped = _unwrapped(x, _middle(x[own], period), period)
+        result, single[name] = _fit([name], [unwrapped], own, bias, kT)
+        if result is not None and period > 0:  # its images are the nearest to its centre
+            unwrapped = _unwrapped(x, _vertex(unwrapped[own], bias), period)
+            result, _ = _fit([name], [unwrapped], own, bias, kT)
         if result is not None:
             found.append(result)
     if not found:
@@ -93,16 +98,26 @@ def _hidden_period(name: str, x: Array, periods: Mapping[str, float]) -> bool:
     """Whether values look like an angle all around, of which nothing says that it is periodic."""
     if name in periods:
         return False
-    return any(np.abs(x).max() <= half * 1.001 and np.ptp(x) > 1.8 * half for half in (np.pi, 180.0))
+    ends = np.array([-x.min(), x.max()])
+    return any(((0.97 * half < ends) & (ends < 1.001 * half)).all() for half in (np.pi, 180.0))
 
 
-def _unwrapped(x: Array, own: NDArray[np.int64], period: float) -> Array:
-    """A periodic descriptor as its nearest image to the middle of the run's own frames."""
+def _middle(x: Array, period: float) -> float:
+    """Mean of a periodic descriptor."""
     if period <= 0:
-        return x
-    angle = 2 * np.pi / period * x
-    middle = np.angle(np.exp(1j * angle[own]).mean())
-    return np.asarray((np.angle(np.exp(1j * (angle - middle))) + middle) * period / (2 * np.pi))
+        return 0.0
+    return float(np.angle(np.exp(2j * np.pi / period * x).mean()) * period / (2 * np.pi))
+
+
+def _vertex(x: Array, bias: Array) -> float:
+    """Where a quadratic function has its extremum."""
+    square, linear, _ = np.polyfit(x - x.mean(), bias, 2)
+    return float(x.mean() - 0.5 * linear / square)
+
+
+def _unwrapped(x: Array, middle: float, period: float) -> Array:
+    """A periodic descriptor as its nearest image to `middle`."""
+    return x if period <= 0 else np.asarray(x - period * np.round((x - middle) / period))
 
 
 def _fit(

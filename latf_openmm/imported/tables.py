@@ -118,12 +118,14 @@ def _parse(path: Path, text: str) -> Table:
         return _gromacs(path, text)
     if re.search(r"NSTEP\s*=.*TIME\(PS\)\s*=", text):
         return _amber(path, text)
-    header = text.split("\n", 1)[0]
+    header, _, rest = text.partition("\n")
     separator = max((",", ";", "\t"), key=header.count)
+    if separator not in header and len(rest.partition("\n")[0].split()) > 1:
+        separator = r"\s+"
     openmm = header.startswith('#"')
     frame = pd.read_csv(
         io.StringIO(text.removeprefix("#")),
-        sep=separator if separator in header else r"\s+",
+        sep=separator,
         skipinitialspace=True,
     )
     return _from_frame(path, frame, "openmm" if openmm else "plain")
@@ -229,7 +231,7 @@ def _gromacs(path: Path, text: str) -> Table:
 
 def _amber(path: Path, text: str) -> Table:
     text = re.split(r"A V E R A G E S", text)[0]
-    records = re.split(r"(?=^\s*NSTEP\s*=)", text, flags=re.M)[1:]
+    records = re.split(r"(?=^[ \t]*NSTEP\s*=)", text, flags=re.M)[1:]
     rows: list[dict[str, float]] = []
     for record in records:
         pairs = re.findall(r"([A-Za-z][\w-]*(?:\(\w+\))?)\s*=\s*(-?[\d.]+|\*+)", record.split("-----")[0])

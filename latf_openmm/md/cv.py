@@ -246,19 +246,48 @@ class _Angles(nn.Module):
         return torch.atan2(x[:, :n], x[:, n:])
 
 
-def distance_cv(pairs: Sequence[tuple[int, int]], n_atoms: int) -> FeatureCV:
-    """Return distances between pairs of atoms as collective variables [nm]."""
+def distance_cv(
+    pairs: Sequence[tuple[int, int]], n_atoms: int, molecules: Sequence[int] | None = None
+) -> FeatureCV:
+    """Return distances between pairs of atoms as collective variables [nm].
+
+    In a periodic box they are those to the nearest image, also between atoms of one molecule, which is wrong where a
+    molecule is longer than half the box; with `molecules` they follow its bonds.
+
+    Parameters
+    ----------
+    pairs
+        Atoms.
+    n_atoms
+        Atoms of one copy of the system.
+    molecules
+        Index of the molecule of each atom, as ``latf_openmm.periodic.molecules_of(mdtraj_topology)`` gives it.
+    """
     _check_indices([atom for pair in pairs for atom in pair], n_atoms)
-    return FeatureCV(Distances(list(pairs), [f"d({i},{j})" for i, j in pairs]), None, n_atoms)
+    features = Distances(list(pairs), [f"d({i},{j})" for i, j in pairs])
+    return FeatureCV(_in_molecules(features, molecules, n_atoms), None, n_atoms)
 
 
-def torsion_cv(quadruples: Sequence[tuple[int, int, int, int]], n_atoms: int) -> FeatureCV:
-    """Return torsion angles as periodic collective variables [rad], IUPAC sign."""
+def torsion_cv(
+    quadruples: Sequence[tuple[int, int, int, int]], n_atoms: int, molecules: Sequence[int] | None = None
+) -> FeatureCV:
+    """Return torsion angles as periodic collective variables [rad], IUPAC sign.
+
+    Each of the three vectors is that to the nearest image in a periodic box; with `molecules`, as for `distance_cv`,
+    those within a molecule follow its bonds.
+    """
     _check_indices([atom for quadruple in quadruples for atom in quadruple], n_atoms)
     names = [",".join(map(str, quadruple)) for quadruple in quadruples]
-    return FeatureCV(
-        Torsions(list(quadruples), names), _Angles(), n_atoms, [2 * float(np.pi)] * len(quadruples)
-    )
+    features = _in_molecules(Torsions(list(quadruples), names), molecules, n_atoms)
+    return FeatureCV(features, _Angles(), n_atoms, [2 * float(np.pi)] * len(quadruples))
+
+
+def _in_molecules(features: Features, molecules: Sequence[int] | None, n_atoms: int) -> Features:
+    if molecules is not None:
+        if len(molecules) != n_atoms:
+            raise ModelError(f"molecules are given for {len(molecules)} atoms, the system has {n_atoms}")
+        features.join_molecules(molecules)
+    return features
 
 
 def _check_indices(atoms: Sequence[int], n_atoms: int) -> None:
@@ -268,18 +297,26 @@ def _check_indices(atoms: Sequence[int], n_atoms: int) -> None:
 
 
 class SingleFrameCV(nn.Module):
-    """The collective variables of one frame: positions (n_atoms, 3) [nm] -> (dim,)."""
+    """The collective variables of one frame: positions (n_atoms, 3) [nm] -> (dim,).
+
+    A second argument is the box (3, 3) [nm] of a periodic system, in OpenMM's reduced form: vectors between molecules,
+    which are whole, are then those to the nearest image.
+    """
 
     def __init__(self, cv: CollectiveVariables) -> None:
         super().__init__()
         self.cv = cv
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return collective variables, shape (dim,)."""
-        return self.cv(positions.unsqueeze(0), torch.empty(0))[0]
+        cell = torch.empty(0) if box is None else box.unsqueeze(0)
+        return self.cv(positions.unsqueeze(0), cell)[0]
 
 
 def export_cv(cv: CollectiveVariables, path: Path) -> None:
-    """Write a TorchScript file of the collective variables: positions (n_atoms, 3) [nm] -> (dim,)."""
+    """Write a TorchScript file of the collective variables: positions (n_atoms, 3) and box (3, 3) [nm] -> (dim,).
+
+    The box may be left out where there is none.
+    """
     with whole_file(path) as temporary:
         torch.jit.script(SingleFrameCV(cv).eval()).save(str(temporary))

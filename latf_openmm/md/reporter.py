@@ -43,8 +43,7 @@ class LatentReporter:
     Raises
     ------
     ConfigError
-        If the file holds something else, or, at the first step, steps that are not before those of the simulation, or
-        if the bias does not act in the simulation.
+        If the file holds something else, or, at the first step, steps that are not before those of the simulation.
     """
 
     def __init__(
@@ -61,6 +60,7 @@ class LatentReporter:
         self.cv = cv
         self.bias = bias
         self.name = name
+        self._started = False
         self._path = Path(path)
         self._last = _last_step(self._path, _header(cv.dim))
         if append:
@@ -71,9 +71,16 @@ class LatentReporter:
             self.file.flush()
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
-        """Say when the next report is due and that it needs positions."""
-        if self.bias is not None:
+        """Say when the next report is due and that it needs positions.
+
+        Raises
+        ------
+        ConfigError
+            If the bias does not act in the simulation, or the file has later steps.
+        """
+        if self.bias is not None and not self._started:
             check_integrated(simulation.context, self.name)
+        self._started = True
         if self._last is not None and self._last > simulation.currentStep:
             raise ConfigError(
                 f"{self._path}: has steps up to {self._last} already, and the simulation is at step "
@@ -97,7 +104,7 @@ class LatentReporter:
         time = state.getTime().value_in_unit(unit.picosecond)
         values = [f"{value:.6f}" for value in z[0].tolist()]
         self.file.write(
-            ",".join([str(simulation.currentStep), f"{time:.6g}", *values, f"{energy:.6f}", f"{offset:.6f}"])
+            ",".join([str(simulation.currentStep), f"{time:.12g}", *values, f"{energy:.6f}", f"{offset:.6f}"])
             + "\n"
         )
         self.file.flush()

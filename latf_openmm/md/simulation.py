@@ -1,6 +1,5 @@
 """One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
 
-import json
 import logging
 import queue
 import time
@@ -21,7 +20,7 @@ from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool, shared_objects
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import Advance, bar
-from latf_openmm.storage import alone, remove_locks, whole_file, write_json
+from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
 from latf_openmm.systems import AnySystem
 from latf_openmm.units import temperature_name
 
@@ -236,7 +235,7 @@ def run_stage(
         raise SimulationError("; ".join(failures.values()))
     for text in failures.values():
         log.warning("%s; dropped, the others go on", text)
-    write_json(stage.folder / DROPPED, dropped | failures)
+    write_record(stage.folder / DROPPED, {"dropped": dropped | failures})
 
 
 def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
@@ -285,9 +284,10 @@ def read_dropped(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): str(why) for name, why in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError, OSError) as error:
-        raise DataError(f"{path}: damaged ({error}); expected names of walkers and reasons") from None
+        return {str(name): str(why) for name, why in read_record(path)["dropped"].items()}
+    except (DataError, KeyError, AttributeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: damaged ({reason}); expected names of walkers and reasons") from None
 
 
 def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:

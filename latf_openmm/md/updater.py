@@ -1,5 +1,6 @@
 """BiasUpdater: keeps the adaptive bias inside a Context in step with the one in Python."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,10 @@ class BiasUpdater:
     def save(self, path: Path | str) -> None:
         """Write the state of the bias; a file is only there when it is whole."""
         place = {} if self.exchange is None else self.exchange.position()
-        with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
-            torch.save({"bias": self.bias.snapshot(), "exchange": place}, file)
+        content = io.BytesIO()  # torch's own writer does not say why it fails
+        torch.save({"bias": self.bias.snapshot(), "exchange": place}, content)
+        with whole_file(Path(path)) as temporary:
+            temporary.write_bytes(content.getvalue())
 
     def reset(self) -> None:
         """Forget everything since the updater was made; do so before `add_bias`."""

@@ -5,7 +5,6 @@ again, bit for bit the same on the Reference platform. `window_runs` makes of th
 `latf_openmm.analysis.mbar.combine` unbiases.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from latf_openmm.md.window_plan import Leg, UmbrellaSettings, WindowPlan, spanni
 from latf_openmm.md.window_runner import WindowRunner
 from latf_openmm.md.window_samples import WindowFile, WindowSamples
 from latf_openmm.progress import bar
-from latf_openmm.storage import write_json
+from latf_openmm.storage import read_record, write_record
 from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import plain
 
@@ -150,9 +149,9 @@ class UmbrellaWindows:
         }
         path = plan.folder / "windows.json"
         if not path.is_file():
-            write_json(path, record)
+            write_record(path, record)
             return
-        there = json.loads(path.read_text())
+        there = read_record(path)
         if differing := [key for key, value in record.items() if there.get(key) != value]:
             raise ConfigError(
                 f"{plan.folder}: holds windows with other {', '.join(differing)}; take another folder, or delete it"

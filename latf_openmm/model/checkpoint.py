@@ -11,7 +11,7 @@ from typing import Any
 import mdtraj
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
@@ -117,8 +117,9 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "columns": None if trained.columns is None else list(trained.columns),
         "molecules": None if trained.molecules is None else _to_text(trained.molecules),
     }
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_manifest(folder)
 
 

@@ -13,11 +13,19 @@ from latf_openmm.periodic.boundary import (
     molecules_of,
 )
 from latf_openmm.periodic.cells import is_cell, reduced_box, standard_orientation
-from latf_openmm.periodic.images import boxes_of, gather_molecules, make_whole, normalise, whole_positions
+from latf_openmm.periodic.images import (
+    as_structure,
+    boxes_of,
+    gather_molecules,
+    make_whole,
+    normalise,
+    whole_positions,
+)
 
 __all__ = [
     "Boundary",
     "SystemTopology",
+    "as_structure",
     "boundary_of",
     "boxes_of",
     "default_box",

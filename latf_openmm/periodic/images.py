@@ -53,7 +53,7 @@ def normalise(trajectory: mdtraj.Trajectory, name: str, first: int = 0) -> mdtra
         raise DataError(f"{name}: frame {frame} has no periodic box; {expected}")
     boxes = _reduced(vectors, name, first)
     _check_width(boxes, boundary.cutoff, name, first)
-    trajectory.xyz = whole_positions(trajectory.xyz, boxes, boundary)
+    whole_positions(trajectory.xyz, boxes, boundary, in_place=True)
     if np.abs(boxes - vectors).max() > NOISE * np.abs(boxes).max():
         trajectory.unitcell_vectors = boxes
     return trajectory
@@ -114,6 +114,34 @@ def make_whole(trajectory: mdtraj.Trajectory) -> mdtraj.Trajectory:
     return _with_positions(trajectory, whole_positions(trajectory.xyz, boxes, boundary))
 
 
+def as_structure(found: mdtraj.Trajectory, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+    """Return structures of a file as ones of a System: molecules whole and beside each other, the box the System's.
+
+    Parameters
+    ----------
+    found
+        As read; molecules are put together by its own box, or by the System's where it has none.
+    topology
+        Of the System.
+
+    Raises
+    ------
+    DataError
+        If the box of the file is none.
+    """
+    boundary, vectors = boundary_of(topology), file_vectors(found)
+    boxes: Array | None = None
+    if is_cell(vectors).all():
+        boxes = reduced_box(vectors)
+    elif boundary.box is not None:
+        boxes = np.repeat(boundary.box[None], found.n_frames, axis=0)
+    xyz = found.xyz if boxes is None else whole_positions(found.xyz, boxes, boundary)
+    structures = mdtraj.Trajectory(xyz, topology)
+    if boundary.periodic is not False:
+        structures.unitcell_vectors = boxes
+    return gather_molecules(structures)
+
+
 def _with_positions(trajectory: mdtraj.Trajectory, xyz: Positions) -> mdtraj.Trajectory:
     if xyz is trajectory.xyz:
         return trajectory
@@ -122,7 +150,7 @@ def _with_positions(trajectory: mdtraj.Trajectory, xyz: Positions) -> mdtraj.Tra
     )
 
 
-def whole_positions(xyz: Positions, boxes: Array, boundary: Boundary) -> Positions:
+def whole_positions(xyz: Positions, boxes: Array, boundary: Boundary, in_place: bool = False) -> Positions:
     """Move atoms by lattice vectors so that bonds are short; positions that are whole already are returned as given.
 
     Parameters
@@ -133,6 +161,8 @@ def whole_positions(xyz: Positions, boxes: Array, boundary: Boundary) -> Positio
         In reduced form, shape (n_frames, 3, 3) [nm]; at least twice as wide as bonds are long.
     boundary
         Says what is bound.
+    in_place
+        Whether `xyz` may be changed.
 
     Returns
     -------
@@ -145,16 +175,24 @@ def whole_positions(xyz: Positions, boxes: Array, boundary: Boundary) -> Positio
     half = 0.5 * float(np.diagonal(boxes, axis1=-2, axis2=-1).min())
     new: Positions | None = None
     for rows in _blocks(len(xyz), xyz.shape[1], _BLOCK):
-        bonds = np.take(xyz[rows], tree.child, axis=1) - np.take(xyz[rows], tree.parent, axis=1)
-        long = np.flatnonzero(np.abs(bonds).ravel() > half) // 3
+        bonds = np.take(xyz[rows], tree.child, axis=1, mode="clip")
+        bonds -= np.take(xyz[rows], tree.parent, axis=1, mode="clip")
+        np.abs(bonds, out=bonds)
+        long = np.flatnonzero(bonds.ravel() > half) // 3
         if len(long) == 0:
             continue
-        new = xyz.copy() if new is None else new
-        frames, branches = np.divmod(np.unique(long), len(tree.child))
-        for frame in np.unique(frames):
-            broken = branches[frames == frame]
-            _move_branches(new[rows][frame], bonds[frame, broken], boxes[rows][frame], tree, broken)
+        if new is None:
+            new = xyz if in_place else xyz.copy()
+        frames, branches = np.divmod(long[np.diff(long, prepend=-1) > 0], len(tree.child))
+        frames += rows.start
+        vectors = xyz[frames, tree.child[branches]] - xyz[frames, tree.parent[branches]]
+        moves = _moves(vectors.astype(np.float64), boxes[frames])
+        _move_branches(new, moves, frames, branches, tree)
     return xyz if new is None else new
+
+
+def _moves(vectors: Array, boxes: Array) -> Array:
+    return np.asarray(np.einsum("...i,...ij->...j", _lattice_steps(vectors, boxes), boxes))
 
 
 def _blocks(n_frames: int, width: int, most: int) -> Iterator[slice]:
@@ -163,12 +201,12 @@ def _blocks(n_frames: int, width: int, most: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n_frames))
 
 
-def _move_branches(xyz: Positions, bonds: Positions, box: Array, tree: BondTree, broken: Indices) -> None:
-    """Move atoms (n_atoms, 3) of one frame in place: the branches that hang on broken bonds, with all on them."""
-    moves = _lattice_steps(bonds.astype(np.float64), box) @ box
-    first, sizes = tree.first[broken], tree.last[broken] - tree.first[broken]
+def _move_branches(xyz: Positions, moves: Array, frames: Indices, branches: Indices, tree: BondTree) -> None:
+    """Take `moves` (n, 3) off whole branches of frames (n_frames, n_atoms, 3), in place."""
+    first, sizes = tree.first[branches], tree.last[branches] - tree.first[branches]
     places = np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-    np.subtract.at(xyz, tree.atoms[places], np.repeat(moves, sizes, axis=0).astype(xyz.dtype))
+    rows = np.repeat(frames, sizes), tree.atoms[places]
+    np.subtract.at(xyz, rows, np.repeat(moves, sizes, axis=0).astype(xyz.dtype))
 
 
 def _lattice_steps(vectors: Array, box: Array) -> Array:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latf_openmm.run_folder import RunFolder
-from latf_openmm.storage import read_record
+from latf_openmm.storage import checked_record
 from latf_openmm.workflow import IMPORTED
 
 _DAY = 86_400.0
@@ -68,7 +68,7 @@ def costs(run: RunFolder, rounds: Sequence[dict[str, Any]]) -> list[Cost]:
         )
     validation = run.config.validation_simulation()
     if validation is not None and run.validated.is_file():
-        simulated, seconds = validation.steps, read_record(run.validated)["seconds"]
+        simulated, seconds = validation.steps, checked_record(run.validated)["seconds"]
         rows.append(Cost("validation", False, simulated * timestep, simulated, seconds))
     return [*rows, _total(rows)]
 

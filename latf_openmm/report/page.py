@@ -143,7 +143,13 @@ def _warnings(
     trained: TrainedModel, rows: Sequence[Comparison], rounds: Sequence[dict[str, Any]]
 ) -> list[str]:
     texts = [w for row in rows if (w := temperature_warning(trained, row.temperature))]
-    return texts + [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+    texts += [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+    return texts + [
+        f"{name}: continued {count} times without a checkpoint that was damaged, or of another machine: its frames are "
+        "valid, but not the ones an undisturbed run gives"
+        for row in rounds
+        for name, count in row["restarts"].items()
+    ]
 
 
 def _heat(run: RunFolder, pool: Pool) -> list[str]:

@@ -10,8 +10,12 @@ from openmm import app, unit
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
-from latf_openmm.systems.molecule import Molecule, MoleculeSettings, existing
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
+
+_UNSET = 2.0 * np.eye(3)
+"""Default box of a System whose box nobody has set [nm]."""
 
 
 class PythonFileSettings(MoleculeSettings):
@@ -65,4 +69,7 @@ class PythonFileSettings(MoleculeSettings):
             raise ConfigError(
                 f"system.function: positions must have shape (n_atoms, 3) [nm] ({first_line(error)})"
             ) from error
-        return Molecule(topology, system, numbers)
+        box = box_of_files(topology.getPeriodicBoxVectors(), "function", self.file)
+        if box is not None and np.array_equal(default_box(system), _UNSET):
+            system.setDefaultPeriodicBoxVectors(*box)
+        return Molecule(topology, system, numbers, box)

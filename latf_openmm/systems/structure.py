@@ -12,6 +12,7 @@ from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     made,
     nanometres,
     structure,
@@ -49,12 +50,13 @@ class StructureSettings(MoleculeSettings):
             raise ConfigError(
                 f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
             ) from error
-        periodic = pdb.topology.getPeriodicBoxVectors() is not None
+        box = box_of_files(pdb.topology.getPeriodicBoxVectors(), "structure", self.structure)
         system = made(
             lambda **options: field.createSystem(pdb.topology, **options),
             pdb.topology,
             self.options,
-            periodic and self.options.method != "none",
+            box,
             "force_field",
+            str(self.structure),
         )
-        return Molecule(pdb.topology, system, nanometres(pdb.positions))
+        return Molecule(pdb.topology, system, nanometres(pdb.positions), box)

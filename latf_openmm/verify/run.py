@@ -151,18 +151,19 @@ def _look_at_model(
             if not all(torch.isfinite(value).all() for value in trained.model.state_dict().values()):
                 findings.damage(weights, "weights are not finite; expected numbers")
         except LatfError as error:
-            _note_model(str(error).splitlines()[0], record, weights, findings)
+            _note_model(str(error).splitlines()[0], folder, findings)
     if not findings.missing(history, "the history of the training"):
         _read_table(history, findings)
     findings.hashes(folder)
 
 
-def _note_model(text: str, record: Path, weights: Path, findings: Findings) -> None:
-    """Note what is wrong with the file that an error is about; what is of others is said of these."""
+def _note_model(text: str, folder: Path, findings: Findings) -> None:
+    """Note what is wrong with a model's file; that the record of its round is damaged is said of that."""
+    record, weights = folder / "model.json", folder / "model.safetensors"
     culprit = weights if "Safetensor" in text or str(weights) in text else record
-    for start in (record.parent, record, weights):
-        text = text.removeprefix(f"{start}: ")
-    if not text.startswith(str(Path(text.split(": ")[0]).anchor or "\0")):
+    if text.startswith((str(folder), "the model was", "atom ")):
+        for start in (folder, record, weights):
+            text = text.removeprefix(f"{start}: ")
         findings.damage(culprit, f"{text}; expected a model that loads")
 
 
