@@ -310,6 +310,23 @@ def test_energies_that_hold_the_bias(
     np.testing.assert_allclose(found.bias, bias)
 
 
+def test_potential_energies_of_gromacs_hold_the_pull(
+    importer: Importer, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path
+) -> None:
+    frames, energies = simulated
+    frames.save(str(tmp_path / "md.trr"))
+    pull = np.abs(np.sin(np.arange(FRAMES)))
+    rows = "".join(
+        f"{time:.6f} {energy + bias:.6f} {bias:.6f}\n"
+        for time, energy, bias in zip(frames.time, energies, pull, strict=True)
+    )
+    legends = '@ s0 legend "Potential"\n@ s1 legend "COM Pull En."\n'
+    (tmp_path / "energy.xvg").write_text(legends + rows)
+    (found,) = importer.read([ImportedTrajectory(tmp_path / "md.trr", 300.0, tmp_path / "energy.xvg")])
+    np.testing.assert_allclose(found.energy, energies, atol=1e-5)
+    np.testing.assert_allclose(found.bias, pull, atol=1e-5)
+
+
 def test_rounded_positions(
     read: Reader,
     simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
