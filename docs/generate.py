@@ -44,7 +44,7 @@ GROUPS = {
         "RunConfig",
         "run_loop",
         "import_run",
-        "OwnTrajectory",
+        "ImportedTrajectory",
         "RunFolder",
         "write_report",
     ),

@@ -265,34 +265,68 @@ def run(
 def import_(
     config: ConfigArgument,
     trajectory: Annotated[
-        list[Path],
-        typer.Option(help="DCD, XTC, TRR or NetCDF file with all atoms of the system; may be repeated."),
-    ],
-    temperature: Annotated[
-        list[float], typer.Option("--temperature", "-T", help="One for each --trajectory, in order.")
+        list[str],
+        typer.Option(
+            help="DCD, XTC, TRR, NetCDF, HDF5 or mdcrd file with all atoms of the system; may be repeated. Files that "
+            "continue each other: with commas between them, or a quoted pattern."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist.")],
-    table: Annotated[
-        list[Path] | None,
+    temperature: Annotated[
+        list[float] | None,
         typer.Option(
-            help="CSV or Parquet file for each --trajectory, in order: potential_energy and, where it was biased, "
-            "bias_energy [kJ/mol]. Default: energies are computed, there was no bias."
+            "--temperature",
+            "-T",
+            help="One for each --trajectory, in order. Default: the column temperature of its table, which may change.",
         ),
     ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Energies for each --trajectory, in order: CSV, Parquet, or as OpenMM, PLUMED, Gromacs (xvg) and "
+            "Amber (mdout) write them; several with commas. potential_energy and, where it was biased, "
+            "bias_energy [kJ/mol]. "
+            "Default: energies are computed, there was no bias."
+        ),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the run for each --trajectory, in order: those of one run share one bias. Default: each "
+            "biased trajectory is a run of its own; runs are joined by MBAR."
+        ),
+    ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bias of each run at any frame, where tables do not say it: FILE.py:FUNCTION (one for each "
+            "--trajectory, or one that returns a column for each), or a YAML file of harmonic restraints of columns."
+        ),
+    ] = None,
+    independent: Annotated[
+        bool,
+        typer.Option(
+            "--independent", help="Do not join biased runs: each crossed between all states by itself."
+        ),
+    ] = False,
+    ignore_times: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-times", help="Times in the files are wrong: frames lie one frame interval apart."
+        ),
+    ] = False,
 ) -> None:
     """Make a run of trajectories you have already: they are its first round, and training follows."""
     from latf_openmm.config import load_config
-    from latf_openmm.errors import ConfigError
-    from latf_openmm.own_data import OwnTrajectory, import_run
+    from latf_openmm.imported import import_run
+    from latf_openmm.imported.trajectories import given_trajectories
     from latf_openmm.progress import make_progress
 
-    tables: list[Path | None] = list(table) if table else [None] * len(trajectory)
-    for name, count in (("--temperature", len(temperature)), ("--table", len(tables))):
-        if count != len(trajectory):
-            raise ConfigError(f"{name}: {count} given for {len(trajectory)} --trajectory")
-    own = [OwnTrajectory(*one) for one in zip(trajectory, temperature, tables, strict=True)]
+    given = given_trajectories(trajectory, temperature, table, run, bias)
     with make_progress() as progress:
-        import_run(load_config(config), own, output, progress)
+        import_run(
+            load_config(config), given, output, progress, independent=independent, ignore_times=ignore_times
+        )
     _print_status(output)
 
 
@@ -565,9 +599,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg, rmsd, contacts, hbonds, population:STATE, free_energy:STATE:STATE "
-            "(of the second over the first), or FILE.py:FUNCTION (of an MDTraj trajectory, one number a frame); "
-            "may be repeated."
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -638,7 +672,8 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg, rmsd, contacts, hbonds or FILE.py:FUNCTION, averaged in each state; may be repeated."
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

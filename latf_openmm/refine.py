@@ -53,7 +53,8 @@ from latf_openmm.md.annealing import (
     anneal,
     expected_changes,
 )
-from latf_openmm.md.walker_group import pressure_of
+from latf_openmm.md.simulation import check_simulated
+from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import (
@@ -64,6 +65,7 @@ from latf_openmm.storage import (
     write_arrays,
     write_record,
 )
+from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 
 Choice = Literal["auto", "reweighted", "refined", "flow"]
@@ -292,11 +294,10 @@ class Refiner:
 
     def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
         found = self.maker.pool.structures(frames, self.run.topology())
-        boxes = found.unitcell_vectors
         return Population(
             sweep.start,
             found.xyz.astype(np.float64),
-            None if boxes is None else boxes.astype(np.float64),
+            boxes_of(found),
             self.maker.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
@@ -446,7 +447,9 @@ def ensembles_at(
         maker = EnsembleMaker(run.trained(index), run.pool(index), run.config.seed)
     if level in ("reweighted", "flow"):
         return [maker.at(temperature, _plain(level)) for temperature in temperatures]
-    if level == "auto" and maker.reweighting is None:
+    if level == "refined":
+        check_simulated(run.config.system)
+    if level == "auto" and (maker.reweighting is None or not run.config.system.simulated):
         return [maker.at(temperature) for temperature in temperatures]
     if level == "refined":
         found, wanted = {}, list(temperatures)

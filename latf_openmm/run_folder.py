@@ -32,8 +32,10 @@ from latf_openmm.data.trajectory import FeatureTrajectory, featurise, new_featur
 from latf_openmm.data.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.features.contacts import read_reference
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.schema import check_config, read_run
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
@@ -278,24 +280,18 @@ class RunFolder:
         return self.config.system.build(1).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
-        """One structure: of a PDB file with the system's atoms, or where the system starts.
+        """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
 
         Raises
         ------
         ConfigError
-            If the file cannot be read or has another number of atoms.
+            If the file cannot be read or has other atoms.
         """
         built = self.config.system.build(1)
-        start = mdtraj.Trajectory(built.positions[0].astype(np.float32), built.mdtraj_topology())
-        if path is None:
-            return start
-        try:
-            found = mdtraj.load_pdb(str(path))
-        except Exception as error:
-            raise ConfigError(f"{path}: not a PDB file that can be read ({error})") from error
-        if found.n_atoms != start.n_atoms:
-            raise ConfigError(f"{path}: {found.n_atoms} atoms, the system has {start.n_atoms}")
-        return mdtraj.Trajectory(found.xyz[0], start.topology)
+        topology = built.mdtraj_topology()
+        if path is not None:
+            return read_reference(path, topology)
+        return as_structure(mdtraj.Trajectory(built.positions[0].astype(np.float32), topology), topology)
 
     def trained(self, index: int) -> TrainedModel:
         """Read the model of one round."""
@@ -342,7 +338,9 @@ class RunFolder:
 
     def features(self) -> Features:
         """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
-        return build_features(resolve_features(self.config.features, self.topology())).double()
+        topology = self.topology()
+        resolved = resolve_features(self.config.features, topology)
+        return build_features(resolved, molecules_of(topology).tolist()).double()
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
         """Featurise walkers, one at a time, into one array."""
@@ -386,12 +384,15 @@ def _feature_trajectory(
     energy = table["potential_energy"].to_numpy()
     if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
         energy = energy + table["pressure_volume"].to_numpy()
+    kT = config.system.scale.kT(walker.temperature)
     return FeatureTrajectory(
         features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
         potential_energy=energy,
-        log_weights=walker.log_weights(config.system.scale.kT(walker.temperature)),
+        log_weights=walker.log_weights(kT),
+        windows=walker.windows(kT),
+        breaks=walker.breaks,
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,9 +15,16 @@ from latf_openmm.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Frozen, validated settings that refuse unknown keys and non-finite numbers."""
+    """Frozen, validated settings that refuse unknown keys and non-finite numbers.
+
+    They can be keys of a dict or of a cache whatever they hold, lists and mappings too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __hash__(self) -> int:
+        """Hash of the canonical JSON: pydantic's own fails for fields that are lists or mappings."""
+        return hash((type(self), json.dumps(self.model_dump(mode="json"), sort_keys=True)))
 
 
 def _beside_the_configuration(path: Path, info: ValidationInfo) -> Path:

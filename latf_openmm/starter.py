@@ -21,8 +21,10 @@ from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
+from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
+from latf_openmm.systems.molecule import NarrowBoxError
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
 _COORDINATES = {
@@ -32,9 +34,9 @@ _COORDINATES = {
 }
 _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
-_WATER = ("HOH", "WAT", "SOL", "TIP3")
 _MOST_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
+_SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000
 _FAST, _PLAIN = 0.004, 0.002  # ps; with and without heavy hydrogens
@@ -97,7 +99,7 @@ def write_starter(
     system = _system(files, force_field)
     if trust and system["kind"] in ("structure", "serialized"):
         system["trust"] = True
-    built = _build(system)
+    system, built = _fitting(system)
     topology = built.mdtraj_topology()
     features = _features(topology)
     platform, speed = _fastest(built)
@@ -178,15 +180,26 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
         raise ConfigError(
             f"{structure}: cannot be read; expected a PDB file with atoms ({first_line(error)})"
         ) from error
-    wet = topology is None or any(residue.is_water for residue in topology.residues)
+    wet = topology is None or len(water_atoms(topology)) > 0
     default = ["amber14-all.xml", "amber14/tip3p.xml"] if wet else ["amber14-all.xml"]
-    options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"implicit": "obc2"})
+    # The cell of a crystal is no box of solvent.
+    options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"method": "none", "implicit": "obc2"})
     return {
         "kind": "structure",
         "structure": str(structure),
         "force_field": list(force_field) or default,
         "options": options,
     }
+
+
+def _fitting(system: dict[str, Any]) -> tuple[dict[str, Any], BuiltSystem]:
+    """The system and what it says, with a shorter cutoff where the box is narrow."""
+    for cutoff in _SHORTER if "options" in system else ():
+        try:
+            return system, _build(system)
+        except NarrowBoxError:
+            system = system | {"options": system["options"] | {"cutoff": cutoff}}
+    return system, _build(system)
 
 
 def _build(system: dict[str, Any]) -> BuiltSystem:
@@ -211,7 +224,7 @@ def _relative(system: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
     """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames."""
-    alpha = topology.select("name CA and protein")
+    alpha = alpha_carbons(topology)
     found: list[dict[str, Any]] = []
     if len(alpha) >= 4:
         if len(alpha) * (len(alpha) - 1) / 2 <= _MOST_PAIRS:
@@ -220,14 +233,13 @@ def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
     with suppress(ConfigError):  # where there are fewer than two bases
         BaseVectorSettings().resolve(topology)
         return [{"kind": "base_vectors"}]
-    heavy = topology.select("element != H and not water")
-    count = len(heavy)
+    count = len(heavy_atoms(topology))
     if not count >= 3 or count * (count - 1) / 2 > _MOST_PAIRS:
         raise ConfigError(
-            f"no features can be proposed: neither protein nor nucleic acid, and {count} heavy atoms that are not "
-            "water; write the configuration by hand, with a selection of your own"
+            f"no features can be proposed: neither protein nor nucleic acid, and {count} heavy atoms that are "
+            "neither water nor ions; write the configuration by hand, with a selection of your own"
         )
-    found.append({"kind": "distances", "selection": "element != H and not water", "minimum_bonds": 3})
+    found.append({"kind": "distances", "selection": "element != H and solute", "minimum_bonds": 3})
     if len(alpha):
         found.append({"kind": "torsions", "angles": ["phi", "psi"]})
     return found
@@ -302,8 +314,9 @@ simulation:
   segment_frames: 500     # frames between checkpoints
   processes: {processes}
   platform: {platform}
-# What the collective variables are made of; MDTraj's selection language. Of more than 200 descriptors those that
-# do not move, or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).
+# What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
+# ions nor other solvent. Of more than 200 descriptors those that do not move, or say what a slower one says, are left
+# out (see RUN/rounds/000/model/descriptors.csv).
 features:
 {features}
 model:

@@ -34,9 +34,10 @@ from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import effective_sample_size, training_weights
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
-from latf_openmm.md.simulation import Stage, read_dropped, run_stage
+from latf_openmm.md.simulation import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.md.walker_group import BiasSource
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
+from latf_openmm.periodic import boxes_of, molecules_of
 from latf_openmm.run_folder import BOX, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.storage import (
@@ -86,8 +87,9 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     check(config)
     config.execution.check()
     _check_folder(config, path)
-    make_folder(path)
     run = RunFolder(path, config)
+    _check_simulated(run)
+    make_folder(path)
     try:
         with FileLock(path / ".lock", timeout=0):
             _open_or_start(run)
@@ -126,6 +128,15 @@ def _check_folder(config: RunConfig, path: Path) -> None:
         raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
 
 
+def _check_simulated(run: RunFolder) -> None:
+    """Raise `ConfigError` where rounds are left that cannot be simulated."""
+    rounds = [run.round(index) for index in range(run.config.loop.rounds)]
+    left = [folder for folder in rounds if not (folder.simulation / IMPORTED).is_file()]
+    validated = run.config.validation is None or run.validated.is_file()
+    if any(not folder.complete for folder in left) or not validated:
+        check_simulated(run.config.system)
+
+
 def _open_or_start(run: RunFolder) -> None:
     text = dump_config(run.config)
     if (run.path / CONFIG).is_file():
@@ -160,7 +171,8 @@ def _run_round(
     if executor is None:
         seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
-    fewer = narrowed(trajectories, run.features().names, trained.feature_module().names)
+    names = trained.feature_module().names
+    fewer = narrowed(trajectories, run.features().names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     decision = decide(run, folder, trained, pool)
@@ -250,6 +262,8 @@ def train_model(
         config.system.scale.name,
         tuple(sorted({t.temperature for t in trajectories})),
         _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
+        reduction.columns,
+        tuple(molecules_of(topology).tolist()),
     )
     with whole_folder(folder) as temporary:
         save_model(trained, temporary)
@@ -345,8 +359,8 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
     for temperature, frames in decision.starts.items():
         structures = pool.structures(frames, topology)
         starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
-        if structures.unitcell_vectors is not None:
-            starts[f"{BOX}{temperature!r}"] = structures.unitcell_vectors.astype(np.float64)
+        if (boxes := boxes_of(structures)) is not None:
+            starts[f"{BOX}{temperature!r}"] = boxes
     write_arrays(folder.starts, starts)
 
 

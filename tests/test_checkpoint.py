@@ -30,6 +30,8 @@ KEYS = (
     "temperature_scale",
     "temperatures",
     "provenance",
+    "columns",
+    "molecules",
 )
 ATOMS = ("ARG1-N", "ARG1-CA", "ARG1-C")
 SETTINGS = ModelSettings(
@@ -58,6 +60,8 @@ def make(n_members: int = 1) -> TrainedModel:
         "K",
         (300.5, 412.25),
         {"seed": 3, "versions": versions(), "note": "größer als vorher"},
+        (0, 1, 2, 7, 11),
+        (0, 0, 1),
     )
 
 
@@ -89,6 +93,8 @@ def test_everything_comes_back(trained, folder):
     assert loaded.temperature_scale == "K"
     assert loaded.temperatures == (300.5, 412.25)
     assert loaded.provenance == trained.provenance
+    assert loaded.columns == (0, 1, 2, 7, 11)
+    assert loaded.molecules == (0, 0, 1)
     model, before = loaded.model, trained.model
     assert model.settings == SETTINGS
     assert (model.n_features, model.n_states, model.latent_dim) == (5, 4, 3)
@@ -117,6 +123,12 @@ def test_committee_comes_back(tmp_path):
     assert torch.equal(*samples)
 
 
+def test_a_model_made_by_hand_need_not_know_columns_and_molecules(tmp_path):
+    save_model(replace(make(), columns=None, molecules=None), tmp_path)
+    loaded = load_model(tmp_path)
+    assert (loaded.columns, loaded.molecules) == (None, None)
+
+
 def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folder, tmp_path):
     other = make()
     with torch.no_grad():
@@ -131,7 +143,7 @@ def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folde
 
 def test_files_hold_no_pickle(folder):
     assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "model.json", "model.safetensors"]
-    assert json.loads((folder / "model.json").read_text())["format"] == 2
+    assert json.loads((folder / "model.json").read_text())["format"] == 3
 
 
 def test_features_are_built_in_double_precision(folder):
@@ -214,10 +226,12 @@ def test_record_that_is_no_text(folder):
         load_model(folder)
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("number", [0, 1, 2, 4, "3", None])
 def test_other_format_version(folder, number):
     change_record(folder, format=number)
-    with pytest.raises(ModelError, match=rf"format {number!r}, this version reads format 2"):
+    with pytest.raises(
+        ModelError, match=rf"format {number!r}, this version reads format 3; .*: train again$"
+    ):
         load_model(folder)
 
 
@@ -243,6 +257,9 @@ def test_missing_key(folder, key):
         {"features": 3},
         {"temperatures": 300.0},
         {"atoms": 3},
+        {"columns": ["first"]},
+        {"molecules": "0x2"},
+        {"molecules": "0x2 1"},
     ],
     ids=str,
 )

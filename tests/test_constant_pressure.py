@@ -12,9 +12,9 @@ from latf_openmm.config import LoopSettings, RunConfig
 from latf_openmm.errors import ConfigError
 from latf_openmm.md.bias.harmonic import HarmonicSettings
 from latf_openmm.md.simulation import SimulationSettings
-from latf_openmm.md.walker_group import pressure_of
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.refine import ensembles_at
+from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.systems.python_file import PythonFileSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN

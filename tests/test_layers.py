@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "latf_openmm"
 LAYERS = [
     {"errors"},
-    {"units", "settings", "progress", "storage"},
+    {"units", "settings", "progress", "storage", "labels"},
+    {"periodic"},
     {"features", "systems", "execution"},
     {"data"},
     {"model"},
@@ -17,7 +18,7 @@ LAYERS = [
     {"config", "schema"},
     {"run_folder"},
     {"workflow", "refine", "plots", "starter"},
-    {"report", "own_data", "tensorboard", "verify"},
+    {"report", "imported", "tensorboard", "verify"},
     {"probes", "doctor", "cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

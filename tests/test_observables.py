@@ -186,5 +186,5 @@ def test_a_reference_of_another_molecule(run: RunFolder, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="7 atoms, the system has 1"):
         run.reference_structure(path)
     path.write_text("not a structure")
-    with pytest.raises(ConfigError, match=r"not a PDB file that can be read|0 atoms"):
+    with pytest.raises(ConfigError, match=r"other.pdb: cannot be read|0 atoms"):
         run.reference_structure(path)

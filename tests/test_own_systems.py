@@ -250,7 +250,9 @@ def test_bad_files(files: Path, kind: str, changes: dict[str, Any], message: str
 
 def test_bad_values_name_file_and_key(configuration: Callable[..., Path]) -> None:
     path = configuration("charmm", "bad.yaml", system={"box": [1.0, 2.0]})
-    with pytest.raises(ConfigError, match=r"bad\.yaml: system\.box: expected three lengths above 0"):
+    with pytest.raises(
+        ConfigError, match=r"bad\.yaml: system\.box: expected three lengths above 0, and three angles"
+    ):
         load_config(path)
     path = configuration("amber", "bad.yaml", system={"options": {"constraint": "hbonds"}})
     with pytest.raises(ConfigError, match=r"options\.constraint: unknown key; did you mean 'constraints'"):
@@ -261,6 +263,96 @@ def test_bad_values_name_file_and_key(configuration: Callable[..., Path]) -> Non
     path = configuration("amber", "bad.yaml", system={"topology": "gone.prmtop"})
     with pytest.raises(ConfigError, match=r"bad\.yaml: system\.topology: .*gone\.prmtop: no such file"):
         load_config(path)
+
+
+def _without_box(files: Path, name: str) -> str:
+    """The same coordinates in a file that says no box."""
+    lines = (files / name).read_text().splitlines(keepends=True)
+    if name.endswith(".pdb"):
+        lines = [line for line in lines if not line.startswith("CRYST1")]
+    else:
+        lines = lines[:-1]
+    (files / f"nobox_{name}").write_text("".join(lines))
+    return f"nobox_{name}"
+
+
+def box_of(built: BuiltSystem) -> np.ndarray:
+    return np.array(built.system.getDefaultPeriodicBoxVectors()._value)
+
+
+def test_a_box_that_one_file_says_is_the_box(files: Path) -> None:
+    for kind, changes in (
+        ("amber", {"coordinates": _without_box(files, "wet.rst7")}),
+        ("charmm", {"coordinates": "wet.pdb", "box": None}),
+        ("charmm", {"box": [BOX, BOX, BOX, 90.0, 90.0, 90.0]}),
+        ("serialized", {"structure": _without_box(files, "wet.pdb")}),
+    ):
+        built = settings(files, kind, **changes).build()
+        assert built.periodic
+        np.testing.assert_allclose(box_of(built), BOX * np.eye(3), atol=1e-3)
+    system = openmm.XmlSerializer.deserialize((files / "wet.xml").read_text())
+    system.setDefaultPeriodicBoxVectors(*(3.0 * np.eye(3)))
+    (files / "other.xml").write_text(openmm.XmlSerializer.serialize(system))
+    np.testing.assert_allclose(
+        box_of(settings(files, "serialized", system="other.xml").build()), BOX * np.eye(3), atol=1e-3
+    )
+
+
+def test_a_box_that_no_file_says_is_refused_where_there_is_water(files: Path) -> None:
+    pdb, crd = _without_box(files, "wet.pdb"), {"box": None}
+    for kind, changes, where in (
+        ("structure", {"structure": pdb}, "nobox_wet.pdb"),
+        ("charmm", crd, "system.box"),
+        ("charmm", {"coordinates": pdb, **crd}, "nobox_wet.pdb and system.box"),
+    ):
+        with pytest.raises(ConfigError, match=rf"water molecules and no periodic box in .*{where}"):
+            settings(files, kind, **changes).build()
+        options = {**FREE, "method": "pme"}
+        with pytest.raises(ConfigError, match=rf"'pme' needs a periodic box, and there is none in .*{where}"):
+            settings(files, kind, **{**changes, "options": options}).build()
+    assert (
+        not settings(files, "structure", structure=pdb, options={**FREE, "method": "none"}).build().periodic
+    )
+
+
+def test_dummy_boxes_and_crystals_are_no_boxes_of_solvent(files: Path) -> None:
+    dry = (files / "dry.pdb").read_text()
+    body = "".join(line for line in dry.splitlines(keepends=True) if not line.startswith("CRYST1"))
+    cryst = "CRYST1{0:9.3f}{0:9.3f}{0:9.3f}  90.00  90.00  90.00 P 1           1\n"
+    options = {"implicit": "obc2"}
+    for name, edge, method in (("dummy", 1.0, "auto"), ("crystal", 51.263, "none")):
+        (files / f"{name}.pdb").write_text(cryst.format(edge) + body)
+        built = settings(
+            files,
+            "structure",
+            structure=f"{name}.pdb",
+            force_field=FIELD[:1],
+            options={**options, "method": method},
+        ).build()
+        assert not built.periodic
+        assert built.topology.getPeriodicBoxVectors() is None
+
+
+def test_start_structures_broken_at_the_box_are_whole(files: Path) -> None:
+    pdb = app.PDBFile(str(files / "wet.pdb"))
+    x = np.array(pdb.positions._value) % BOX
+    app.PDBFile.writeFile(pdb.topology, x * unit.nanometer, (files / "wrapped.pdb").open("w"), keepIds=True)
+    plain, broken = (
+        settings(files, "serialized", structure=f"{name}.pdb").build() for name in ("wet", "wrapped")
+    )
+    assert energy(plain.system, x) > 1e5
+    assert energy(broken.system, broken.positions[0]) == pytest.approx(
+        energy(plain.system, plain.positions[0]), abs=0.5
+    )
+
+
+def test_a_box_that_is_not_that_of_the_positions_is_refused(files: Path) -> None:
+    text = (files / "wet.pdb").read_text().replace("  23.000   23.000   23.000", "  18.200   18.200   10.000")
+    (files / "dense.pdb").write_text(text)
+    with pytest.raises(ConfigError, match="less than twice the cutoff"):
+        settings(files, "serialized", structure="dense.pdb").build()
+    with pytest.raises(ConfigError, match=r"atoms in a box of .* nm are \d+ per nm\^3, water has 100"):
+        settings(files, "structure", structure="dense.pdb", options={**FREE, "cutoff": 0.4}).build()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,10 +16,11 @@ import yaml
 
 from latf_openmm.analysis.ensemble import Estimate
 from latf_openmm.config import RunConfig, load_config
+from latf_openmm.features.solute import solute_atoms
 from latf_openmm.report import write_report
 from latf_openmm.report.citations import works
 from latf_openmm.report.cost import costs
-from latf_openmm.report.solute import solute_atoms, trace_atoms, whole
+from latf_openmm.report.solute import chain_traces, solute_of
 from latf_openmm.report.structures import StateStructure, scene, write_structures
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.settings import validate
@@ -213,13 +214,13 @@ def test_solvent_is_left_out_and_molecules_are_whole() -> None:
     broken = solvated[0]
     half = atoms[len(atoms) // 2 :]
     broken.xyz[0, half] += broken.unitcell_vectors[0][0]
-    found = whole(broken)
+    found = solute_of(broken)
     np.testing.assert_allclose(
         mdtraj.compute_distances(found, [[0, 165]], periodic=False),
         mdtraj.compute_distances(expected, [[0, 165]], periodic=False),
         atol=1e-3,
     )
-    assert [len(piece) for piece in trace_atoms(found.topology)] == [10]
+    assert [len(piece) for piece in chain_traces(found.topology)] == [10]
 
 
 def test_references_are_those_of_the_citation_file() -> None:

@@ -190,3 +190,33 @@ def test_settings_are_frozen() -> None:
     settings = Demo(n_steps=1)
     with pytest.raises(ValidationError, match="frozen"):
         settings.n_steps = 2
+
+
+@pytest.mark.parametrize("kind", SYSTEM_KINDS)
+def test_settings_are_keys_of_a_cache_whatever_they_hold(kind: str) -> None:
+    """Lists and mappings too: equal settings have one entry, others another."""
+    fields: dict[str, dict[str, Any]] = {
+        "structure": {"structure": "a.pdb", "force_field": ["amber14-all.xml", "b.xml"]},
+        "charmm": {
+            "topology": "a.psf",
+            "coordinates": "a.crd",
+            "parameters": ["a.rtf"],
+            "box": [1.0, 2.0, 3.0],
+        },
+        "amber": {"topology": "a.prmtop", "coordinates": "a.rst7"},
+        "gromacs": {"topology": "a.top", "coordinates": "a.gro"},
+        "serialized": {"system": "a.xml", "structure": "a.pdb"},
+        "python": {"file": "a.py"},
+    }
+    first, second = (SYSTEM_KINDS[kind](**fields.get(kind, {})) for _ in range(2))
+    assert {first: 1}[second] == 1
+    others = [cls() for name, cls in SYSTEM_KINDS.items() if name != kind and cls.in_library]
+    assert not {first} & set(others)
+
+
+def test_settings_with_other_entries_of_a_list_are_another_key() -> None:
+    structure = SYSTEM_KINDS["structure"]
+    first, second = (structure(structure="a.pdb", force_field=["amber14-all.xml", x]) for x in ("b", "c"))  # type: ignore[call-arg]
+    assert len({first, second}) == 2
+    pairs = FEATURE_KINDS["distances"]
+    assert len({pairs(pairs=[(0, 1)]), pairs(pairs=[(0, 1)]), pairs(pairs=[(0, 2)])}) == 2  # type: ignore[call-arg]

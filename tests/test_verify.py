@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from latf_openmm import schema
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError
-from latf_openmm.own_data import OwnTrajectory, import_run
+from latf_openmm.imported import ImportedTrajectory, import_run
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.storage import MANIFEST, read_record, write_manifest, write_record
 from latf_openmm.verify import verify_run
@@ -381,7 +381,7 @@ def test_imported_trajectories_are_looked_at(small_run: RunFolder, tmp_path: Pat
     for number, walker in enumerate(walkers[:2]):
         path = tmp_path / f"own_{number}.dcd"
         walker.load(small_run.topology()).save_dcd(str(path))
-        own.append(OwnTrajectory(path, walker.temperature))
+        own.append(ImportedTrajectory(path, walker.temperature))
     run = import_run(small_config().model_copy(update={"validation": None}), own, tmp_path / "run")
     report = verify_run(run.path)
     assert report.damages == {}

@@ -12,6 +12,7 @@ from latf_openmm.data.ladder import energies_known
 from latf_openmm.data.walkers import write_trajectory
 from latf_openmm.errors import DataError
 from latf_openmm.model.checkpoint import versions
+from latf_openmm.periodic import gather_molecules
 from latf_openmm.storage import sha256, whole_file, write_json
 
 
@@ -48,7 +49,7 @@ def write_structures(
         raise DataError(f"{record}: already there")
     with whole_file(folder / "frames.parquet") as temporary:
         frames_table(ensemble).to_parquet(temporary, index=False)
-    chosen = ensemble.trajectory(structures, topology, seed)
+    chosen = gather_molecules(ensemble.trajectory(structures, topology, seed))
     with whole_file(folder / f"ensemble.{trajectory}") as temporary:
         write_trajectory(chosen, temporary, trajectory)
     write_structure(chosen[0], folder / "ensemble.pdb")
@@ -71,9 +72,9 @@ def write_structures(
 
 
 def write_structure(structure: mdtraj.Trajectory, path: Path) -> None:
-    """Write a PDB file."""
+    """Write a PDB file; molecules are whole and beside each other."""
     with whole_file(path) as temporary:
-        structure.save_pdb(str(temporary))
+        gather_molecules(structure).save_pdb(str(temporary))
 
 
 def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from latf_openmm.analysis.free_energy import (
 from latf_openmm.analysis.pool import Pool
 from latf_openmm.data.walkers import write_trajectory
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.periodic import gather_molecules
 from latf_openmm.units import SCALES
 
 _ERRORS_NOTE = "standard errors: spread of a committee of flows trained on bootstrap samples of the frames"
@@ -166,7 +167,7 @@ def write_ensemble(
         }
     )
     states.to_parquet(folder / "populations.parquet", index=False)
-    structures = pool.structures(ensemble.nearest[:max_structures], topology)
+    structures = gather_molecules(pool.structures(ensemble.nearest[:max_structures], topology))
     write_trajectory(structures, folder / "structures.dcd")
     structures[0].save_pdb(str(folder / "topology.pdb"))
     summary: dict[str, Any] = {

@@ -14,12 +14,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse import csgraph
-from scipy.special import logsumexp
 
 from latf_openmm.analysis.weighted import WeightedSample
 from latf_openmm.data.biased_run import BiasedRun, evaluate
-from latf_openmm.data.estimators import reduced_free_energies
+from latf_openmm.data.estimators import (
+    connected_states,
+    mixture_shares,
+    redrawn_free_energies,
+    reduced_free_energies,
+)
 from latf_openmm.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,6 @@ _MOST_FOR_MBAR = 4000
 _MOST_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
 _CHUNK = 2_000_000  # numbers of other matrices at a time
 _OVERLAP = 0.03
-_NEWTON_STEPS, _NEWTON_TOLERANCE = 200, 1e-7
 
 
 class CombinedRuns(WeightedSample):
@@ -62,10 +64,10 @@ class CombinedRuns(WeightedSample):
         self.chosen_counts = np.bincount(self.owner[self.chosen])
         reduced = self._reduced(self.chosen)
         self.reduced_free_energies = reduced_free_energies(reduced.T.copy(), self.chosen_counts)
-        self.shares = _shares(reduced, self.reduced_free_energies, self.chosen_counts)[0]
+        self.shares = mixture_shares(reduced, self.reduced_free_energies, self.chosen_counts)[0]
         self.overlap = self.shares.T @ self.shares / self.chosen_counts[:, None]
         mixture = [
-            _shares(self._reduced(rows), self.reduced_free_energies, self.counts)[1]
+            mixture_shares(self._reduced(rows), self.reduced_free_energies, self.counts)[1]
             for rows in self._pieces()
         ]
         self.log_weights = (
@@ -79,9 +81,7 @@ class CombinedRuns(WeightedSample):
         Two overlap where sqrt(O_ij O_ji / (O_ii O_jj)) is 0.03 or more, which is Klimovich's limit for
         neighbours, made independent of how many runs there are.
         """
-        own = np.diag(self.overlap)
-        relative = np.sqrt(self.overlap * self.overlap.T / np.outer(own, own))
-        return np.asarray(csgraph.connected_components(relative >= _OVERLAP, directed=False)[1])
+        return connected_states(self.overlap, _OVERLAP)
 
     def totals(self, labels: Indices, n: int, draws: int, seed: int) -> tuple[Array, Array]:
         """Weight of the frames of each label, over all frames and in bootstrap samples."""
@@ -92,7 +92,7 @@ class CombinedRuns(WeightedSample):
         factors = grown * np.exp(shift)
         replicates = np.zeros((n, draws))
         for rows in self._pieces(draws):
-            shares = _shares(self._reduced(rows), self.reduced_free_energies, self.counts)[0]
+            shares = mixture_shares(self._reduced(rows), self.reduced_free_energies, self.counts)[0]
             redone = weights[rows, None] * redrawn[self.block[rows]] / (shares @ factors)
             members = sparse.csr_array(
                 (np.ones(len(rows)), (labels[rows], np.arange(len(rows)))), (n, len(rows))
@@ -101,30 +101,11 @@ class CombinedRuns(WeightedSample):
         return np.asarray(np.bincount(labels, weights, minlength=n)), (replicates / replicates.sum(axis=0)).T
 
     def _solve_again(self, redrawn: Array) -> Array:
-        """Change of f_k in each bootstrap sample, shape (n_runs, draws).
-
-        pymbar takes no weights of frames and would begin anew for every draw. Here, with p_nk the share of run k
-        in the mixture at frame n, m_n how often the frame is drawn and r_k how much run k has grown by it, the
-        change d solves
-
-            r_k exp(d_k) sum_n m_n p_nk / sum_j p_nj r_j exp(d_j) = r_k N_k,
-
-        by Newton's method with the Jacobian of the first solution, for all draws at once.
-        """
-        p, counts = self.shares, self.chosen_counts
-        inverse = np.linalg.pinv(np.diag(counts) - p.T @ p, rcond=1e-12, hermitian=True)
+        """Change of f_k in each bootstrap sample, shape (n_runs, draws)."""
         times = redrawn[self.block[self.chosen]]
-        grown = self._growth(self.chosen, redrawn)
-        shift = np.zeros_like(grown)
-        for _ in range(_NEWTON_STEPS):
-            factors = grown * np.exp(shift)
-            excess = factors * (p.T @ (times / (p @ factors))) - grown * counts[:, None]
-            step = np.clip(inverse @ excess, -1.0, 1.0)
-            shift -= step
-            if np.abs(step).max() < _NEWTON_TOLERANCE:
-                return shift
-        log.warning("MBAR did not converge in every bootstrap sample; errors are uncertain")
-        return shift
+        return redrawn_free_energies(
+            self.shares, self.chosen_counts, times, self._growth(self.chosen, redrawn)
+        )
 
     def _growth(self, frames: Indices, redrawn: Array) -> Array:
         """Frames of each run in each bootstrap sample, over those there are, shape (n_runs, draws)."""
@@ -161,13 +142,6 @@ class CombinedRuns(WeightedSample):
 
 def _energy(run: BiasedRun) -> Array:
     return np.zeros(run.n_frames) if run.potential_energy is None else run.potential_energy
-
-
-def _shares(reduced: Array, f: Array, counts: NDArray[np.number]) -> tuple[Array, Array]:
-    """Share of each run in the mixture at each frame, (n, n_runs), and log of the mixture, (n,)."""
-    terms = np.log(counts) + f - reduced
-    total = np.asarray(logsumexp(terms, axis=1))
-    return np.exp(terms - total[:, None]), total
 
 
 def combine(runs: Sequence[BiasedRun], kT: float | None = None, blocks: int | None = None) -> CombinedRuns:

@@ -15,6 +15,8 @@ from latf_openmm.analysis.replicates import Statistic
 from latf_openmm.data.trajectory import featurise
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.contacts import native_contacts_of
+from latf_openmm.features.solute import Indices, heavy_atoms, solute_atoms, trace_atoms
+from latf_openmm.periodic import gather_molecules
 
 Array = NDArray[np.float64]
 Observable = Callable[[mdtraj.Trajectory], Array]
@@ -27,11 +29,17 @@ UNITS = {
     "contacts": "fraction",
     "hbonds": "bonds",
 }
-"""Observables that have a name, and their units.
+"""Observables that have a name, and their units; those of structures look at the solute alone.
 
 Beside them: ``population:STATE``, ``free_energy:STATE:STATE`` (of the second over the first) and
 ``FILE.py:FUNCTION``.
 """
+
+_TITLES = {
+    "rg": "radius of gyration, mass-weighted",
+    "hbonds": "hydrogen bonds",
+    "contacts": "native contacts",
+}
 
 _NOTHING = 1e6
 """Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
@@ -40,41 +48,63 @@ _UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
 
 
 def radius_of_gyration(trajectory: mdtraj.Trajectory) -> Array:
-    """Radius of gyration [nm] of each frame."""
-    return np.asarray(mdtraj.compute_rg(trajectory), dtype=np.float64)
+    """Radius of gyration of the solute [nm], weighted by the masses of the elements, of each frame.
+
+    Sites without element weigh nothing, unless there is nothing else: then all weigh the same.
+    """
+    solute = _solute(trajectory, solute_atoms(trajectory.topology))
+    masses = np.array([atom.element.mass for atom in solute.topology.atoms])
+    weights = masses / masses.sum() if masses.sum() > 0 else np.full(len(masses), 1.0 / len(masses))
+    xyz = solute.xyz.astype(np.float64)
+    centre = np.einsum("a,fai->fi", weights, xyz)
+    return np.asarray(np.sqrt(np.einsum("a,fai->f", weights, (xyz - centre[:, None]) ** 2)))
 
 
 def rmsd_to(reference: mdtraj.Trajectory) -> Observable:
-    """RMSD [nm] to a structure after superposition: of CA atoms, or of all heavy atoms where there are none."""
-    atoms = reference.topology.select("name CA")
+    """RMSD [nm] to a structure after superposition.
+
+    Of alpha carbons and C4' atoms of nucleic acids; of all heavy atoms of the solute where these are fewer than three.
+    """
+    topology = reference.topology
+    solute, atoms = solute_atoms(topology), trace_atoms(topology)
     if len(atoms) < 3:
-        atoms = reference.topology.select("element != H")
+        atoms = heavy_atoms(topology)
+    target, chosen = _solute(reference, solute), np.searchsorted(solute, atoms)
 
     def observable(trajectory: mdtraj.Trajectory) -> Array:
-        return np.asarray(mdtraj.rmsd(trajectory, reference, atom_indices=atoms), dtype=np.float64)
+        structures = _solute(trajectory, solute)
+        return np.asarray(mdtraj.rmsd(structures, target, atom_indices=chosen), dtype=np.float64)
 
     return observable
 
 
 def native_contacts(reference: mdtraj.Trajectory) -> Observable:
-    """Fraction of the contacts of a structure (Best, Hummer and Eaton, 2013).
+    """Fraction of the contacts within the solute of a structure (Best, Hummer and Eaton, 2013).
 
     Raises
     ------
     ConfigError
         If the structure has none.
     """
-    features = native_contacts_of(reference, range(reference.n_atoms)).build().double()
+    solute = solute_atoms(reference.topology)
+    features = native_contacts_of(_solute(reference, solute), range(len(solute))).build().double()
 
     def observable(trajectory: mdtraj.Trajectory) -> Array:
-        return featurise(features, trajectory.xyz)[:, 0].astype(np.float64)
+        return featurise(features, _solute(trajectory, solute).xyz)[:, 0].astype(np.float64)
 
     return observable
 
 
 def hydrogen_bonds(trajectory: mdtraj.Trajectory) -> Array:
-    """Hydrogen bonds of each frame (Wernet and Nilsson, 2005)."""
-    return np.array([len(bonds) for bonds in mdtraj.wernet_nilsson(trajectory)], dtype=np.float64)
+    """Hydrogen bonds within the solute in each frame (Wernet and Nilsson, 2005)."""
+    solute = _solute(trajectory, solute_atoms(trajectory.topology))
+    bonds = mdtraj.wernet_nilsson(solute, exclude_water=False, periodic=False)
+    return np.array([len(frame) for frame in bonds], dtype=np.float64)
+
+
+def _solute(trajectory: mdtraj.Trajectory, atoms: Indices) -> mdtraj.Trajectory:
+    """Return the solute alone, its molecules whole and beside each other."""
+    return gather_molecules(trajectory.atom_slice(atoms))
 
 
 def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable | None:
@@ -179,11 +209,15 @@ class Curve:
 
         Examples
         --------
+        >>> Curve("rg", "nm", pd.DataFrame(), None).title
+        'radius of gyration, mass-weighted'
         >>> Curve("/some/where/observables.py:folded", "", pd.DataFrame(), None).title
         'folded'
         >>> Curve("heat_capacity", "k_B", pd.DataFrame(), None).title
         'heat capacity'
         """
+        if self.name in _TITLES:
+            return _TITLES[self.name]
         return (self.name.partition(".py:")[2] or self.name).replace("_", " ")
 
     def transition(self, midpoint: float | None = None) -> Estimate | None:

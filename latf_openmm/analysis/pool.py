@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.walkers import WalkerFrames
+from latf_openmm.errors import DataError
 from latf_openmm.model.checkpoint import TrainedModel
 
 
@@ -85,22 +86,30 @@ class Pool:
         return np.array([walker.temperature for walker in self.walkers])[self.owner]
 
     def structures(self, indices: NDArray[np.int64], topology: mdtraj.Topology) -> mdtraj.Trajectory:
-        """Read chosen frames from disk, each trajectory once, in the order of `indices`."""
+        """Read chosen frames from disk, each trajectory once, in the order of `indices`.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read, or some frames have a box and others none.
+        """
         xyz = np.empty((len(indices), topology.n_atoms, 3), np.float32)
-        cells: NDArray[np.float32] | None = None
+        cells, present = np.zeros((len(indices), 3, 3)), np.zeros(len(indices), dtype=bool)
         for owner in np.unique(self.owner[indices]):
             rows = np.flatnonzero(self.owner[indices] == owner)
             frames, first = self.frame[indices[rows]], 0
             for piece in self.walkers[owner].chunks(topology):
-                here = (frames >= first) & (frames < first + piece.n_frames)
-                places = frames[here] - first
-                xyz[rows[here]] = piece.xyz[places]
+                in_piece = (frames >= first) & (frames < first + piece.n_frames)
+                places, target = frames[in_piece] - first, rows[in_piece]
+                xyz[target] = piece.xyz[places]
                 if piece.unitcell_vectors is not None:
-                    cells = np.empty((len(indices), 3, 3), np.float32) if cells is None else cells
-                    cells[rows[here]] = piece.unitcell_vectors[places]
+                    cells[target], present[target] = piece.unitcell_vectors[places], True
                 first += piece.n_frames
+        if present.any() and not present.all():
+            without = self.walkers[self.owner[indices[~present]][0]].files[0]
+            raise DataError(f"{without}: has no periodic box, trajectories of the same pool have one")
         result = mdtraj.Trajectory(xyz, topology)
-        if cells is not None:
+        if present.any():
             result.unitcell_vectors = cells
         return result
 

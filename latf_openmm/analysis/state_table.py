@@ -31,9 +31,10 @@ def lifetimes(pool: Pool, temperature: float, lag: int) -> list[Estimate]:
             continue
         states = pool.states[pool.of_walker(index)]
         interval = trajectory.frame_interval
-        before, after = states[:-lag], states[lag:]
-        visits += np.bincount(before, minlength=pool.n_states)
-        stayed += np.bincount(before[before == after], minlength=pool.n_states)
+        for stretch in trajectory.stretches:
+            before, after = states[stretch][:-lag], states[stretch][lag:]
+            visits += np.bincount(before, minlength=pool.n_states)
+            stayed += np.bincount(before[before == after], minlength=pool.n_states)
     found = []
     for n, same in zip(visits, stayed, strict=True):
         p = same / n if n else 0.0

@@ -7,8 +7,13 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csgraph
+from scipy.special import logsumexp
 
+log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+
+_NEWTON_STEPS, _NEWTON_TOLERANCE = 200, 1e-7
 
 
 def reduced_free_energies(reduced: Array, counts: ArrayLike) -> Array:
@@ -24,6 +29,75 @@ def reduced_free_energies(reduced: Array, counts: ArrayLike) -> Array:
     if len(reduced) == 1:
         return np.zeros(1)
     return np.asarray(_pymbar().MBAR(reduced, counts).f_k)
+
+
+def mixture_shares(reduced: Array, free_energies: Array, counts: NDArray[np.number]) -> tuple[Array, Array]:
+    """Share of each state in the mixture sum_k N_k exp(f_k - u_k) at each frame, and its logarithm.
+
+    Parameters
+    ----------
+    reduced
+        Reduced energy of each frame in each state, shape (n_frames, n_states).
+    free_energies, counts
+        f_k and N_k, shape (n_states,).
+
+    Returns
+    -------
+    shares, log_mixture
+        Shapes (n_frames, n_states) and (n_frames,).
+    """
+    terms = np.log(counts) + free_energies - reduced
+    total = np.asarray(logsumexp(terms, axis=1))
+    return np.exp(terms - total[:, None]), total
+
+
+def redrawn_free_energies(shares: Array, counts: NDArray[np.number], times: Array, growth: Array) -> Array:
+    """Change of f_k in bootstrap samples, shape (n_states, draws).
+
+    pymbar takes no weights of frames and would begin anew for every draw. Here, with p_nk the share of state k in
+    the mixture at frame n, m_n how often the frame is drawn and r_k how much state k has grown by it, the change d
+    solves
+
+        r_k exp(d_k) sum_n m_n p_nk / sum_j p_nj r_j exp(d_j) = r_k N_k,
+
+    by Newton's method with the Jacobian of the first solution, for all draws at once.
+
+    Parameters
+    ----------
+    shares, counts
+        p_nk (n_frames, n_states) and N_k (n_states,) of the frames that f_k was solved from.
+    times
+        m_n, shape (n_frames, draws).
+    growth
+        r_k, shape (n_states, draws).
+    """
+    inverse = np.linalg.pinv(np.diag(counts) - shares.T @ shares, rcond=1e-12, hermitian=True)
+    shift = np.zeros_like(growth)
+    for _ in range(_NEWTON_STEPS):
+        factors = growth * np.exp(shift)
+        excess = factors * (shares.T @ (times / (shares @ factors))) - growth * counts[:, None]
+        step = np.clip(inverse @ excess, -1.0, 1.0)
+        shift -= step
+        if np.abs(step).max() < _NEWTON_TOLERANCE:
+            return shift
+    log.warning("MBAR did not converge in every bootstrap sample; errors are uncertain")
+    return shift
+
+
+def connected_states(overlap: Array, least: float) -> NDArray[np.int64]:
+    """Return a number for each state, the same where states overlap, directly or by others between them; (n_states,).
+
+    Two overlap where sqrt(O_ij O_ji / (O_ii O_jj)) is `least` or more, which does not depend on how many states
+    there are.
+
+    Parameters
+    ----------
+    overlap
+        O_ij, the probability that a frame of state i could be taken for one of state j, shape (n_states, n_states).
+    """
+    own = np.diag(overlap)
+    relative = np.sqrt(overlap * overlap.T / np.outer(own, own))
+    return np.asarray(csgraph.connected_components(relative >= least, directed=False)[1])
 
 
 def statistical_inefficiency(walkers: Sequence[Array], periods: Sequence[float] | None = None) -> float:

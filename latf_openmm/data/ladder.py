@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 from latf_openmm.data.estimators import reduced_free_energies
 from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.data.weights import canonical_weights, effective_sample_size, normalised_weights
+from latf_openmm.data.windows import join_windows, window_groups
 from latf_openmm.errors import DataError
 
 _STRETCH = 2.5
@@ -119,9 +120,19 @@ class Reweighting:
         energy = np.concatenate([t.potential_energy for t in trajectories])
         self.energy = energy - energy.min()
         self.boltzmann = trajectories[0].scale.boltzmann
-        self.log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories)), 1e-300))
         self.inefficiency = np.ones(len(self.energy)) if inefficiency is None else inefficiency
+        ends = np.cumsum([t.n_frames for t in trajectories])
+        parts = np.split(self.inefficiency, ends[:-1])
+        self.log_w = np.log(np.maximum(np.concatenate(canonical_weights(trajectories, parts)), 1e-300))
         self.log_w -= np.log(self.inefficiency)
+        frames = np.split(np.arange(len(self.energy)), ends[:-1])
+        self._windows = [
+            (
+                np.concatenate([frames[i] for i in members]),
+                join_windows([trajectories[i] for i in members], [parts[i] for i in members]),
+            )
+            for members in window_groups(trajectories)
+        ]
         self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
         self.simulated = np.unique(self.owner)
         self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MOST_FOR_BOOTSTRAP)).astype(
@@ -148,25 +159,33 @@ class Reweighting:
         multiplicity
             How often each frame is in the sample, shape (n_frames,).
         """
-        with np.errstate(divide="ignore"):
-            log_w = self.log_w[self._few] + np.log(multiplicity[self._few])
-        return self._solve(log_w)
+        return self._solve(self._redrawn(multiplicity)[self._few])
 
     def factors(self, multiplicity: Counts) -> NDArray[np.float64]:
         """Factor on the weight of each frame, at any temperature, that a bootstrap sample makes; shape (n_frames,).
 
         It is how often the frame is in the sample, times the mixture of all frames over that of the sample at the
-        frame. Both mixtures depend on a frame's energy alone, and are taken from a table of it.
+        frame. Both mixtures depend on a frame's energy alone, and are taken from a table of it. Runs that are joined
+        by MBAR are joined again.
 
         Parameters
         ----------
         multiplicity
             How often each frame is in the sample, shape (n_frames,).
         """
+        log_w = self._redrawn(multiplicity)
+        change = self._own_table - self._mixture_table(log_w, self._solve(log_w[self._few]))
+        return np.asarray(np.exp(log_w - self.log_w + np.interp(self.energy, self._energies, change)))
+
+    def _redrawn(self, multiplicity: Counts) -> NDArray[np.float64]:
+        """Logarithm of each frame's weight in a bootstrap sample, `log_w` of all frames, shape (n_frames,)."""
         with np.errstate(divide="ignore"):
             log_w = self.log_w + np.log(multiplicity)
-        change = self._own_table - self._mixture_table(log_w, self.solved_again(multiplicity))
-        return np.asarray(multiplicity * np.exp(np.interp(self.energy, self._energies, change)))
+        for rows, joined in self._windows:
+            total = logsumexp(log_w[rows])
+            log_w[rows] += joined.change(multiplicity[rows])
+            log_w[rows] += total - logsumexp(log_w[rows])
+        return log_w
 
     @cached_property
     def _energies(self) -> NDArray[np.float64]:

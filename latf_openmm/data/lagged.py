@@ -48,7 +48,7 @@ def make_pairs(
     """Cut every trajectory into blocks, hold out whole blocks, and pair frames within blocks.
 
     A pair never crosses a block, so held-out frames are no neighbours of training frames beyond a
-    block's edge, and never crosses a trajectory.
+    block's edge, and never crosses a trajectory or a break in one.
 
     Raises
     ------
@@ -61,10 +61,12 @@ def make_pairs(
     offset = 0
     blocks: list[NDArray[np.int64]] = []
     for trajectory in trajectories:
-        n_blocks = max(1, min(blocks_per_trajectory, trajectory.n_frames // (5 * lag)))
-        edges = np.linspace(0, trajectory.n_frames, n_blocks + 1).astype(int) + offset
-        pairs = [np.arange(a, max(a, b - lag)) for a, b in pairwise(edges)]
-        blocks += [block for block in pairs if len(block)]
+        for stretch in trajectory.stretches:
+            length = stretch.stop - stretch.start
+            n_blocks = max(1, min(blocks_per_trajectory, length // (5 * lag)))
+            edges = np.linspace(stretch.start, stretch.stop, n_blocks + 1).astype(int) + offset
+            pairs = [np.arange(a, max(a, b - lag)) for a, b in pairwise(edges)]
+            blocks += [block for block in pairs if len(block)]
         offset += trajectory.n_frames
     if len(blocks) < 2:
         raise DataError(

@@ -1,7 +1,8 @@
 """Fewer descriptors: those that never change, or that say what a slower one says, are left out."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
+from latf_openmm.errors import DataError
 from latf_openmm.features import FeatureSettings, build_features, keep_columns
 from latf_openmm.settings import Settings
 
@@ -41,6 +43,8 @@ class Reduction:
     ----------
     kept
         Columns, ascending.
+    columns
+        Those of the features that hold them, in their order: `kept`, and what is made together with these.
     table
         One row for each descriptor: its name, standard deviation, slowness (autocorrelation after a hundredth of a
         trajectory) and fate: ``kept``, ``dead``, ``redundant`` (``of`` names the one kept instead) or ``fast``
@@ -48,6 +52,7 @@ class Reduction:
     """
 
     kept: tuple[int, ...]
+    columns: tuple[int, ...]
     table: pd.DataFrame
 
     def __str__(self) -> str:
@@ -72,19 +77,63 @@ def reduce_features(
     reduction = reduce_descriptors(trajectories, names, settings)
     if len(reduction.kept) == len(names):
         return list(resolved), list(trajectories), reduction
-    fewer = keep_columns(resolved, reduction.kept)
-    return fewer, narrowed(trajectories, names, build_features(fewer).names), reduction
+    fewer, columns = keep_columns(resolved, reduction.kept)
+    narrow = narrowed(trajectories, names, build_features(fewer).names, columns)
+    return fewer, narrow, replace(reduction, columns=tuple(columns))
 
 
 def narrowed(
-    trajectories: Sequence[FeatureTrajectory], names: Sequence[str], wanted: Sequence[str]
+    trajectories: Sequence[FeatureTrajectory],
+    names: Sequence[str],
+    wanted: Sequence[str],
+    columns: Sequence[int] | None = None,
 ) -> list[FeatureTrajectory]:
-    """Return trajectories whose descriptors are called `names` with those called `wanted`, in that order."""
-    if list(names) == list(wanted):
+    """Return trajectories with some of their descriptors.
+
+    Parameters
+    ----------
+    trajectories
+        All with the same descriptors.
+    names
+        Of their descriptors.
+    wanted
+        Names of the descriptors to return, in that order.
+    columns
+        Their numbers among `names`; None: found by name, which has to be unique.
+
+    Raises
+    ------
+    DataError
+        If a name is not in `names`, is there more than once, or is not at its column.
+    """
+    if columns is None:
+        columns = _by_name(names, wanted)
+    check_columns(names, wanted, columns)
+    if list(columns) == list(range(len(names))):
         return list(trajectories)
-    place = {name: index for index, name in reversed(list(enumerate(names)))}
-    columns = [place[name] for name in wanted]
     return [trajectory.columns(columns) for trajectory in trajectories]
+
+
+def check_columns(names: Sequence[str], wanted: Sequence[str], columns: Sequence[int]) -> None:
+    """Raise `DataError` where the descriptors at `columns` of `names` are not those called `wanted`."""
+    if len(columns) != len(wanted):
+        raise DataError(f"the model has {len(wanted)} descriptors and names {len(columns)} columns")
+    for column, name in zip(columns, wanted, strict=True):
+        if not 0 <= column < len(names):
+            raise DataError(f"descriptor {name!r} is said to be column {column} of {len(names)}")
+        if names[column] != name:
+            raise DataError(
+                f"descriptor {column} is {names[column]!r}, the model was trained with {name!r} there"
+            )
+
+
+def _by_name(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    count = Counter(names)
+    for name in wanted:
+        if count[name] != 1:
+            raise DataError(f"{count[name]} descriptors are called {name!r}; expected one")
+    place = {name: column for column, name in enumerate(names)}
+    return [place[name] for name in wanted]
 
 
 def reduce_descriptors(
@@ -123,7 +172,8 @@ def reduce_descriptors(
     table = pd.DataFrame(
         {"name": list(names), "standard_deviation": spread, "slowness": slowness, "fate": fate, "of": of}
     )
-    return Reduction(tuple(int(i) for i in np.flatnonzero(fate == "kept")), table)
+    kept = tuple(int(i) for i in np.flatnonzero(fate == "kept"))
+    return Reduction(kept, kept, table)
 
 
 def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: slice) -> NDArray[np.float64]:

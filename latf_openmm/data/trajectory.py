@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,27 @@ _MOMENT = 1e-5
 
 
 @dataclass(frozen=True)
+class WindowBias:
+    """The bias that each of several runs at one temperature would have at the frames of a trajectory.
+
+    Parameters
+    ----------
+    group
+        Name of the runs that are joined by MBAR.
+    index
+        The run of this trajectory: its column in `reduced`.
+    reduced
+        V_k / k_B T of each run, shape (n_frames, n_runs); zero for a run without bias.
+    """
+
+    group: str
+    index: int
+    reduced: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class FeatureTrajectory:
-    """One continuous trajectory at one temperature.
+    """One trajectory at one temperature; it is continuous but for `breaks`.
 
     Parameters
     ----------
@@ -50,6 +70,10 @@ class FeatureTrajectory:
     square_speeds
         Mean square of the speed of each descriptor under thermal velocities of the atoms [1/ps^2], shape
         (n_features,), from `thermal_square_speeds`; None: not known.
+    windows
+        Bias of the runs that this one is joined with by MBAR; None: its weights are known without other runs.
+    breaks
+        Frames that do not follow on the frame before them, ascending.
 
     Raises
     ------
@@ -66,6 +90,8 @@ class FeatureTrajectory:
     name: str = "trajectory"
     scale: TemperatureScale = KELVIN
     square_speeds: NDArray[np.float64] | None = None
+    windows: WindowBias | None = None
+    breaks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.features.shape[0]
@@ -83,6 +109,8 @@ class FeatureTrajectory:
         speeds, width = self.square_speeds, self.features.shape[1:]
         if speeds is not None and (speeds.shape != width or not (speeds >= 0).all()):
             raise DataError(f"{self.name}: square_speeds must have shape {width} and no number below 0")
+        if self.windows is not None and len(self.windows.reduced) != n:
+            raise DataError(f"{self.name}: biases of {len(self.windows.reduced)} frames, expected {n}")
         if not self.temperature > 0:
             raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
 
@@ -95,6 +123,11 @@ class FeatureTrajectory:
     def n_frames(self) -> int:
         """Number of frames."""
         return int(self.features.shape[0])
+
+    @property
+    def stretches(self) -> list[slice]:
+        """Frames that follow on each other without a break."""
+        return [slice(a, b) for a, b in pairwise((0, *self.breaks, self.n_frames))]
 
     def columns(self, chosen: Sequence[int]) -> "FeatureTrajectory":
         """Return the same trajectory with some of its descriptors."""
@@ -161,6 +194,8 @@ def featurise(
     """
     module, width = copy.deepcopy(features).float(), len(features.names)
     frames = int(np.clip(_IN_CACHE // width, *_FRAMES_AT_A_TIME))
+    if box is not None:
+        module.in_rectangular_boxes(not box[:, ~np.eye(3, dtype=bool)].any())
     found = np.empty((len(positions), width), np.float32)
     for start in range(0, len(positions), frames):
         part = slice(start, start + frames)

@@ -1,12 +1,14 @@
 """What a simulation stage left on disk: the frames of each walker, and their tables."""
 
+import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -14,7 +16,9 @@ import pandas as pd
 from mdtraj.formats import DCDTrajectoryFile
 from numpy.typing import NDArray
 
+from latf_openmm.data.trajectory import WindowBias
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.periodic import normalise, standard_orientation
 from latf_openmm.storage import check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
 
@@ -22,7 +26,15 @@ _DCD_TITLE = 100
 """Where the two lines of 80 characters are in a DCD file."""
 
 CHUNK = 2000
-"""Frames of a trajectory that are in memory at a time."""
+"""Most frames of a trajectory that are in memory at a time."""
+_ATOMS = 5_000_000
+"""Most atoms of all these frames."""
+_HDF5 = (".h5", ".hdf5")
+_WITH_VECTORS = (".xtc", ".trr")
+"""Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
+
+WINDOW = "bias_of_run_"
+"""Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class WalkerFrames:
         One row for each frame: step, time_ps, potential_energy, bias_energy, bias_offset, z0, ...
     files
         Trajectory files, in order.
+    kept
+        Frames of each file that belong to the walker, ascending; empty: all frames of all files.
     """
 
     run: str
@@ -46,6 +60,7 @@ class WalkerFrames:
     temperature: float
     table: pd.DataFrame
     files: tuple[Path, ...]
+    kept: tuple[NDArray[np.int64], ...] = ()
 
     def log_weights(self, kT: float) -> NDArray[np.float64]:
         """Logarithms of the weights that undo the bias, (V - offset)/kT at each frame's own time; (n_frames,)."""
@@ -53,6 +68,21 @@ class WalkerFrames:
         if "bias_offset" in self.table:  # tables of earlier versions have static biases only
             bias = bias - self.table["bias_offset"].to_numpy()
         return np.asarray(bias / kT)
+
+    def windows(self, kT: float) -> WindowBias | None:
+        """Bias of each run that this one is joined with, at the frames; None where it is not joined with others."""
+        names = [f"{WINDOW}{k}" for k in range(len(self.table.columns)) if f"{WINDOW}{k}" in self.table]
+        if not names:
+            return None
+        group, _, run = self.run.rpartition("/run ")
+        return WindowBias(group, int(run), self.table[names].to_numpy(dtype=np.float64) / kT)
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """Frames that do not follow on the frame before them; imported trajectories can have some."""
+        if "stretch" not in self.table:
+            return ()
+        return tuple((np.flatnonzero(np.diff(self.table["stretch"])) + 1).tolist())
 
     def chunks(self, topology: mdtraj.Topology, frames: int = CHUNK) -> Iterator[mdtraj.Trajectory]:
         """Read the positions of all frames in order, at most `frames` at a time.
@@ -63,10 +93,11 @@ class WalkerFrames:
             If a file cannot be read or was changed, or does not have the frames of the table beside it.
         """
         counts = []
-        for path in self.files:
+        for number, path in enumerate(self.files):
             counts.append(0)
             check_file(path)
-            for piece in read_trajectory(path, topology, frames):
+            kept = self.kept[number] if self.kept else None
+            for piece in _chosen(read_trajectory(path, topology, frames), kept):
                 counts[-1] += piece.n_frames
                 yield piece
         if sum(counts) != len(self.table):
@@ -79,6 +110,21 @@ class WalkerFrames:
         """Read the positions of all frames."""
         parts = list(self.chunks(topology))
         return parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
+
+
+def _chosen(
+    pieces: Iterator[mdtraj.Trajectory], kept: NDArray[np.int64] | None
+) -> Iterator[mdtraj.Trajectory]:
+    """Pieces of a file with the frames `kept` alone; None: all."""
+    first = 0
+    for piece in pieces:
+        if kept is None:
+            yield piece
+        else:
+            frames = kept[(kept >= first) & (kept < first + piece.n_frames)] - first
+            first += piece.n_frames
+            if len(frames):
+                yield piece.slice(frames, copy=False)
 
 
 def _read_table(segment: Path) -> pd.DataFrame:
@@ -102,23 +148,71 @@ def read_trajectory(
 ) -> Iterator[mdtraj.Trajectory]:
     """Read a trajectory file in order, at most `frames` frames at a time.
 
+    Boxes are those that the System sees, in reduced form, or None; molecules are whole (`latf_openmm.periodic`).
+
     Raises
     ------
     DataError
-        If it cannot be read to its end, or has other atoms than the topology.
+        If it cannot be read to its end, has other atoms than the topology, or its boxes are not those of the System.
     """
+    frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
         with ascii_path(path) as name:
             with _without_stdout():
-                file = mdtraj.open(name)
+                file = _opened(Path(name), topology)
             with file:
-                while (piece := file.read_as_traj(topology, n_frames=frames)).n_frames:
-                    yield piece
+                while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                    yield normalise(piece, str(path), first)
+                    first += piece.n_frames
+    except DataError:
+        raise
     except Exception as error:
         reason = first_line(error)
         if "xyz must be shape" in reason:
             reason = f"it has other atoms than the topology, which has {topology.n_atoms}"
         raise DataError(f"{path}: the trajectory cannot be read ({reason})") from error
+
+
+def _opened(path: Path, topology: mdtraj.Topology) -> Any:
+    """Return MDTraj's reader of a file."""
+    if path.suffix.lower() in _HDF5 and importlib.util.find_spec("tables") is None:
+        raise DataError(f"{path}: MDTraj needs PyTables for HDF5: pip install tables")
+    if path.suffix.lower() == ".mdcrd":  # text without the number of atoms
+        return mdtraj.open(str(path), n_atoms=topology.n_atoms)
+    return mdtraj.open(str(path))
+
+
+def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """At most `frames` more frames of an open file, in the orientation in which MDTraj keeps boxes."""
+    if path.suffix.lower() in _HDF5:
+        return _read_hdf5(file, topology, frames)
+    if path.suffix.lower() not in _WITH_VECTORS:
+        return file.read_as_traj(topology, n_frames=frames)
+    xyz, time, _, vectors, *_ = file.read(frames)
+    if len(xyz) == 0:
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    boxes = None
+    if vectors is not None:  # a file without a box
+        xyz, boxes = standard_orientation(xyz, vectors)
+    piece = mdtraj.Trajectory(xyz, topology, time)
+    piece.unitcell_vectors = boxes
+    return piece
+
+
+def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """Read the next frames of a file that has a topology of its own."""
+    if file.tell() >= len(file):
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    piece = file.read_as_traj(n_frames=frames)
+    elements = [[atom.element for atom in each.atoms] for each in (piece.topology, topology)]
+    if len(elements[0]) == len(elements[1]) and elements[0] != elements[1]:
+        atom = next(i for i, pair in enumerate(zip(*elements, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"its atom {atom} is {piece.topology.atom(atom)}, expected {topology.atom(atom)}: another order of atoms"
+        )
+    result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
+    result.unitcell_vectors = piece.unitcell_vectors
+    return result
 
 
 def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") -> None:
@@ -207,20 +301,24 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
         if not segments:
             continue
-        table = pd.concat([_read_table(segment) for segment in segments])
-        for walker, rows in table.groupby("walker", sort=True):
-            number = int(str(walker))
-            files = [_trajectory(segment, number) for segment in segments]
-            temperature = float(rows["temperature"].iloc[0])
-            walkers.append(
-                WalkerFrames(
-                    f"{folder.parent.name}/{temperature_name(temperature)}",
-                    number,
-                    temperature,
-                    rows.reset_index(drop=True),
-                    tuple(files),
-                )
-            )
+        tables = [_read_table(segment) for segment in segments]
+        numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
+        walkers += [_walker(folder, segments, tables, number) for number in numbers]
     if not walkers:
         raise DataError(f"{folder}: no complete segment of a simulation here")
     return walkers
+
+
+def _walker(
+    folder: Path, segments: Sequence[Path], tables: Sequence[pd.DataFrame], number: int
+) -> WalkerFrames:
+    """Return one walker of a stage, by its number."""
+    parts = [table[table["walker"] == number] for table in tables]
+    rows = pd.concat(parts).reset_index(drop=True)
+    temperature = float(rows["temperature"].iloc[0])
+    run = f"{folder.parent.name}/{temperature_name(temperature)}"
+    if "run" in rows:  # imported: runs at one temperature can have biases of their own
+        run = f"{run}/{rows['run'].iloc[0]}"
+    kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts) if "file_frame" in rows else ()
+    files = tuple(_trajectory(segment, number) for segment in segments)
+    return WalkerFrames(run, number, temperature, rows, files, kept)

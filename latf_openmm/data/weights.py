@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.data.windows import join_windows, window_groups
 
 
 def normalised_weights(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -39,20 +40,44 @@ def members_of_runs(trajectories: Sequence[FeatureTrajectory]) -> list[list[int]
     return list(runs.values())
 
 
-def canonical_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:
+def canonical_weights(
+    trajectories: Sequence[FeatureTrajectory], inefficiency: Sequence[NDArray[np.float64]] | None = None
+) -> list[NDArray[np.float64]]:
     """Weights that turn each run into a canonical sample at its own temperature.
 
     Within a run (one bias at one temperature, any number of walkers) w is proportional to
     exp(V_bias / k_B T); the weights of a run sum to its effective sample size, so that runs at one
-    temperature can be put together.
+    temperature can be put together. Runs whose biases are known at each other's frames (`WindowBias`) are joined by
+    MBAR first, and count as one.
+
+    Parameters
+    ----------
+    inefficiency
+        Statistical inefficiency of each frame's run, for each trajectory, for runs that are joined; None: 1.
     """
     weights: list[NDArray[np.float64]] = [np.empty(0)] * len(trajectories)
     for members in members_of_runs(trajectories):
-        together = np.concatenate([trajectories[i].log_weights for i in members])
-        log_scale = np.log(effective_sample_size(together)) - logsumexp(together)
-        for i in members:
-            weights[i] = np.exp(trajectories[i].log_weights + log_scale)
+        if trajectories[members[0]].windows is None:
+            log_weights = np.concatenate([trajectories[i].log_weights for i in members])
+            _distribute(log_weights, members, weights, trajectories)
+    for members in window_groups(trajectories):
+        chosen = None if inefficiency is None else [inefficiency[i] for i in members]
+        joined = join_windows([trajectories[i] for i in members], chosen)
+        _distribute(joined.log_weights, members, weights, trajectories)
     return weights
+
+
+def _distribute(
+    log_weights: NDArray[np.float64],
+    members: Sequence[int],
+    weights: list[NDArray[np.float64]],
+    trajectories: Sequence[FeatureTrajectory],
+) -> None:
+    """Scale weights so that they sum to their effective sample size, and give each member its part."""
+    scaled = np.exp(log_weights + np.log(effective_sample_size(log_weights)) - logsumexp(log_weights))
+    ends = np.cumsum([trajectories[i].n_frames for i in members])
+    for index, part in zip(members, np.split(scaled, ends[:-1]), strict=True):
+        weights[index] = part
 
 
 def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[np.float64]]:

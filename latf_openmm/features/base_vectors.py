@@ -18,6 +18,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 
 _WIDE, _HIGH = 0.5, 0.3  # nm
 _CUTOFF = 2.4  # of the scaled distance
@@ -84,7 +85,9 @@ class BaseVectorSettings(FeatureSettings):
     """G vectors of the nucleobases in an MDTraj selection, or of the rings listed."""
 
     kind: Literal["base_vectors"] = "base_vectors"
-    selection: str = Field("all", description="MDTraj selection; residues with C2, C4 and C6 in it are bases")
+    selection: str = Field(
+        "solute", description="MDTraj selection; residues with C2, C4 and C6 in it are bases"
+    )
     bases: list[tuple[int, int, int]] | None = Field(
         None,
         min_length=2,
@@ -112,25 +115,26 @@ class BaseVectorSettings(FeatureSettings):
         if self.bases is not None:
             check_atoms(topology, [atom for base in self.bases for atom in base], "bases")
             names = self.names or ["-".join(map(str, base)) for base in self.bases]
-            return BaseVectorSettings(selection="all", bases=self.bases, names=names, pairs=self.pairs)
+            return BaseVectorSettings(bases=self.bases, names=names, pairs=self.pairs)
         chosen = set(select_atoms(topology, self.selection))
-        bases, names = [], []
+        bases, names, labels = [], [], Labels(topology)
         for residue in topology.residues:
             at = {atom.name: atom.index for atom in residue.atoms if atom.index in chosen}
             if set(at) >= _RING | {"C1'"}:
                 order = ("C2", "C6", "C4") if "N9" in at else ("C2", "C4", "C6")
                 bases.append((at[order[0]], at[order[1]], at[order[2]]))
-                names.append(str(residue))
+                names.append(labels.residue(residue.index))
         if len(bases) < 2:
             raise ConfigError(
                 f"base_vectors: {len(bases)} nucleobases in selection {self.selection!r}; expected 2 or more"
             )
-        return BaseVectorSettings(selection="all", bases=bases, names=names)
+        return BaseVectorSettings(bases=bases, names=names)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the pairs of bases named, each with its four numbers."""
-        pairs = self._ordered()
-        return self.model_copy(update={"pairs": [pairs[i] for i in sorted({c // 4 for c in columns})]})
+        pairs, chosen = self._ordered(), sorted({column // 4 for column in columns})
+        fewer = self.model_copy(update={"pairs": [pairs[i] for i in chosen]})
+        return fewer, [4 * i + k for i in chosen for k in range(4)]
 
     def build(self) -> Features:
         """Make the module."""

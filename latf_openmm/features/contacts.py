@@ -9,10 +9,12 @@ from typing import Literal
 import mdtraj
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from scipy.spatial import KDTree
 from torch import Tensor
 
-from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.features.base import (
     Features,
     FeatureSettings,
@@ -22,8 +24,11 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
+from latf_openmm.periodic import as_structure, boxes_of, molecules_of
 from latf_openmm.settings import InputFile, Settings
 
+_SEPARATION = 4  # residues along a chain
 _TOUCHING = 0.45  # nm, closest heavy atoms of a native contact (Best, Hummer and Eaton, PNAS 2013)
 
 
@@ -72,7 +77,10 @@ class ContactSettings(FeatureSettings):
     """
 
     kind: Literal["contacts"] = "contacts"
-    selection: str = Field("not water", description="MDTraj selection; contacts between its residues")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its residues; solute: neither water nor ions nor solvent",
+    )
     minimum_separation: int = Field(
         3, ge=1, description="of two residues along their chain; other chains always count"
     )
@@ -106,9 +114,10 @@ class ContactSettings(FeatureSettings):
             )
         return self.model_copy(update={"contacts": contacts, "reference": None})
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the contacts named."""
-        return self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        fewer = self.model_copy(update={"contacts": [(self.contacts or [])[i] for i in columns]})
+        return fewer, list(columns)
 
     def build(self) -> Features:
         """Make the module."""
@@ -142,11 +151,17 @@ class NativeContacts(PairFeatures):
 
 
 class NativeContactSettings(FeatureSettings):
-    """Fraction of native contacts: heavy atoms closer than 0.45 nm in the reference, more than three residues apart."""
+    """Fraction of native contacts: heavy atoms closer than 0.45 nm in the reference, more than three residues apart.
+
+    Residues of different chains always count.
+    """
 
     kind: Literal["native_contacts"] = "native_contacts"
     reference: InputFile | None = Field(None, description="structure file with the system's atoms")
-    selection: str = Field("not water", description="MDTraj selection; contacts between its heavy atoms")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection; contacts between its heavy atoms; solute: neither water nor ions nor solvent",
+    )
     pairs: list[tuple[int, int]] | None = Field(None, min_length=1, description="filled in when resolved")
     lengths: list[float] | None = Field(None, description="distances in the reference [nm]; filled in")
 
@@ -173,7 +188,7 @@ class NativeContactSettings(FeatureSettings):
 
 
 def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> NativeContactSettings:
-    """Return the resolved settings of the contacts in a structure (one frame) between the given atoms.
+    """Return the resolved settings of the contacts in a structure (one frame, whole) between the given atoms.
 
     Raises
     ------
@@ -181,18 +196,18 @@ def native_contacts_of(structure: mdtraj.Trajectory, atoms: Sequence[int]) -> Na
         If it has none.
     """
     topology = structure.topology
-    heavy = [topology.atom(i) for i in atoms if topology.atom(i).element.symbol != "H"]
-    apart = [
-        (a.index, b.index) for a, b in combinations(heavy, 2) if abs(a.residue.index - b.residue.index) > 3
+    heavy = [topology.atom(i) for i in sorted(atoms) if topology.atom(i).element.symbol != "H"]
+    xyz = structure.xyz[0, [atom.index for atom in heavy]].astype(np.float64)
+    near = KDTree(xyz).query_pairs(_TOUCHING, output_type="ndarray") if len(heavy) else np.empty((0, 2), int)
+    pairs = [
+        (int(i), int(j))
+        for i, j in near[np.lexsort(near.T[::-1])]
+        if apart(heavy[i].residue, heavy[j].residue, _SEPARATION)
     ]
-    pairs = np.array(apart, dtype=np.int64).reshape(-1, 2)
-    lengths = mdtraj.compute_distances(structure, pairs)[0] if len(pairs) else np.empty(0)
-    near = lengths < _TOUCHING
-    if not near.any():
+    if not pairs:
         raise ConfigError("contacts: the reference has no contact of residues more than three apart")
-    return NativeContactSettings(
-        pairs=[(int(i), int(j)) for i, j in pairs[near]], lengths=[float(r) for r in lengths[near]]
-    )
+    atom_pairs = [(heavy[i].index, heavy[j].index) for i, j in pairs]
+    return NativeContactSettings(pairs=atom_pairs, lengths=_distances(structure, atom_pairs).tolist())
 
 
 def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
@@ -215,7 +230,20 @@ def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
     for mine, other in zip(topology.atoms, found.topology.atoms, strict=True):
         if mine.element != other.element:
             raise ConfigError(f"reference: {path}: atom {mine.index} is {other}, the system has {mine} there")
-    return mdtraj.Trajectory(found.xyz, topology)
+    try:
+        return as_structure(found, topology)
+    except DataError as error:
+        raise ConfigError(f"reference: {path}: {error}") from None
+
+
+def _distances(structure: mdtraj.Trajectory, pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Distances in one structure as the descriptors have them, shape (n_pairs,) [nm]."""
+    vectors = PairVectors([i for i, _ in pairs], [j for _, j in pairs])
+    vectors.set_molecules(molecules_of(structure.topology).tolist())
+    box = boxes_of(structure)
+    cell = torch.empty(0) if box is None else torch.from_numpy(box)
+    delta = vectors(torch.from_numpy(structure.xyz.astype(np.float64)), cell)
+    return np.asarray(delta.norm(dim=-1)[0].numpy())
 
 
 def _residue_pairs(
@@ -226,8 +254,9 @@ def _residue_pairs(
         (residue, [a.index for a in residue.atoms if a.index in chosen and a.element.symbol != "H"])
         for residue in topology.residues
     ]
+    labels = Labels(topology)
     return [
-        (str(a), str(b), (first, second))
+        (labels.residue(a.index), labels.residue(b.index), (first, second))
         for (a, first), (b, second) in combinations([(r, atoms) for r, atoms in residues if atoms], 2)
         if apart(a, b, separation)
     ]
@@ -235,4 +264,4 @@ def _residue_pairs(
 
 def _touching(structure: mdtraj.Trajectory, contact: AtomContact) -> bool:
     pairs = [(i, j) for i in contact.first for j in contact.second]
-    return bool(mdtraj.compute_distances(structure, pairs).min() < _TOUCHING)
+    return bool(_distances(structure, pairs).min() < _TOUCHING)

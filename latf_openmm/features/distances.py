@@ -15,10 +15,10 @@ from latf_openmm.features.base import (
     FeatureSettings,
     PairFeatures,
     PairVectors,
-    atom_label,
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 
 
 class Distances(PairFeatures):
@@ -77,15 +77,15 @@ class DistanceSettings(FeatureSettings):
         if not pairs:
             raise ConfigError(f"selection {self.selection!r} leaves no pair of atoms")
         check_atoms(topology, [atom for pair in pairs for atom in pair], "pairs")
-        names = self.names or [f"d({atom_label(topology, i)},{atom_label(topology, j)})" for i, j in pairs]
+        labels = Labels(topology)
+        names = self.names or [f"d({labels.atom(i)},{labels.atom(j)})" for i, j in pairs]
         return DistanceSettings(pairs=pairs, names=names, selection=None, minimum_bonds=1)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the pairs named."""
         pairs, names = self.pairs or [], self.names or []
-        return DistanceSettings(
-            pairs=[pairs[i] for i in columns], names=[names[i] for i in columns], selection=None
-        )
+        update = {"pairs": [pairs[i] for i in columns], "names": [names[i] for i in columns]}
+        return self.model_copy(update=update), list(columns)
 
     def build(self) -> Features:
         """Make the module."""

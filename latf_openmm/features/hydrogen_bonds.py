@@ -18,6 +18,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.labels import Labels
 from latf_openmm.settings import Settings
 
 _LENGTH, _EXPONENT = 0.25, 8  # nm; hydrogen to acceptor (Baker and Hubbard, 1984)
@@ -71,7 +72,10 @@ class HydrogenBondSettings(FeatureSettings):
     """
 
     kind: Literal["hydrogen_bonds"] = "hydrogen_bonds"
-    selection: str = Field("not water", description="MDTraj selection of donors and acceptors")
+    selection: str = Field(
+        "solute",
+        description="MDTraj selection of donors and acceptors; solute: neither water nor ions nor solvent",
+    )
     minimum_separation: int = Field(
         2, ge=0, description="of two residues along their chain; other chains always count"
     )
@@ -99,8 +103,14 @@ class HydrogenBondSettings(FeatureSettings):
             if atom.element.symbol == "O"
             or (not hydrogens[atom.index] and len(neighbours.get(atom.index, [])) <= 2)
         ]
+        labels = Labels(topology)
         bonds = [
-            HydrogenBond(donor=d.index, hydrogens=hydrogens[d.index], acceptor=a.index, name=f"hb({d},{a})")
+            HydrogenBond(
+                donor=d.index,
+                hydrogens=hydrogens[d.index],
+                acceptor=a.index,
+                name=f"hb({labels.atom(d.index)},{labels.atom(a.index)})",
+            )
             for d in polar
             for a in acceptors
             if hydrogens[d.index]
@@ -114,9 +124,9 @@ class HydrogenBondSettings(FeatureSettings):
             )
         return self.model_copy(update={"bonds": bonds})
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the bonds named."""
-        return self.model_copy(update={"bonds": [(self.bonds or [])[i] for i in columns]})
+        return self.model_copy(update={"bonds": [(self.bonds or [])[i] for i in columns]}), list(columns)
 
     def build(self) -> Features:
         """Make the module."""

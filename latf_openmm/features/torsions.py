@@ -15,9 +15,9 @@ from latf_openmm.features.base import (
     FeatureSettings,
     PairFeatures,
     PairVectors,
-    atom_label,
     check_atoms,
 )
+from latf_openmm.labels import Labels
 
 _PROTEIN = {
     "phi": mdtraj.compute_phi,
@@ -104,22 +104,24 @@ class TorsionSettings(FeatureSettings):
         """Turn named torsions into quadruples of atoms."""
         if self.atoms is not None:
             check_atoms(topology, [atom for quadruple in self.atoms for atom in quadruple], "atoms")
-            names = self.names or [",".join(atom_label(topology, atom) for atom in q) for q in self.atoms]
+            labels = Labels(topology)
+            names = self.names or [",".join(labels.atom(atom) for atom in q) for q in self.atoms]
             return TorsionSettings(atoms=self.atoms, names=names, angles=None)
-        atoms, names = [], []
+        atoms, names, labels = [], [], Labels(topology)
         for angle in self.angles or []:
             found = _named(topology, angle)
             if not found:
                 raise ConfigError(f"the topology has no {angle} torsion")
             atoms += [quadruple for quadruple, _ in found]
-            names += [f"{angle} {residue}" for _, residue in found]
+            names += [f"{angle} {labels.residue(residue)}" for _, residue in found]
         return TorsionSettings(atoms=atoms, names=names, angles=None)
 
-    def keep(self, columns: Sequence[int]) -> FeatureSettings:
+    def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
         """Only the torsions named, each with sine and cosine."""
         atoms, names = self.atoms or [], self.names or []
         chosen = sorted({column % len(atoms) for column in columns})
-        return TorsionSettings(atoms=[atoms[i] for i in chosen], names=[names[i] for i in chosen])
+        update = {"atoms": [atoms[i] for i in chosen], "names": [names[i] for i in chosen]}
+        return self.model_copy(update=update), [*chosen, *(len(atoms) + i for i in chosen)]
 
     def build(self) -> Features:
         """Make the module."""
@@ -127,7 +129,7 @@ class TorsionSettings(FeatureSettings):
         return Torsions(atoms, self.names or ["-".join(map(str, q)) for q in atoms])
 
 
-def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], str]]:
+def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     """Atoms and residue of every torsion of that name."""
     if angle not in _PROTEIN:
         return _nucleic(topology, angle)
@@ -135,13 +137,13 @@ def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, 
     return [
         (
             (int(q[0]), int(q[1]), int(q[2]), int(q[3])),
-            str(topology.atom(q[3 if angle == "omega" else 2]).residue),
+            topology.atom(q[3 if angle == "omega" else 2]).residue.index,
         )
         for q in _PROTEIN[angle](blank)[0]
     ]
 
 
-def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], str]]:
+def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     found = []
     for chain in topology.chains:
         residues = list(chain.residues)
@@ -156,6 +158,6 @@ def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int
             for one in wanted:
                 if all(0 <= k + step < len(residues) and name in atoms[k + step] for name, step in one):
                     i, j, m, n = (atoms[k + step][name] for name, step in one)
-                    found.append(((i, j, m, n), str(residue)))
+                    found.append(((i, j, m, n), residue.index))
                     break  # N1 of a purine is not bound to its sugar
     return found

@@ -15,7 +15,7 @@ goal needs are not lost on the way.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,11 +31,12 @@ from scipy.optimize import brentq
 
 from latf_openmm.data.weights import normalised_weights, systematic
 from latf_openmm.errors import SimulationError
-from latf_openmm.md.processes import process_pool
-from latf_openmm.md.walker_group import DynamicsSettings, barostat_of, find_platform, pressure_of
+from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool
+from latf_openmm.md.walker_group import DynamicsSettings, find_platform
 from latf_openmm.settings import Settings
 from latf_openmm.storage import read_arrays, write_arrays
 from latf_openmm.systems import AnySystem
+from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
@@ -163,7 +164,7 @@ class Mover:
     def __init__(self, system: AnySystem, dynamics: DynamicsSettings, processes: int = 1) -> None:
         self.system, self.dynamics = system, dynamics
         self.processes = 1 if system.batched else processes
-        self.pool: ProcessPoolExecutor | None = None
+        self.pool: Executor | None = None
 
     def __enter__(self) -> "Mover":
         if self.processes > 1:
@@ -174,8 +175,9 @@ class Mover:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+            end_pool(self.pool, kill=error is not None)
             self.pool = None
+        _bench.cache_clear()  # the files of a system may change before the next one
 
     def moved(self, population: Population, steps: int, seed: int) -> Population:
         """Return the walkers after `steps` steps at their temperature, with new velocities.
@@ -203,7 +205,8 @@ class Mover:
             for index, rows in enumerate(parts)
         ]
         run = map if self.pool is None else self.pool.map
-        done = list(run(_move, *zip(*jobs, strict=True)))
+        with lost_workers_named():
+            done = list(run(_move, *zip(*jobs, strict=True)))
         positions, boxes, energies = (
             None if part[0] is None else np.concatenate(part) for part in zip(*done, strict=True)
         )

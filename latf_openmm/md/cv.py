@@ -246,19 +246,48 @@ class _Angles(nn.Module):
         return torch.atan2(x[:, :n], x[:, n:])
 
 
-def distance_cv(pairs: Sequence[tuple[int, int]], n_atoms: int) -> FeatureCV:
-    """Return distances between pairs of atoms as collective variables [nm]."""
+def distance_cv(
+    pairs: Sequence[tuple[int, int]], n_atoms: int, molecules: Sequence[int] | None = None
+) -> FeatureCV:
+    """Return distances between pairs of atoms as collective variables [nm].
+
+    In a periodic box they are those to the nearest image, also between atoms of one molecule, which is wrong where a
+    molecule is longer than half the box; with `molecules` they follow its bonds.
+
+    Parameters
+    ----------
+    pairs
+        Atoms.
+    n_atoms
+        Atoms of one copy of the system.
+    molecules
+        Index of the molecule of each atom, as ``latf_openmm.periodic.molecules_of(mdtraj_topology)`` gives it.
+    """
     _check_indices([atom for pair in pairs for atom in pair], n_atoms)
-    return FeatureCV(Distances(list(pairs), [f"d({i},{j})" for i, j in pairs]), None, n_atoms)
+    features = Distances(list(pairs), [f"d({i},{j})" for i, j in pairs])
+    return FeatureCV(_in_molecules(features, molecules, n_atoms), None, n_atoms)
 
 
-def torsion_cv(quadruples: Sequence[tuple[int, int, int, int]], n_atoms: int) -> FeatureCV:
-    """Return torsion angles as periodic collective variables [rad], IUPAC sign."""
+def torsion_cv(
+    quadruples: Sequence[tuple[int, int, int, int]], n_atoms: int, molecules: Sequence[int] | None = None
+) -> FeatureCV:
+    """Return torsion angles as periodic collective variables [rad], IUPAC sign.
+
+    Each of the three vectors is that to the nearest image in a periodic box; with `molecules`, as for `distance_cv`,
+    those within a molecule follow its bonds.
+    """
     _check_indices([atom for quadruple in quadruples for atom in quadruple], n_atoms)
     names = [",".join(map(str, quadruple)) for quadruple in quadruples]
-    return FeatureCV(
-        Torsions(list(quadruples), names), _Angles(), n_atoms, [2 * float(np.pi)] * len(quadruples)
-    )
+    features = _in_molecules(Torsions(list(quadruples), names), molecules, n_atoms)
+    return FeatureCV(features, _Angles(), n_atoms, [2 * float(np.pi)] * len(quadruples))
+
+
+def _in_molecules(features: Features, molecules: Sequence[int] | None, n_atoms: int) -> Features:
+    if molecules is not None:
+        if len(molecules) != n_atoms:
+            raise ModelError(f"molecules are given for {len(molecules)} atoms, the system has {n_atoms}")
+        features.join_molecules(molecules)
+    return features
 
 
 def _check_indices(atoms: Sequence[int], n_atoms: int) -> None:

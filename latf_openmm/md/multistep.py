@@ -6,8 +6,9 @@ from typing import Any
 import openmm
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.backends.base import BIAS_NAME, scale_parameter
-from latf_openmm.md.biased_system import BIAS_GROUP
+from latf_openmm.md.backends.base import scale_parameter
+from latf_openmm.md.biased_system import bias_group, check_integrated
+from latf_openmm.systems.inspection import BIAS_NAME
 
 _ALL = 0xFFFFFFFF
 
@@ -32,14 +33,14 @@ class MultistepStepper:
         Of a System made by `add_bias` with ``multistep=True``.
     every
         Steps between evaluations of the bias.
-    name, group
+    name
         As given to `add_bias`.
 
     Raises
     ------
     ConfigError
-        If the Context has no such bias, its integrator is a CustomIntegrator, which does not let forces be left
-        out in between, or `every` is not an integer of 1 or more.
+        If the Context has no such bias, its integrator leaves the bias out, or is a CustomIntegrator, which does not
+        let forces be left out in between, or `every` is not an integer of 1 or more.
 
     Notes
     -----
@@ -56,9 +57,7 @@ class MultistepStepper:
     scale: str
     group: int
 
-    def __init__(
-        self, context: openmm.Context, every: int, *, name: str = BIAS_NAME, group: int = BIAS_GROUP
-    ) -> None:
+    def __init__(self, context: openmm.Context, every: int, *, name: str = BIAS_NAME) -> None:
         if not isinstance(every, Integral) or every < 1:
             raise ConfigError(f"every: expected an integer of 1 or more, got {every!r}")
         self.context = context
@@ -70,17 +69,13 @@ class MultistepStepper:
                 "LangevinMiddleIntegrator"
             )
         self.scale = scale_parameter(name)
-        self.group = group
         if self.scale not in dict(context.getParameters()):
             raise ConfigError(
                 f"the Context has no bias of the name {name!r} for multiple time stepping; make its System with "
                 "add_bias(..., multistep=True)"
             )
-        groups = {
-            force.getForceGroup() for force in context.getSystem().getForces() if force.getName() == name
-        }
-        if groups != {group}:
-            raise ConfigError(f"the bias {name!r} is in force group {sorted(groups)[0]}, not {group}")
+        check_integrated(context, name)
+        self.group = bias_group(context.getSystem(), name)
 
     def step(self, steps: int) -> None:
         """Take steps; the bias acts at those whose number (the Context's step count) is a multiple of `every`."""

@@ -1,5 +1,6 @@
 """Trained collective variables for PLUMED: a TorchScript file and an input that computes its descriptors."""
 
+from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def export_plumed(trained: TrainedModel, folder: Path, periodic: bool = True) ->
     folder
         Where to write.
     periodic
-        Whether distances are those of the nearest images, where PLUMED has a box; False: never (NOPBC).
+        Whether distances between molecules are those of the nearest images, where PLUMED has a box; False: never
+        (NOPBC). Molecules are made whole first, and within them there is no image (NOPBC).
 
     Raises
     ------
@@ -87,10 +89,12 @@ def plumed_input(trained: TrainedModel, periodic: bool = True) -> str:
 
     lines: list[str] = []
     arguments: list[str] = []
+    images = Images(trained.molecules, periodic)
     for number, settings in enumerate(trained.features, start=1):
-        more, outputs = descriptor_lines(settings, f"f{number}", "" if periodic else " NOPBC")
+        more, outputs = descriptor_lines(settings, f"f{number}", images)
         lines += more
         arguments += outputs
+    lines = images.whole_molecules() + lines
     scale, temperature = SCALES[trained.temperature_scale], trained.model.reference_temperature
     header = _HEADER.format(
         version=latf_openmm.__version__, n_atoms=len(trained.atoms), torch=torch.__version__
@@ -104,8 +108,65 @@ def plumed_input(trained: TrainedModel, periodic: bool = True) -> str:
     return header + "\n" + "\n".join(lines) + "\n" + footer
 
 
+class Images:
+    """Which vectors PLUMED takes to the nearest image: those between molecules, where there is a box.
+
+    Parameters
+    ----------
+    molecules
+        Index of the molecule of each atom; None: not known, all vectors are those to the nearest image.
+    periodic
+        Whether there is a box.
+    """
+
+    def __init__(self, molecules: Sequence[int] | None, periodic: bool) -> None:
+        self.molecules, self.periodic = molecules, periodic
+        self.whole: set[int] = set()
+
+    def flag(self, atoms: Sequence[int]) -> str:
+        """Return the flag of an action on these atoms: one molecule, made whole, or several."""
+        if not self.periodic:
+            return " NOPBC"
+        owners = set() if self.molecules is None else {self.molecules[atom] for atom in atoms}
+        if len(owners) != 1:
+            return ""
+        self.whole |= owners
+        return " NOPBC"
+
+    def partners(self, atom: int, others: Sequence[int]) -> list[list[int]]:
+        """Divide atoms into those in the same molecule as `atom` and those of others; empty parts are left out."""
+        if self.molecules is None or not self.periodic:
+            return [list(others)]
+        owner = self.molecules[atom]
+        parts = [
+            [other for other in others if (self.molecules[other] == owner) == same] for same in (True, False)
+        ]
+        return [part for part in parts if part]
+
+    def whole_molecules(self) -> list[str]:
+        """Line that makes molecules whole, where any flag needs that."""
+        if not self.whole or self.molecules is None:
+            return []
+        entities = []
+        for index, molecule in enumerate(sorted(self.whole)):
+            atoms = [atom for atom, owner in enumerate(self.molecules) if owner == molecule]
+            entities.append(f"ENTITY{index}={_ranges(atoms)}")
+        return [f"WHOLEMOLECULES {' '.join(entities)}"]
+
+
+def _ranges(atoms: Sequence[int]) -> str:
+    """Numbers from 1, runs as ``1-22``."""
+    runs: list[list[int]] = []
+    for atom in atoms:
+        if runs and runs[-1][1] == atom - 1:
+            runs[-1][1] = atom
+        else:
+            runs.append([atom, atom])
+    return ",".join(f"{a + 1}-{b + 1}" if b > a else f"{a + 1}" for a, b in runs)
+
+
 @singledispatch
-def descriptor_lines(settings: FeatureSettings, label: str, nopbc: str) -> tuple[list[str], list[str]]:
+def descriptor_lines(settings: FeatureSettings, label: str, images: Images) -> tuple[list[str], list[str]]:
     """PLUMED's lines for the descriptors of one feature.
 
     Parameters
@@ -114,8 +175,8 @@ def descriptor_lines(settings: FeatureSettings, label: str, nopbc: str) -> tuple
         Resolved settings of the feature.
     label
         What the labels of the lines begin with.
-    nopbc
-        Flag of the actions that would otherwise use the nearest image.
+    images
+        Says which actions use the nearest image.
 
     Returns
     -------
@@ -127,46 +188,52 @@ def descriptor_lines(settings: FeatureSettings, label: str, nopbc: str) -> tuple
 
 
 @descriptor_lines.register
-def _distances(settings: DistanceSettings, label: str, nopbc: str) -> tuple[list[str], list[str]]:
+def _distances(settings: DistanceSettings, label: str, images: Images) -> tuple[list[str], list[str]]:
     pairs = settings.pairs or []
     names = [f"{label}_d{index}" for index in range(1, len(pairs) + 1)]
     comments = settings.names or [""] * len(pairs)
     lines = [
-        f"{name}: DISTANCE ATOMS={_numbers(pair)}{nopbc}{_comment(comment)}"
+        f"{name}: DISTANCE ATOMS={_numbers(pair)}{images.flag(pair)}{_comment(comment)}"
         for name, pair, comment in zip(names, pairs, comments, strict=True)
     ]
     return lines, names
 
 
 @descriptor_lines.register
-def _torsions(settings: TorsionSettings, label: str, nopbc: str) -> tuple[list[str], list[str]]:
+def _torsions(settings: TorsionSettings, label: str, images: Images) -> tuple[list[str], list[str]]:
     atoms = settings.atoms or []
     comments = settings.names or [""] * len(atoms)
     lines: list[str] = []
     for index, (quadruple, comment) in enumerate(zip(atoms, comments, strict=True), start=1):
         angle = f"{label}_t{index}"
-        lines += [f"{angle}: TORSION ATOMS={_numbers(quadruple)}{nopbc}{_comment(comment)}"]
+        lines += [f"{angle}: TORSION ATOMS={_numbers(quadruple)}{images.flag(quadruple)}{_comment(comment)}"]
         lines += [f"{angle}_{f}: CUSTOM ARG={angle} FUNC={f}(x) PERIODIC=NO" for f in ("sin", "cos")]
     return lines, [f"{label}_t{index + 1}_{f}" for f in ("sin", "cos") for index in range(len(atoms))]
 
 
 @descriptor_lines.register
-def _coordination(settings: CoordinationSettings, label: str, nopbc: str) -> tuple[list[str], list[str]]:
+def _coordination(settings: CoordinationSettings, label: str, images: Images) -> tuple[list[str], list[str]]:
     atoms = settings.atoms or []
     # The function itself: PLUMED's RATIONAL is by default stretched to end at a finite distance.
     switch = f"SWITCH={{CUSTOM FUNC=1/(1+x2^{settings.exponent // 2}) R_0={settings.r0!r}}}"
     names = [f"{label}_c{index}" for index in range(1, len(atoms) + 1)]
-    lines = [
-        f"{name}: COORDINATION GROUPA={_numbers([atom])} "
-        f"GROUPB={_numbers([other for other in atoms if other != atom])} {switch}{nopbc}"
-        for name, atom in zip(names, atoms, strict=True)
-    ]
+    lines: list[str] = []
+    for name, atom in zip(names, atoms, strict=True):
+        groups = images.partners(atom, [other for other in atoms if other != atom])
+        parts = [name] if len(groups) == 1 else [f"{name}_{part}" for part in ("inside", "outside")]
+        lines += [
+            f"{part}: COORDINATION GROUPA={_numbers([atom])} GROUPB={_numbers(group)} {switch}"
+            f"{images.flag([atom, *group])}"
+            for part, group in zip(parts, groups, strict=True)
+        ]
+        if len(parts) > 1:
+            lines.append(f"{name}: COMBINE ARG={','.join(parts)} PERIODIC=NO")
     lines += [f"{label}_sorted: SORT ARG={','.join(names)}"]
     return lines, [f"{label}_sorted.{index}" for index in range(1, len(atoms) + 1)]
 
 
 @descriptor_lines.register
-def _coordinates(settings: CoordinateSettings, label: str, nopbc: str) -> tuple[list[str], list[str]]:
+def _coordinates(settings: CoordinateSettings, label: str, images: Images) -> tuple[list[str], list[str]]:
     atoms = settings.atoms or []
     names = [f"{label}_p{index}" for index in range(1, len(atoms) + 1)]
     lines = [

@@ -1,16 +1,89 @@
-"""Processes that end with the one that started them."""
+"""Worker processes: they end with the process that started them, and never import the caller's script.
 
-import multiprocessing
+`loky` starts them by an entry point of its own. The standard library's would import the main module again, so that a
+plain script without ``if __name__ == "__main__":`` could not use them.
+"""
+
+import logging
 import os
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.managers import SyncManager
+from typing import Any
+
+from loky import ProcessPoolExecutor
+from loky.backend import get_context
+
+from latf_openmm.errors import SimulationError
+
+_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
+"""No worker is replaced because it keeps memory: Contexts are kept on purpose."""
 
 
-def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Return a pool of new processes, which end when this one does, however it ends."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, initializer=end_with_parent, initargs=(os.getpid(),))
+def process_pool(processes: int) -> Executor:
+    """Return a pool of new processes, which end when this one does, however it ends; `end_pool` ends it."""
+    return ProcessPoolExecutor(
+        processes,
+        context=get_context("loky"),
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
+        env=_ENVIRONMENT,
+    )
+
+
+def end_pool(pool: Executor, futures: Sequence["Future[Any]"] = (), kill: bool = False) -> None:
+    """End a pool when its running tasks are done, or at once.
+
+    Parameters
+    ----------
+    pool
+        From `process_pool`.
+    futures
+        Tasks, of which those that did not begin are cancelled.
+    kill
+        Do not wait for those that did.
+    """
+    for future in futures:
+        future.cancel()
+    assert isinstance(pool, ProcessPoolExecutor)
+    pool.shutdown(wait=True, kill_workers=kill)
+
+
+@contextmanager
+def shared_objects() -> Iterator[SyncManager]:
+    """Yield a manager of queues and events that tasks of a pool can be given."""
+    manager = SyncManager(ctx=get_context("loky"))
+    manager.start(end_with_parent, (os.getpid(),))
+    with manager:
+        yield manager
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Say in one line that a worker process ended before its task.
+
+    Raises
+    ------
+    SimulationError
+        In place of `BrokenProcessPool`.
+    """
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise SimulationError(
+            "a worker process ended before its task did (killed, or out of memory); with fewer "
+            "simulation.processes less memory is needed"
+        ) from error
+
+
+def _begin_worker(parent: int) -> None:
+    """Prepare a worker: the process that started it has said what there is to say of the system."""
+    logging.getLogger("latf_openmm.systems").setLevel(logging.ERROR)
+    end_with_parent(parent)
 
 
 def end_with_parent(parent: int) -> None:

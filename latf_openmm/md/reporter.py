@@ -11,7 +11,9 @@ from openmm import unit
 from latf_openmm.errors import ConfigError
 from latf_openmm.md.bias import Bias
 from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.biased_system import check_integrated
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.systems.inspection import BIAS_NAME
 
 
 class LatentReporter:
@@ -35,6 +37,8 @@ class LatentReporter:
         The bias of the simulation, or None.
     append
         Continue a file whatever its last step is.
+    name
+        As given to `add_bias`.
 
     Raises
     ------
@@ -49,10 +53,14 @@ class LatentReporter:
         cv: CollectiveVariables,
         bias: Bias | None = None,
         append: bool = False,
+        *,
+        name: str = BIAS_NAME,
     ) -> None:
         self.interval = interval
         self.cv = cv
         self.bias = bias
+        self.name = name
+        self._started = False
         self._path = Path(path)
         self._last = _last_step(self._path, _header(cv.dim))
         if append:
@@ -63,7 +71,16 @@ class LatentReporter:
             self.file.flush()
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
-        """Say when the next report is due and that it needs positions."""
+        """Say when the next report is due and that it needs positions.
+
+        Raises
+        ------
+        ConfigError
+            If the bias does not act in the simulation, or the file has later steps.
+        """
+        if self.bias is not None and not self._started:
+            check_integrated(simulation.context, self.name)
+        self._started = True
         if self._last is not None and self._last > simulation.currentStep:
             raise ConfigError(
                 f"{self._path}: has steps up to {self._last} already, and the simulation is at step "
@@ -87,7 +104,7 @@ class LatentReporter:
         time = state.getTime().value_in_unit(unit.picosecond)
         values = [f"{value:.6f}" for value in z[0].tolist()]
         self.file.write(
-            ",".join([str(simulation.currentStep), f"{time:.6g}", *values, f"{energy:.6f}", f"{offset:.6f}"])
+            ",".join([str(simulation.currentStep), f"{time:.12g}", *values, f"{energy:.6f}", f"{offset:.6f}"])
             + "\n"
         )
         self.file.flush()

@@ -1,15 +1,12 @@
 """One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
 
 import logging
-import multiprocessing
-import os
 import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +17,7 @@ from pydantic import Field, model_validator
 from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError, SimulationError
-from latf_openmm.md.processes import end_with_parent, process_pool
+from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool, shared_objects
 from latf_openmm.md.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.progress import Advance, bar
 from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
@@ -179,6 +176,15 @@ def _task_seed(seed: int, temperature: int, walker: int) -> int:
     return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
 
 
+def check_simulated(system: AnySystem) -> None:
+    """Raise `ConfigError` where a system has no forces."""
+    if not system.simulated:
+        raise ConfigError(
+            f"system.kind: {system.kind} has atoms without forces, which cannot be simulated; import works on it, and "
+            "what needs no simulation: reweighting, observables, states, the report"
+        )
+
+
 def run_stage(
     stage: Stage,
     progress: Progress | None = None,
@@ -207,6 +213,7 @@ def run_stage(
     SimulationError
         If no group of some temperature comes to its end.
     """
+    check_simulated(stage.system)
     check_copies(stage.system, stage.settings)
     _write_record(stage)
     dropped = read_dropped(stage.folder)
@@ -296,21 +303,22 @@ def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dic
 def _run_in_processes(
     tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
 ) -> dict[str, str]:
-    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
-    manager.start(end_with_parent, (os.getpid(),))
-    with manager, process_pool(processes) as pool:
-        done: queue.Queue[int] = manager.Queue()
-        stop = manager.Event()
-        futures: list[Future[None]] = [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+    pool, futures = process_pool(processes), list[Future[None]]()
+    with shared_objects() as shared:
+        done: queue.Queue[int] = shared.Queue()
+        stop = shared.Event()
         try:
+            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
             while not all(future.done() for future in futures) or not done.empty():
                 with suppress(queue.Empty):
                     advance(done.get(timeout=0.2))
         except BaseException:
             stop.set()
-            pool.shutdown(cancel_futures=True)
             raise
-        return _failures(tasks, futures)
+        finally:
+            end_pool(pool, futures)
+        with lost_workers_named():
+            return _failures(tasks, futures)
 
 
 def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:

@@ -13,11 +13,13 @@ from openmm import unit
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.backends.base import BIAS_NAME, messages_parameter
+from latf_openmm.md.backends.base import messages_parameter
 from latf_openmm.md.bias.base import AdaptiveBias
+from latf_openmm.md.biased_system import check_integrated
 from latf_openmm.md.cv import CollectiveVariables
 from latf_openmm.md.exchange import Exchange
 from latf_openmm.storage import whole_file
+from latf_openmm.systems.inspection import BIAS_NAME
 
 
 class BiasUpdater:
@@ -76,7 +78,14 @@ class BiasUpdater:
             self.exchange = Exchange(shared, walker, bias.width)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
-        """Say when the next update is due; it needs positions."""
+        """Say when the next update is due; it needs positions.
+
+        Raises
+        ------
+        ConfigError
+            If the bias does not act in the simulation.
+        """
+        check_integrated(simulation.context, self.name)
         steps = self.bias.pace - simulation.currentStep % self.bias.pace
         return {"steps": steps, "periodic": False, "include": ["positions"]}
 
@@ -102,8 +111,8 @@ class BiasUpdater:
         Raises
         ------
         ConfigError
-            If the bias in the Context is not at the point where the one in Python is, or a collective
-            variable is not finite.
+            If the bias in the Context is not at the point where the one in Python is, its integrator leaves the
+            bias out, or a collective variable is not finite.
         """
         self._check(context)
         z = self.variables(context, state)
@@ -153,6 +162,7 @@ class BiasUpdater:
             raise ConfigError(
                 f"the Context has no adaptive bias of the name {self.name!r}; make its System with add_bias"
             ) from None
+        check_integrated(context, self.name)
         if there != int(self.bias.sent):
             raise ConfigError(
                 f"the bias in the Context has received {there} messages, the one in Python has sent "

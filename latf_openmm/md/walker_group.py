@@ -27,8 +27,9 @@ from latf_openmm.md.backends import stepping
 from latf_openmm.md.backends.base import BackendName, ForcesName
 from latf_openmm.md.bias import AnyBias, Bias, BiasContext
 from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.md.biased_system import add_bias
 from latf_openmm.md.cv import CollectiveVariables
+from latf_openmm.md.kinetic import KineticTemperature
 from latf_openmm.md.langevin import draw_velocities, langevin_integrator, set_timestep
 from latf_openmm.md.latent_cv import latent_cv
 from latf_openmm.md.multistep import MultistepStepper
@@ -37,8 +38,8 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.settings import Settings
 from latf_openmm.storage import check_file, whole_folder
 from latf_openmm.systems import AnySystem, BuiltSystem
+from latf_openmm.systems.inspection import barostat_of, free_force_group, pressure_of
 from latf_openmm.systems.trusted_xml import read_state
-from latf_openmm.units import GAS_CONSTANT
 
 log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
@@ -46,8 +47,8 @@ _SLOWER = (1, 1, 2, 4)
 _FARTHEST = 1e5  # nm
 MINIMISE = (10.0, 200)
 """Tolerance [kJ/mol/nm] and most iterations of a minimisation of start structures."""
-_HOT, _ERRORS = 0.03, 4.0
-"""Excess of a segment's mean kinetic temperature from which its time step is too long: relative, and beyond errors."""
+_DEVIATION, _ERRORS = 0.03, 4.0
+"""Deviation of a segment's mean kinetic temperature that is too large: relative, and beyond that standard errors."""
 _NO_HELP = 0.7
 """Share of the excess that is left with shorter time steps from which these are not what helps."""
 
@@ -204,7 +205,8 @@ class WalkerGroup:
         self.pressure = pressure_of(self.built.system)
         self.slower = self.coolest = 1
         self.restarts = 0
-        self.masses, self.freedom = self.built.masses, _freedom(self.built)
+        self.kinetic_temperature = KineticTemperature(self.built.system, self.built.n_copies)
+        self.unbiased_groups = set(range(32))
         self.cv: CollectiveVariables | None = None
         self.bias: Bias | None = None
         self.updater: BiasUpdater | None = None
@@ -259,11 +261,14 @@ class WalkerGroup:
             else:
                 self.updater.reset()
         if self.cv is not None and self.bias is not None:
+            group = free_force_group(system)
+            self.unbiased_groups = set(range(32)) - {group}
             system = add_bias(
                 system,
                 self.cv,
                 self.bias,
                 n_copies=self.built.n_copies,
+                group=group,
                 backend=dynamics.backend,
                 forces=self.forces,
                 multistep=dynamics.bias_every > 1,
@@ -299,7 +304,7 @@ class WalkerGroup:
         except openmm.OpenMMException as error:
             raise SimulationError(
                 f"{self.task.folder}: unstable before the first frame ({_reason(error)}); "
-                "lower simulation.timestep or the bias"
+                f"lower {self._lower()}"
             ) from error
 
     def _begin(self) -> None:
@@ -355,7 +360,8 @@ class WalkerGroup:
         is one whose atoms are hotter than the thermostat, with shorter time steps at once: a bias that is stiff for the
         time step heats what it acts on, and energies are wrong without any other sign. Later segments do not try again
         what was too hot. Where shorter steps do not help, the segment is kept: a bias that is built up faster than heat
-        leaves warms walkers, too, and the report names them.
+        leaves warms walkers, too, and the report names them. One that is cooler than the thermostat is kept as well:
+        shorter steps do not help there.
         """
         before, attempts, excess, coolest = self.context.createCheckpoint(), 0, np.inf, self.coolest
         left = [slower for slower in _SLOWER if slower >= self.coolest]
@@ -371,7 +377,7 @@ class WalkerGroup:
                 if isinstance(error, _TooHotError):
                     if error.excess > _NO_HELP * excess:
                         log.warning(
-                            "%s: shorter time steps do not help; a larger bias.pace may", self.task.folder
+                            "%s: shorter time steps do not help%s", self.task.folder, self._against_heat()
                         )
                         self.coolest = coolest
                         break
@@ -381,7 +387,7 @@ class WalkerGroup:
                 if not left:
                     raise SimulationError(
                         f"{self.task.folder}: unstable in segment {index} after {attempts} attempts "
-                        f"({_reason(error)}); lower simulation.timestep or the bias"
+                        f"({_reason(error)}); lower {self._lower()}"
                     ) from error
                 if self.updater is not None:
                     self._use(self._make_context(index))
@@ -389,32 +395,44 @@ class WalkerGroup:
                 self._draw_velocities(100 + 10 * index + attempts - 1)
         self._write(index, recorded)
 
+    def _lower(self) -> str:
+        return "simulation.timestep" if self.bias is None else "simulation.timestep or the bias"
+
+    def _against_heat(self) -> str:
+        """Advice that fits the bias, where there is one."""
+        if self.updater is not None:
+            return "; a larger bias.pace may"
+        if self.bias is not None:
+            return "; a softer bias may"
+        return ", and there is no bias: something in the System adds heat"
+
     def _check_heat(self, recorded: "_Recorded") -> None:
-        """Raise `_TooHotError` where the atoms are hotter than the thermostat by more than chance."""
+        """Raise `_TooHotError` where the atoms are hotter than the thermostat by more than chance; say if cooler."""
         dynamics = self.task.dynamics
         # Kinetic energy forgets faster than by the friction alone.
         forgotten = min(1.0, dynamics.friction * dynamics.timestep * dynamics.frame_interval)
-        error = np.sqrt(2.0 / (self.freedom * recorded.kinetic.size * forgotten))
-        mean = float((recorded.kinetic / self.kelvin).mean())
-        if mean > 1.0 + _HOT + _ERRORS * error:
-            label, asked = self.built.scale.label, float(self.temperatures.mean())
-            several = len(set(self.kelvin)) > 1
-            raise _TooHotError(
-                f"the kinetic temperature is {label(float(f'{mean * asked:.4g}'))} where the thermostat has "
-                f"{label(asked)}{' (means over walkers)' if several else ''}, with time steps of "
-                f"{dynamics.timestep / self.slower:g} ps",
-                mean - 1.0,
-            )
+        error = np.sqrt(2.0 / (self.kinetic_temperature.freedom * recorded.kinetic.size * forgotten))
+        excess = float((recorded.kinetic / self.kelvin).mean()) - 1.0
+        if abs(excess) <= _DEVIATION + _ERRORS * error:
+            return
+        label, asked = self.built.scale.label, float(self.temperatures.mean())
+        several = " (means over walkers)" if len(set(self.kelvin)) > 1 else ""
+        text = (
+            f"the kinetic temperature is {label(float(f'{(1.0 + excess) * asked:.4g}'))} where the thermostat has "
+            f"{label(asked)}{several}, with time steps of {dynamics.timestep / self.slower:g} ps"
+        )
+        if excess > 0:
+            raise _TooHotError(text, excess)
+        log.warning("%s: %s; something in the System takes heat away", self.task.folder, text)
 
     def _frames(self, index: int, advance: Callable[[int], None]) -> "_Recorded":
         shape = (self.built.n_copies, self.built.n_atoms, 3)
         positions, boxes, energies, biases, kinetic = [], [], [], [], []
         told = 0
-        groups = set(range(32)) - ({BIAS_GROUP} if self.bias is not None else set())
         for frame in range(self.task.frames_in(index)):
             self._advance(self.task.dynamics.frame_interval * self.slower)
             state = self.context.getState(
-                positions=True, velocities=True, energy=self.single is None, groups=groups
+                positions=True, velocities=True, energy=self.single is None, groups=self.unbiased_groups
             )
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
             if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
@@ -445,9 +463,7 @@ class WalkerGroup:
 
     def _kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
         """Kinetic temperature of each copy, shape (n_copies,) [K]."""
-        velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-        energies = (0.5 * self.masses[:, None] * velocities**2).reshape(self.built.n_copies, -1).sum(axis=1)
-        return np.asarray(2.0 * energies / (self.freedom * GAS_CONSTANT))
+        return self.kinetic_temperature(state)
 
     def _advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
@@ -571,13 +587,6 @@ def _evaluate(
     return variables.numpy(), torch.cat(energy).reshape(n_copies, n_frames).T.numpy()
 
 
-def _freedom(built: BuiltSystem) -> float:
-    """Degrees of freedom of one copy that have kinetic energy."""
-    fixed = built.system.getNumConstraints()
-    fixed += 3 * any(isinstance(force, openmm.CMMotionRemover) for force in built.system.getForces())
-    return (3 * int((built.masses > 0).sum()) - fixed) / built.n_copies
-
-
 def _single_copy_context(
     built: BuiltSystem, task: GroupTask, platform: openmm.Platform
 ) -> openmm.Context | None:
@@ -595,37 +604,6 @@ def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> N
         energy = context.getState(energy=True).getPotentialEnergy()
         energies[index] = energy.value_in_unit(unit.kilojoule_per_mole)
     return energies
-
-
-def barostat_of(system: openmm.System) -> Any | None:
-    """Return the System's barostat, if it has one; of OpenMM's kinds the isotropic one is supported.
-
-    Raises
-    ------
-    ConfigError
-        If it has another kind: what it adds to the energy of a state is not only pV.
-    """
-    found = [force for force in system.getForces() if "Barostat" in type(force).__name__]
-    if not found:
-        return None
-    if not isinstance(found[0], openmm.MonteCarloBarostat):
-        raise ConfigError(
-            f"system: {type(found[0]).__name__} is not supported; use MonteCarloBarostat, or constant volume"
-        )
-    return found[0]
-
-
-def pressure_of(system: openmm.System) -> float | None:
-    """Pressure of the System's barostat [kJ/mol/nm^3], None where it has none."""
-    barostat = barostat_of(system)
-    if barostat is None:
-        return None
-    bar = barostat.getDefaultPressure().value_in_unit(unit.bar)
-    return float(
-        (bar * unit.bar * unit.AVOGADRO_CONSTANT_NA).value_in_unit(
-            unit.kilojoule_per_mole / unit.nanometer**3
-        )
-    )
 
 
 def find_platform(name: str) -> openmm.Platform:

@@ -25,6 +25,7 @@ from latf_openmm.md.window_plan import Leg, WindowPlan
 from latf_openmm.md.window_samples import WindowFile
 from latf_openmm.progress import Advance
 from latf_openmm.storage import whole_file
+from latf_openmm.systems.inspection import barostat_of, free_force_group
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -84,7 +85,7 @@ class WindowRunner:
             self.bias.sent = torch.tensor(before.sent)
         platform = _platform(settings.platform, plan.system)
         self.forces: ForcesName = settings.forces or "traced"
-        group = _free_group(plan.system)
+        group = free_force_group(plan.system)
         biased = add_bias(
             plan.system,
             plan.cv,
@@ -98,6 +99,9 @@ class WindowRunner:
         integrator = openmm.LangevinMiddleIntegrator(plan.temperature, settings.friction, settings.timestep)
         integrator.setRandomNumberSeed(self._seed(complete))
         self.context = openmm.Context(biased, integrator, platform)
+        barostat = barostat_of(biased)
+        if barostat is not None:
+            self.context.setParameter(barostat.Temperature(), plan.temperature)
         self.periodic = bool(biased.usesPeriodicBoundaryConditions())
         self.at: int | None = None
         if before is not None:
@@ -219,14 +223,3 @@ def _platform(name: str | None, system: openmm.System) -> openmm.Platform:
     if name is not None:
         return find_platform(name)
     return openmm.Context(system, openmm.VerletIntegrator(0.001)).getPlatform()
-
-
-def _free_group(system: openmm.System) -> int:
-    """The highest force group that no force of the System is in."""
-    used = {force.getForceGroup() for force in system.getForces()}
-    free = [group for group in range(31, -1, -1) if group not in used]
-    if not free:
-        raise ConfigError(
-            "windows.system: its forces are in all 32 groups; the restraint needs one for itself"
-        )
-    return free[0]

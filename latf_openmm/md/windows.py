@@ -22,6 +22,7 @@ from latf_openmm.md.window_runner import WindowRunner
 from latf_openmm.md.window_samples import WindowFile, WindowSamples
 from latf_openmm.progress import bar
 from latf_openmm.storage import read_record, write_record
+from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import plain
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ class UmbrellaWindows:
     Raises
     ------
     ConfigError
-        If shapes disagree, or a value is not finite or not positive.
+        If shapes disagree, a value is not finite or not positive, or the System holds what cannot be simulated.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class UmbrellaWindows:
             raise ConfigError(f"windows.positions: expected shape ({cv.n_atoms}, 3), got {positions.shape}")
         if not temperature > 0:
             raise ConfigError(f"windows.temperature: must be positive, got {temperature}")
+        system = inspected(system, "windows.system")
         start = _variables(system, cv, positions)
         legs = spanning_tree(centres, strengths, tuple(cv.periods.tolist()), start)
         self.plan = WindowPlan(

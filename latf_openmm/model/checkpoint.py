@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from safetensors.torch import load_file, save
 
 from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
+from latf_openmm.labels import to_mdtraj
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import check_file, write_manifest
 
-FORMAT = 2
+FORMAT = 3
+_OTHER_FORMAT = (
+    f"format {{!r}}, this version reads format {FORMAT}; models of format 2 and before may compute other "
+    "descriptors than they were trained on: train again"
+)
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
 
 
@@ -41,6 +47,11 @@ class TrainedModel:
         Temperatures of the training data.
     provenance
         Versions, seed and anything else worth keeping.
+    columns
+        Numbers of the model's descriptors, in their order, in the full list of descriptors of the run it was trained
+        in; None where there is no such list.
+    molecules
+        Index of the molecule of each atom, from `latf_openmm.periodic.molecules_of`; None where it is not known.
     """
 
     model: LatentThermodynamicFlow
@@ -49,10 +60,12 @@ class TrainedModel:
     temperature_scale: str
     temperatures: tuple[float, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    columns: tuple[int, ...] | None = None
+    molecules: tuple[int, ...] | None = None
 
     def feature_module(self) -> Features:
         """Build the features module, in double precision."""
-        return build_features(self.features).double()
+        return build_features(self.features, self.molecules).double()
 
     def check_atoms(self, atoms: Sequence[str]) -> None:
         """Raise `ModelError` when `atoms` is not the topology the model was trained for."""
@@ -67,7 +80,7 @@ class TrainedModel:
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""
         if not isinstance(topology, mdtraj.Topology):
-            topology = mdtraj.Topology.from_openmm(topology)
+            topology = to_mdtraj(topology)
         self.check_atoms([str(atom) for atom in topology.atoms])
 
 
@@ -102,6 +115,8 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "temperature_scale": trained.temperature_scale,
         "temperatures": list(trained.temperatures),
         "provenance": dict(trained.provenance),
+        "columns": None if trained.columns is None else list(trained.columns),
+        "molecules": None if trained.molecules is None else _to_text(trained.molecules),
     }
     weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
     (folder / "model.safetensors").write_bytes(weights)
@@ -144,6 +159,8 @@ def load_model(folder: str | Path) -> TrainedModel:
             record["temperature_scale"],
             tuple(record["temperatures"]),
             record["provenance"],
+            None if record["columns"] is None else tuple(int(column) for column in record["columns"]),
+            None if record["molecules"] is None else _from_text(record["molecules"], len(record["atoms"])),
         )
     except DataError as error:
         raise ModelError(f"{folder}: the model is damaged ({error})") from error
@@ -157,4 +174,17 @@ def _check_format(path: Path) -> None:
     with suppress(OSError, ValueError):
         record = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(record, dict) and record.get("format") != FORMAT:
-        raise ModelError(f"{path}: format {record.get('format')!r}, this version reads format {FORMAT}")
+        raise ModelError(f"{path}: {_OTHER_FORMAT.format(record.get('format'))}")
+
+
+def _to_text(molecules: Sequence[int]) -> str:
+    """Runs of equal numbers: ``0x138 1x3`` is molecule 0 of 138 atoms, then molecule 1 of 3."""
+    return " ".join(f"{molecule}x{len(list(atoms))}" for molecule, atoms in groupby(molecules))
+
+
+def _from_text(text: str, n_atoms: int) -> tuple[int, ...]:
+    runs = [run.split("x") for run in text.split()]
+    molecules = tuple(int(molecule) for molecule, n in runs for _ in range(int(n)))
+    if len(molecules) != n_atoms:
+        raise ValueError(f"molecules of {len(molecules)} atoms, expected {n_atoms}")
+    return molecules

@@ -11,7 +11,6 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.analysis.observables import Curve, curve, structure_observable
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.errors import ConfigError
-from latf_openmm.report.solute import solute_atoms
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.systems import library_folder
 
@@ -70,11 +69,6 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
         )
     if len(maker.pool.z) * topology.n_atoms <= _MOST_COORDINATES:
         names += _of_structures(run, structure)
-        if len(solute_atoms(topology)) < topology.n_atoms:
-            left_out.append(
-                "Contacts, RMSD and radius of gyration are left out, since they would count the solvent: "
-                "latf-openmm observe takes a function of your own."
-            )
     else:
         left_out.append(
             "Observables of structures are left out, since reading so many frames again takes long: "
@@ -100,8 +94,8 @@ def _of_structures(run: RunFolder, structure: mdtraj.Trajectory) -> list[str]:
     """Names of observables of structures that say something of a system."""
     topology = structure.topology
     found = [f"{library_folder(run.config.system.kind) / file}" for file in run.config.system.curves]
-    if topology.n_bonds == 0 or len(solute_atoms(topology)) < topology.n_atoms:
-        return found  # the named observables count atoms of the solvent
+    if topology.n_bonds == 0:
+        return found
     for name in ("contacts", "rmsd", "rg"):
         try:
             structure_observable(name, structure)

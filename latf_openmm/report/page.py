@@ -15,7 +15,7 @@ from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.analysis.free_energy import LatentGrid, flow_probability
 from latf_openmm.analysis.generate import temperature_warning
 from latf_openmm.analysis.pool import Pool
-from latf_openmm.data.heat import hot_runs
+from latf_openmm.data.heat import thermostat_deviations
 from latf_openmm.data.ladder import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report.citations import works
@@ -156,7 +156,6 @@ def _heat(run: RunFolder, pool: Pool) -> list[str]:
     label = run.scale.label
     return [
         f"round {int(one.run.split('/')[0])}, {label(one.temperature)}: the kinetic temperature is "
-        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are too high: take a "
-        "shorter simulation.timestep, a softer bias, or a larger bias.pace"
-        for one in hot_runs(pool.walkers)
+        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are {one.consequence}"
+        for one in thermostat_deviations(pool.walkers)
     ]

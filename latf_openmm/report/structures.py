@@ -13,7 +13,7 @@ from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
 from latf_openmm.analysis.ensemble_files import write_structure
 from latf_openmm.data.weights import systematic
 from latf_openmm.plots import state_colour
-from latf_openmm.report.solute import lined_up, to_screen, trace_atoms, whole
+from latf_openmm.report.solute import chain_traces, lined_up, solute_of, to_screen
 from latf_openmm.run_folder import RunFolder
 
 _OTHERS = 4
@@ -117,7 +117,7 @@ def state_structures(
         if representative is None:
             continue
         frames = np.concatenate([[representative], _others(ensemble, state, representative, rng)])
-        structures = whole(ensemble.pool.structures(frames, topology))
+        structures = solute_of(ensemble.pool.structures(frames, topology))
         if structures.topology.n_bonds:
             first = found[0].structures[0] if found else structures[0]
             structures = lined_up(structures, first)
@@ -161,7 +161,7 @@ def write_structures(found: Sequence[StateStructure], folder: Path) -> None:
 def scene(found: Sequence[StateStructure]) -> Scene:
     """Return what is drawn of the states that are populated most; there has to be one."""
     topology = found[0].structures.topology
-    traces = trace_atoms(topology)
+    traces = chain_traces(topology)
     kind = "particles" if topology.n_bonds == 0 else "chains" if traces else "molecule"
     shown = _shown(topology, traces)
     if traces and len(shown) > _STICKS:

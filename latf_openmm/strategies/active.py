@@ -333,11 +333,12 @@ class _Known:
         return n
 
     def _unbiased(self, temperature: float) -> Iterator[NDArray[np.int64]]:
-        """States of the frames of each unbiased walker at a temperature."""
+        """States of frames that follow on each other, of each unbiased walker at a temperature."""
         pool = self.s.pool
         for index, trajectory in enumerate(pool.trajectories):
             if trajectory.temperature == temperature and np.ptp(trajectory.log_weights) == 0:
-                yield pool.states[pool.of_walker(index)]
+                states = pool.states[pool.of_walker(index)]
+                yield from (states[stretch] for stretch in trajectory.stretches)
 
     def state_rows(self, starts: dict[float, Frames], biased: tuple[float, ...]) -> list[dict[str, Any]]:
         """Frames, population and starts of each state at each temperature chosen."""

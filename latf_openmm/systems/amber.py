@@ -10,6 +10,7 @@ from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     made,
     nanometres,
     reading,
@@ -17,9 +18,13 @@ from latf_openmm.systems.molecule import (
 
 
 class AmberSettings(MoleculeSettings):
-    """Parameters and topology of a prmtop file, positions and box of an inpcrd or rst7 file."""
+    """Parameters and topology of a prmtop file, positions and box of an inpcrd or rst7 file.
+
+    Where that has no box, the prmtop's is taken.
+    """
 
     title: ClassVar[str] = "your Amber prmtop and inpcrd or rst7"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["amber"] = "amber"
     topology: InputFile = Field(description="prmtop or parm7 file")
@@ -27,19 +32,12 @@ class AmberSettings(MoleculeSettings):
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
 
     def read(self) -> Molecule:
-        """Read both files with OpenMM's readers."""
+        """Read both files with OpenMM's readers; the coordinates' box counts before that of the topology."""
         start = reading("coordinates", self.coordinates, app.AmberInpcrdFile)
-        box = start.boxVectors
-        top = reading(
-            "topology", self.topology, lambda name: app.AmberPrmtopFile(name, periodicBoxVectors=box)
-        )
-        system = made(
-            top.createSystem,
-            top.topology,
-            self.options,
-            box is not None and self.options.method != "none",
-            "topology",
-        )
-        if box is not None:
-            system.setDefaultPeriodicBoxVectors(*box)
-        return Molecule(top.topology, system, nanometres(start.positions))
+        top = reading("topology", self.topology, app.AmberPrmtopFile)
+        box = box_of_files(start.boxVectors, "coordinates", self.coordinates)
+        if box is None:
+            box = box_of_files(top.topology.getPeriodicBoxVectors(), "topology", self.topology)
+        files = f"{self.coordinates} and {self.topology}"
+        system = made(top.createSystem, top.topology, self.options, box, "topology", files)
+        return Molecule(top.topology, system, nanometres(start.positions), box)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from latf_openmm.labels import numbered
+from latf_openmm.periodic import SystemTopology
 from latf_openmm.settings import Settings
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
@@ -85,9 +86,10 @@ class BuiltSystem:
         """Positions of single copies, by those in the System, shapes (n_copies, n_atoms, 3) [nm]."""
         return positions if self.copies is None else positions - self.copies.sites[:, None]
 
-    def mdtraj_topology(self) -> mdtraj.Topology:
-        """Topology of one copy as MDTraj's."""
-        return mdtraj.Topology.from_openmm(self.topology)
+    def mdtraj_topology(self) -> SystemTopology:
+        """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
+        converted = SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
+        return numbered(converted, self.topology)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class SystemSettings(Settings):
     """Whether it has a folder with configurations in the library; systems read from a user's files have none."""
     title: ClassVar[str] = ""
     """One line for people."""
+    simulated: ClassVar[bool] = True
+    """Whether it has forces, so that it can be simulated."""
     curves: ClassVar[tuple[str, ...]] = ()
     """``FILE.py:FUNCTION`` in its folder of the library: observables that the report draws against temperature."""
 

@@ -1,16 +1,21 @@
 """CHARMM files: psf, coordinates and parameters."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+from mdtraj.utils import box_vectors_to_lengths_and_angles, lengths_and_angles_to_box_vectors
 from openmm import app, unit
 from pydantic import Field, field_validator
 
 from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.periodic import reduced_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import (
+    Array,
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     existing,
     made,
     nanometres,
@@ -22,38 +27,58 @@ class CharmmSettings(MoleculeSettings):
     """A psf file, positions of a crd or PDB file, and parameter files (rtf, prm, par, str)."""
 
     title: ClassVar[str] = "your CHARMM psf, crd or PDB, and parameters"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["charmm"] = "charmm"
     topology: InputFile = Field(description="psf file")
     coordinates: InputFile = Field(description="crd, cor or PDB file")
     parameters: list[InputFile] = Field(min_length=1, description="rtf, prm, par and str files")
-    box: list[float] | None = Field(None, description="edges of the periodic box [nm]; none: not periodic")
+    box: list[float] | None = Field(
+        None,
+        description="periodic box: three edges [nm], then, if it is not rectangular, three angles [degrees]; "
+        "none: that of the PDB file with coordinates, if there is one",
+    )
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
 
     @field_validator("box")
     @classmethod
     def _three(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and (len(value) != 3 or min(value) <= 0):
-            raise ValueError(f"expected three lengths above 0, got {value}")
+        if value is not None and (len(value) not in (3, 6) or min(value) <= 0):
+            raise ValueError(f"expected three lengths above 0, and three angles or none, got {value}")
         return value
 
     def read(self) -> Molecule:
         """Read all files with OpenMM's readers."""
         psf = reading("topology", self.topology, app.CharmmPsfFile)
-        if self.box is not None:
-            psf.setBox(*(edge * unit.nanometer for edge in self.box))
         pdb = self.coordinates.suffix.lower() == ".pdb"
         start = reading("coordinates", self.coordinates, app.PDBFile if pdb else app.CharmmCrdFile)
+        box = self._box(start.topology.getPeriodicBoxVectors() if pdb else None)
+        if box is not None:  # this sets a box of the psf, too, which its System is made with
+            lengths, angles = _edges_and_angles(box)
+            psf.setBox(*(lengths * unit.nanometer), *(angles * unit.degree))
         names = [existing(f"parameters[{i}]", path) for i, path in enumerate(self.parameters)]
         try:
             parameters = app.CharmmParameterSet(*names)
         except Exception as error:
             raise ConfigError(f"system.parameters: {names} cannot be read ({first_line(error)})") from error
+        files = f"{self.coordinates} and system.box" if pdb else "system.box"
         system = made(
             lambda **options: psf.createSystem(parameters, **options),
             psf.topology,
             self.options,
-            self.box is not None and self.options.method != "none",
+            box,
             "parameters",
+            files,
         )
-        return Molecule(psf.topology, system, nanometres(start.positions))
+        return Molecule(psf.topology, system, nanometres(start.positions), box)
+
+    def _box(self, in_coordinates: Any) -> Array | None:
+        if self.box is None:
+            return box_of_files(in_coordinates, "coordinates", self.coordinates)
+        angles = self.box[3:] or [90.0] * 3
+        return reduced_box(lengths_and_angles_to_box_vectors(*self.box[:3], *angles))
+
+
+def _edges_and_angles(box: Array) -> tuple[Array, Array]:
+    both = np.array(box_vectors_to_lengths_and_angles(*box))
+    return both[:3], both[3:]

@@ -90,8 +90,8 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
     Raises
     ------
     ConfigError
-        If `n_copies` is below 1, the System is periodic, its atoms are not all connected, or it has a force that
-        depends on more than the molecule itself, or one that is not known here.
+        If `n_copies` is below 1, the System is periodic, its atoms are not all connected, some are frozen or virtual,
+        or it has a force that depends on more than the molecule itself, or one that is not known here.
 
     Notes
     -----
@@ -109,6 +109,8 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
         )
     if any(system.isVirtualSite(i) for i in range(system.getNumParticles())):
         raise ConfigError("virtual sites cannot be copied; give each walker its own Context")
+    if (masses_of(system) == 0).any():  # a restrained centre of mass would act on what moves beside them
+        raise ConfigError("frozen particles (mass 0) cannot be copied; give each walker its own Context")
     for force in system.getForces():
         _check(force)
     longest = _longest_ways(system)

@@ -10,6 +10,7 @@ from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     made,
     nanometres,
     reading,
@@ -20,6 +21,7 @@ class GromacsSettings(MoleculeSettings):
     """Parameters of a top file and what it includes, positions and box of a gro file."""
 
     title: ClassVar[str] = "your Gromacs top and gro"
+    system_file: ClassVar[str] = "topology"
 
     kind: Literal["gromacs"] = "gromacs"
     topology: InputFile = Field(description="top file")
@@ -33,17 +35,9 @@ class GromacsSettings(MoleculeSettings):
     def read(self) -> Molecule:
         """Read both files with OpenMM's readers."""
         start = reading("coordinates", self.coordinates, app.GromacsGroFile)
-        box = start.getPeriodicBoxVectors()
-        if box is not None and not any(box[i][i]._value > 0 for i in range(3)):
-            box = None  # a box of zeros stands for none
+        box = box_of_files(start.getPeriodicBoxVectors(), "coordinates", self.coordinates)
         options = {} if self.include is None else {"includeDir": str(self.include)}
-        top = reading(
-            "topology",
-            self.topology,
-            lambda name: app.GromacsTopFile(name, periodicBoxVectors=box, **options),
-        )
-        periodic = box is not None and self.options.method != "none"
-        system = made(top.createSystem, top.topology, self.options, periodic, "topology")
-        if box is not None:
-            system.setDefaultPeriodicBoxVectors(*box)
-        return Molecule(top.topology, system, nanometres(start.positions))
+        top = reading("topology", self.topology, lambda name: app.GromacsTopFile(name, **options))
+        files = str(self.coordinates)
+        system = made(top.createSystem, top.topology, self.options, box, "topology", files)
+        return Molecule(top.topology, system, nanometres(start.positions), box)

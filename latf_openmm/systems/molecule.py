@@ -14,14 +14,35 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.errors import ConfigError, DataError, first_line
+from latf_openmm.periodic import (
+    SystemTopology,
+    default_box,
+    is_cell,
+    longest_cutoff,
+    reduced_box,
+    whole_positions,
+)
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import KELVIN, TemperatureScale
 
+Array = NDArray[np.float64]
 _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
+_DROPLET = 30
+"""Molecules of water from which a System without a box is taken for one whose box got lost."""
+_DENSEST = 300.0
+"""Atoms per nm^3 that no molecular system reaches; water has 100, with five sites 170."""
+_WATERS = frozenset(
+    {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
+)
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
+
+
+class NarrowBoxError(ConfigError):
+    """The box is less than twice as wide as the cutoff."""
 
 
 class ForceFieldOptions(Settings):
@@ -44,12 +65,27 @@ class ForceFieldOptions(Settings):
     )
     implicit: Literal["none", "obc2"] = Field("none", description="implicit solvent: OpenMM's native OBC2")
 
-    def arguments(self, periodic: bool) -> dict[str, Any]:
-        """Arguments of OpenMM's `createSystem`."""
-        method = ("pme" if periodic else "none") if self.method == "auto" else self.method
-        if method != "none" and not periodic:
+    def arguments(self, box: Array | None, files: str, n_waters: int) -> dict[str, Any]:
+        """Arguments of OpenMM's `createSystem`.
+
+        Parameters
+        ----------
+        box
+            Shape (3, 3) [nm], or None.
+        files
+            Where a box was looked for.
+        n_waters
+            Molecules of water: many of them without a box are a box that got lost.
+        """
+        method = ("pme" if box is not None else "none") if self.method == "auto" else self.method
+        if method != "none" and box is None:
             raise ConfigError(
-                f"system.options.method: {method!r} needs a periodic box, and the structure has none"
+                f"system.options.method: {method!r} needs a periodic box, and there is none in {files}"
+            )
+        if self.method == "auto" and box is None and n_waters > _DROPLET:
+            raise ConfigError(
+                f"system: {n_waters} water molecules and no periodic box in {files}; say the box there, or "
+                "system.options.method: none for a droplet in vacuum without a cutoff"
             )
         if self.pressure is not None and method == "none":
             raise ConfigError("system.options.pressure: constant pressure needs a periodic box")
@@ -72,11 +108,16 @@ class ForceFieldOptions(Settings):
 
 @dataclass(frozen=True)
 class Molecule:
-    """What was read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm]."""
+    """What was read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm].
+
+    `box` (3, 3) [nm] is that of the positions, which a System without periodic boundaries does not use; None: not
+    known.
+    """
 
     topology: app.Topology
     system: openmm.System
-    positions: NDArray[np.float64]
+    positions: Array
+    box: Array | None = None
 
 
 class MoleculeSettings(SystemSettings):
@@ -84,6 +125,13 @@ class MoleculeSettings(SystemSettings):
 
     in_library: ClassVar[bool] = False
     platform: ClassVar[str] = "CPU"
+    system_file: ClassVar[str]
+    """Key of the file that says most about the System."""
+
+    @property
+    def source(self) -> str:
+        """Key and file that the System comes from, for messages."""
+        return f"system.{self.system_file}: {getattr(self, self.system_file)}"
 
     @property
     def scale(self) -> TemperatureScale:
@@ -100,14 +148,14 @@ class MoleculeSettings(SystemSettings):
         Raises
         ------
         ConfigError
-            If a file is missing or cannot be read, parts do not fit together, the box is too small, or several
-            copies are not possible in one System.
+            If a file is missing or cannot be read, parts do not fit together, the box is too small, the System holds
+            what walkers cannot simulate rightly (`latf_openmm.systems.inspection`), or several copies are not possible
+            in one System.
         """
         found = self.read()
         _check(found)
-        return BuiltSystem(self.kind, found.topology, found.system, found.positions[None], KELVIN).copied(
-            copies
-        )
+        system, positions = inspected(found.system, self.source), _start(found)
+        return BuiltSystem(self.kind, found.topology, system, positions[None], KELVIN).copied(copies)
 
 
 def _check(found: Molecule) -> None:
@@ -124,22 +172,65 @@ def _check(found: Molecule) -> None:
     if not np.isfinite(found.positions).all():
         atom = int(np.argwhere(~np.isfinite(found.positions))[0][0])
         raise ConfigError(f"system: the position of atom {atom} is not a number")
-    if found.system.usesPeriodicBoundaryConditions():
-        _check_box(found.system)
 
 
-def _check_box(system: openmm.System) -> None:
-    box = np.array([v.value_in_unit(unit.nanometer) for v in system.getDefaultPeriodicBoxVectors()])
-    narrowest = float(np.diag(box).min())
-    for force in system.getForces():
-        if not (hasattr(force, "getCutoffDistance") and force.usesPeriodicBoundaryConditions()):
-            continue
-        cutoff = force.getCutoffDistance().value_in_unit(unit.nanometer)
-        if 2 * cutoff > narrowest:
-            raise ConfigError(
-                f"system: the periodic box is {narrowest:.3g} nm wide, which is less than twice the cutoff of "
-                f"{cutoff:g} nm; use a larger box, or a shorter system.options.cutoff"
-            )
+def _start(found: Molecule) -> Array:
+    """Start positions with whole molecules; the System's default box becomes one that OpenMM takes."""
+    system, box = found.system, found.box
+    if system.usesPeriodicBoundaryConditions():
+        try:
+            box = default_box(system)
+        except DataError as error:
+            raise ConfigError(f"system: its default box cannot be used: {error}") from None
+        system.setDefaultPeriodicBoxVectors(*box)
+        _check_box(box, longest_cutoff(system), len(found.positions))
+    if box is None:
+        return found.positions
+    boundary = SystemTopology.of(found.topology, system).boundary
+    return np.asarray(whole_positions(found.positions[None], box[None], boundary)[0])
+
+
+def _check_box(box: Array, cutoff: float, n_atoms: int) -> None:
+    narrowest, density = float(np.diag(box).min()), n_atoms / float(np.linalg.det(box))
+    if 2 * cutoff > narrowest:
+        raise NarrowBoxError(
+            f"system: the periodic box is {narrowest:.3g} nm wide, which is less than twice the cutoff of "
+            f"{cutoff:g} nm; use a larger box, or a shorter system.options.cutoff"
+        )
+    if density > _DENSEST:
+        edges = " x ".join(f"{edge:.3g}" for edge in np.linalg.norm(box, axis=1))
+        raise ConfigError(
+            f"system: {n_atoms} atoms in a box of {edges} nm are {density:.0f} per nm^3, water has 100; the box of the "
+            "System is not that of its positions"
+        )
+
+
+def box_of_files(vectors: Any, key: str, path: Path) -> Array | None:
+    """Box of a file in reduced form, shape (3, 3) [nm]; None where it has none, or a dummy one (CRYST1 1 1 1).
+
+    Parameters
+    ----------
+    vectors
+        OpenMM's box vectors, or None.
+    key, path
+        Of the file, for messages.
+    """
+    if vectors is None:
+        return None
+    box = np.array([[x.value_in_unit(unit.nanometer) for x in row] for row in vectors], dtype=np.float64)
+    if not is_cell(box):
+        return None
+    try:
+        return reduced_box(box)
+    except DataError as error:
+        raise ConfigError(f"system.{key}: {path}: {error}") from None
+
+
+def set_box(topology: app.Topology, box: Array | None) -> None:
+    """Let an OpenMM topology have this box, or none."""
+    topology.setPeriodicBoxVectors(
+        None if box is None else [openmm.Vec3(*row) for row in box] * unit.nanometer
+    )
 
 
 def existing(key: str, path: Path) -> str:
@@ -165,14 +256,35 @@ def structure(key: str, path: Path) -> Any:
 
 
 def made(
-    create: Any, topology: app.Topology, options: ForceFieldOptions, periodic: bool, what: str
+    create: Any, topology: app.Topology, options: ForceFieldOptions, box: Array | None, what: str, files: str
 ) -> openmm.System:
-    """Return the System of OpenMM's `create(**arguments)`, with implicit solvent where it is wanted."""
-    arguments = options.arguments(periodic)
+    """Return the System of OpenMM's `create(**arguments)`, with implicit solvent where it is wanted.
+
+    Parameters
+    ----------
+    create
+        Takes the arguments of `createSystem`.
+    topology
+        Of the atoms; given the box, if the System is periodic.
+    options
+        How the System is made.
+    box
+        That of the files, shape (3, 3) [nm], or None.
+    what
+        Key of the file that is to blame where no System can be made.
+    files
+        Where a box was looked for.
+    """
+    waters = sum(residue.name in _WATERS for residue in topology.residues())
+    arguments = options.arguments(box, files, waters)
+    periodic = arguments["nonbondedMethod"] is not app.NoCutoff
+    set_box(topology, box if periodic else None)
     try:
         system = create(**arguments)
     except Exception as error:
         raise ConfigError(f"system.{what}: no System can be made ({first_line(error)})") from error
+    if box is not None and periodic:
+        system.setDefaultPeriodicBoxVectors(*box)
     if options.pressure is not None:  # its temperature is that of the walkers
         system.addForce(openmm.MonteCarloBarostat(options.pressure * unit.bar, 300.0 * unit.kelvin))
     if options.implicit == "obc2":

@@ -10,14 +10,19 @@ from openmm import app, unit
 from pydantic import Field
 
 from latf_openmm.errors import ConfigError, first_line
+from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
-from latf_openmm.systems.molecule import Molecule, MoleculeSettings, existing
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
+
+_UNSET = 2.0 * np.eye(3)
+"""Default box of a System whose box nobody has set [nm]."""
 
 
 class PythonFileSettings(MoleculeSettings):
     """A function without arguments that returns (openmm.System, openmm.app.Topology, positions)."""
 
     title: ClassVar[str] = "your Python function that returns System, topology and positions"
+    system_file: ClassVar[str] = "file"
 
     kind: Literal["python"] = "python"
     file: InputFile = Field(description="Python file; it is run")
@@ -64,4 +69,7 @@ class PythonFileSettings(MoleculeSettings):
             raise ConfigError(
                 f"system.function: positions must have shape (n_atoms, 3) [nm] ({first_line(error)})"
             ) from error
-        return Molecule(topology, system, numbers)
+        box = box_of_files(topology.getPeriodicBoxVectors(), "function", self.file)
+        if box is not None and np.array_equal(default_box(system), _UNSET):
+            system.setDefaultPeriodicBoxVectors(*box)
+        return Molecule(topology, system, numbers, box)

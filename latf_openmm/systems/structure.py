@@ -12,6 +12,7 @@ from latf_openmm.systems.molecule import (
     ForceFieldOptions,
     Molecule,
     MoleculeSettings,
+    box_of_files,
     made,
     nanometres,
     structure,
@@ -23,6 +24,7 @@ class StructureSettings(MoleculeSettings):
     """A PDB or mmCIF file that is complete (hydrogens, solvent), and names of OpenMM force-field files."""
 
     title: ClassVar[str] = "your PDB or mmCIF file and a force field"
+    system_file: ClassVar[str] = "structure"
 
     kind: Literal["structure"] = "structure"
     structure: InputFile = Field(description="PDB or mmCIF file, with hydrogens")
@@ -48,12 +50,13 @@ class StructureSettings(MoleculeSettings):
             raise ConfigError(
                 f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
             ) from error
-        periodic = pdb.topology.getPeriodicBoxVectors() is not None
+        box = box_of_files(pdb.topology.getPeriodicBoxVectors(), "structure", self.structure)
         system = made(
             lambda **options: field.createSystem(pdb.topology, **options),
             pdb.topology,
             self.options,
-            periodic and self.options.method != "none",
+            box,
             "force_field",
+            str(self.structure),
         )
-        return Molecule(pdb.topology, system, nanometres(pdb.positions))
+        return Molecule(pdb.topology, system, nanometres(pdb.positions), box)

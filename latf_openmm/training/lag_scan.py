@@ -142,7 +142,7 @@ def check_lags(trajectories: Sequence[FeatureTrajectory], lags: Sequence[int], n
             f"trajectories have frames every {intervals[0]:g} and every {intervals[-1]:g} ps; "
             "a lag in frames needs one frame interval"
         )
-    n_frames = max(t.n_frames for t in trajectories)
+    n_frames = max(s.stop - s.start for t in trajectories for s in t.stretches)
     longest = n_frames // 5
     if not lags:
         raise DataError(f"{name}: there are none; expected one at least")
@@ -276,7 +276,10 @@ def longest_timescales(
     for temperature in sorted({t.temperature for t in trajectories}):
         mine = [i for i, t in enumerate(trajectories) if t.temperature == temperature]
         longest = sum(trajectories[i].n_frames for i in mine)
-        blocks = _block_counts([states[i] for i in mine], [weights[i] for i in mine], lag, n_states)
+        parts = [(i, stretch) for i in mine for stretch in trajectories[i].stretches]
+        blocks = _block_counts(
+            [states[i][part] for i, part in parts], [weights[i][part] for i, part in parts], lag, n_states
+        )
         each.append(implied_timescales(blocks.sum(axis=0), lag, longest))
         errors.append(_error_of_slowest(blocks, lag, longest, rng))
     timescales = tuple(max(rank) for rank in zip(*each, strict=True))

@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from latf_openmm.data.reduction import check_columns
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.features import build_features, resolve_features
 from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
@@ -89,6 +91,7 @@ def _number_of_atoms(run: RunFolder) -> int:
 
 def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Findings]) -> Iterator[Check]:
     numbers = [int(p.name) for p in (run.path / "rounds").glob("*") if p.is_dir() and p.name.isdigit()]
+    names = cache(lambda: build_features(resolve_features(run.config.features, topology)).names)
     for index in range(max(numbers, default=-1) + 1):
         folder = run.round(index)
         later = index < max(numbers)
@@ -103,7 +106,7 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
                     part, folder.simulation, run.config, _settings(run, index), topology, complete
                 )
         if later or folder.complete or folder.model.is_dir():
-            yield Check(f"{label}: model", "model", partial(_look_at_model, folder.model, topology))
+            yield Check(f"{label}: model", "model", partial(_look_at_model, folder.model, topology, names))
         present = set((folder.path / "generated").glob("T*"))
         needed = {folder.generated(t) for t in run.config.simulation.temperatures}
         for target in sorted((present | needed) if later or folder.complete else present):
@@ -130,7 +133,9 @@ def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Ch
             yield Check("validation", run.validated.name, lambda findings: findings.record(run.validated))
 
 
-def _look_at_model(folder: Path, topology: mdtraj.Topology, findings: Findings) -> None:
+def _look_at_model(
+    folder: Path, topology: mdtraj.Topology, names: Callable[[], Sequence[str]], findings: Findings
+) -> None:
     if findings.missing(folder, "the model of the round"):
         return
     findings.counts["models"] += 1
@@ -142,6 +147,7 @@ def _look_at_model(folder: Path, topology: mdtraj.Topology, findings: Findings) 
             trained = load_model(folder)
             if topology.atom(0).name != _UNNAMED:
                 trained.check_atoms([str(atom) for atom in topology.atoms])
+                check_columns(names(), trained.feature_module().names, trained.columns or ())
             if not all(torch.isfinite(value).all() for value in trained.model.state_dict().values()):
                 findings.damage(weights, "weights are not finite; expected numbers")
         except LatfError as error:

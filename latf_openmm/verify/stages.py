@@ -52,6 +52,8 @@ class Segment:
         Walkers of a population that lie one after the other in one trajectory.
     others
         Files beside the table and the trajectories.
+    imported
+        Whether frames can be left out of its file, and times have gaps.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Segment:
     first: int = 0
     members: int = 1
     others: tuple[str, ...] = ()
+    imported: bool = False
 
     @property
     def table(self) -> Path:
@@ -131,25 +134,32 @@ def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complet
 
 def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj.Topology) -> Iterator[Check]:
     """Checks of trajectories that were imported."""
-    simulation, numbers = config.simulation, dict[float, int]()
+    simulation = config.simulation
     try:
-        record = [(Path(one["path"]), float(one["temperature"])) for one in _read_json(folder / IMPORTED)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"cannot be read ({first_line(error)}); expected path and temperature of each trajectory"
+        walkers = [
+            (entry["paths"], walker) for entry in _read_json(folder / IMPORTED) for walker in entry["walkers"]
+        ]
+        segments = [
+            Segment(
+                folder / str(walker["folder"]) / f"segment_{number:04d}",
+                range(int(walker["walker"]), int(walker["walker"]) + 1),
+                (float(walker["temperature"]),),
+                Path(paths[file]).suffix.lower(),
+                None,
+                simulation.frame_interval,
+                simulation.timestep,
+                imported=True,
+            )
+            for paths, walker in walkers
+            for number, file in enumerate(walker["files"])
+        ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        text = f"cannot be read ({first_line(error)}); expected paths and walkers of each trajectory"
         yield Check(part, IMPORTED, partial(_note, folder / IMPORTED, text))
         return
-    for path, temperature in record:
-        number = numbers[temperature] = numbers.get(temperature, -1) + 1
-        segment = Segment(
-            folder / f"{temperature_name(temperature)}_w{number:03d}" / "segment_0000",
-            range(number, number + 1),
-            (temperature,),
-            path.suffix.lower(),
-            None,
-            simulation.frame_interval,
-            simulation.timestep,
-        )
-        yield Check(part, path.name, partial(look_at_segment, segment, topology))
+    for segment in segments:
+        label = f"{segment.folder.parent.name}/{segment.folder.name}"
+        yield Check(part, label, partial(look_at_segment, segment, topology))
 
 
 def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
@@ -197,7 +207,8 @@ def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findi
         else _read_frames(segment, findings)
     )
     if segment.frames is None and table is not None and len(table):
-        segment = replace(segment, frames=int(table["frame"].max()) + 1)
+        first = int(table["frame"].min()) if segment.imported else 0
+        segment = replace(segment, first=first, frames=int(table["frame"].max()) + 1 - first)
     if (
         table is not None
         and segment.frames is not None
@@ -206,7 +217,13 @@ def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findi
         findings.damage(segment.table, text)
     if segment.frames is not None:
         for walker, count in found.items():
-            if count != segment.frames:
+            if segment.imported and table is not None and "file_frame" in table:
+                last = int(table["file_frame"].max())
+                if last >= count:
+                    findings.damage(
+                        segment.trajectory(walker), f"{count} frames; expected {last + 1} or more"
+                    )
+            elif count != segment.frames:
                 findings.damage(segment.trajectory(walker), f"{count} frames; expected {segment.frames}")
     for name in segment.others:
         if not findings.missing(segment.folder / name, "what the next segment starts from"):
@@ -254,6 +271,10 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
     frame = segment.first + np.arange(n_frames)
     each = segment.first + np.arange(n_frames // segment.members)
     step = np.tile((each + 1) * segment.interval, segment.members)
+    if segment.imported:  # gaps, and frames at another temperature
+        given = table["step"].to_numpy(dtype=float)
+        whole = (np.diff(given) > 0).all() and (np.mod(given, segment.interval) == 0).all()
+        step = given if whole and len(given) == n_frames else step
     strangers = sorted(set(table["walker"]) - set(segment.walkers))
     if strangers:
         return f"rows of walker {strangers[0]}; expected walkers {_span(segment.walkers)}"

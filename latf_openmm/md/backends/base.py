@@ -11,12 +11,12 @@ from latf_openmm.errors import BackendError
 from latf_openmm.md.backends import pythonforce, torchforce
 from latf_openmm.md.bias.base import AdaptiveBias
 from latf_openmm.md.bias_energy import BiasEnergy
+from latf_openmm.systems.inspection import BIAS_NAME
 
 log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torchforce", "python"]
 ForcesName = Literal["traced", "autograd"]
-BIAS_NAME = "LatentBias"
 BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
 
 

@@ -14,8 +14,8 @@ from latf_openmm.cli import app
 from latf_openmm.config import LoopSettings, RunConfig, load_config
 from latf_openmm.data.walkers import read_stage
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.imported import ImportedTrajectory, import_run
 from latf_openmm.md.simulation import Stage, run_stage
-from latf_openmm.own_data import OwnTrajectory, import_run
 from latf_openmm.workflow import run_loop
 
 RUNNER = CliRunner()
@@ -46,9 +46,9 @@ def data(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def own(data: Path, tables: bool = False, suffix: str = ".dcd") -> list[OwnTrajectory]:
+def own(data: Path, tables: bool = False, suffix: str = ".dcd") -> list[ImportedTrajectory]:
     return [
-        OwnTrajectory(
+        ImportedTrajectory(
             path.with_suffix(suffix), float(path.stem[1:4]), path.with_suffix(".csv") if tables else None
         )
         for path in sorted(data.glob("T*.dcd"))
@@ -79,7 +79,7 @@ def test_tables_of_energies_and_bias(config: RunConfig, data: Path, tmp_path: Pa
     given = own(data, tables=True)
     first = pd.read_csv(given[0].table).assign(bias_energy=2.5)  # type: ignore[arg-type]
     first.to_parquet(tmp_path / "biased.parquet")
-    given[0] = OwnTrajectory(given[0].path, given[0].temperature, tmp_path / "biased.parquet")
+    given[0] = ImportedTrajectory(given[0].path, given[0].temperature, tmp_path / "biased.parquet")
     run = import_run(config, given, tmp_path / "run")
     walkers = run.walkers(0)
     assert (walkers[0].table["bias_energy"] == 2.5).all()
@@ -91,7 +91,9 @@ def test_tables_of_energies_and_bias(config: RunConfig, data: Path, tmp_path: Pa
 def test_other_formats(config: RunConfig, data: Path, tmp_path: Path, suffix: str) -> None:
     topology = config.system.build(1).mdtraj_topology()
     for one in own(data):
-        mdtraj.load(str(one.path), top=topology).save(str(one.path.with_suffix(suffix)))
+        whole = mdtraj.load(str(one.path), top=topology)
+        whole.time = 0.2 * np.arange(1, 201)  # frame_interval * timestep
+        whole.save(str(one.path.with_suffix(suffix)))
     arguments = ["import", "three_hole/fast", "-o", str(tmp_path / "run")]
     for one in own(data, tables=True, suffix=suffix):
         arguments += ["--trajectory", str(one.path), "-T", str(one.temperature), "--table", str(one.table)]

@@ -1,0 +1,41 @@
+"""Periodic boxes and images: the only place that decides what the box is and what is connected.
+
+A box is its three vectors as rows, (3, 3) [nm]. OpenMM wants them in its reduced form, exactly: a along x, b in the x-y
+plane, and |b_x| <= a_x/2, |c_x| <= a_x/2, |c_y| <= b_y/2.
+"""
+
+from latf_openmm.periodic.boundary import (
+    Boundary,
+    SystemTopology,
+    boundary_of,
+    default_box,
+    longest_cutoff,
+    molecules_of,
+)
+from latf_openmm.periodic.cells import is_cell, reduced_box, standard_orientation
+from latf_openmm.periodic.images import (
+    as_structure,
+    boxes_of,
+    gather_molecules,
+    make_whole,
+    normalise,
+    whole_positions,
+)
+
+__all__ = [
+    "Boundary",
+    "SystemTopology",
+    "as_structure",
+    "boundary_of",
+    "boxes_of",
+    "default_box",
+    "gather_molecules",
+    "is_cell",
+    "longest_cutoff",
+    "make_whole",
+    "molecules_of",
+    "normalise",
+    "reduced_box",
+    "standard_orientation",
+    "whole_positions",
+]

@@ -1,0 +1,443 @@
+"""What `import` notices in files that contradict the system, the configuration or each other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from openmm import unit
+
+from latf_openmm.config import RunConfig
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.imported import ImportedTrajectory
+from latf_openmm.imported.frames import ImportedFrames
+from latf_openmm.imported.run import Importer
+from latf_openmm.imported.tables import read_table
+from latf_openmm.imported.trajectories import dcd_header, given_trajectories, split_paths
+
+FRAMES, INTERVAL = 60, 20
+SPACING = INTERVAL * 0.002
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "system": {"kind": "alanine_dipeptide"},
+            "simulation": {
+                "temperatures": [300.0],
+                "walkers": 1,
+                "frames": FRAMES,
+                "frame_interval": INTERVAL,
+                "timestep": 0.002,
+                "friction": 1.0,
+                "platform": "Reference",
+            },
+            "features": [{"kind": "torsions", "angles": ["phi", "psi"]}],
+            "training": {"lag": 2},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def importer(config: RunConfig) -> Importer:
+    return Importer(config, None, False)
+
+
+@pytest.fixture(scope="module")
+def simulated(importer: Importer) -> tuple[mdtraj.Trajectory, NDArray[np.float64]]:
+    """Frames of a short simulation, with their times, and energies of the positions in double precision."""
+    built = importer.built
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+    integrator.setRandomNumberSeed(1)
+    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(built.positions[0])
+    openmm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
+    context.setVelocitiesToTemperature(300.0, 1)
+    integrator.step(200)
+    xyz, energies = [], []
+    for _ in range(FRAMES):
+        integrator.step(INTERVAL)
+        state = context.getState(positions=True, energy=True)
+        xyz.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        energies.append(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+    frames = mdtraj.Trajectory(np.array(xyz), importer.topology, time=SPACING * np.arange(1, FRAMES + 1))
+    return frames, np.array(energies)
+
+
+Reader = Callable[..., ImportedFrames]
+
+
+@pytest.fixture
+def read(
+    importer: Importer, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path
+) -> Reader:
+    """Write frames and a table, and import them."""
+    frames, _ = simulated
+
+    def reader(
+        changed: mdtraj.Trajectory | None = None,
+        suffix: str = ".dcd",
+        table: dict[str, NDArray[np.float64]] | None = None,
+        temperature: float | None = 300.0,
+        importer: Importer = importer,
+    ) -> ImportedFrames:
+        path = tmp_path / f"md{suffix}"
+        (frames if changed is None else changed).save(str(path))
+        file = None
+        if table is not None:
+            file = tmp_path / "energy.csv"
+            pd.DataFrame(table).to_csv(file, index=False)
+        (one,) = importer.read([ImportedTrajectory(path, temperature, file)])
+        return one
+
+    return reader
+
+
+def test_what_is_right_passes(read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]) -> None:
+    _, energies = simulated
+    for suffix in (".dcd", ".trr", ".nc"):
+        found = read(suffix=suffix)
+        np.testing.assert_allclose(found.energy, energies, atol=0.05)
+        np.testing.assert_array_equal(found.timeline.step, INTERVAL * np.arange(1, FRAMES + 1))
+    given = read(table={"potential_energy": energies})
+    np.testing.assert_allclose(given.energy, energies, rtol=1e-12)
+
+
+def test_text_trajectories_of_amber(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    frames, energies = simulated
+    off = read(suffix=".mdcrd", table={"potential_energy": energies})
+    assert off.n_frames == FRAMES
+    np.testing.assert_allclose(off.files[0].samples[0].xyz[0], frames.xyz[0], atol=1e-4)
+
+
+# --- atoms -----------------------------------------------------------------------------------------
+
+
+def test_another_order_of_atoms_is_refused(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    frames, _ = simulated
+    turned = frames.xyz[:, ::-1]
+    with pytest.raises(
+        DataError, match=r"md\.dcd: frame 0: atoms .* nm apart, expected a bond of .*another order"
+    ):
+        read(mdtraj.Trajectory(turned, frames.topology))
+    swapped = frames.xyz.copy()
+    swapped[:, [4, 14]] = swapped[:, [14, 4]]  # two carbons
+    with pytest.raises(DataError, match=r"of 21 bonds are wrong"):
+        read(mdtraj.Trajectory(swapped, frames.topology))
+
+
+def test_other_units_of_length_are_named(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    frames, _ = simulated
+    with pytest.raises(DataError, match="positions are in Angstrom, and read as nanometres"):
+        read(mdtraj.Trajectory(10 * frames.xyz, frames.topology))
+    with pytest.raises(DataError, match="positions are in nanometres, and read as Angstrom"):
+        read(mdtraj.Trajectory(frames.xyz / 10, frames.topology))
+
+
+def test_another_number_of_atoms_says_what_to_do(
+    importer: Importer, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path
+) -> None:
+    frames, _ = simulated
+    for suffix in (".dcd", ".xtc", ".nc"):
+        heavy = tmp_path / f"heavy{suffix}"
+        frames.atom_slice(frames.topology.select("element != H")).save(str(heavy))
+        with pytest.raises(
+            DataError, match="it has 10 atoms, the topology has 22: the 12 hydrogens are missing"
+        ):
+            importer.read([ImportedTrajectory(heavy, 300.0)])
+        few = tmp_path / f"few{suffix}"
+        frames.atom_slice(range(5)).save(str(few))
+        with pytest.raises(DataError, match="has 5 atoms, the topology has 22; the system has to be the one"):
+            importer.read([ImportedTrajectory(few, 300.0)])
+
+
+# --- times -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".trr", ".nc"])
+def test_times_that_contradict_the_configuration_are_refused(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], suffix: str
+) -> None:
+    frames, _ = simulated
+    late = mdtraj.Trajectory(frames.xyz, frames.topology, time=10 * frames.time)
+    with pytest.raises(
+        DataError, match=r"0\.4 ps apart, .* is 0\.04 ps; set simulation\.frame_interval: 200"
+    ):
+        read(late, suffix)
+
+
+def test_times_can_be_ignored(
+    config: RunConfig, read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    frames, _ = simulated
+    numbers = mdtraj.Trajectory(frames.xyz, frames.topology, time=np.arange(FRAMES))
+    with pytest.raises(DataError, match="--ignore-times"):
+        read(numbers, ".nc")
+    assert read(numbers, ".nc", importer=Importer(config, None, True)).n_frames == FRAMES
+
+
+def test_frames_that_a_restart_replaced_are_left_out(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frames, energies = simulated
+    rows = np.r_[0:40, 30:60]
+    found = read(frames[rows], ".nc", {"potential_energy": energies[rows]})
+    assert found.n_frames == FRAMES
+    np.testing.assert_array_equal(found.timeline.kept, np.r_[0:30, 40:70])
+    np.testing.assert_allclose(found.energy, energies)
+    assert "times fall at frame 40, from 1.6 to 1.24 ps" in caplog.text
+    assert "10 frames that later ones replace" in caplog.text
+    with pytest.raises(DataError, match=r"times begin again at frame 60 .* its own --trajectory"):
+        read(frames[np.r_[0:60, 0:60]], ".nc")
+
+
+def test_gaps_are_breaks_and_irregular_times_are_refused(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    frames, _ = simulated
+    found = read(frames[np.r_[0:20, 35:60]], ".nc")
+    np.testing.assert_array_equal(found.timeline.stretch, np.r_[np.zeros(20), np.ones(25)])
+    np.testing.assert_array_equal(found.timeline.step, INTERVAL * np.r_[1:21, 36:61])
+    times = frames.time.copy()
+    times[30:] += 0.5 * SPACING
+    with pytest.raises(DataError, match=r"between frames 29 and 30; expected 0\.04 ps"):
+        read(mdtraj.Trajectory(frames.xyz, frames.topology, time=times), ".nc")
+
+
+def test_headers_of_dcd_files(
+    config: RunConfig, importer: Importer, read: Reader, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenMM's are right; those of others are often not."""
+    read()
+    data = bytearray((tmp_path / "md.dcd").read_bytes())
+    assert dcd_header(tmp_path / "md.dcd") is None  # MDTraj's says nothing
+    data[12:20] = np.array([100, 100], "<i4").tobytes()
+    data[44:48] = np.array([0.002 / 0.04888821], "<f4").tobytes()
+    (tmp_path / "other.dcd").write_bytes(data)
+    importer.read([ImportedTrajectory(tmp_path / "other.dcd", 300.0)])
+    assert "its header says 0.2 ps between frames" in caplog.text
+    data[100:117] = b"Created by OpenMM"
+    (tmp_path / "openmm.dcd").write_bytes(data)
+    with pytest.raises(DataError, match=r"its frames are 0\.2 ps apart"):
+        importer.read([ImportedTrajectory(tmp_path / "openmm.dcd", 300.0)])
+
+
+def test_a_trajectory_in_several_files_is_put_in_order(
+    importer: Importer, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path
+) -> None:
+    frames, energies = simulated
+    for name, part in (
+        ("b2", slice(0, 25)),
+        ("b10", slice(24, 60)),
+    ):  # the first frame of a part is there twice
+        frames[part].save(str(tmp_path / f"{name}.nc"))
+    assert [path.stem for path in split_paths(str(tmp_path / "b*.nc"))] == ["b2", "b10"]
+    (trajectory,) = given_trajectories([f"{tmp_path}/b10.nc,{tmp_path}/b2.nc"], [300.0])
+    (found,) = importer.read([trajectory])
+    assert [file.path.stem for file in found.files] == ["b2", "b10"]
+    assert found.n_frames == FRAMES
+    np.testing.assert_allclose(found.energy, energies, atol=0.05)
+    frames[:25].save(str(tmp_path / "c.nc"))
+    with pytest.raises(DataError, match=r"begins at 0\.04 ps, as another file of the same trajectory does"):
+        importer.read([ImportedTrajectory((tmp_path / "b2.nc", tmp_path / "c.nc"), 300.0)])
+
+
+# --- energies --------------------------------------------------------------------------------------
+
+
+def test_wrong_energies_say_what_is_wrong(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    _, energies = simulated
+    noise = np.random.default_rng(0).normal(size=FRAMES)
+    for table, message in (
+        (energies / 4.184, "times 4.184 it is; its unit is kcal/mol"),
+        (np.roll(energies, 3), r"row n \+ 3 is that of frame n: it is shifted by 3 rows"),
+        (np.roll(energies, -1), "row n - 1 is that of frame n: it is shifted by 1 rows"),
+        (energies.mean() + 60 * noise, "kJ/mol above the recomputed ones"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read(table={"potential_energy": table})
+
+
+def test_units_in_names_are_honoured(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    _, energies = simulated
+    for name in ("Potential Energy (kcal/mol)", "potential_energy [kcal/mol]", "potential_energy_kcal_mol"):
+        np.testing.assert_allclose(read(table={name: energies / 4.184}).energy, energies)
+    with pytest.raises(DataError, match="unit 'furlong' is not known; expected one of kj/mol"):
+        read(table={"potential_energy (furlong)": energies})
+
+
+def test_another_zero_is_taken_away(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, energies = simulated
+    found = read(table={"potential_energy": energies + 1234.5})
+    np.testing.assert_allclose(found.energy, energies, atol=0.05)
+    assert "another zero" in caplog.text
+
+
+def test_energies_that_hold_the_bias(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    _, energies = simulated
+    bias = np.abs(20 * np.sin(np.arange(FRAMES)))
+    found = read(table={"potential_energy": energies + bias, "bias_energy": bias})
+    np.testing.assert_allclose(found.energy, energies, atol=0.05)
+    np.testing.assert_allclose(found.bias, bias)
+
+
+def test_rounded_positions(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Recomputed energies lose their mean error, those of a table are kept."""
+    _, energies = simulated
+    recomputed = read(suffix=".xtc")
+    assert "positions rounded to 0.001 nm" in caplog.text
+    assert abs(np.mean(recomputed.energy - energies)) < 4 * np.std(recomputed.energy - energies) / np.sqrt(40)
+    given = read(suffix=".xtc", table={"potential_energy": energies})
+    np.testing.assert_array_equal(given.energy, energies)
+    with pytest.raises(DataError, match="shifted by 2 rows"):
+        read(suffix=".xtc", table={"potential_energy": np.roll(energies, 2)})
+
+
+# --- columns ---------------------------------------------------------------------------------------
+
+
+def test_columns_that_would_be_ignored(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _, energies = simulated
+    bias = np.linspace(0, 10, FRAMES)
+    for name in ("bias", "restraint_energy", "V_bias"):
+        with pytest.raises(DataError, match=f"the column '{name}' would be ignored"):
+            read(table={"potential_energy": energies, name: bias})
+    found = read(table={"potential_energy": energies, "restraint.bias": bias, "d1": bias})
+    np.testing.assert_array_equal(found.bias, bias)
+    assert "columns without a meaning here, at most for what a bias acts on: d1" in caplog.text
+
+
+def test_temperatures_of_frames(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    _, energies = simulated
+    changing = np.repeat([300.0, 310.0, 300.0], 20)
+    found = read(table={"potential_energy": energies, "temperature": changing})
+    np.testing.assert_array_equal(found.temperature, changing)
+    assert (
+        read(table={"potential_energy": energies, "temperature": changing}, temperature=None).n_frames == 60
+    )
+    with pytest.raises(DataError, match="temperature is 300, 310, --temperature says 320"):
+        read(table={"potential_energy": energies, "temperature": changing}, temperature=320.0)
+    kinetic = np.random.default_rng(1).normal(400, 40, FRAMES)
+    with pytest.raises(DataError, match=r"velocities are \d+\.?\d* on average, expected 300"):
+        read(table={"potential_energy": energies, "temperature": kinetic})
+    with pytest.raises(ConfigError, match="its table has no column temperature"):
+        read(table={"potential_energy": energies}, temperature=None)
+
+
+def test_rows_are_found_by_time(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    """A table with ten rows a frame; a frame without a row is named."""
+    _, energies = simulated
+    fine = np.zeros(10 * FRAMES)
+    fine[9::10] = energies
+    times = 0.1 * SPACING * np.arange(1, 10 * FRAMES + 1)
+    found = read(suffix=".nc", table={"Time (ps)": times, "potential_energy": fine})
+    np.testing.assert_array_equal(found.energy, energies)
+    in_ns = read(suffix=".nc", table={"Time (ns)": times / 1000, "potential_energy": fine})
+    np.testing.assert_array_equal(in_ns.energy, energies)
+    with pytest.raises(DataError, match=r"no row for frame 49, at 2 ps"):
+        read(suffix=".nc", table={"Time (ps)": times[:495], "potential_energy": fine[:495]})
+
+
+# --- formats of tables -----------------------------------------------------------------------------
+
+
+def test_state_data_reporter(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        '#"Step","Time (ps)","Potential Energy (kJ/mole)","Temperature (K)","Box Volume (nm^3)","Speed (ns/day)"\n'
+        "500,1.0,-10.5,301.2,27.0,--\n1000,2.0,-11.5,298.7,27.1,350\n"
+    )
+    table = read_table(path)
+    np.testing.assert_array_equal(table.columns["potential_energy"], [-10.5, -11.5])
+    np.testing.assert_array_equal(table.columns["time"], [1.0, 2.0])
+    np.testing.assert_array_equal(table.columns["volume"], [27.0, 27.1])
+    assert "temperature" not in table.columns  # that of the velocities
+    np.testing.assert_array_equal(table.columns["kinetic_temperature"], [301.2, 298.7])
+
+
+def test_plumed_colvar(tmp_path: Path) -> None:
+    path = tmp_path / "COLVAR"
+    path.write_text(
+        "#! FIELDS time phi ene restraint.bias metad.bias metad.rct\n#! SET min_phi -pi\n#! SET max_phi pi\n"
+        "0.0 1.0 -5.0 0.5 2.0 0.25\n#! FIELDS time phi ene restraint.bias metad.bias metad.rct\n"
+        "1.0 1.1 -6.0 0.75 3.0 0.5\n"
+    )
+    table = read_table(path)
+    np.testing.assert_array_equal(table.columns["potential_energy"], [-5.0, -6.0])
+    assert table.periods == {"phi": pytest.approx(2 * np.pi)}
+    assert table.n_rows == 2
+
+
+def test_gromacs_energies(tmp_path: Path) -> None:
+    path = tmp_path / "energy.xvg"
+    path.write_text(
+        '# gmx energy\n@    xaxis  label "Time (ps)"\n@    yaxis  label "(kJ/mol), (K)"\n@ s0 legend "Potential"\n'
+        '@ s1 legend "COM Pull En."\n@ s2 legend "Temperature"\n0.0 -100.0 3.0 300.1\n2.0 -101.0 4.0 299.0\n'
+    )
+    table = read_table(path)
+    np.testing.assert_array_equal(table.columns["potential_energy"], [-100.0, -101.0])
+    np.testing.assert_array_equal(table.columns["bias_energy"], [3.0, 4.0])
+    assert table.total
+    (tmp_path / "energy.edr").write_bytes(b"x")
+    with pytest.raises(
+        DataError, match=r"energy\.edr: Gromacs' binary energies; write them with: gmx energy"
+    ):
+        read_table(tmp_path / "energy.edr")
+
+
+def test_amber_mdout(tmp_path: Path) -> None:
+    record = (
+        " NSTEP = {step:8d}   TIME(PS) = {time:11.3f}  TEMP(K) =   298.55  PRESS =     0.0\n"
+        " Etot   =      -100.0000  EKtot   =        50.0000  EPtot      =     {energy:10.4f}\n"
+        " BOND   =         1.0000  ANGLE   =         2.0000  DIHED      =         3.0000\n"
+        " EAMBER (non-restraint)  =      -155.0000  RESTRAINT  =         {restraint:.4f}\n"
+        " ------------------------------------------------------------------------------\n\n"
+    )
+    path = tmp_path / "md.out"
+    path.write_text(
+        "          Amber 24 PMEMD\n"
+        + record.format(step=500, time=1.0, energy=-150.0, restraint=5.0)
+        + record.format(step=1000, time=2.0, energy=-151.0, restraint=6.0)
+        + "      A V E R A G E S   O V E R       2 S T E P S\n"
+        + record.format(step=1000, time=2.0, energy=-150.5, restraint=5.5)
+    )
+    table = read_table(path)
+    np.testing.assert_allclose(table.columns["potential_energy"], [-150.0 * 4.184, -151.0 * 4.184])
+    np.testing.assert_allclose(table.columns["bias_energy"], [5.0 * 4.184, 6.0 * 4.184])
+    np.testing.assert_array_equal(table.columns["time"], [1.0, 2.0])
+    assert table.total

@@ -1,0 +1,78 @@
+"""Worker processes: scripts without a main guard, and workers that end with the process that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latf_openmm.errors import SimulationError
+from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool
+
+SCRIPT = """
+print("begins")
+from pathlib import Path
+from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
+from latf_openmm.data.walkers import read_stage
+from latf_openmm.systems import SYSTEM_KINDS
+
+settings = SimulationSettings(temperatures=[0.7, 1.3], walkers=1, frames=10, frame_interval=2, timestep=0.01,
+                              friction=5.0, processes=2)
+run_stage(Stage(SYSTEM_KINDS["three_hole"](), settings, None, {}, 1, Path("stage")))
+print("walkers", len(read_stage(Path("stage"))))
+"""
+
+
+def test_a_script_without_a_main_guard_uses_several_processes(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["begins", "walkers", "2"]
+    assert "Traceback" not in done.stderr
+
+
+def gone(process: int) -> bool:
+    """Whether a process ended; one that its new parent has not waited for yet has."""
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().split(")")[-1].split()[0] == "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
+def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import os, time\nfrom latf_openmm.md.processes import process_pool\n"
+        "pool = process_pool(2)\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "pool.submit(time.sleep, 600).result()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    assert not gone(worker)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.perf_counter() + 30
+    while not gone(worker):
+        assert time.perf_counter() < deadline
+        time.sleep(0.1)
+
+
+def killed() -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_lost_worker_is_one_clear_line() -> None:
+    pool = process_pool(1)
+    future: Future[Any] = pool.submit(killed)
+    with (
+        pytest.raises(SimulationError, match="a worker process ended before its task did"),
+        lost_workers_named(),
+    ):
+        future.result()
+    end_pool(pool)
