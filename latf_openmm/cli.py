@@ -499,7 +499,10 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,)."""
+    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,).
+
+    For a periodic system the box (3, 3) in nm is a second argument, and molecules have to be whole.
+    """
     from latf_openmm.md.cv import export_cv
     from latf_openmm.md.latent_cv import latent_cv
     from latf_openmm.md.plumed import export_plumed

@@ -37,9 +37,11 @@ def make(barostat=openmm.MonteCarloBarostat):
         force.addParticle(0.0, 1.0, 0.0)
         topology.addAtom("AR", app.element.argon, topology.addResidue("AR", chain))
     system.addForce(force)
-    edge = 3.0
-    system.setDefaultPeriodicBoxVectors([edge, 0, 0], [0, edge, 0], [0, 0, edge])
-    topology.setUnitCellDimensions([edge] * 3 * unit.nanometer)
+    edge = 3.27
+    # A truncated octahedron: single precision misses OpenMM's reduced form in many of its cells.
+    box = edge * np.array([[1, 0, 0], [1 / 3, 8**0.5 / 3, 0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]])
+    system.setDefaultPeriodicBoxVectors(*box)
+    topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in box] * unit.nanometer)
     system.addForce(openmm.MonteCarloBarostat({BAR} * unit.bar, 111.0, 1))
     return system, topology, np.random.default_rng(0).uniform(0, edge, ({N}, 3))
 

@@ -21,7 +21,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.md.bias import BiasContext
 from latf_openmm.md.bias.harmonic import HarmonicSettings
 from latf_openmm.md.biased_system import add_bias
-from latf_openmm.md.cv import FeatureCV, distance_cv
+from latf_openmm.md.cv import FeatureCV, distance_cv, export_cv
 from latf_openmm.periodic import (
     SystemTopology,
     boxes_of,
@@ -317,6 +317,15 @@ def test_variables_of_a_script_take_nearest_images_unless_molecules_are_given() 
     assert float(distance_cv([(0, 1)], 2)(x, box)) == pytest.approx(0.3)
     assert float(distance_cv([(0, 1)], 2, [0, 0])(x, box)) == pytest.approx(1.7)
     assert isinstance(distance_cv([(0, 1)], 2, [0, 1]), FeatureCV)
+
+
+def test_an_exported_variable_takes_the_box(tmp_path: Path) -> None:
+    box = reduced_box(2.0 * BOXES["octahedron"])
+    cv, x = distance_cv([(0, 1), (1, 2)], 3, [0, 0, 1]), torch.rand(3, 3, dtype=torch.float64) * 6
+    export_cv(cv, tmp_path / "z.pt")
+    script, cell = torch.jit.load(str(tmp_path / "z.pt")), torch.from_numpy(box)
+    torch.testing.assert_close(script(x, cell), cv(x[None], cell[None])[0])
+    torch.testing.assert_close(script(x), cv(x[None], torch.empty(0))[0])
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """PLUMED gets the same collective variables: plumed.dat is read back by a small interpreter."""
 
+import dataclasses
 import math
 import re
 import shutil
@@ -123,6 +124,11 @@ def evaluate(text: str, x: Array, box: Array | None) -> tuple[Array, Action]:
             (centre,) = atoms_of(keys["GROUPA"])
             r = distances([(centre, other) for other in atoms_of(keys["GROUPB"])])
             values[action.label] = function(switch["FUNC"])((r / float(switch["R_0"])) ** 2).sum(1)
+        elif action.name == "WHOLEMOLECULES":
+            assert set(keys) <= {"ENTITY0", "ENTITY1"}  # the positions here are whole
+        elif action.name == "COMBINE":
+            assert keys["PERIODIC"] == "NO"
+            values[action.label] = np.sum([values[name] for name in keys["ARG"].split(",")], axis=0)
         elif action.name == "SORT":
             ordered = np.sort([values[name] for name in keys["ARG"].split(",")], axis=0)
             values |= {f"{action.label}.{rank}": row for rank, row in enumerate(ordered, start=1)}
@@ -254,3 +260,21 @@ def test_command_line_on_a_run(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = [action for action in actions((tmp_path / "out" / "plumed.dat").read_text()) if action.flags]
     assert [(action.name, action.flags) for action in found] == [("COORDINATION", {"NOPBC"})] * 4
+
+
+def test_molecules_are_whole_in_plumed_and_images_are_between_them() -> None:
+    molecules = (0, 0, 0, 0, 1, 1, 1)
+    settings = (
+        DistanceSettings(pairs=[(0, 3), (1, 5)]),
+        TorsionSettings(atoms=[(0, 1, 2, 3)]),
+        CoordinationSettings(atoms=[0, 3, 4, 6], r0=1.0),
+    )
+    trained = dataclasses.replace(model_for(settings), molecules=molecules)
+    x = frames()
+    x[:, 3] += BOX[0]  # a molecule longer than the box
+    text = plumed_input(trained)
+    assert "WHOLEMOLECULES ENTITY0=1-4 ENTITY1=5-7\n" in text
+    cells = torch.from_numpy(BOX).expand(len(x), 3, 3)
+    expected = trained.feature_module()(torch.from_numpy(x), cells)
+    np.testing.assert_allclose(evaluate(text, x, BOX)[0], expected, rtol=1e-5, atol=1e-5)
+    assert "WHOLEMOLECULES" not in plumed_input(trained, periodic=False)

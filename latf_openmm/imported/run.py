@@ -189,7 +189,7 @@ class Importer:
     def _check_start(self, file: ReadFile) -> None:
         """Refuse absurd energies before those of all frames are computed."""
         kT = self.config.system.scale.kT(max(self.config.simulation.temperatures))
-        few = [file.samples[i] for i in compared_frames(file.sample_frames)]
+        few = [file.samples[i] for i in compared_frames(file.sample_frames, self.built.n_atoms)]
         energies = np.concatenate([self.model(sample) for sample in few])
         check_possible_energies(str(file.path), energies, self.model, kT)
 
@@ -254,17 +254,16 @@ class Importer:
             )
             return np.zeros(frames.n_frames)
         samples = [sample for file in files for sample in file.samples]
-        effect = effect_of_rounding(self.model, samples)
         energy = frames.columns.energy
         if energy is None:
             computed = np.concatenate([file.energies for file in files if file.energies is not None])
-            return corrected(name, computed[kept], effect, kT)
+            return corrected(name, computed[kept], effect_of_rounding(self.model, samples), kT)
         starts = np.cumsum([0, *(file.n_frames for file in files)])
         numbers = np.concatenate(
             [s + np.array(f.sample_frames, np.int64) for s, f in zip(starts, files, strict=False)]
         )
         usable = np.flatnonzero(np.isin(numbers, kept))
-        chosen = usable[compared_frames(usable.tolist())]
+        chosen = usable[compared_frames(usable.tolist(), self.built.n_atoms)]
         rows = np.searchsorted(kept, numbers[chosen])
         computed = np.concatenate([self.model(samples[i]) for i in chosen])
         tables = ", ".join(map(str, frames.source.tables))
@@ -276,7 +275,7 @@ class Importer:
             None if volumes is None else volumes / (self.pressure or 1.0),
             rows,
         )
-        return comparison.check(computed, self.model, effect, kT)
+        return comparison.check(computed, self.model, samples, kT)
 
 
 def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:

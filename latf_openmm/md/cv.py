@@ -297,18 +297,26 @@ def _check_indices(atoms: Sequence[int], n_atoms: int) -> None:
 
 
 class SingleFrameCV(nn.Module):
-    """The collective variables of one frame: positions (n_atoms, 3) [nm] -> (dim,)."""
+    """The collective variables of one frame: positions (n_atoms, 3) [nm] -> (dim,).
+
+    A second argument is the box (3, 3) [nm] of a periodic system, in OpenMM's reduced form: vectors between molecules,
+    which are whole, are then those to the nearest image.
+    """
 
     def __init__(self, cv: CollectiveVariables) -> None:
         super().__init__()
         self.cv = cv
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return collective variables, shape (dim,)."""
-        return self.cv(positions.unsqueeze(0), torch.empty(0))[0]
+        cell = torch.empty(0) if box is None else box.unsqueeze(0)
+        return self.cv(positions.unsqueeze(0), cell)[0]
 
 
 def export_cv(cv: CollectiveVariables, path: Path) -> None:
-    """Write a TorchScript file of the collective variables: positions (n_atoms, 3) [nm] -> (dim,)."""
+    """Write a TorchScript file of the collective variables: positions (n_atoms, 3) and box (3, 3) [nm] -> (dim,).
+
+    The box may be left out where there is none.
+    """
     with whole_file(path) as temporary:
         torch.jit.script(SingleFrameCV(cv).eval()).save(str(temporary))

@@ -112,7 +112,10 @@ class SystemTopology(mdtraj.Topology):
 
     def copy(self) -> "SystemTopology":
         """Return a copy."""
-        return self.subset(range(self.n_atoms))
+        new = super().copy()
+        new.__class__ = SystemTopology
+        new.boundary = self.boundary
+        return new
 
     def subset(self, atom_indices: Iterable[int]) -> "SystemTopology":
         """Return the topology of some of the atoms."""
