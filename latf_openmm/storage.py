@@ -133,12 +133,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_arrays(path: Path, wrong: str = "arrays cannot be read") -> dict[str, Any]:
-    """Read an NPZ file; no pickles.
-
-    Parameters
-    ----------
-    wrong
-        What to say of one that is damaged.
+    """Read an NPZ file, without pickles; `wrong` is what is said of one that is damaged.
 
     Raises
     ------

@@ -15,6 +15,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model, versions
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.storage import MANIFEST, write_manifest
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 
@@ -79,6 +80,7 @@ def change_record(folder: Path, **changes: object) -> None:
     path = folder / "model.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in {**record, **changes}.items() if v is not ...}))
+    write_manifest(folder)  # as if it had been written so
 
 
 # Round trip
@@ -140,7 +142,7 @@ def test_saving_again_replaces_the_model_and_gives_the_same_files(trained, folde
 
 
 def test_files_hold_no_pickle(folder):
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "model.json", "model.safetensors"]
     assert json.loads((folder / "model.json").read_text())["format"] == 3
 
 
@@ -198,6 +200,7 @@ def test_truncated_weights(folder, length):
 
 def test_weights_of_another_model(folder):
     save_file({"flows.0.shift": torch.zeros(3)}, folder / "model.safetensors")
+    write_manifest(folder)
     with pytest.raises(ModelError, match=r"(?s)model is damaged .*Missing key"):
         load_model(folder)
 
@@ -205,6 +208,7 @@ def test_weights_of_another_model(folder):
 def test_weights_of_another_shape(folder):
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "flows.0.shift": torch.zeros(2)}, folder / "model.safetensors")
+    write_manifest(folder)
     with pytest.raises(ModelError, match=r"(?s)model is damaged .*size mismatch for flows\.0\.shift"):
         load_model(folder)
 

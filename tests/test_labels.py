@@ -163,6 +163,20 @@ def test_a_name_given_twice_is_refused(features: list[FeatureSettings]) -> None:
         resolve_features(features, TOPOLOGIES["homodimer"])
 
 
+def test_torsions_end_where_bonds_do() -> None:
+    """Peptides that a file has in one chain, or a chain with a gap."""
+    topology = peptides(["A"], ["1", "2", "3", "4"]).copy()
+    last = next(atom for atom in topology.residue(1).atoms if atom.name == "C").index
+    topology._bonds = [bond for bond in topology.bonds if {last, last + 3} != {bond[0].index, bond[1].index}]
+    (resolved,) = resolve_features([TorsionSettings(angles=["psi", "omega"])], topology)
+    assert resolved.build().names[:4] == [
+        "sin(psi ALA1)",
+        "sin(psi ALA3)",
+        "sin(omega ALA2)",
+        "sin(omega ALA4)",
+    ]
+
+
 def test_names_of_the_library_say_no_chain() -> None:
     topology = ChignolinSettings().build().mdtraj_topology()
     resolved = resolve_features(

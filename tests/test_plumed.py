@@ -29,6 +29,8 @@ from latf_openmm.md.plumed import export_plumed, plumed_input
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.schema import start_record
+from latf_openmm.storage import write_record
 
 Array = NDArray[np.float64]
 N_ATOMS = 7
@@ -250,9 +252,10 @@ def test_command_line(tmp_path: Path) -> None:
 def test_command_line_on_a_run(tmp_path: Path) -> None:
     # The run knows that its system has no box.
     shutil.copy(config_path("lj7/fast"), tmp_path / "config.yaml")
+    start_record(tmp_path, (tmp_path / "config.yaml").read_text())
     folder = RunFolder.open(tmp_path).round(0)
     save_model(model_for(FEATURES["coordination"], "reduced"), folder.model)
-    folder.record.write_text("{}")
+    write_record(folder.record, {"files": {}})
     result = CliRunner().invoke(app, ["export", str(tmp_path), "-o", str(tmp_path / "out"), "--plumed"])
     assert result.exit_code == 0, result.output
     found = [action for action in actions((tmp_path / "out" / "plumed.dat").read_text()) if action.flags]

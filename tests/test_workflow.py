@@ -21,6 +21,7 @@ from latf_openmm.cli import app
 from latf_openmm.config import RunConfig, dump_config, load_config
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run_folder import RunFolder
+from latf_openmm.schema import start_record
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 from latf_openmm.workflow import run_loop
@@ -264,6 +265,7 @@ def test_nothing_complete_yet(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
     (path / "config.yaml").write_text((library_folder("three_hole") / "fast.yaml").read_text())
+    start_record(path, (path / "config.yaml").read_text())
     with pytest.raises(DataError, match="no round is complete yet"):
         RunFolder.open(path).last_round()
     assert "0 of 2 rounds complete" in RUNNER.invoke(app, ["status", str(path)]).output

@@ -13,6 +13,7 @@ from typing import Any
 import mdtraj
 import numpy as np
 import pandas as pd
+from mdtraj.formats import DCDTrajectoryFile
 from numpy.typing import NDArray
 
 from latf_openmm.data.trajectory import WindowBias
@@ -231,12 +232,19 @@ def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") 
     try:
         with ascii_path(path) as name:
             getattr(trajectory, f"save_{kind}")(name)
-    except (OSError, RuntimeError) as error:
+            if kind == "dcd" and (written := _frames_in(name)) != trajectory.n_frames:  # MDTraj does not look
+                raise OSError(f"{written} of {trajectory.n_frames} frames were")
+    except Exception as error:  # MDTraj has several, and fails as it names them
         raise DataError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
     if kind == "dcd":
         with path.open("r+b") as file:  # MDTraj puts the time of writing there
             file.seek(_DCD_TITLE)
             file.write(b"Created by latf-openmm".ljust(2 * 80, b"\0"))
+
+
+def _frames_in(name: str) -> int:
+    with _without_stdout(), DCDTrajectoryFile(name) as file:
+        return len(file)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from latf_openmm.features.base import (
     check_atoms,
     select_atoms,
 )
+from latf_openmm.features.solute import solute_atoms
 
 
 class Coordination(PairFeatures):
@@ -55,7 +56,9 @@ class CoordinationSettings(FeatureSettings):
     """
 
     kind: Literal["coordination"] = "coordination"
-    atoms: list[int] | None = Field(None, description="atom indices; default: all atoms")
+    atoms: list[int] | None = Field(
+        None, description="atom indices; default: the solute (all that is neither water nor ions nor solvent)"
+    )
     selection: str | None = Field(None, description="MDTraj selection instead of `atoms`")
     r0: float = Field(gt=0, description="distance where a contact counts one half [nm]")
     exponent: int = Field(8, ge=2, description="steepness n of the switching function; even")
@@ -65,7 +68,7 @@ class CoordinationSettings(FeatureSettings):
         if self.exponent % 2:
             raise ValueError(f"exponent must be even, got {self.exponent}")
         if self.atoms is not None and self.selection is not None:
-            raise ValueError("give either 'atoms' or 'selection', or neither for all atoms")
+            raise ValueError("give either 'atoms' or 'selection', or neither for the solute")
         if self.atoms is not None and len(set(self.atoms)) < len(self.atoms):
             raise ValueError("'atoms' has the same atom twice")
         return self
@@ -77,7 +80,7 @@ class CoordinationSettings(FeatureSettings):
         elif self.selection is not None:
             atoms = select_atoms(topology, self.selection)
         else:
-            atoms = list(range(topology.n_atoms))
+            atoms = solute_atoms(topology).tolist()
         check_atoms(topology, atoms, "atoms")
         if len(atoms) < 2:
             raise ConfigError("coordination numbers need at least two particles")

@@ -1,6 +1,7 @@
 """Torsion (dihedral) angles as sine and cosine."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import mdtraj
@@ -130,9 +131,17 @@ class TorsionSettings(FeatureSettings):
 
 
 def _named(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
-    """Atoms and residue of every torsion of that name."""
-    if angle not in _PROTEIN:
-        return _nucleic(topology, angle)
+    """Atoms and residue of every torsion of that name; where bonds are known, its atoms are bonded one to the next."""
+    named = _protein(topology, angle) if angle in _PROTEIN else _nucleic(topology, angle)
+    bonded = {frozenset((first.index, second.index)) for first, second in topology.bonds}
+    return [
+        (atoms, residue)
+        for atoms, residue in named
+        if not bonded or all(frozenset(pair) in bonded for pair in pairwise(atoms))
+    ]
+
+
+def _protein(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     blank = mdtraj.Trajectory(np.zeros((1, topology.n_atoms, 3), np.float32), topology)
     return [
         (

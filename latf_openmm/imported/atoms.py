@@ -95,11 +95,13 @@ def expected_bonds(built: BuiltSystem, kT: float) -> Bonds:
                 known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), float(spread))
     for index in range(system.getNumConstraints()):
         i, j, length = system.getConstraintParameters(index)
-        known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), 0.0)
+        known[min(i, j), max(i, j)] = (length._value, 0.0)  # as value_in_unit(nanometer), ten times as fast
     start = built.positions[0]
     for bond in built.topology.bonds():
         i, j = sorted((bond[0].index, bond[1].index))
-        if (i, j) not in known and not (system.isVirtualSite(i) or system.isVirtualSite(j)):
+        if (i, j) in known:
+            continue
+        if not (system.isVirtualSite(i) or system.isVirtualSite(j)):
             length = float(np.linalg.norm(start[i] - start[j]))
             if 0.05 < length < 0.3:  # else the start structure says nothing, or this is no bond of atoms
                 known[i, j] = (length, 0.5 * length / _FLUCTUATIONS)

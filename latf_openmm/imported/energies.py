@@ -18,7 +18,7 @@ from latf_openmm.systems import BuiltSystem
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_FRAMES = 10
+_FRAMES, _FIRST_FRAMES, _FRAMES_ROUNDED = 10, 3, 5
 _NOTICED = 0.1  # kT
 _FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
 _MAX_SHIFT = 100
@@ -92,18 +92,14 @@ def effect_of_rounding(model: EnergyModel, samples: Sequence[mdtraj.Trajectory])
     if not grid:
         return Rounding(0.0, 0.0, 0.0)
     rng, changes = np.random.default_rng(0), []
-    for sample in _few(samples):
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(len(samples), _FRAMES_ROUNDED)).astype(int))
+    for sample in (samples[i] for i in chosen):
         before = model(sample)[0]
-        for _ in range(2):
+        for _ in range(4):
             noise = rng.uniform(-0.5 * grid, 0.5 * grid, sample.xyz.shape)
             moved = sample.xyz.astype(np.float64) + noise
             changes.append(model.of_positions(moved, boxes_of(sample))[0] - before)
     return Rounding(grid, float(np.mean(changes)), float(np.std(changes, ddof=1)))
-
-
-def _few(items: Sequence[mdtraj.Trajectory]) -> list[mdtraj.Trajectory]:
-    chosen = np.unique(np.linspace(0, len(items) - 1, min(len(items), _FRAMES)).astype(int))
-    return [items[i] for i in chosen]
 
 
 def check_possible_energies(name: str, energies: Array, model: EnergyModel, kT: float) -> None:
@@ -156,22 +152,29 @@ class Comparison:
     volumes: Array | None
     frames: NDArray[np.int64]
 
-    def check(self, computed: Array, model: EnergyModel, effect: Rounding, kT: float) -> Array:
+    def check(self, model: EnergyModel, samples: Sequence[mdtraj.Trajectory], kT: float) -> Array:
         """Return the table's energies with the zero of the system.
+
+        Three frames that agree are enough; else all are computed, and the effect of rounded positions.
 
         Parameters
         ----------
-        computed
-            Energies of the frames that are compared [kJ/mol], shape (n,).
+        samples
+            The frames that are compared.
 
         Raises
         ------
         DataError
             If they differ by more than a constant and rounding.
         """
-        tolerance = max(
-            0.25 * kT, 0.1 * float(computed.std()), 4.0 * effect.spread, 2e-6 * abs(float(computed.mean()))
-        )
+        first = np.unique(np.linspace(0, len(samples) - 1, _FIRST_FRAMES).astype(np.int64))
+        computed = np.concatenate([model(samples[i]) for i in first])
+        near = max(_NOTICED * kT, 2e-6 * float(np.abs(computed).mean()))
+        if np.abs(self.table[self.frames[first]] - computed).max() <= near:
+            return self.table
+        computed = np.concatenate([model(sample) for sample in samples])
+        effect = effect_of_rounding(model, samples)
+        tolerance = max(0.25 * kT, 0.1 * float(computed.std()), 4.0 * effect.spread, near)
 
         def fits(values: Array) -> bool:
             return float(np.std(values - computed)) <= tolerance

@@ -254,11 +254,10 @@ class Importer:
             )
             return np.zeros(frames.n_frames)
         samples = [sample for file in files for sample in file.samples]
-        effect = effect_of_rounding(self.model, samples)
         energy = frames.columns.energy
         if energy is None:
             computed = np.concatenate([file.energies for file in files if file.energies is not None])
-            return corrected(name, computed[kept], effect, kT)
+            return corrected(name, computed[kept], effect_of_rounding(self.model, samples), kT)
         starts = np.cumsum([0, *(file.n_frames for file in files)])
         numbers = np.concatenate(
             [s + np.array(f.sample_frames, np.int64) for s, f in zip(starts, files, strict=False)]
@@ -266,7 +265,6 @@ class Importer:
         usable = np.flatnonzero(np.isin(numbers, kept))
         chosen = usable[compared_frames(usable.tolist())]
         rows = np.searchsorted(kept, numbers[chosen])
-        computed = np.concatenate([self.model(samples[i]) for i in chosen])
         tables = ", ".join(map(str, frames.source.tables))
         volumes = None if frames.pressure_volume is None or self.pressure is None else frames.pressure_volume
         comparison = Comparison(
@@ -276,7 +274,7 @@ class Importer:
             None if volumes is None else volumes / (self.pressure or 1.0),
             rows,
         )
-        return comparison.check(computed, self.model, effect, kT)
+        return comparison.check(self.model, [samples[i] for i in chosen], kT)
 
 
 def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:

@@ -196,8 +196,8 @@ def read_file(
                 )
             stride = _take_samples(result, piece, stride)
             times.append(np.asarray(piece.time, dtype=np.float64))
-            if piece.unitcell_vectors is not None:
-                volumes.append(np.asarray(piece.unitcell_volumes, dtype=np.float64))
+            if piece.unitcell_lengths is not None:
+                volumes.append(_volumes(piece.unitcell_lengths, piece.unitcell_angles))
             if evaluate is not None:
                 energies.append(evaluate(piece))
             result.n_frames += piece.n_frames
@@ -232,9 +232,17 @@ def _take_samples(result: ReadFile, piece: mdtraj.Trajectory, stride: int) -> in
 def _copied(piece: mdtraj.Trajectory, frame: int) -> mdtraj.Trajectory:
     """One frame that holds no others in memory; the topology is shared."""
     sample = mdtraj.Trajectory(piece.xyz[frame : frame + 1].copy(), piece.topology)
-    if piece.unitcell_vectors is not None:
-        sample.unitcell_vectors = piece.unitcell_vectors[frame : frame + 1]
+    if piece.unitcell_lengths is not None:
+        sample.unitcell_lengths = piece.unitcell_lengths[frame : frame + 1]
+        sample.unitcell_angles = piece.unitcell_angles[frame : frame + 1]
     return sample
+
+
+def _volumes(lengths: NDArray[np.floating], angles: NDArray[np.floating]) -> Array:
+    """Volumes of boxes with these edges [nm] and angles [degrees], shapes (n_frames, 3)."""
+    c = np.cos(np.deg2rad(angles.astype(np.float64)))
+    root = np.sqrt(1 - (c**2).sum(axis=1) + 2 * c.prod(axis=1))
+    return np.asarray(lengths.astype(np.float64).prod(axis=1) * root)
 
 
 def _times(path: Path, times: Array) -> Array | None:

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -135,12 +136,11 @@ def load_model(folder: str | Path) -> TrainedModel:
     path = folder / "model.json"
     if not path.is_file():
         raise ModelError(f"{folder}: no trained model here (model.json is missing)")
+    _check_format(path)
     try:
-        record = json.loads(path.read_text())
-        if record.get("format") != FORMAT:
-            raise ModelError(f"{path}: {_OTHER_FORMAT.format(record.get('format'))}")
         for name in ("model.json", "model.safetensors"):
             check_file(folder / name)
+        record = json.loads(path.read_text(encoding="utf-8"))
         model = LatentThermodynamicFlow(
             validate(ModelSettings, record["settings"], f"{path}: settings"),
             record["n_features"],
@@ -162,12 +162,19 @@ def load_model(folder: str | Path) -> TrainedModel:
             None if record["columns"] is None else tuple(int(column) for column in record["columns"]),
             None if record["molecules"] is None else _from_text(record["molecules"], len(record["atoms"])),
         )
-    except ModelError:
-        raise
     except DataError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(f"{folder}: the model is damaged ({error})") from error
     except _DAMAGE as error:
         raise ModelError(f"{folder}: the model is damaged ({type(error).__name__}: {error})") from error
+
+
+def _check_format(path: Path) -> None:
+    """Raise `ModelError` where a record is of another format; what cannot be read is damaged, and said to be later."""
+    record = None
+    with suppress(OSError, ValueError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(record, dict) and record.get("format") != FORMAT:
+        raise ModelError(f"{path}: {_OTHER_FORMAT.format(record.get('format'))}")
 
 
 def _to_text(molecules: Sequence[int]) -> str:

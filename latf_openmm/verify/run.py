@@ -26,7 +26,7 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
 from latf_openmm.run_folder import RoundFolder, RunFolder
 from latf_openmm.schema import read_run
-from latf_openmm.storage import PARTIAL, sha256
+from latf_openmm.storage import PARTIAL, RECORDS, sha256
 from latf_openmm.verify.findings import Check, Findings, Report, hashed_folders
 from latf_openmm.verify.stages import imported_checks, stage_checks, sweep_checks
 from latf_openmm.workflow import IMPORTED
@@ -161,7 +161,7 @@ def _note_model(text: str, folder: Path, findings: Findings) -> None:
     """Note what is wrong with a model's file; that the record of its round is damaged is said of that."""
     record, weights = folder / "model.json", folder / "model.safetensors"
     culprit = weights if "Safetensor" in text or str(weights) in text else record
-    if text.startswith((str(folder), "the model was", "atom ")):
+    if text.startswith((str(folder), "the model was", "atom ")) and not any(name in text for name in RECORDS):
         for start in (folder, record, weights):
             text = text.removeprefix(f"{start}: ")
         findings.damage(culprit, f"{text}; expected a model that loads")
