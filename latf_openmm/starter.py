@@ -134,7 +134,8 @@ def write_starter(
     }
     with whole_file(output) as temporary:
         temporary.write_text(
-            _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()})
+            _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()}),
+            encoding="utf-8",
         )
         try:
             config = load_config(temporary)

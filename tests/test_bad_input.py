@@ -116,7 +116,7 @@ CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("committee", {"training.committee": 0}, ["training.committee", "greater than or equal to 1, got 0"]),
     ("dimensions", {"model.latent_dim": 99}, ["model.latent_dim", "less than or equal to 10, got 99"]),
     ("bias_kind", {"bias.kind": "opus"}, ["bias: there is no kind 'opus'", "did you mean 'opes'?"]),
-    ("barrier", {"bias.barrier_kt": -2.0}, ["bias.barrier_kt", "greater than 0, got -2"]),
+    ("barrier", {"bias.barrier": -2.0}, ["bias.barrier", "greater than 0, got -2"]),
     ("empty_sum", {"bias": {"kind": "sum", "parts": []}}, ["bias.parts", "at least 1 item"]),
     ("no_rounds", {"loop.rounds": 0}, ["loop.rounds", "greater than or equal to 1, got 0"]),
     ("few_samples", {"generate.samples": 1}, ["generate.samples", "greater than or equal to 100, got 1"]),
@@ -160,7 +160,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("report run --round 7", ["--round: 7 is not a complete round; the last one is 1"]),
     ("report run --round -1", ["--round: -1 is not a complete round"]),
     ("report history_cut", ["history_cut/rounds/001/model/history.parquet: ", "bytes; expected"]),
-    ("report round_cut", ["round_cut/rounds/001/round.json: ", "bytes; expected"]),
+    ("report round_cut", ["round_cut/rounds/001/round.json: changed since it was written"]),
     # export
     ("export gone -o cv.pt", ["gone: not the folder of a run"]),
     ("export started -o cv.pt", ["started: no round is complete yet"]),

@@ -14,7 +14,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBondSettings
 from latf_openmm.periodic import molecules_of
 from latf_openmm.systems import SYSTEM_KINDS, library_folder
-from latf_openmm.systems.bonds import add_missing_bonds, check_start
+from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
 
 PDB = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
 CHIGNOLIN = library_folder("chignolin") / "chignolin.pdb"
@@ -65,7 +65,7 @@ def test_restraints_rigid_water_and_urey_bradley_are_no_bonds() -> None:
         force.addBond(i, j, length, k)
     force.addBond(3, 6, 1.0, 1000.0)
     system.addForce(force)
-    add_missing_bonds(topology, system)
+    add_missing_bonds(topology, springs(system))
     bonds = {(a.index, b.index) for a, b in topology.bonds()}
     assert bonds == {(0, 1), (0, 2), (3, 4), (4, 5), (5, 6)}
 
@@ -88,11 +88,11 @@ def test_a_bond_over_a_gap_of_the_chain_is_named(tmp_path: Path) -> None:
 def test_positions_in_another_unit_are_named(factor: float, cause: str) -> None:
     pdb, system = dipeptide()
     xyz: NDArray[np.float64] = np.array(pdb.positions.value_in_unit(unit.nanometer))
-    check_start(pdb.topology, system, xyz, "file.py")
+    check_start(pdb.topology, system, springs(system), xyz, "file.py")
     with pytest.raises(ConfigError, match=rf"file\.py: .*21 of 21 bonds are wrong\): positions are {cause}"):
-        check_start(pdb.topology, system, factor * xyz, "file.py")
+        check_start(pdb.topology, system, springs(system), factor * xyz, "file.py")
     with pytest.raises(ConfigError, match="another order"):
-        check_start(pdb.topology, system, xyz[::-1], "file.py")
+        check_start(pdb.topology, system, springs(system), xyz[::-1], "file.py")
 
 
 def test_beads_that_are_called_carbon_are_not_taken_for_atoms() -> None:
@@ -105,7 +105,7 @@ def test_beads_that_are_called_carbon_are_not_taken_for_atoms() -> None:
             topology.addBond(before, bead)
         before = bead
         assert index == bead.index
-    check_start(topology, system, np.arange(9.0).reshape(3, 3) * 0.0733, "model")
+    check_start(topology, system, {}, np.arange(9.0).reshape(3, 3) * 0.0733, "model")
 
 
 def test_positions_of_a_python_file_may_be_a_list_of_quantities(tmp_path: Path) -> None:

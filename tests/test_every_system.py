@@ -67,6 +67,10 @@ STARTED: dict[str, list[str]] = {
 }
 """What `init` is given; it does not know a file of Gromacs without a box for one of a vacuum."""
 SLOW = ("chignolin", "rna_tetraloop")
+"""Kinds of which nothing runs unless slow tests are asked for."""
+ALL_COMMANDS = ("structure", "three_hole")
+ESSENTIAL = ("run", "generate")
+"""Commands that all other kinds go through as well; the rest of the product is slow."""
 
 
 def test_every_kind_is_here() -> None:
@@ -220,8 +224,15 @@ COMMANDS: dict[str, Callable[[str, Path, Path], None]] = {
     "verify": _verify,
     "export": _export,
 }
+
+
+def _marks(kind: str, command: str) -> list[pytest.MarkDecorator]:
+    fast = kind in ALL_COMMANDS or (kind not in SLOW and command in ESSENTIAL)
+    return [] if fast else [pytest.mark.slow]
+
+
 PRODUCT = [
-    pytest.param(kind, command, marks=[pytest.mark.slow] if kind in SLOW else [], id=f"{kind}-{command}")
+    pytest.param(kind, command, marks=_marks(kind, command), id=f"{kind}-{command}")
     for kind in KINDS
     for command in COMMANDS
 ]

@@ -1,5 +1,6 @@
 """The contract every feature keeps, and comparison with MDTraj."""
 
+import dataclasses
 from itertools import product
 from typing import Any
 
@@ -41,6 +42,8 @@ CASES: dict[str, FeatureSettings] = {
 CONTRACT = [*CASES, "joined"]
 DIPEPTIDE = AlanineDipeptideSettings().build()
 TOPOLOGY = DIPEPTIDE.mdtraj_topology()
+# Every atom is a molecule of its own: all vectors are those to nearest images. Whole molecules: tests/test_images.py.
+TOPOLOGY.boundary = dataclasses.replace(TOPOLOGY.boundary, molecules=np.arange(TOPOLOGY.n_atoms))
 NO_BOX = torch.empty(0)
 BOXES = {
     "rectangular": np.diag([2.3, 2.7, 2.5]),

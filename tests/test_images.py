@@ -272,6 +272,8 @@ def test_vectors_follow_the_bonds_inside_molecules(name: str) -> None:
     for frame in range(3):
         between = shortest((x[frame, [14, 20]] - x[frame, [0, 13]]).astype(np.float64), box)
         np.testing.assert_allclose(found[frame, 2:], between, atol=1e-5)
+    resolved = DistanceSettings(pairs=pairs).resolve(topology)  # remembers the molecules
+    np.testing.assert_array_equal(featurise(resolved.build(), x, np.repeat(box[None], 3, axis=0)), found)
     script = torch.jit.script(features.double())
     cell = torch.from_numpy(box)[None].expand(3, 3, 3)
     np.testing.assert_allclose(script(torch.from_numpy(x).double(), cell).numpy(), found, atol=1e-5)

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from latf_openmm.config import RunConfig
+from latf_openmm.data.lagged import make_pairs
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.imported import ImportedTrajectory
 from latf_openmm.imported.frames import ImportedFrames
-from latf_openmm.imported.run import Importer
+from latf_openmm.imported.run import Importer, write_imported
+from latf_openmm.imported.runs import RunsAtTemperature, group_runs
 from latf_openmm.imported.tables import read_table
 from latf_openmm.imported.trajectories import dcd_header, given_trajectories, split_paths
+from latf_openmm.run_folder import RunFolder
+from latf_openmm.verify.findings import Findings
+from latf_openmm.verify.stages import imported_checks
+from latf_openmm.workflow import run_loop
 
 FRAMES, INTERVAL = 60, 20
 SPACING = INTERVAL * 0.002
@@ -304,6 +310,23 @@ def test_energies_that_hold_the_bias(
     np.testing.assert_allclose(found.bias, bias)
 
 
+def test_potential_energies_of_gromacs_hold_the_pull(
+    importer: Importer, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path
+) -> None:
+    frames, energies = simulated
+    frames.save(str(tmp_path / "md.trr"))
+    pull = np.abs(np.sin(np.arange(FRAMES)))
+    rows = "".join(
+        f"{time:.6f} {energy + bias:.6f} {bias:.6f}\n"
+        for time, energy, bias in zip(frames.time, energies, pull, strict=True)
+    )
+    legends = '@ s0 legend "Potential"\n@ s1 legend "COM Pull En."\n'
+    (tmp_path / "energy.xvg").write_text(legends + rows)
+    (found,) = importer.read([ImportedTrajectory(tmp_path / "md.trr", 300.0, tmp_path / "energy.xvg")])
+    np.testing.assert_allclose(found.energy, energies, atol=1e-5)
+    np.testing.assert_allclose(found.bias, pull, atol=1e-5)
+
+
 def test_rounded_positions(
     read: Reader,
     simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
@@ -441,3 +464,79 @@ def test_amber_mdout(tmp_path: Path) -> None:
     np.testing.assert_allclose(table.columns["bias_energy"], [5.0 * 4.184, 6.0 * 4.184])
     np.testing.assert_array_equal(table.columns["time"], [1.0, 2.0])
     assert table.total
+
+
+# --- trajectories without a force field -------------------------------------------------------------
+
+
+def test_a_solute_without_its_solvent(
+    config: RunConfig,
+    importer: Importer,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Energies come from the table; nothing can be simulated, which is said before any work."""
+    frames, energies = simulated
+    heavy = frames.atom_slice(frames.topology.select("element != H"))
+    heavy[0].save(str(tmp_path / "heavy.pdb"))
+    heavy.save(str(tmp_path / "heavy.dcd"))
+    pd.DataFrame({"potential_energy": energies}).to_csv(tmp_path / "e.csv", index=False)
+    system = {"kind": "trajectories", "topology": tmp_path / "heavy.pdb"}
+    fewer = RunConfig.model_validate({**config.model_dump(), "system": system})
+    trajectory = ImportedTrajectory(tmp_path / "heavy.dcd", 300.0, tmp_path / "e.csv")
+    (found,) = Importer(fewer, None, False).read([trajectory])
+    np.testing.assert_allclose(found.energy, energies)
+    (unknown,) = Importer(fewer, None, False).read([ImportedTrajectory(tmp_path / "heavy.dcd", 300.0)])
+    assert (unknown.energy == 0).all()
+    assert "its energies are not known" in caplog.text
+    with pytest.raises(ConfigError, match="trajectories has atoms without forces, which cannot be simulated"):
+        run_loop(fewer, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    turned = mdtraj.Trajectory(heavy.xyz[:, ::-1], heavy.topology)
+    turned.save(str(tmp_path / "turned.dcd"))
+    with pytest.raises(DataError, match="another order"):
+        Importer(fewer, None, False).read(
+            [ImportedTrajectory(tmp_path / "turned.dcd", 300.0, tmp_path / "e.csv")]
+        )
+
+
+# --- what is written ---------------------------------------------------------------------------------
+
+
+def test_temperatures_and_gaps_are_walkers_and_breaks(
+    config: RunConfig,
+    importer: Importer,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    tmp_path: Path,
+) -> None:
+    """Frames of a replica that changes its temperature: each at its own, and no pair of frames across a change."""
+    frames, energies = simulated
+    frames[:30].save(str(tmp_path / "a.nc"))
+    frames[30:].save(str(tmp_path / "b.nc"))
+    temperature = np.repeat([300.0, 320.0, 300.0], [20, 15, 25])
+    pd.DataFrame({"potential_energy": energies, "temperature": temperature}).to_csv(
+        tmp_path / "e.csv", index=False
+    )
+    given = ImportedTrajectory((tmp_path / "a.nc", tmp_path / "b.nc"), None, tmp_path / "e.csv")
+    read = importer.read([given])
+    runs = [
+        RunsAtTemperature(t, group_runs(read, t), {0: np.flatnonzero(temperature == t)}, {})
+        for t in (300, 320)
+    ]
+    write_imported(config, read, runs, tmp_path / "run")
+    run = RunFolder(tmp_path / "run", config)
+    cold, hot = run.feature_trajectories(run.walkers(0))
+    assert (cold.temperature, cold.n_frames, cold.breaks) == (300.0, 45, (20,))
+    assert (hot.temperature, hot.n_frames, hot.breaks) == (320.0, 15, ())
+    np.testing.assert_allclose(cold.potential_energy, energies[temperature == 300])
+    phi = mdtraj.compute_phi(frames)[1][:, 0]
+    np.testing.assert_allclose(cold.features[:, 0], np.sin(phi)[temperature == 300], atol=1e-4)
+    np.testing.assert_allclose(hot.features[:, 0], np.sin(phi)[temperature == 320], atol=1e-4)
+    pairs = make_pairs([cold, hot], 2, 0.2, 5, np.random.default_rng(0))
+    first = np.concatenate([pairs.train, pairs.held_out])
+    assert not np.isin(first, [18, 19, 43, 44, 58, 59]).any()
+    findings = Findings()
+    for check in imported_checks("round", run.round(0).simulation, config, run.topology()):
+        check.look(findings)
+    assert not findings.damages

@@ -3,7 +3,9 @@
 import textwrap
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 import mdtraj
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.selection import selected
+from latf_openmm.periodic import molecules_of
 from latf_openmm.settings import Settings
 
 _LARGEST_MATRIX = 6000
@@ -76,8 +79,18 @@ class FeatureSettings(Settings):
         None, description="tells descriptors from those of other features with the same names; filled in"
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let what `resolve` returns remember the molecules of the topology, and `build` use them."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, wrapper in (("resolve", _remembering_molecules), ("build", _in_molecules)):
+            if name in cls.__dict__:
+                setattr(cls, name, wrapper(cls.__dict__[name]))
+
     def resolve(self, topology: mdtraj.Topology) -> "FeatureSettings":
         """Return settings with explicit atom indices, which need no topology any more.
+
+        The settings returned remember the molecules of `topology` as long as they are not read from a file.
 
         Raises
         ------
@@ -103,6 +116,32 @@ class FeatureSettings(Settings):
             The column, among those of the present settings, of each descriptor kept, in their order.
         """
         return self, list(range(self.build().n_features))
+
+
+_MOLECULES = "molecules_of_topology"
+"""Attribute of resolved settings; no field of them, and not part of what is written."""
+
+
+def _remembering_molecules(resolve: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @wraps(resolve)
+    def resolved(self: FeatureSettings, topology: mdtraj.Topology) -> FeatureSettings:
+        found: FeatureSettings = resolve(self, topology).model_copy()
+        object.__setattr__(found, _MOLECULES, molecules_of(topology).tolist())
+        return found
+
+    return resolved
+
+
+def _in_molecules(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @wraps(build)
+    def built(self: FeatureSettings) -> Features:
+        features: Features = build(self)
+        molecules: list[int] | None = getattr(self, _MOLECULES, None)
+        if molecules is not None:
+            features.join_molecules(molecules)
+        return features
+
+    return built
 
 
 class JoinedFeatures(Features):

@@ -95,8 +95,11 @@ def frame_columns(
     for table in joined_tables(trajectory.tables):
         rows = _rows(table, frames, n_frames, trajectory.name, simulation, checked)
         _take(result, table.only(rows), rows)
-    if trajectory.tables and result.energy is None and not result.runs and result.bias is None:
-        names = [name for table in joined_tables(trajectory.tables) for name in table.columns]
+    if result.total and result.energy is not None and result.bias is not None:
+        result.energy = result.energy - result.bias  # the program's potential energy holds it
+    tables = joined_tables(trajectory.tables)
+    if tables and result.energy is None and not any(table.format == "plumed" for table in tables):
+        names = [name for table in tables for name in table.columns]
         raise DataError(
             f"--table: {trajectory.tables[0]}: the column potential_energy is missing; it has {', '.join(names)}"
         )

@@ -18,8 +18,7 @@ from latf_openmm.systems import BuiltSystem
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_FRAMES, _FEW_FRAMES, _ATOMS = 10, 4, 50_000
-_FRAMES_ROUNDED = 5
+_FRAMES, _FIRST_FRAMES, _FRAMES_ROUNDED = 10, 3, 5
 _NOTICED = 0.1  # kT
 _FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
 _MAX_SHIFT = 100
@@ -153,26 +152,28 @@ class Comparison:
     volumes: Array | None
     frames: NDArray[np.int64]
 
-    def check(
-        self, computed: Array, model: EnergyModel, samples: Sequence[mdtraj.Trajectory], kT: float
-    ) -> Array:
+    def check(self, model: EnergyModel, samples: Sequence[mdtraj.Trajectory], kT: float) -> Array:
         """Return the table's energies with the zero of the system.
+
+        Three frames that agree are enough; else all are computed, and the effect of rounded positions.
 
         Parameters
         ----------
-        computed
-            Energies of the frames that are compared [kJ/mol], shape (n,).
         samples
-            Frames by which the effect of rounded positions is measured, where it matters.
+            The frames that are compared.
 
         Raises
         ------
         DataError
             If they differ by more than a constant and rounding.
         """
-        near = max(_NOTICED * kT, 2e-6 * abs(float(computed.mean())))
-        exact = np.abs(self.table[self.frames] - computed).max() <= near
-        effect = Rounding(0.0, 0.0, 0.0) if exact else effect_of_rounding(model, samples)
+        first = np.unique(np.linspace(0, len(samples) - 1, _FIRST_FRAMES).astype(np.int64))
+        computed = np.concatenate([model(samples[i]) for i in first])
+        near = max(_NOTICED * kT, 2e-6 * float(np.abs(computed).mean()))
+        if np.abs(self.table[self.frames[first]] - computed).max() <= near:
+            return self.table
+        computed = np.concatenate([model(sample) for sample in samples])
+        effect = effect_of_rounding(model, samples)
         tolerance = max(0.25 * kT, 0.1 * float(computed.std()), 4.0 * effect.spread, near)
 
         def fits(values: Array) -> bool:
@@ -250,7 +251,6 @@ class Comparison:
         return best if spreads[best] <= min(limit, 0.4 * spreads[0]) else 0
 
 
-def compared_frames(frames: Sequence[int], n_atoms: int) -> NDArray[np.int64]:
-    """Return ten of the frames that were kept for checks, four of a large system, as indices into `frames`."""
-    n = int(np.clip(_ATOMS // n_atoms, _FEW_FRAMES, _FRAMES))
-    return np.unique(np.linspace(0, len(frames) - 1, min(len(frames), n)).astype(np.int64))
+def compared_frames(frames: Sequence[int]) -> NDArray[np.int64]:
+    """Return about ten of the frames that were kept for checks, as indices into `frames`."""
+    return np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _FRAMES)).astype(np.int64))

@@ -190,7 +190,7 @@ class Importer:
     def _check_start(self, file: ReadFile) -> None:
         """Refuse absurd energies before those of all frames are computed."""
         kT = self.config.system.scale.kT(max(self.config.simulation.temperatures))
-        few = [file.samples[i] for i in compared_frames(file.sample_frames, self.built.n_atoms)]
+        few = [file.samples[i] for i in compared_frames(file.sample_frames)]
         energies = np.concatenate([self.model(sample) for sample in few])
         check_possible_energies(str(file.path), energies, self.model, kT)
 
@@ -264,9 +264,8 @@ class Importer:
             [s + np.array(f.sample_frames, np.int64) for s, f in zip(starts, files, strict=False)]
         )
         usable = np.flatnonzero(np.isin(numbers, kept))
-        chosen = usable[compared_frames(usable.tolist(), self.built.n_atoms)]
+        chosen = usable[compared_frames(usable.tolist())]
         rows = np.searchsorted(kept, numbers[chosen])
-        computed = np.concatenate([self.model(samples[i]) for i in chosen])
         tables = ", ".join(map(str, frames.source.tables))
         volumes = None if frames.pressure_volume is None or self.pressure is None else frames.pressure_volume
         comparison = Comparison(
@@ -276,7 +275,7 @@ class Importer:
             None if volumes is None else volumes / (self.pressure or 1.0),
             rows,
         )
-        return comparison.check(computed, self.model, samples, kT)
+        return comparison.check(self.model, [samples[i] for i in chosen], kT)
 
 
 def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:

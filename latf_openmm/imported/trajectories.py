@@ -202,11 +202,22 @@ def read_file(
                 energies.append(evaluate(piece))
             result.n_frames += piece.n_frames
             advance(0, f"{result.n_frames} frames")
+    _check_complete(path, result.n_frames)
     if result.n_frames:
         result.times = _times(path, np.concatenate(times))
         result.volumes = np.concatenate(volumes) if volumes else None
         result.energies = np.concatenate(energies) if energies else None
     return result
+
+
+def _check_complete(path: Path, n_frames: int) -> None:
+    """Raise `DataError` where the last frame of a DCD file is cut off, which readers do not say."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"CORD" and n_frames + 1 in (int.from_bytes(start[8:12], o) for o in ("little", "big")):
+        raise DataError(
+            f"{path}: {n_frames} frames can be read, its header says {n_frames + 1}: the last is cut off"
+        )
 
 
 def _pieces(path: Path, topology: mdtraj.Topology) -> Iterator[mdtraj.Trajectory]:

@@ -74,7 +74,7 @@ def add_bias(
     _check_names(system, force)
     force.setForceGroup(_group_for_bias(system, group))
     biased = copy.deepcopy(system)
-    for index, original in enumerate(system.getForces()):  # a copy of a TorchForce has lost its name
+    for index, original in enumerate(system.getForces()):  # a copy of a bias has lost its name
         biased.getForce(index).setName(original.getName())
     biased.addForce(force)
     return biased
@@ -134,8 +134,8 @@ def bias_group(system: openmm.System, name: str) -> int:
 
 
 def _biases(system: openmm.System, name: str) -> list[openmm.Force]:
-    """Forces that are the bias of this name; XML of a TorchForce, and copies by it, do not hold its name."""
-    for candidate in (name, "TorchForce"):
+    """Forces that are the bias of this name; XML, and copies by it, do not hold names of these forces."""
+    for candidate in (name, "TorchForce", "PythonForce"):
         biases = [force for force in system.getForces() if force.getName() == candidate]
         if biases:
             return biases

@@ -168,16 +168,16 @@ def default_box(system: openmm.System) -> Array:
 
 
 def _boundary(topology: mdtraj.Topology, system: openmm.System | None) -> Boundary:
-    n, links = topology.n_atoms, _topology_links(topology)
+    n, known = topology.n_atoms, _topology_links(topology)
     if system is None or system.getNumParticles() != n:
-        return Boundary(False, links, _components(n, links))
-    links = np.concatenate([links, _system_links(system)])
+        return Boundary(False, known, _components(n, known))
+    links = np.concatenate([known, _system_links(system)])
     if len(links) == 0:
         links = _bonds_of(system, openmm.CustomBondForce)
     periodic = bool(system.usesPeriodicBoundaryConditions())
     if not periodic:
         return Boundary(False, links, _components(n, links))
-    infinite = _has_periodic_bonds(system, links)
+    infinite = _has_periodic_bonds(system, known if len(known) else links)
     molecules = np.arange(n) if infinite else _components(n, links)
     return Boundary(True, links, molecules, infinite, longest_cutoff(system), default_box(system))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import app, unit
+from openmm import app
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.systems.base import BuiltSystem
@@ -13,6 +13,8 @@ from latf_openmm.systems.base import BuiltSystem
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Pair = tuple[int, int]
+Springs = dict[Pair, tuple[float, float]]
+"""Length [nm] and force constant [kJ/mol/nm^2] of what holds two atoms, by their indices, ascending."""
 
 _RADII = {
     "H": 0.031, "D": 0.031, "B": 0.084, "C": 0.076, "N": 0.071, "O": 0.066, "F": 0.057, "Si": 0.111, "P": 0.107,
@@ -40,21 +42,20 @@ class Bonds:
     longest: Array
 
 
-def springs(system: openmm.System) -> dict[Pair, tuple[float, float]]:
-    """Length [nm] and force constant [kJ/mol/nm^2] of harmonic bonds and constraints (infinite), by ascending pair."""
-    known: dict[Pair, tuple[float, float]] = {}
+def springs(system: openmm.System) -> Springs:
+    """Harmonic bonds and constraints of a System; constraints have an infinite force constant."""
+    known: Springs = {}  # OpenMM's own units: asking for nanometres takes ten times as long
     for force in system.getForces():
         for index in range(force.getNumBonds() if isinstance(force, openmm.HarmonicBondForce) else 0):
             i, j, length, k = force.getBondParameters(index)
-            constant = k.value_in_unit(unit.kilojoule_per_mole / unit.nanometer**2)
-            known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), constant)
+            known[min(i, j), max(i, j)] = (length._value, k._value)
     for index in range(system.getNumConstraints()):
         i, j, length = system.getConstraintParameters(index)
-        known[min(i, j), max(i, j)] = (length.value_in_unit(unit.nanometer), np.inf)
+        known[min(i, j), max(i, j)] = (length._value, np.inf)
     return known
 
 
-def add_missing_bonds(topology: app.Topology, system: openmm.System) -> None:
+def add_missing_bonds(topology: app.Topology, known: Springs) -> None:
     """Add the bonds of the System to atoms that have none in the topology, as those of a PDB file without CONECT.
 
     Harmonic bonds and constraints count, but for those that hold an angle (Urey-Bradley, rigid water) and for weak
@@ -62,14 +63,14 @@ def add_missing_bonds(topology: app.Topology, system: openmm.System) -> None:
     """
     atoms = list(topology.atoms())
     bound = {atom.index for bond in topology.bonds() for atom in (bond[0], bond[1])}
-    if len(bound) == len(atoms):
+    if not any(i not in bound or j not in bound for i, j in known):
         return
-    for i, j in _chemical(springs(system)):
+    for i, j in _chemical(known):
         if i not in bound or j not in bound:
             topology.addBond(atoms[i], atoms[j])
 
 
-def _chemical(known: dict[Pair, tuple[float, float]]) -> list[Pair]:
+def _chemical(known: Springs) -> list[Pair]:
     """Pairs whose springs are bonds."""
     stiffest: dict[int, float] = {}
     partners: dict[int, set[int]] = {}
@@ -90,7 +91,9 @@ def _chemical(known: dict[Pair, tuple[float, float]]) -> list[Pair]:
     return chemical
 
 
-def check_start(topology: app.Topology, system: openmm.System, positions: Array, source: str) -> None:
+def check_start(
+    topology: app.Topology, system: openmm.System, known: Springs, positions: Array, source: str
+) -> None:
     """Raise `ConfigError` where atoms of the start structure that are bound cannot be.
 
     A bond should be as long as its spring or constraint says, else as the radii of its elements. Bonds of atoms that
@@ -104,7 +107,7 @@ def check_start(topology: app.Topology, system: openmm.System, positions: Array,
         Key and file, for the message.
     """
     atoms = list(topology.atoms())
-    pairs, expected = _expected_lengths(topology, system)
+    pairs, expected = _expected_lengths(topology, system, known)
     if not len(pairs):
         return
     lengths = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
@@ -121,19 +124,21 @@ def check_start(topology: app.Topology, system: openmm.System, positions: Array,
     )
 
 
-def _expected_lengths(topology: app.Topology, system: openmm.System) -> tuple[Indices, Array]:
-    known, others = springs(system), _other_pairs(system)
+def _expected_lengths(topology: app.Topology, system: openmm.System, known: Springs) -> tuple[Indices, Array]:
+    others = _other_pairs(system)
     expected: dict[Pair, float] = {}
     for bond in topology.bonds():
         first, second = bond[0], bond[1]
         pair = (min(first.index, second.index), max(first.index, second.index))
         if system.isVirtualSite(pair[0]) or system.isVirtualSite(pair[1]):
             continue
-        radii = [_RADII.get(atom.element.symbol) if atom.element else None for atom in (first, second)]
-        beads = all(len(list(atom.residue.atoms())) == 1 for atom in (first, second))
         if pair in known:
             expected[pair] = known[pair][0]
-        elif radii[0] and radii[1] and not beads and pair not in others:
+            continue
+        radii = [_RADII.get(atom.element.symbol) if atom.element else None for atom in (first, second)]
+        beads = all(len(list(atom.residue.atoms())) == 1 for atom in (first, second))
+        rigid_water = radii[0] == radii[1] == _RADII["H"]  # whose hydrogens some formats connect
+        if radii[0] and radii[1] and not (beads or rigid_water) and pair not in others:
             expected[pair] = radii[0] + radii[1]
     kept = {pair: length for pair, length in expected.items() if length > 0.01}
     return np.array(list(kept), dtype=np.int64).reshape(-1, 2), np.array(list(kept.values()))

@@ -26,7 +26,7 @@ from latf_openmm.periodic import (
 )
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
-from latf_openmm.systems.bonds import add_missing_bonds, check_start
+from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
 from latf_openmm.systems.implicit import add_native_obc2
 from latf_openmm.systems.inspection import inspected
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -158,10 +158,11 @@ class MoleculeSettings(SystemSettings):
         """
         found = self.read()
         _check(found)
-        add_missing_bonds(found.topology, found.system)
+        known = springs(found.system)
+        add_missing_bonds(found.topology, known)
         system, positions = inspected(found.system, self.source), _start(found)
         if not SystemTopology.of(found.topology, system).boundary.infinite:
-            check_start(found.topology, system, positions, self.source)
+            check_start(found.topology, system, known, positions, self.source)
         return BuiltSystem(self.kind, found.topology, system, positions[None], KELVIN).copied(copies)
 
 

@@ -17,6 +17,7 @@ class TrajectoriesSettings(MoleculeSettings):
     """The atoms of trajectories, to be imported with tables of their energies; nothing can be simulated."""
 
     title: ClassVar[str] = "atoms of trajectories you have, without a force field"
+    system_file: ClassVar[str] = "topology"
     simulated: ClassVar[bool] = False
 
     kind: Literal["trajectories"] = "trajectories"
@@ -31,7 +32,7 @@ class TrajectoriesSettings(MoleculeSettings):
         system = openmm.System()
         force = openmm.NonbondedForce()
         for atom in pdb.topology.atoms():
-            system.addParticle(atom.element.mass if atom.element is not None else 0.0)
+            system.addParticle(atom.element.mass if atom.element is not None else 1.0)
             force.addParticle(0.0, 1.0, 0.0)
         box = pdb.topology.getPeriodicBoxVectors()
         if box is None and self.pressure is not None:
