@@ -27,7 +27,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["wet.prmtop", "wet.rst7"], "amber", 29),
         (["wet.top", "wet.gro"], "gromacs", 29),
-        (["wet.psf", "wet.crd", "wet.rtf", "wet.par"], "charmm", 29),
+        (["wet.psf", "wet.pdb", "wet.rtf", "wet.par"], "charmm", 29),
         (["wet.xml", "wet.pdb"], "serialized", 29),
         (["dry.pdb"], "structure", 29),
     ],
@@ -51,6 +51,14 @@ def test_what_is_proposed_can_be_run(
     assert (config.simulation.timestep == 0.004) == ("hydrogens weigh 3 amu" in text)
     data = yaml.safe_load(text)
     assert not any(str(files) in str(value) for value in data["system"].values())  # relative
+
+
+def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    names = ["wet.psf", "wet.crd", "wet.rtf", "wet.par"]
+    with pytest.raises(
+        ConfigError, match=r"no periodic box in system\.box \(nor can it be in a crd file; it can in a PDB"
+    ):
+        write_starter([files / name for name in names], tmp_path / "my.yaml")
 
 
 def test_a_protein(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from latf_openmm.systems.molecule import (
     made,
     nanometres,
     reading,
+    structure,
 )
 
 
@@ -51,7 +52,10 @@ class CharmmSettings(MoleculeSettings):
         """Read all files with OpenMM's readers."""
         psf = reading("topology", self.topology, app.CharmmPsfFile)
         pdb = self.coordinates.suffix.lower() == ".pdb"
-        start = reading("coordinates", self.coordinates, app.PDBFile if pdb else app.CharmmCrdFile)
+        if pdb:
+            start = structure("coordinates", self.coordinates)
+        else:
+            start = reading("coordinates", self.coordinates, app.CharmmCrdFile)
         box = self._box(start.topology.getPeriodicBoxVectors() if pdb else None)
         if box is not None:  # this sets a box of the psf, too, which its System is made with
             lengths, angles = _edges_and_angles(box)
@@ -61,7 +65,11 @@ class CharmmSettings(MoleculeSettings):
             parameters = app.CharmmParameterSet(*names)
         except Exception as error:
             raise ConfigError(f"system.parameters: {names} cannot be read ({first_line(error)})") from error
-        files = f"{self.coordinates} and system.box" if pdb else "system.box"
+        files = (
+            f"{self.coordinates} and system.box"
+            if pdb
+            else "system.box (nor can it be in a crd file; it can in a PDB file)"
+        )
         system = made(
             lambda **options: psf.createSystem(parameters, **options),
             psf.topology,
