@@ -39,7 +39,7 @@ def lined_up(structures: mdtraj.Trajectory, reference: mdtraj.Trajectory) -> mdt
     topology = structures.topology
     atoms = [atom for piece in chain_traces(topology) for atom in piece]
     if not atoms:
-        atoms = [atom.index for atom in topology.atoms if atom.element.symbol != "H"]
+        atoms = without_hydrogens(topology, range(topology.n_atoms)).tolist()
     return structures.superpose(reference, atom_indices=np.array(atoms), ref_atom_indices=np.array(atoms))
 
 

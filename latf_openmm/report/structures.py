@@ -187,7 +187,7 @@ def _shown(topology: mdtraj.Topology, traces: list[list[int]]) -> list[int]:
     """Atoms to draw: of larger molecules without hydrogens."""
     if topology.n_atoms <= _ALL_ATOMS and not traces:
         return list(range(topology.n_atoms))
-    return [atom.index for atom in topology.atoms if atom.element.symbol != "H"]
+    return [int(atom) for atom in without_hydrogens(topology, range(topology.n_atoms))]
 
 
 def _bonds(topology: mdtraj.Topology, place: Mapping[int, int]) -> list[list[int]]:
