@@ -4,7 +4,7 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from latf_openmm.features.solute import Kind, alpha_carbons, residue_kinds, solute_atoms
+from latf_openmm.features.solute import Kind, alpha_carbons, residue_kinds, solute_atoms, without_hydrogens
 from latf_openmm.periodic import gather_molecules
 
 
