@@ -162,8 +162,8 @@ def _note_model(text: str, folder: Path, findings: Findings) -> None:
     record, weights = folder / "model.json", folder / "model.safetensors"
     culprit = weights if "Safetensor" in text or str(weights) in text else record
     if text.startswith((str(folder), "the model was", "atom ")) and not any(name in text for name in RECORDS):
-        for start in (folder, record, weights):
-            text = text.removeprefix(f"{start}: ")
+        for path in (weights, record, folder):
+            text = text.replace(f"{path}: ", "")
         findings.damage(culprit, f"{text}; expected a model that loads")
 
 
