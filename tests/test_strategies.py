@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import small_config
+from folders import resealed
 from test_ensemble import DIM, plenty, pool_of, trained, walk
 
 from latf_openmm.analysis.pool import Pool
@@ -18,6 +19,7 @@ from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.report import write_report
 from latf_openmm.run_folder import RunFolder
 from latf_openmm.settings import validate
+from latf_openmm.storage import write_record
 from latf_openmm.strategies import STRATEGY_KINDS, Situation
 from latf_openmm.strategies.active import ActiveSettings, _Known
 from latf_openmm.strategies.fixed import FixedSettings
@@ -254,6 +256,7 @@ def test_a_killed_decision_is_made_again(active_run: RunFolder, tmp_path: Path) 
     starts = dict(np.load(first / "starts.npz"))
     for name in ("decision.json", "starts.npz", "round.json"):
         (first / name).unlink()
+    resealed(copy)
     run_loop(active_config(), copy)
     assert (first / "decision.json").read_text() == before
     again = np.load(first / "starts.npz")
@@ -266,7 +269,8 @@ def test_a_damaged_plan_is_named(active_run: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(active_run.path, copy)
     shutil.rmtree(copy / "rounds" / "002")
-    (copy / "rounds" / "001" / "decision.json").write_text('{"temperatures": ["hot"]}')
+    write_record(copy / "rounds" / "001" / "decision.json", {"temperatures": ["hot"]})
+    resealed(copy)
     with pytest.raises(DataError, match=r"decision.json: damaged .*expected the plan of a round"):
         run_loop(active_config(), copy)
 
