@@ -223,6 +223,29 @@ def test_gaps_are_breaks_and_irregular_times_are_refused(
         read(mdtraj.Trajectory(frames.xyz, frames.topology, time=times), ".nc")
 
 
+def test_times_of_long_simulations_have_the_rounding_of_single_precision(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], config: RunConfig
+) -> None:
+    frames, _ = simulated
+    simulation = config.simulation.model_copy(update={"frame_interval": 500})
+    apart = Importer(config.model_copy(update={"simulation": simulation}), None, False)
+    for start in (4.0e6, 2.0e7):  # 0.25 ps and 2 ps in single precision
+        late = frames[:]
+        late.time = start + np.arange(FRAMES)
+        one = read(late, ".xtc", importer=apart)
+        np.testing.assert_array_equal(one.timeline.step, 500 * np.arange(1, FRAMES + 1))
+        np.testing.assert_array_equal(one.timeline.stretch, 0)
+        late.time = start + 10.0 * np.arange(FRAMES)
+        with pytest.raises(DataError, match=r"frames are 10 ps apart, .* is 1 ps"):
+            read(late, ".xtc", importer=apart)
+    late.time = 2.0e7 + np.where(np.arange(FRAMES) < 30, np.arange(FRAMES), 1000 + np.arange(FRAMES))
+    gap = read(late, ".xtc", importer=apart)
+    np.testing.assert_array_equal(gap.timeline.stretch, np.arange(FRAMES) >= 30)
+    late.time = 2.0e7 + np.where(np.arange(FRAMES) < 30, np.arange(FRAMES), np.arange(FRAMES) - 20)
+    with pytest.raises(DataError, match=r"times fall at frame 30, from 20000028.0 to 20000010.0 ps"):
+        read(late, ".xtc", importer=apart)
+
+
 def test_headers_of_dcd_files(
     config: RunConfig, importer: Importer, read: Reader, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -132,8 +132,7 @@ def _rows(
             f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames and no "
             f"times to find rows by"
         )
-    order = np.argsort(times, kind="stable")
-    found = order[np.clip(np.searchsorted(times[order], wanted + 0.05 * spacing, "right") - 1, 0, None)]
+    found = _nearest_rows(times, wanted, 0.05 * spacing)
     tolerance = 0.05 * spacing + 4 * np.finfo(np.float32).eps * np.abs(wanted)
     lost = np.flatnonzero(np.abs(times[found] - wanted) > tolerance)
     if len(lost):
@@ -142,7 +141,18 @@ def _rows(
             f"{frames.kept[lost[0]]}, at {wanted[lost[0]]:.6g} ps (its times are {times.min():.6g} "
             f"to {times.max():.6g} ps)"
         )
-    return np.asarray(found, dtype=np.int64)
+    return found
+
+
+def _nearest_rows(times: Array, wanted: Array, tolerance: float) -> NDArray[np.int64]:
+    """Rows whose times are nearest to those wanted; the last of rows of one time, as after a restart."""
+    order = np.argsort(times, kind="stable")
+    ascending = times[order]
+    before = np.clip(np.searchsorted(ascending, wanted + tolerance, "right") - 1, 0, None)
+    after = np.clip(before + 1, None, len(times) - 1)
+    after = np.searchsorted(ascending, ascending[after], "right") - 1
+    nearer = np.abs(ascending[after] - wanted) < np.abs(ascending[before] - wanted)
+    return np.asarray(order[np.where(nearer, after, before)], dtype=np.int64)
 
 
 def _times(table: Table, simulation: SimulationSettings) -> Array | None:

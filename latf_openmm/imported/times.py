@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _RELATIVE = 0.01
+_COARSE = 0.25
+"""Rounding of times, as a share of the frame interval, from which on frames are counted."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,22 @@ def timeline(
         _warn_of_headers(files, spacing, ignore)
         every = np.arange(n)
         return Timeline(every, None, (every + 1) * simulation.frame_interval, np.zeros(n, np.int64))
-    tolerance = float(_RELATIVE * spacing + 4 * np.finfo(np.float32).eps * np.abs(times).max())
-    kept = _latest(name, times, tolerance)
-    intervals = _intervals(name, times[kept], spacing, tolerance, simulation)
+    rounding = float(np.spacing(np.float32(np.abs(times).max())))
+    tolerance = _RELATIVE * spacing + rounding
+    if rounding > _COARSE * spacing:
+        kept, intervals = np.arange(n), _coarse_intervals(name, times, spacing, tolerance, simulation)
+        times = times[0] + spacing * np.concatenate([[0], np.cumsum(intervals)])
+    else:
+        kept = _latest(name, times, tolerance)
+        intervals = _intervals(name, times[kept], spacing, tolerance, simulation)
     step = (1 + np.concatenate([[0], np.cumsum(intervals)])) * simulation.frame_interval
     stretch = np.concatenate([[0], np.cumsum(intervals != 1)])
     if stretch[-1]:
         log.warning(
-            "%s: %d gaps between frames, the first after %g ps; pairs of frames do not cross them",
+            "%s: %d gaps between frames, the first after %s ps; pairs of frames do not cross them",
             name,
             stretch[-1],
-            times[kept][int(np.flatnonzero(intervals != 1)[0])],
+            np.float32(times[kept][int(np.flatnonzero(intervals != 1)[0])]),
         )
     return Timeline(kept, times[kept], step.astype(np.int64), stretch.astype(np.int64))
 
@@ -113,18 +120,18 @@ def _latest(name: str, times: Array, tolerance: float) -> NDArray[np.int64]:
     fall = int(np.flatnonzero(np.diff(times) <= tolerance)[0]) + 1
     if later[0] <= times[0] + tolerance:
         raise DataError(
-            f"{name}: times begin again at frame {fall} ({times[fall]:g} ps after "
-            f"{times[fall - 1]:g} ps); expected one "
+            f"{name}: times begin again at frame {fall} ({np.float32(times[fall])} ps after "
+            f"{np.float32(times[fall - 1])} ps); expected one "
             "trajectory with rising times: give each its own --trajectory"
         )
     log.warning(
-        "%s: times fall at frame %d, from %g to %g ps, as after a restart: %d frames that "
+        "%s: times fall at frame %d, from %s to %s ps, as after a restart: %d frames that "
         "later ones replace are left "
         "out",
         name,
         fall,
-        times[fall - 1],
-        times[fall],
+        np.float32(times[fall - 1]),
+        np.float32(times[fall]),
         len(times) - len(kept),
     )
     return kept
@@ -137,16 +144,7 @@ def _intervals(
     between = np.diff(times)
     if not len(between):
         return np.zeros(0, np.int64)
-    usual = float(np.median(between))
-    if abs(usual - spacing) > tolerance:
-        steps = usual / simulation.timestep
-        raise DataError(
-            f"{name}: its frames are {usual:.4g} ps apart, simulation.timestep * frame_interval is "
-            f"{spacing:.4g} ps; set "
-            f"simulation.frame_interval: {max(1, round(steps))} with timestep "
-            f"{simulation.timestep:g}, or the time step "
-            "that was used (--ignore-times: the file's times are wrong)"
-        )
+    _check_usual(name, float(np.median(between)), spacing, tolerance, simulation)
     whole = np.round(between / spacing).astype(np.int64)
     wrong = np.flatnonzero((np.abs(between - whole * spacing) > tolerance) | (whole < 1))
     if len(wrong):
@@ -157,3 +155,40 @@ def _intervals(
             "gap of several such"
         )
     return whole
+
+
+def _coarse_intervals(
+    name: str, times: Array, spacing: float, tolerance: float, simulation: SimulationSettings
+) -> NDArray[np.int64]:
+    """Frame intervals between frames whose times are hardly told apart in single precision; 1 but at gaps."""
+    between = np.diff(times)
+    fall = np.flatnonzero(between < -tolerance)
+    if len(fall):
+        raise DataError(
+            f"{name}: times fall at frame {fall[0] + 1}, from {np.float32(times[fall[0]])} to "
+            f"{np.float32(times[fall[0] + 1])} ps, and are too coarse in single precision to say which "
+            "frames were replaced; expected rising times "
+            "(--ignore-times: the file's times are wrong)"
+        )
+    usual = np.abs(between - np.median(between)) <= 2 * tolerance
+    n = max(1, int(usual.sum()))
+    mean = float(between[usual].mean())
+    _check_usual(name, mean, spacing, _RELATIVE * spacing + tolerance / n, simulation)
+    return np.where(np.abs(between - spacing) <= 2 * tolerance, 1, np.round(between / spacing)).astype(
+        np.int64
+    )
+
+
+def _check_usual(
+    name: str, usual: float, spacing: float, tolerance: float, simulation: SimulationSettings
+) -> None:
+    """Raise `DataError` where frames are not one frame interval of the configuration apart."""
+    if abs(usual - spacing) > tolerance:
+        steps = usual / simulation.timestep
+        raise DataError(
+            f"{name}: its frames are {usual:.4g} ps apart, simulation.timestep * frame_interval is "
+            f"{spacing:.4g} ps; set "
+            f"simulation.frame_interval: {max(1, round(steps))} with timestep "
+            f"{simulation.timestep:g}, or the time step "
+            "that was used (--ignore-times: the file's times are wrong)"
+        )
