@@ -15,6 +15,7 @@ from pydantic import Field
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.imported.frames import ImportedFrames
+from latf_openmm.imported.static_bias import hidden_period
 from latf_openmm.settings import Settings, validate
 
 Array = NDArray[np.float64]
@@ -73,6 +74,11 @@ def _harmonic(frames: ImportedFrames, column: str, restraint: Restraint, source:
         )
     off = values - restraint.center
     period = restraint.period or frames.columns.periods.get(column)
+    if not period and hidden_period(column, values, {}):
+        raise DataError(
+            f"--bias: {source}: {column} of {frames.source.name} looks like an angle all around ({values.min():.4g} to "
+            f"{values.max():.4g}); expected its period, such as period: {2 * np.pi:.6f}"
+        )
     if period:
         off = off - period * np.round(off / period)
     return np.asarray(0.5 * restraint.force_constant * off**2)

@@ -116,9 +116,10 @@ def _rows(
 ) -> NDArray[np.int64]:
     """Row of the table for each frame that is kept."""
     times, spacing = _times(table, simulation), simulation.timestep * simulation.frame_interval
+    checked = checked and "potential_energy" in table.columns
     if table.n_rows == n_frames:
         if times is not None and frames.times is not None:
-            _check_same_times(table, times[frames.kept], frames.times, spacing, name)
+            _check_same_times(table, times[frames.kept], frames.times, spacing, name, checked)
         return frames.kept
     if times is None:
         raise DataError(
@@ -165,8 +166,10 @@ def _times(table: Table, simulation: SimulationSettings) -> Array | None:
     return step * simulation.timestep
 
 
-def _check_same_times(table: Table, rows: Array, frames: Array, spacing: float, name: str) -> None:
-    """Raise `DataError` where rows are of other times than frames, beyond a constant."""
+def _check_same_times(
+    table: Table, rows: Array, frames: Array, spacing: float, name: str, checked: bool
+) -> None:
+    """Raise `DataError` where rows are of other times than frames; a constant is for energies to check."""
     off = rows - frames
     tolerance = 0.05 * spacing + 4 * np.finfo(np.float32).eps * float(np.abs(frames).max())
     wrong = np.flatnonzero(np.abs(off - np.median(off)) > tolerance)
@@ -177,13 +180,19 @@ def _check_same_times(table: Table, rows: Array, frames: Array, spacing: float, 
             f"{frames[row]:.6g} ps; "
             "expected a row for each frame, in order"
         )
-    if abs(float(np.median(off))) > tolerance:
-        log.warning(
-            "--table: %s: its times are %.4g ps later than those of %s; rows are taken in order",
-            table.path,
-            float(np.median(off)),
-            name,
+    if abs(float(np.median(off))) <= tolerance:
+        return
+    if not checked:
+        raise DataError(
+            f"--table: {table.path}: its times are {float(np.median(off)):.4g} ps later than those of {name}, and it "
+            "has no energies that would say whether its rows are the frames' (--ignore-times: they are, in order)"
         )
+    log.warning(
+        "--table: %s: its times are %.4g ps later than those of %s; rows are taken in order",
+        table.path,
+        float(np.median(off)),
+        name,
+    )
 
 
 def _take(result: FrameColumns, table: Table, rows: NDArray[np.int64]) -> None:
@@ -211,7 +220,7 @@ def _take(result: FrameColumns, table: Table, rows: NDArray[np.int64]) -> None:
     result.others |= {
         n: columns[n] for n in unknown if np.isfinite(columns[n]).all() and np.ptp(columns[n]) > 0
     }
-    refused = [name for name in unknown if re.search("bias|restraint|umbrella", name, re.I)]
+    refused = [name for name in unknown if re.search(r"bias|restraint|umbrella|rest\.", name, re.I)]
     if refused:
         raise DataError(
             f"--table: {table.path}: the column {refused[0]!r} would be ignored; a bias that acted "
@@ -258,22 +267,42 @@ def _plumed_bias(
     total = np.zeros(len(numbers[f"{labels[0]}.bias"]))
     shift = np.zeros_like(total)
     for label in labels:
-        own = numbers[f"{label}.bias"]
-        total = total + own
-        if f"{label}.rct" in numbers:
-            shift = shift + numbers[f"{label}.rct"]
-        elif f"{label}.rbias" in numbers:
-            shift = shift + own - numbers[f"{label}.rbias"]
-        elif "metad" in label.lower():
-            log.warning(
-                "--table: %s: %s.bias has no %s.rct beside it: frames are weighted as if the bias had not grown; "
-                "CALC_RCT of PLUMED writes it",
-                table.path,
-                label,
-                label,
-            )
+        total = total + numbers[f"{label}.bias"]
+        shift = shift + _plumed_offset(table, numbers, label)
     log.warning("--table: %s: bias energy: the sum of %s", table.path, ", ".join(f"{n}.bias" for n in labels))
     return total, shift
+
+
+def _plumed_offset(table: Table, numbers: dict[str, Array], label: str) -> Array | float:
+    """Offset c(t) of one bias of PLUMED; that of OPES is none, although a column is called so."""
+    moving = [n for n in table.columns if re.fullmatch(re.escape(label) + r"\.\w+_(cntr|kappa|work)", n)]
+    if any(np.ptp(table.columns[name]) > 0 for name in moving):
+        raise DataError(
+            f"--table: {table.path}: {label} is a restraint that moves ({moving[0]}): its frames are not in "
+            "equilibrium, expected a bias that stays or grows (metadynamics, OPES)"
+        )
+    if "opes" in label.lower() or any(f"{label}.{name}" in table.columns for name in ("zed", "neff", "nker")):
+        return 0.0
+    bias = numbers[f"{label}.bias"]
+    if f"{label}.rct" in numbers:
+        return numbers[f"{label}.rct"]
+    if f"{label}.rbias" in numbers:
+        return bias - numbers[f"{label}.rbias"]
+    if "metad" in label.lower() or _grew(bias):
+        log.warning(
+            "--table: %s: %s.bias has no %s.rct beside it: frames are weighted as if the bias had not grown; "
+            "CALC_RCT of PLUMED writes it",
+            table.path,
+            label,
+            label,
+        )
+    return 0.0
+
+
+def _grew(bias: Array) -> bool:
+    """Whether a bias looks like one that began at zero and was built up."""
+    fifth = max(1, len(bias) // 5)
+    return bool(abs(bias[0]) < 1e-9 and bias[-fifth:].min() > bias[:fifth].max() > 0)
 
 
 def _take_temperature(result: FrameColumns, table: Table, columns: dict[str, Array]) -> None:

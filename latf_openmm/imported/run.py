@@ -158,7 +158,12 @@ class Importer:
                 self._check_start(file)
                 file = read_file(path, self.topology, evaluate, self.progress)
             files.append(file)
-        files = in_order(files) if not self.ignore_times else files
+        given, files = files, in_order(files) if not self.ignore_times else files
+        if [file.path for file in files] != [file.path for file in given] and len(source.tables) > 1:
+            raise DataError(
+                f"{source.name}: its files are not in the order of their times, so that of its tables is not known; "
+                "give files and tables in the order of time"
+            )
         n_frames = sum(file.n_frames for file in files)
         if n_frames < MIN_FRAMES:
             raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")

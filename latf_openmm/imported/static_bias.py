@@ -60,7 +60,7 @@ def find_static_bias(
     """
     if len(own) < _MIN_FRAMES:
         return None
-    usable = {n: x for n, x in values.items() if np.ptp(x[own]) > 1e-9 and not _hidden_period(n, x, periods)}
+    usable = {n: x for n, x in values.items() if np.ptp(x[own]) > 1e-9 and not hidden_period(n, x, periods)}
     found, single = list[StaticBias](), dict[str, float]()
     for name, x in usable.items():
         period = periods.get(name, 0.0)
@@ -94,7 +94,7 @@ def _pairs(residuals: Mapping[str, float], periods: Mapping[str, float]) -> Iter
             yield first, second
 
 
-def _hidden_period(name: str, x: Array, periods: Mapping[str, float]) -> bool:
+def hidden_period(name: str, x: Array, periods: Mapping[str, float]) -> bool:
     """Whether values look like an angle all around, of which nothing says that it is periodic."""
     if name in periods:
         return False

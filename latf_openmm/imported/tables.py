@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -207,12 +208,12 @@ def _plumed(path: Path, text: str) -> Table:
 
 
 def _number(text: str) -> float:
-    """A limit in PLUMED's words: -pi, 2*pi, 1.5."""
-    sign = -1.0 if text.startswith("-") else 1.0
-    value = 1.0
-    for part in text.lstrip("+-").split("*"):
-        value *= math.pi if part == "pi" else float(part)
-    return sign * value
+    """A limit in PLUMED's words: -pi, 2*pi, pi/2, 1.5."""
+    value = -1.0 if text.startswith("-") else 1.0
+    for operator, part in re.findall(r"([*/]?)((?:[^*/])+)", text.lstrip("+-")):
+        number = math.pi if part == "pi" else float(part)
+        value = value / number if operator == "/" else value * number
+    return value
 
 
 def _gromacs(path: Path, text: str) -> Table:
@@ -230,10 +231,11 @@ def _gromacs(path: Path, text: str) -> Table:
 
 
 def _amber(path: Path, text: str) -> Table:
-    text = re.split(r"A V E R A G E S", text)[0]
-    records = re.split(r"(?=^[ \t]*NSTEP\s*=)", text, flags=re.M)[1:]
+    records = re.split(r"(?=^[ \t]*NSTEP\s*=)", text, flags=re.M)
     rows: list[dict[str, float]] = []
-    for record in records:
+    for before, record in pairwise(records):
+        if re.search(r"A V E R A G E S|F L U C T U A T I O N S", before):
+            continue  # of all records so far
         pairs = re.findall(r"([A-Za-z][\w-]*(?:\(\w+\))?)\s*=\s*(-?[\d.]+|\*+)", record.split("-----")[0])
         row = {
             _AMBER[name][0]: _AMBER[name][1] * _value(path, value) for name, value in pairs if name in _AMBER
