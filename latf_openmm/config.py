@@ -135,8 +135,8 @@ class RunConfig(Settings):
         lag = self.training.lag
         if isinstance(lag, int) and lag * 5 > self.simulation.frames:
             raise ValueError(
-                f"training.lag: {lag} frames is too long for trajectories of "
-                f"{self.simulation.frames} frames; expected at most a fifth"
+                f"training.lag: {lag} frames is too long for simulation.frames: "
+                f"{self.simulation.frames}; expected at most a fifth"
             )
         return self
 

@@ -369,7 +369,7 @@ def test_bias_and_checkpoint_of_different_moments(tmp_path: Path) -> None:
         ConfigError, match=rf"has received {sent} messages, the one in Python has sent"
     ) as error:
         BiasUpdater(cv, early).update(second)
-    assert "restore both from the same moment, the bias before add_bias" in str(error.value)
+    assert "restore both from the same moment, the bias with load_bias before add_bias" in str(error.value)
     assert int(early.sent) < sent  # and nothing was changed
 
     # The bias was loaded after add_bias.

@@ -15,6 +15,7 @@ from latf_openmm.config import RunConfig
 from latf_openmm.data.lagged import make_pairs
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.imported import ImportedTrajectory
+from latf_openmm.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.imported.frames import ImportedFrames
 from latf_openmm.imported.run import Importer, write_imported
 from latf_openmm.imported.runs import RunsAtTemperature, group_runs
@@ -563,3 +564,91 @@ def test_temperatures_and_gaps_are_walkers_and_breaks(
     for check in imported_checks("round", run.round(0).simulation, config, run.topology()):
         check.look(findings)
     assert not findings.damages
+
+
+def test_a_last_frame_that_is_cut_off_is_named(
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], importer: Importer, tmp_path: Path
+) -> None:
+    for suffix in (".xtc", ".trr", ".nc"):
+        path = tmp_path / f"md{suffix}"
+        simulated[0].save(str(path))
+        path.write_bytes(path.read_bytes()[:-150])
+        with pytest.raises(
+            DataError, match=rf"md{suffix}: its last frame is incomplete, .* 59 frames are whole"
+        ):
+            importer.read([ImportedTrajectory(path, 300.0)])
+    path = tmp_path / "md.trr"
+    simulated[0].save(str(path))
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"its last frame is incomplete, .* 60 frames are whole"):
+        importer.read([ImportedTrajectory(path, 300.0)])
+
+
+def test_frames_without_positions_are_refused(
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], importer: Importer, tmp_path: Path
+) -> None:
+    path = tmp_path / "md.trr"
+    simulated[0].save(str(path))
+    data = path.read_bytes()
+    size = 12 * importer.topology.n_atoms
+    head = bytearray(data[: len(data) // FRAMES - size])
+    head[24 + 28 : 24 + 32] = bytes(4)  # no bytes of positions
+    path.write_bytes(data[: len(data) // FRAMES] + bytes(head) + data[len(data) // FRAMES :])
+    with pytest.raises(DataError, match=r"md\.trr: frame 1 has no positions"):
+        importer.read([ImportedTrajectory(path, 300.0)])
+
+
+def test_one_file_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a.dcd").write_bytes(b"a" * 100)
+    (tmp_path / "link.dcd").symlink_to(tmp_path / "a.dcd")
+    (tmp_path / "copy.dcd").write_bytes(b"a" * 100)
+    (tmp_path / "b.dcd").write_bytes(b"a" * 99 + b"b")
+    a = ImportedTrajectory(tmp_path / "a.dcd", 300.0)
+    check_distinct([a, ImportedTrajectory(tmp_path / "b.dcd", 300.0)])
+    for name, what in {"a": "is", "link": "is", "copy": "has the content of"}.items():
+        with pytest.raises(ConfigError, match=rf"{name}\.dcd {what} .*a\.dcd, .* count twice"):
+            check_distinct([a, ImportedTrajectory(tmp_path / f"{name}.dcd", 400.0)])
+    with pytest.raises(ConfigError, match="count twice"):
+        check_distinct([ImportedTrajectory((tmp_path / "a.dcd", tmp_path / "link.dcd"), 300.0)])
+
+
+def test_exchanged_temperatures_are_noticed(
+    read: Reader, config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames, kT = [read(), read(temperature=400.0)], config.system.scale.kT
+    noise = np.random.default_rng(0).normal(size=FRAMES)
+    for one, mean in zip(frames, (0.0, 8.0), strict=True):
+        one.energy = mean + 8.0 * noise
+    check_mean_energies(frames, kT)
+    assert not caplog.text
+    frames[1].energy -= 10.0
+    check_mean_energies(frames, kT)
+    assert "the mean energy falls by 2 ±" in caplog.text
+    frames[1].energy -= 8.0
+    with pytest.raises(DataError, match=r"falls by 10 ± .* are their temperatures exchanged\?"):
+        check_mean_energies(frames, kT)
+
+
+def test_an_absurd_energy_names_its_frame(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    changed = simulated[0].slice(range(FRAMES))
+    changed.xyz[7, 4] = changed.xyz[7, 10]
+    with pytest.raises(DataError, match=r"md\.dcd: frame 7: its potential energy is nan kJ/mol"):
+        read(changed)
+
+
+def test_times_of_a_table_are_compared_where_the_file_has_none(
+    read: Reader,
+    importer: Importer,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    config: RunConfig,
+) -> None:
+    _, energies = simulated
+    times = SPACING * np.arange(1.0, FRAMES + 1)
+    assert read(table={"potential_energy": energies, "time_ps": times}).n_frames == FRAMES
+    wrong = {"potential_energy": energies, "time_ps": 10 * times}
+    with pytest.raises(DataError, match=r"its rows are 0\.4 ps apart, the frames of .* 0\.04 ps"):
+        read(table=wrong)
+    ignoring = Importer(config, None, True)
+    assert read(table=wrong, importer=ignoring).n_frames == FRAMES

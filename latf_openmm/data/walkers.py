@@ -33,6 +33,9 @@ _HDF5 = (".h5", ".hdf5")
 _WITH_VECTORS = (".xtc", ".trr")
 """Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
 
+_SMALLEST_ANGLE = 30.0
+"""Of boxes [degrees]."""
+
 WINDOW = "bias_of_run_"
 """Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
 
@@ -187,7 +190,8 @@ def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtr
     if path.suffix.lower() in _HDF5:
         return _read_hdf5(file, topology, frames)
     if path.suffix.lower() not in _WITH_VECTORS:
-        return file.read_as_traj(topology, n_frames=frames)
+        piece = file.read_as_traj(topology, n_frames=frames)
+        return _of_matrices(piece) if path.suffix.lower() == ".dcd" else piece
     xyz, time, _, vectors, *_ = file.read(frames)
     if len(xyz) == 0:
         return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
@@ -197,6 +201,25 @@ def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtr
     piece = mdtraj.Trajectory(xyz, topology, time)
     piece.unitcell_vectors = boxes
     return piece
+
+
+def _of_matrices(piece: mdtraj.Trajectory) -> mdtraj.Trajectory:
+    """Frames of a DCD file, in which CHARMM writes the box as a symmetric matrix where others write angles.
+
+    Read as angles [degrees], its elements off the diagonal [Angstrom] are negative or too small.
+    """
+    lengths, angles = piece.unitcell_lengths, piece.unitcell_angles
+    if angles is None or not ((angles < _SMALLEST_ANGLE).any() or (angles > 180.0 - _SMALLEST_ANGLE).any()):
+        return piece
+    a, b, c = lengths.T.astype(np.float64)
+    yz, xz, xy = 0.1 * angles.T.astype(np.float64)
+    matrices = np.moveaxis(np.array([[a, xy, xz], [xy, b, yz], [xz, yz, c]]), -1, 0)
+    if not (np.linalg.eigvalsh(matrices) > 0).all():
+        return piece
+    xyz, boxes = standard_orientation(piece.xyz, matrices)
+    result = mdtraj.Trajectory(xyz, piece.topology, piece.time)
+    result.unitcell_vectors = boxes
+    return result
 
 
 def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:

@@ -120,6 +120,8 @@ def _rows(
     if table.n_rows == n_frames:
         if times is not None and frames.times is not None:
             _check_same_times(table, times[frames.kept], frames.times, spacing, name, checked)
+        elif times is not None and not frames.ignored:
+            _check_spacing(table, times, spacing, name)
         return frames.kept
     if times is None:
         raise DataError(
@@ -164,6 +166,17 @@ def _times(table: Table, simulation: SimulationSettings) -> Array | None:
     if step is None or not np.isfinite(step).all() or (np.diff(np.unique(step)) <= 1).any():
         return None  # numbers of rows, not of integration steps
     return step * simulation.timestep
+
+
+def _check_spacing(table: Table, times: Array, spacing: float, name: str) -> None:
+    """Raise `DataError` where rows are not as far apart as frames of a file without times are."""
+    apart = float(np.median(np.diff(times)))
+    if abs(apart - spacing) > 0.05 * spacing + 4 * np.finfo(np.float32).eps * float(np.abs(times).max()):
+        raise DataError(
+            f"--table: {table.path}: its rows are {apart:.4g} ps apart, the frames of {name} {spacing:.4g} ps "
+            "(simulation.timestep * frame_interval); expected a row for each frame, in order (--ignore-times: its "
+            "times are wrong)"
+        )
 
 
 def _check_same_times(

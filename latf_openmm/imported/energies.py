@@ -12,6 +12,7 @@ from openmm import unit
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.imported.atoms import rounding
+from latf_openmm.imported.trajectories import ReadFile
 from latf_openmm.periodic import boxes_of
 from latf_openmm.systems import BuiltSystem
 
@@ -43,6 +44,8 @@ class EnergyModel:
         self.n_atoms = built.n_atoms
         self._context = openmm.Context(built.system, openmm.VerletIntegrator(0.001), platform)
         self._start = built.positions[0]
+        n_particles = built.system.getNumParticles()
+        self._sites = any(built.system.isVirtualSite(i) for i in range(n_particles))
 
     def __call__(self, piece: mdtraj.Trajectory) -> Array:
         """Return the energies of frames [kJ/mol], shape (n_frames,).
@@ -62,6 +65,8 @@ class EnergyModel:
                 if boxes is not None:
                     self._context.setPeriodicBoxVectors(*boxes[index])
                 self._context.setPositions(xyz.astype(np.float64))
+                if self._sites:  # those of a file are rounded, or of another model
+                    self._context.computeVirtualSites()
                 energy = self._context.getState(energy=True).getPotentialEnergy()
             except openmm.OpenMMException as error:
                 raise DataError(f"the energy of a frame cannot be computed ({first_line(error)})") from error
@@ -109,6 +114,19 @@ def check_possible_energies(name: str, energies: Array, model: EnergyModel, kT: 
         raise DataError(
             f"{name}: its potential energy is {highest:.4g} kJ/mol, that of the system's own structure "
             f"{model.start():.4g} kJ/mol; its atoms are in another order, or it is of another system"
+        )
+
+
+def check_each_energy(file: ReadFile, model: EnergyModel, kT: float) -> None:
+    """Raise `DataError` where the recomputed energy of a frame is no number, or absurd."""
+    energies = np.zeros(0) if file.energies is None else file.energies
+    highest = model.start() + _ABSURD * kT * model.n_atoms
+    wrong = np.flatnonzero(~(energies <= highest))
+    if len(wrong):
+        raise DataError(
+            f"{file.path}: frame {wrong[0]}: its potential energy is {energies[wrong[0]]:.4g} kJ/mol, the median of "
+            f"the file is {np.nanmedian(energies):.4g} kJ/mol ({len(wrong)} such frames): atoms are on top of each "
+            "other there; leave it out"
         )
 
 

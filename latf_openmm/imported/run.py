@@ -22,9 +22,11 @@ from latf_openmm.data.walkers import WINDOW, read_trajectory
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.imported.atoms import check_bonds
 from latf_openmm.imported.columns import check_kinetic, check_volumes, frame_columns
+from latf_openmm.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.imported.energies import (
     Comparison,
     EnergyModel,
+    check_each_energy,
     check_possible_energies,
     compared_frames,
     corrected,
@@ -88,8 +90,10 @@ def import_run(
     check(config)
     check_output(path, folder=True, new="a run is never overwritten")
     check_given(trajectories)
+    check_distinct(trajectories)
     _check_temperatures(config, trajectories)
     frames = Importer(config, progress, ignore_times).read(trajectories)
+    check_mean_energies(frames, config.system.scale.kT)
     temperatures = sorted({t for one in frames for t in one.temperatures()})
     features = _Descriptors(RunFolder(path, config))
     runs = [runs_at(frames, t, config.system.scale.kT(t), features, independent) for t in temperatures]
@@ -262,6 +266,8 @@ class Importer:
         samples = [sample for file in files for sample in file.samples]
         energy = frames.columns.energy
         if energy is None:
+            for file in files:
+                check_each_energy(file, self.model, kT)
             computed = np.concatenate([file.energies for file in files if file.energies is not None])
             return corrected(name, computed[kept], effect_of_rounding(self.model, samples), kT)
         starts = np.cumsum([0, *(file.n_frames for file in files)])

@@ -33,12 +33,15 @@ class Timeline:
         Integration steps from the first frame on, as a walker's table has them, shape (n_kept,).
     stretch
         A number that changes where a frame does not follow on the one before it, shape (n_kept,).
+    ignored
+        Whether times in the files are wrong, as the user says.
     """
 
     kept: NDArray[np.int64]
     times: Array | None
     step: NDArray[np.int64]
     stretch: NDArray[np.int64]
+    ignored: bool = False
 
 
 def in_order(files: Sequence[ReadFile]) -> list[ReadFile]:
@@ -77,7 +80,7 @@ def timeline(
     if times is None:
         _warn_of_headers(files, spacing, ignore)
         every = np.arange(n)
-        return Timeline(every, None, (every + 1) * simulation.frame_interval, np.zeros(n, np.int64))
+        return Timeline(every, None, (every + 1) * simulation.frame_interval, np.zeros(n, np.int64), ignore)
     rounding = float(np.spacing(np.float32(np.abs(times).max())))
     tolerance = _RELATIVE * spacing + rounding
     if rounding > _COARSE * spacing:

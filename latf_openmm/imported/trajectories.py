@@ -14,6 +14,7 @@ from rich.progress import Progress
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.imported.atoms import explain_atoms
+from latf_openmm.imported.complete import check_frames, check_netcdf, check_number
 from latf_openmm.progress import bar
 
 Array = NDArray[np.float64]
@@ -182,8 +183,9 @@ def read_file(
     Raises
     ------
     DataError
-        If it cannot be read, has other atoms, or a position is not a number.
+        If it cannot be read, is cut off, has other atoms, or a position is not a number.
     """
+    check_frames(path)
     result, stride = ReadFile(path), 1
     times: list[Array] = []
     volumes: list[Array] = []
@@ -202,7 +204,7 @@ def read_file(
                 energies.append(evaluate(piece))
             result.n_frames += piece.n_frames
             advance(0, f"{result.n_frames} frames")
-    _check_complete(path, result.n_frames)
+    check_number(path, result.n_frames)
     if result.n_frames:
         result.times = _times(path, np.concatenate(times))
         result.volumes = np.concatenate(volumes) if volumes else None
@@ -210,20 +212,11 @@ def read_file(
     return result
 
 
-def _check_complete(path: Path, n_frames: int) -> None:
-    """Raise `DataError` where the last frame of a DCD file is cut off, which readers do not say."""
-    with path.open("rb") as file:
-        start = file.read(12)
-    if start[4:8] == b"CORD" and n_frames + 1 in (int.from_bytes(start[8:12], o) for o in ("little", "big")):
-        raise DataError(
-            f"{path}: {n_frames} frames can be read, its header says {n_frames + 1}: the last is cut off"
-        )
-
-
 def _pieces(path: Path, topology: mdtraj.Topology) -> Iterator[mdtraj.Trajectory]:
     try:
         yield from read_trajectory(path, topology)
     except DataError as error:
+        check_netcdf(path)
         raise DataError(explain_atoms(path, topology) or str(error)) from error
 
 

@@ -83,9 +83,9 @@ class BiasUpdater:
         Raises
         ------
         ConfigError
-            If the bias does not act in the simulation.
+            If the bias does not act in the simulation, or is of another moment than the one in Python.
         """
-        check_integrated(simulation.context, self.name)
+        self._check(simulation.context)
         steps = self.bias.pace - simulation.currentStep % self.bias.pace
         return {"steps": steps, "periodic": False, "include": ["positions"]}
 
@@ -166,7 +166,7 @@ class BiasUpdater:
         if there != int(self.bias.sent):
             raise ConfigError(
                 f"the bias in the Context has received {there} messages, the one in Python has sent "
-                f"{int(self.bias.sent)}: restore both from the same moment, the bias before add_bias"
+                f"{int(self.bias.sent)}: restore both from the same moment, the bias with load_bias before add_bias"
             )
 
 

@@ -23,6 +23,8 @@ from latf_openmm.systems.molecule import (
     structure,
 )
 
+_FEW_ATOMS, _WIDER = 100, 5.0
+
 
 class CharmmSettings(MoleculeSettings):
     """A psf file, positions of a crd or PDB file, and parameter files (rtf, prm, par, str)."""
@@ -57,6 +59,8 @@ class CharmmSettings(MoleculeSettings):
         else:
             start = reading("coordinates", self.coordinates, app.CharmmCrdFile)
         box = self._box(start.topology.getPeriodicBoxVectors() if pdb else None)
+        if self.box is not None:
+            self._check_extent(nanometres(start.positions))
         if box is not None:  # this sets a box of the psf, too, which its System is made with
             lengths, angles = _edges_and_angles(box)
             psf.setBox(*(lengths * unit.nanometer), *(angles * unit.degree))
@@ -79,6 +83,16 @@ class CharmmSettings(MoleculeSettings):
             files,
         )
         return Molecule(psf.topology, system, nanometres(start.positions), box)
+
+    def _check_extent(self, positions: Array) -> None:
+        """Raise `ConfigError` where the box of the configuration is much wider than the positions."""
+        edges, extent = np.array((self.box or [])[:3]), np.ptp(positions, axis=0)
+        if len(positions) > _FEW_ATOMS and (edges > _WIDER * extent).all():
+            spans = " x ".join(f"{span:.3g}" for span in extent)
+            raise ConfigError(
+                f"system.box: {' x '.join(f'{edge:g}' for edge in edges)} nm, and the positions span {spans} nm (is "
+                "it in Angstrom?); expected edges in nm"
+            )
 
     def _box(self, in_coordinates: Any) -> Array | None:
         if self.box is None:
