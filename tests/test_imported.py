@@ -134,7 +134,7 @@ def test_bad_data(config: RunConfig, data: Path, tmp_path: Path) -> None:
         (
             {"path": tmp_path / "cut.xtc", "table": None},
             DataError,
-            r"cut\.xtc: the trajectory cannot be read",
+            r"cut\.xtc: its last frame is incomplete",
         ),
         ({"path": tmp_path / "cut.dcd"}, DataError, r"cut\.dcd"),
         ({"path": tmp_path / "short.dcd"}, DataError, r"short\.dcd: 3 frames; expected 10 or more"),

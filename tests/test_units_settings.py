@@ -207,6 +207,7 @@ def test_settings_are_keys_of_a_cache_whatever_they_hold(kind: str) -> None:
         "gromacs": {"topology": "a.top", "coordinates": "a.gro"},
         "serialized": {"system": "a.xml", "structure": "a.pdb"},
         "python": {"file": "a.py"},
+        "trajectories": {"topology": "a.pdb"},
     }
     first, second = (SYSTEM_KINDS[kind](**fields.get(kind, {})) for _ in range(2))
     assert {first: 1}[second] == 1

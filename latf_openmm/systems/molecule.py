@@ -248,13 +248,14 @@ def existing(key: str, path: Path) -> str:
     return str(path)
 
 
-def reading(key: str, path: Path, read: Any) -> Any:
-    """Return what `read(path)` returns; its errors become one line that names key and file."""
+def reading(key: str, path: Path, read: Any, expected: str = "") -> Any:
+    """Return what `read(path)` returns; its errors become one line that names key, file and what was expected."""
     name = existing(key, path)
     try:
         return read(name)
     except Exception as error:
-        raise ConfigError(f"system.{key}: {path} cannot be read ({first_line(error)})") from error
+        hint = f"; expected {expected}" if expected else ""
+        raise ConfigError(f"system.{key}: {path} cannot be read{hint} ({first_line(error)})") from error
 
 
 def structure(key: str, path: Path) -> Any:
@@ -262,7 +263,8 @@ def structure(key: str, path: Path) -> Any:
     cif = path.suffix.lower() in (".cif", ".mmcif", ".pdbx")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        read = reading(key, path, app.PDBxFile if cif else app.PDBFile)
+        reader, kind = (app.PDBxFile, "an mmCIF") if cif else (app.PDBFile, "a PDB")
+        read = reading(key, path, reader, f"{kind} file with atoms")
     repeated = [text for warning in said if (text := str(warning.message)).startswith(_REPEATED)]
     if repeated:
         atom = repeated[0].removeprefix(_REPEATED).lstrip(" (")[:26].strip()
