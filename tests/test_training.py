@@ -601,13 +601,13 @@ def test_joint_stage_ends_with_its_best_epoch(trajectories, monkeypatch):
 
     monkeypatch.setattr(TrainingRun, "train", spy)
     # So fast that later epochs are worse than earlier ones.
-    settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 8, "patience": 8})
+    settings = QUICK.model_copy(update={"learning_rate": 0.3, "epochs_joint": 5, "patience": 5})
     worse = False
     for seed in range(1, 6):  # the last epoch can be the best by chance; which, depends on the processor
         seen.clear()
         fit(shortened(trajectories, 100), MODEL, settings, seed=seed)
         scores, end = seen[:-1], seen[-1]
-        assert len(scores) == 8
+        assert len(scores) == 5
         assert end == pytest.approx(min(scores), rel=1e-6)
         worse = worse or min(scores) < scores[-1]
         if worse:
