@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -127,7 +128,7 @@ def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable 
         return None
     path, _, function = name.rpartition(":")
     if path.endswith(".py"):
-        return _tried(name, _from_file(Path(path), function), reference)
+        return _tried(name, function_of_file(Path(path), function, "--observable"), reference)
     known = ", ".join([*UNITS, "population:STATE", "free_energy:STATE:STATE", "FILE.py:FUNCTION"])
     raise ConfigError(f"--observable: there is no {name!r}; expected one of {known}")
 
@@ -151,9 +152,21 @@ def _tried(name: str, function: Observable, reference: mdtraj.Trajectory) -> Obs
     return observable
 
 
-def _from_file(path: Path, function: str) -> Observable:
+def function_of_file(path: Path, name: str, option: str) -> Callable[[mdtraj.Trajectory], Any]:
+    """Run a Python file and return a function of it.
+
+    Parameters
+    ----------
+    option
+        That the file was given for, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file or function, or the file fails.
+    """
     if not path.is_file():
-        raise ConfigError(f"--observable: {path}: no such file")
+        raise ConfigError(f"{option}: {path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -161,11 +174,11 @@ def _from_file(path: Path, function: str) -> Observable:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"--observable: {path} cannot be run ({type(error).__name__}: {error})") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ConfigError(f"--observable: {path} has no function {function!r}")
-    return found
+        raise ConfigError(f"{option}: {path} cannot be run ({type(error).__name__}: {error})") from error
+    function: Callable[[mdtraj.Trajectory], Any] | None = getattr(module, name, None)
+    if function is None or not callable(function):
+        raise ConfigError(f"{option}: {path} has no function {name!r}")
+    return function
 
 
 def check_observable(name: str, reference: mdtraj.Trajectory, n_states: int) -> None:

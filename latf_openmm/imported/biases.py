@@ -1,6 +1,5 @@
 """Biases that the user declares: a Python function of structures, or harmonic restraints of columns of the table."""
 
-import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field
 
+from latf_openmm.analysis.observables import function_of_file
 from latf_openmm.data.walkers import read_trajectory
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.imported.frames import ImportedFrames
@@ -133,17 +133,5 @@ class _ByFunction:
 
 @lru_cache
 def _load(path: str, name: str) -> Callable[[mdtraj.Trajectory], Any]:
-    if not Path(path).is_file():
-        raise ConfigError(f"--bias: {path}: no such file")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"--bias: {path} cannot be run ({type(error).__name__}: {error})") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ConfigError(f"--bias: {path} has no function {name!r}")
-    return function
+    """Run a file once for all trajectories."""
+    return function_of_file(Path(path), name, "--bias")
