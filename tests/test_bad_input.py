@@ -106,7 +106,7 @@ CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "long_lag",
         {"training.lag": 30},
-        ["training.lag: 30 frames is too long", "60 frames", "at most a fifth"],
+        ["training.lag: 30 frames is too long", "simulation.frames: 60", "at most a fifth"],
     ),
     (
         "lag_word",

@@ -141,6 +141,6 @@ def test_pressure_of_a_users_system(tmp_path: Path) -> None:
     from latf_openmm.systems.molecule import ForceFieldOptions
 
     with pytest.raises(ConfigError, match="constant pressure needs a periodic box"):
-        ForceFieldOptions(pressure=1.0).arguments(False)
-    assert ForceFieldOptions(pressure=1.0).arguments(True)["nonbondedMethod"] is app.PME
+        ForceFieldOptions(pressure=1.0).arguments(None, "a.pdb", 0)
+    assert ForceFieldOptions(pressure=1.0).arguments(3 * np.eye(3), "a.pdb", 0)["nonbondedMethod"] is app.PME
     assert pressure_of(openmm.System()) is None
