@@ -46,7 +46,7 @@ wheel: .venv/.ready
 	.venv/bin/pip install --quiet --no-deps --target demo/wheel/site demo/wheel/*.whl
 	cd demo/wheel && PYTHONPATH=site ../../.venv/bin/python -c "import latf_openmm; \
 		assert latf_openmm.__file__.endswith('demo/wheel/site/latf_openmm/__init__.py'), latf_openmm.__file__; \
-		from latf_openmm.config import load_config; from latf_openmm.systems import library_names, library_root; \
+		from latf_openmm.run.config import load_config; from latf_openmm.systems import library_names, library_root; \
 		assert library_root().name == 'system_library'; [load_config(name) for name in library_names()]; \
 		print('wheel:', ', '.join(library_names()))"
 

@@ -19,13 +19,13 @@ from pydantic_core import PydanticUndefined
 from typer.models import ArgumentInfo
 
 import latf_openmm
+from latf_openmm.bias.potentials import BIAS_KINDS
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig
-from latf_openmm.execution import EXECUTION_KINDS
 from latf_openmm.features import FEATURE_KINDS
-from latf_openmm.md.bias import BIAS_KINDS
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.execution import EXECUTION_KINDS
+from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.settings import Settings
-from latf_openmm.strategies import STRATEGY_KINDS
 from latf_openmm.systems import SYSTEM_KINDS, library_names
 
 ROOT = Path(__file__).parents[1]
@@ -71,21 +71,21 @@ GROUPS = {
 
 MODULES = {
     "What ensembles are": (
-        "latf_openmm.analysis.ensemble.StructureEnsemble",
-        "latf_openmm.analysis.pool.Pool",
+        "latf_openmm.ensembles.ensemble.StructureEnsemble",
+        "latf_openmm.ensembles.pool.Pool",
     ),
-    "Grids": ("latf_openmm.analysis.free_energy.LatentGrid",),
+    "Grids": ("latf_openmm.reweighting.free_energy.LatentGrid",),
     "To be extended": (
         "latf_openmm.systems.base.SystemSettings",
         "latf_openmm.systems.base.BuiltSystem",
         "latf_openmm.features.base.FeatureSettings",
         "latf_openmm.features.base.Features",
-        "latf_openmm.md.bias.base.BiasSettings",
-        "latf_openmm.md.bias.base.Bias",
-        "latf_openmm.md.bias.base.AdaptiveBias",
-        "latf_openmm.strategies.base.StrategySettings",
-        "latf_openmm.strategies.base.Situation",
-        "latf_openmm.strategies.base.Decision",
+        "latf_openmm.bias.potentials.base.BiasSettings",
+        "latf_openmm.bias.potentials.base.Bias",
+        "latf_openmm.bias.potentials.base.AdaptiveBias",
+        "latf_openmm.run.strategies.base.StrategySettings",
+        "latf_openmm.run.strategies.base.Situation",
+        "latf_openmm.run.strategies.base.Decision",
     ),
 }
 _NAMES = {float: "number", int: "integer", str: "text", bool: "`true` or `false`", Path: "path"}

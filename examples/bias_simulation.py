@@ -13,7 +13,7 @@ import openmm
 from openmm import app, unit
 
 import latf_openmm as latf  # before openmm, so that the TorchForce plugin finds libtorch
-from latf_openmm.md.bias.opes import OpesSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.systems import library_folder
 
 

@@ -176,7 +176,7 @@ def _common(
 @app.command()
 def doctor() -> None:
     """Check this installation: versions, platforms, and whether biasing works. Exit code 1 if it cannot."""
-    from latf_openmm.doctor import render, run_doctor
+    from latf_openmm.doctor.checks import render, run_doctor
 
     report = run_doctor()
     render(report, Console())
@@ -190,7 +190,7 @@ def systems(
     ] = None,
 ) -> None:
     """List the systems of the library, or print the configuration of one to start your own from."""
-    from latf_openmm.config import config_path, read_config
+    from latf_openmm.run.config import config_path, read_config
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:
@@ -225,7 +225,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
-    from latf_openmm.starter import write_starter
+    from latf_openmm.run.init import write_starter
 
     found = write_starter(files, output, force_field or [], trust)
     box = "periodic" if found.periodic else "not periodic"
@@ -249,9 +249,9 @@ def run(
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Instead of loop.rounds.")] = None,
 ) -> None:
     """Run the loop: simulate, train, generate, choose the next bias. The same command resumes it."""
-    from latf_openmm.config import load_config
     from latf_openmm.progress import make_progress
-    from latf_openmm.workflow import run_loop
+    from latf_openmm.run.config import load_config
+    from latf_openmm.run.loop import run_loop
 
     settings = load_config(config)
     if rounds is not None:
@@ -317,10 +317,10 @@ def import_(
     ] = False,
 ) -> None:
     """Make a run of trajectories you have already: they are its first round, and training follows."""
-    from latf_openmm.config import load_config
-    from latf_openmm.imported import import_run
-    from latf_openmm.imported.trajectories import given_trajectories
     from latf_openmm.progress import make_progress
+    from latf_openmm.run.config import load_config
+    from latf_openmm.run.imported import import_run
+    from latf_openmm.run.imported.trajectories import given_trajectories
 
     given = given_trajectories(trajectory, temperature, table, run, bias)
     with make_progress() as progress:
@@ -348,7 +348,7 @@ def _print_status(folder: Path) -> None:
 def verify(folder: RunArgument) -> None:
     """Check that a run is whole: files, frames, energies, models, hashes. Exit code 1 if anything is damaged."""
     from latf_openmm.progress import make_progress
-    from latf_openmm.verify import render, verify_run
+    from latf_openmm.run.verify import render, verify_run
 
     with make_progress(Console(stderr=True, quiet=rich.get_console().quiet)) as progress:
         found = verify_run(folder, progress)
@@ -365,13 +365,13 @@ def simulate(
     ] = None,
 ) -> None:
     """Run one stage of simulation, with the configuration's bias when a model is given. Resumable."""
-    from latf_openmm.config import load_config
     from latf_openmm.errors import ConfigError, ModelError
-    from latf_openmm.md.simulation import Stage, run_stage
-    from latf_openmm.md.walker_group import BiasSource
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.progress import make_progress
-    from latf_openmm.run_folder import EXECUTION
+    from latf_openmm.run.config import load_config
+    from latf_openmm.run.folder import EXECUTION
+    from latf_openmm.sampling.stage import Stage, run_stage
+    from latf_openmm.sampling.walker_group import BiasSource
     from latf_openmm.storage import check_output
 
     settings = load_config(config)
@@ -398,11 +398,11 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model; must not exist.")],
 ) -> None:
     """Train a model on stages of simulation that are already there."""
-    from latf_openmm.config import load_config
     from latf_openmm.progress import make_progress
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.run.config import load_config
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.run.loop import train_model
     from latf_openmm.storage import check_output
-    from latf_openmm.workflow import train_model
 
     settings = load_config(config)
     check_output(output, folder=True, new="a model is never overwritten")
@@ -427,13 +427,13 @@ def lag_scan(
     ] = None,
 ) -> None:
     """Find the states at several lag times, and recommend a lag for training."""
-    from latf_openmm.config import load_config
-    from latf_openmm.data.reduction import reduce_features
     from latf_openmm.features import resolve_features
     from latf_openmm.progress import make_progress
     from latf_openmm.report import write_lag_scan
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.run.config import load_config
+    from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output
+    from latf_openmm.training.feature_selection import reduce_features
     from latf_openmm.training.lag_scan import check_lags, default_lags, scan_lags
 
     settings = load_config(config)
@@ -503,11 +503,11 @@ def export(
 
     For a periodic system the box (3, 3) in nm is a second argument, and molecules have to be whole.
     """
-    from latf_openmm.md.cv import export_cv
-    from latf_openmm.md.latent_cv import latent_cv
-    from latf_openmm.md.plumed import export_plumed
+    from latf_openmm.bias.cv import export_cv
+    from latf_openmm.bias.latent_cv import latent_cv
+    from latf_openmm.bias.plumed import export_plumed
     from latf_openmm.model.checkpoint import load_model
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output
 
     check_output(output, folder=plumed)
@@ -544,15 +544,15 @@ def generate(
     Where too few frames reach a temperature, walkers are simulated there; the same command continues after an
     interruption. Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
     """
-    from latf_openmm.analysis.ensemble_files import write_structures
-    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+    from latf_openmm.ensembles.files import write_structures
+    from latf_openmm.ensembles.reweighter import EnsembleMaker
     from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
-    from latf_openmm.refine import ensembles_at
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.run.annealed import ensembles_at
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.run.loop import generate_into
     from latf_openmm.storage import check_output
     from latf_openmm.units import check_temperature, temperature_name
-    from latf_openmm.workflow import generate_into
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)
@@ -622,11 +622,11 @@ def observe(
 
     Ends with code 3 where a value is not to be relied on (verdict "poor").
     """
-    from latf_openmm.analysis.observables import check_observable, curve
-    from latf_openmm.plots import observable_curves
+    from latf_openmm.ensembles.observables import check_observable, curve
     from latf_openmm.progress import make_progress
-    from latf_openmm.refine import ensembles_at
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.report.figures import observable_curves
+    from latf_openmm.run.annealed import ensembles_at
+    from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output, whole_file, write_text
 
     run_folder = RunFolder.open(folder)
@@ -689,14 +689,14 @@ def states(
     """Metastable states: populations, lifetimes, what structures in each look like, one structure of each."""
     import numpy as np
 
-    from latf_openmm.analysis.ensemble_files import write_structure
-    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-    from latf_openmm.analysis.observables import structure_observable
-    from latf_openmm.analysis.state_table import state_table
+    from latf_openmm.ensembles.files import write_structure
+    from latf_openmm.ensembles.observables import structure_observable
+    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.ensembles.states import state_table
     from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
-    from latf_openmm.refine import ensembles_at
-    from latf_openmm.run_folder import RunFolder
+    from latf_openmm.run.annealed import ensembles_at
+    from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output, write_text
     from latf_openmm.units import check_temperature
 
@@ -796,8 +796,8 @@ def report(
 ) -> None:
     """Write DIR/report/index.html and its pictures."""
     from latf_openmm.report import write_report
-    from latf_openmm.run_folder import RunFolder
-    from latf_openmm.tensorboard import write_events
+    from latf_openmm.report.tensorboard import write_events
+    from latf_openmm.run.folder import RunFolder
 
     run_folder = RunFolder.open(folder)
     index = _round(run_folder, round_index)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from latf_openmm.analysis.observables import Observable
+from latf_openmm.ensembles.observables import Observable
 from latf_openmm.systems.implicit import native_obc2_system
 
 Positions = NDArray[np.float64]

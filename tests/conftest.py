@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from latf_openmm.config import RunConfig
 from latf_openmm.report import write_report
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
-from latf_openmm.workflow import run_loop
 
 
 def small_config() -> RunConfig:

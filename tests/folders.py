@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from latf_openmm.schema import RECORD, text_hash
+from latf_openmm.run.schema import RECORD, text_hash
 from latf_openmm.storage import (
     CONFIG,
     MANIFEST,

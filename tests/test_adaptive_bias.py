@@ -20,22 +20,22 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.cv import FeatureCV, torsion_cv
+from latf_openmm.bias.potentials import BIAS_KINDS, Bias, BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias, BiasContext, cv_context
+from latf_openmm.bias.potentials.flow_barrier import FlowBarrierSettings
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings, MovingHarmonic, MovingHarmonicSettings
+from latf_openmm.bias.potentials.metadynamics import Metadynamics, MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import Opes, OpesSettings
+from latf_openmm.bias.potentials.sum import AdaptiveSum, SumSettings
+from latf_openmm.bias.potentials.walls import WallSettings
+from latf_openmm.bias.updater import BiasUpdater, load_bias
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import build_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import BIAS_KINDS, Bias, BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias, BiasContext, cv_context
-from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings, MovingHarmonic, MovingHarmonicSettings
-from latf_openmm.md.bias.metadynamics import Metadynamics, MetadynamicsSettings
-from latf_openmm.md.bias.opes import Opes, OpesSettings
-from latf_openmm.md.bias.sum import AdaptiveSum, SumSettings
-from latf_openmm.md.bias.walls import WallSettings
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.cv import FeatureCV, torsion_cv
-from latf_openmm.md.updater import BiasUpdater, load_bias
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latf_openmm.data.weights import systematic
 from latf_openmm.errors import SimulationError
-from latf_openmm.md.annealing import (
+from latf_openmm.reweighting.weights import systematic
+from latf_openmm.sampling.annealing import (
     Annealed,
     AnnealingSettings,
     Mover,
@@ -20,7 +20,7 @@ from latf_openmm.md.annealing import (
     next_temperature,
     redrawn,
 )
-from latf_openmm.md.walker_group import DynamicsSettings
+from latf_openmm.sampling.walker_group import DynamicsSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED

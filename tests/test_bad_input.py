@@ -15,8 +15,8 @@ import yaml
 from conftest import small_config
 
 from latf_openmm.cli import main
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.schema import start_record
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.schema import start_record
 
 GONE = object()
 

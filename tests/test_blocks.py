@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.reweighting.blocks import FrameBlocks
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 # Walkers, frames of each, run, temperature.

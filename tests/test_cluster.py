@@ -18,15 +18,15 @@ import torch
 import yaml
 from conftest import small_config
 
-from latf_openmm.config import RunConfig, load_config
-from latf_openmm.data.walkers import read_stage
 from latf_openmm.errors import ConfigError, SimulationError
-from latf_openmm.execution.parsl import ParslSettings, RetryCost
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.frames.walkers import read_stage
+from latf_openmm.run.config import RunConfig, load_config
+from latf_openmm.run.execution.parsl import ParslSettings, RetryCost
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.settings import validate
 from latf_openmm.systems.lj7 import LJ7Settings
-from latf_openmm.workflow import run_loop
 
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("parsl")
@@ -152,7 +152,7 @@ def test_progress_and_dropped_walkers_on_an_executor(
     ]
     told: list[int] = []
     run_stage(stages[0])
-    monkeypatch.setattr("latf_openmm.md.simulation._with_speed", lambda stage, tasks, advance: told.append)
+    monkeypatch.setattr("latf_openmm.sampling.stage._with_speed", lambda stage, tasks, advance: told.append)
     with ThreadPoolExecutor(1) as executor:  # Contexts of the Reference platform share their random numbers
         run_stage(stages[1], executor=executor)
         assert sum(told) == 400
@@ -172,7 +172,7 @@ def test_relative_folders_reach_the_workers_as_absolute(
     monkeypatch.chdir(tmp_path)
     seen: list[Path] = []
     monkeypatch.setattr(
-        "latf_openmm.md.simulation.run_alone", lambda task: seen.extend([task.folder, task.exchange])
+        "latf_openmm.sampling.stage.run_alone", lambda task: seen.extend([task.folder, task.exchange])
     )
     stage = lj7(Path("stage"))
     with ThreadPoolExecutor(1) as executor:

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import build_ladder, own_temperatures
-from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.ladder import build_ladder, own_temperatures
 from latf_openmm.training import committee as committee_module
 from latf_openmm.training.committee import CommitteeData, train_committee
 from latf_openmm.training.settings import TrainingSettings

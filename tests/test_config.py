@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from latf_openmm.cli import main
-from latf_openmm.config import RunConfig, dump_config, load_config
 from latf_openmm.errors import ConfigError, LatfError
+from latf_openmm.run.config import RunConfig, dump_config, load_config
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder, library_names
 

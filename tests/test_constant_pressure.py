@@ -7,18 +7,18 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-from latf_openmm.config import LoopSettings, RunConfig
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.latf import ModelSettings
-from latf_openmm.refine import ensembles_at
+from latf_openmm.run.annealed import ensembles_at
+from latf_openmm.run.config import LoopSettings, RunConfig
+from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.systems.python_file import PythonFileSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN
-from latf_openmm.workflow import run_loop
 
 N, BAR = 100, 160.0
 GAS = f"""

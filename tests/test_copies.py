@@ -20,14 +20,14 @@ from test_simulation import load, run, same_results, single_energies, source, ta
 from test_simulation import make_stage as plain_stage
 
 from latf_openmm import many_copies
-from latf_openmm.config import RunConfig, check, load_config
-from latf_openmm.data.walkers import WalkerFrames
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.langevin import draw_velocities
-from latf_openmm.md.simulation import Stage
+from latf_openmm.frames.walkers import WalkerFrames
+from latf_openmm.run.config import RunConfig, check, load_config
+from latf_openmm.sampling.langevin import draw_velocities
+from latf_openmm.sampling.stage import Stage
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.base import BuiltSystem

@@ -18,6 +18,21 @@ from openmm import unit
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.cv import (
+    CollectiveVariables,
+    FeatureCV,
+    ModuleCV,
+    SingleFrameCV,
+    distance_cv,
+    export_cv,
+    torsion_cv,
+)
+from latf_openmm.bias.potentials import Bias
+from latf_openmm.bias.potentials.base import AdaptiveBias, cv_context
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ModelError
 from latf_openmm.features import FEATURE_KINDS, FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
@@ -27,21 +42,6 @@ from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBond, HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import Bias
-from latf_openmm.md.bias.base import AdaptiveBias, cv_context
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.cv import (
-    CollectiveVariables,
-    FeatureCV,
-    ModuleCV,
-    SingleFrameCV,
-    distance_cv,
-    export_cv,
-    torsion_cv,
-)
-from latf_openmm.md.updater import BiasUpdater
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
 Array = NDArray[np.float64]
@@ -297,7 +297,7 @@ def test_every_kind_of_feature_is_here() -> None:
 @pytest.mark.parametrize("kind", USED)
 def test_only_the_atoms_used_matter(kind: str, gathered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if gathered:
-        monkeypatch.setattr("latf_openmm.md.cv._FEW_ATOMS", 0)
+        monkeypatch.setattr("latf_openmm.bias.cv._FEW_ATOMS", 0)
     features = build_features(resolved(kind))
     cv = FeatureCV(features, None, N_ATOMS)
     assert set(cv.atoms.tolist()) == (USED[kind] if gathered else set())

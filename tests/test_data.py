@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latf_openmm.data import trajectory as trajectory_module
-from latf_openmm.data.lagged import make_pairs
-from latf_openmm.data.trajectory import (
+from latf_openmm.errors import DataError
+from latf_openmm.features import build_features, resolve_features
+from latf_openmm.features.base import Features
+from latf_openmm.features.coordinates import CoordinateSettings
+from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.frames import trajectory as trajectory_module
+from latf_openmm.frames.trajectory import (
     FeatureTrajectory,
     check_same_features,
     featurise,
@@ -22,14 +27,9 @@ from latf_openmm.data.trajectory import (
     new_features,
     thermal_square_speeds,
 )
-from latf_openmm.data.weights import effective_sample_size, normalised_weights, training_weights
-from latf_openmm.errors import DataError
-from latf_openmm.features import build_features, resolve_features
-from latf_openmm.features.base import Features
-from latf_openmm.features.coordinates import CoordinateSettings
-from latf_openmm.features.distances import DistanceSettings
-from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights, training_weights
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from latf_openmm.training.lagged import make_pairs
 
 PROPERTY = settings(max_examples=150, deadline=None, derandomize=True)
 LOG_WEIGHTS = st.lists(st.floats(-500.0, 500.0), min_size=1, max_size=30)

@@ -10,11 +10,11 @@ import yaml
 from test_tutorials import DOCS
 
 import latf_openmm
+from latf_openmm.bias.potentials import BIAS_KINDS
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig
 from latf_openmm.features import FEATURE_KINDS
-from latf_openmm.md.bias import BIAS_KINDS
-from latf_openmm.strategies import STRATEGY_KINDS
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.systems import SYSTEM_KINDS
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from latf_openmm import doctor, probes
-from latf_openmm.doctor import Check, DoctorReport, ProbeResult, Versions, known_problems
+from latf_openmm.doctor.checks import Check, DoctorReport, ProbeResult, Versions, known_problems, probes
+from latf_openmm.doctor.checks import checks as doctor
 
 CPU_WHEEL = ("acellera-openmmtorch-cpu", "1.10")
 GOOD = {

@@ -7,13 +7,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble, together
-from latf_openmm.analysis.ensemble_files import describe, frames_table
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker, ensemble_at
-from latf_openmm.analysis.pool import Pool
-from latf_openmm.data.trajectory import FeatureTrajectory
-from latf_openmm.data.walkers import WalkerFrames
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, together
+from latf_openmm.ensembles.files import describe, frames_table
+from latf_openmm.ensembles.pool import Pool
+from latf_openmm.ensembles.reweighter import EnsembleMaker, ensemble_at
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.frames.walkers import WalkerFrames
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings

@@ -14,7 +14,7 @@ from openmm import app
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app as cli
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.systems import SYSTEM_KINDS, library_folder
 
 RUNNER = CliRunner()
@@ -247,7 +247,7 @@ def test_a_system_of_every_kind_through_every_command(
 
 @pytest.mark.parametrize("kind", STARTED)
 def test_init_of_every_kind(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("latf_openmm.starter._TRIAL", 0.05)
+    monkeypatch.setattr("latf_openmm.run.init._TRIAL", 0.05)
     monkeypatch.chdir(inputs)
     called("init", *STARTED[kind], "-o", str(tmp_path / "my.yaml"))
     assert yaml.safe_load((tmp_path / "my.yaml").read_text())["system"]["kind"] == kind

@@ -25,27 +25,27 @@ from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.latent_cv import latent_cv
+from latf_openmm.bias.potentials import BIAS_KINDS, Bias, BiasContext, BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.potentials.flow_barrier import FlowBarrier, FlowBarrierSettings
+from latf_openmm.bias.potentials.harmonic import Harmonic, HarmonicSettings, MovingHarmonicSettings
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.potentials.sum import SumSettings
+from latf_openmm.bias.potentials.table import TabulatedBias
+from latf_openmm.bias.potentials.walls import WallSettings
 from latf_openmm.errors import BackendError, ConfigError, LatfError, ModelError
 from latf_openmm.features import FeatureSettings, resolve_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import BIAS_KINDS, Bias, BiasContext, BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.bias.flow_barrier import FlowBarrier, FlowBarrierSettings
-from latf_openmm.md.bias.harmonic import Harmonic, HarmonicSettings, MovingHarmonicSettings
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.bias.sum import SumSettings
-from latf_openmm.md.bias.table import TabulatedBias
-from latf_openmm.md.bias.walls import WallSettings
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
 from latf_openmm.systems import BuiltSystem, SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -848,10 +848,10 @@ import latf_openmm
 import openmm, torch
 from latf_openmm.errors import BackendError
 from latf_openmm.features.coordinates import CoordinateSettings
-from latf_openmm.md.bias import BiasContext
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.biased_system import add_bias
-from latf_openmm.md.latent_cv import latent_cv
+from latf_openmm.bias.potentials import BiasContext
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.biased_system import add_bias
+from latf_openmm.bias.latent_cv import latent_cv
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.three_hole import ThreeHoleSettings
@@ -896,7 +896,7 @@ def test_without_torchforce(tmp_path: Path) -> None:
     assert "no plugin on this machine" in error
     assert "install latf-openmm[cpu]" in error
     assert force == "FORCE PythonForce True"
-    assert "WARNING:latf_openmm.md.backends.base:TorchForce is unavailable" in child.stderr
+    assert "WARNING:latf_openmm.bias.force.base:TorchForce is unavailable" in child.stderr
     assert "using PythonForce" in child.stderr
 
 

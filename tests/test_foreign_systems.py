@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 import latf_openmm as latf
-from latf_openmm.data.heat import thermostat_deviations
-from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.bias.biased_system import add_bias, bias_group, check_integrated
+from latf_openmm.bias.cv import CollectiveVariables, torsion_cv
+from latf_openmm.bias.multistep import MultistepStepper
+from latf_openmm.bias.potentials import Bias
+from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.reporter import LatentReporter
+from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import Bias
-from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.biased_system import add_bias, bias_group, check_integrated
-from latf_openmm.md.cv import CollectiveVariables, torsion_cv
-from latf_openmm.md.kinetic import KineticTemperature
-from latf_openmm.md.multistep import MultistepStepper
-from latf_openmm.md.reporter import LatentReporter
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
-from latf_openmm.md.updater import BiasUpdater
-from latf_openmm.md.walker_group import BiasSource, GroupTask, WalkerGroup
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.sampling.kinetic import KineticTemperature
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
+from latf_openmm.sampling.thermostat_check import thermostat_deviations
+from latf_openmm.sampling.walker_group import BiasSource, GroupTask, WalkerGroup
 from latf_openmm.systems import SYSTEM_KINDS, inspection, library_folder
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.base import SystemSettings

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from openmm import app
 
-from latf_openmm.data.trajectory import featurise
-from latf_openmm.data.walkers import read_trajectory
+from latf_openmm.bias.biased_system import add_bias
+from latf_openmm.bias.cv import FeatureCV, distance_cv, export_cv
+from latf_openmm.bias.potentials import BiasContext
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.base import minimum_image
 from latf_openmm.features.contacts import ContactSettings, NativeContactSettings
 from latf_openmm.features.distances import DistanceSettings
-from latf_openmm.md.bias import BiasContext
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.biased_system import add_bias
-from latf_openmm.md.cv import FeatureCV, distance_cv, export_cv
+from latf_openmm.frames.trajectory import featurise
+from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.periodic import (
     SystemTopology,
     boxes_of,

@@ -11,20 +11,20 @@ import pytest
 from numpy.typing import NDArray
 from openmm import unit
 
-from latf_openmm.config import RunConfig
-from latf_openmm.data.lagged import make_pairs
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.imported import ImportedTrajectory
-from latf_openmm.imported.consistency import check_distinct, check_mean_energies
-from latf_openmm.imported.frames import ImportedFrames
-from latf_openmm.imported.run import Importer, write_imported
-from latf_openmm.imported.runs import RunsAtTemperature, group_runs
-from latf_openmm.imported.tables import read_table
-from latf_openmm.imported.trajectories import dcd_header, given_trajectories, split_paths
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.verify.findings import Findings
-from latf_openmm.verify.stages import imported_checks
-from latf_openmm.workflow import run_loop
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.imported import ImportedTrajectory
+from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
+from latf_openmm.run.imported.frames import ImportedFrames
+from latf_openmm.run.imported.run import Importer, write_imported
+from latf_openmm.run.imported.runs import RunsAtTemperature, group_runs
+from latf_openmm.run.imported.tables import read_table
+from latf_openmm.run.imported.trajectories import dcd_header, given_trajectories, split_paths
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.verify.findings import Findings
+from latf_openmm.run.verify.stages import imported_checks
+from latf_openmm.training.lagged import make_pairs
 
 FRAMES, INTERVAL = 60, 20
 SPACING = INTERVAL * 0.002

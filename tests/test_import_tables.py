@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from latf_openmm.errors import DataError
-from latf_openmm.imported.columns import FrameColumns, frame_columns
-from latf_openmm.imported.tables import read_table
-from latf_openmm.imported.times import Timeline
-from latf_openmm.imported.trajectories import ImportedTrajectory
-from latf_openmm.md.simulation import SimulationSettings
+from latf_openmm.run.imported.columns import FrameColumns, frame_columns
+from latf_openmm.run.imported.tables import read_table
+from latf_openmm.run.imported.times import Timeline
+from latf_openmm.run.imported.trajectories import ImportedTrajectory
+from latf_openmm.sampling.stage import SimulationSettings
 
 N = 20
 DYNAMICS = SimulationSettings(temperatures=[300], frames=N, timestep=0.002, frame_interval=50, friction=1.0)

@@ -11,18 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from latf_openmm.config import RunConfig
-from latf_openmm.data.blocks import FrameBlocks, bootstrap_widening
-from latf_openmm.data.ladder import Reweighting
-from latf_openmm.data.trajectory import FeatureTrajectory, WindowBias
-from latf_openmm.data.weights import canonical_weights
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.imported import ImportedTrajectory
-from latf_openmm.imported.frames import ImportedFrames
-from latf_openmm.imported.run import Importer, _Descriptors, write_imported
-from latf_openmm.imported.runs import RunsAtTemperature, runs_at
-from latf_openmm.imported.static_bias import find_static_bias
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.frames.trajectory import FeatureTrajectory, WindowBias
+from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
+from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.weights import canonical_weights
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.imported import ImportedTrajectory
+from latf_openmm.run.imported.frames import ImportedFrames
+from latf_openmm.run.imported.run import Importer, _Descriptors, write_imported
+from latf_openmm.run.imported.runs import RunsAtTemperature, runs_at
+from latf_openmm.run.imported.static_bias import find_static_bias
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]

@@ -11,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
-from latf_openmm.config import LoopSettings, RunConfig, load_config
-from latf_openmm.data.walkers import read_stage
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.imported import ImportedTrajectory, import_run
-from latf_openmm.md.simulation import Stage, run_stage
-from latf_openmm.workflow import run_loop
+from latf_openmm.frames.walkers import read_stage
+from latf_openmm.run.config import LoopSettings, RunConfig, load_config
+from latf_openmm.run.imported import ImportedTrajectory, import_run
+from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.stage import Stage, run_stage
 
 RUNNER = CliRunner()
 

@@ -16,15 +16,15 @@ from folders import resealed
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig
-from latf_openmm.data.walkers import read_stage, read_trajectory, write_trajectory
 from latf_openmm.errors import ConfigError, DataError, LatfError
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.frames.walkers import read_stage, read_trajectory, write_trajectory
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.verify import verify_run
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.storage import MANIFEST, RECORDS, check_file, read_record, write_record
 from latf_openmm.systems.three_hole import ThreeHoleSettings
-from latf_openmm.verify import verify_run
-from latf_openmm.workflow import run_loop
 
 SEGMENT, MODEL = "rounds/001/simulation/T0.7/segment_0001", "rounds/001/model"
 

@@ -17,7 +17,7 @@ from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
 
 
 def config_file(folder: Path) -> Path:

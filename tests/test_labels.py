@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from openmm import app
 
-from latf_openmm.data.reduction import ReductionSettings, check_columns, narrowed, reduce_features
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.base_vectors import BaseVectorSettings
@@ -18,9 +16,11 @@ from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.labels import Labels, to_mdtraj, unique
 from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.systems.rna_tetraloop import RnaTetraloopSettings
+from latf_openmm.training.feature_selection import ReductionSettings, check_columns, narrowed, reduce_features
 
 
 def peptides(chains: list[str], numbers: list[str]) -> mdtraj.Topology:

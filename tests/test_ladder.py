@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from latf_openmm.data.ladder import Reweighting, TemperatureLadder, build_ladder, own_temperatures
-from latf_openmm.data.trajectory import FeatureTrajectory
-from latf_openmm.data.weights import effective_sample_size, normalised_weights
 from latf_openmm.errors import DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.reweighting.ladder import Reweighting, TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 from latf_openmm.units import REDUCED
 
 DIM = 4

@@ -13,13 +13,13 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from latf_openmm import plots
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig, dump_config
-from latf_openmm.data.trajectory import FeatureTrajectory
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import ModelSettings
+from latf_openmm.report import figures as plots
+from latf_openmm.run.config import RunConfig, dump_config
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 from latf_openmm.training.fit import fit

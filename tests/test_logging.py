@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import small_config
 
-from latf_openmm.config import dump_config
+from latf_openmm.run.config import dump_config
 
 
 def test_quiet_and_json(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.analysis.observables import native_contacts
-from latf_openmm.data.trajectory import featurise
+from latf_openmm.ensembles.observables import native_contacts
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.contacts import ContactSettings, NativeContactSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.frames.trajectory import featurise
 from latf_openmm.systems import library_folder
 from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.systems.rna_tetraloop import RnaTetraloopSettings

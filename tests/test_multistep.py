@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from scipy.linalg import solve_discrete_lyapunov
 
+from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.cv import torsion_cv
+from latf_openmm.bias.multistep import MultistepStepper
+from latf_openmm.bias.potentials.base import AdaptiveBias, cv_context
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.reporter import LatentReporter
+from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
-from latf_openmm.md.bias.base import AdaptiveBias, cv_context
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.cv import torsion_cv
-from latf_openmm.md.langevin import langevin_integrator
-from latf_openmm.md.multistep import MultistepStepper
-from latf_openmm.md.reporter import LatentReporter
-from latf_openmm.md.updater import BiasUpdater
+from latf_openmm.sampling.langevin import langevin_integrator
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.units import KELVIN
 

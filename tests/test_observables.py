@@ -9,9 +9,9 @@ import pytest
 from test_ensemble import DIM, beyond, plenty, trained
 from typer.testing import CliRunner
 
-from latf_openmm.analysis.ensemble import StructureEnsemble
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-from latf_openmm.analysis.observables import (
+from latf_openmm.cli import _temperatures, app
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.observables import (
     Curve,
     curve,
     native_contacts,
@@ -19,12 +19,12 @@ from latf_openmm.analysis.observables import (
     rmsd_to,
     structure_observable,
 )
-from latf_openmm.cli import _temperatures, app
-from latf_openmm.config import load_config
+from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.errors import ConfigError
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.config import load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
 from latf_openmm.systems.base import particle_topology
-from latf_openmm.workflow import run_loop
 
 RUNNER = CliRunner()
 REFERENCE = mdtraj.Trajectory(

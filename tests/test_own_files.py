@@ -11,12 +11,12 @@ import pytest
 import yaml
 from openmm import app
 
-from latf_openmm import starter
-from latf_openmm.config import RunConfig
 from latf_openmm.errors import ConfigError
 from latf_openmm.labels import to_mdtraj
+from latf_openmm.run import init as starter
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.init import _features, _system
 from latf_openmm.settings import validate
-from latf_openmm.starter import _features, _system
 from latf_openmm.systems import SYSTEM_KINDS, library_folder
 
 PDB = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from openmm import app, unit
 
-from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError
+from latf_openmm.run.config import load_config
+from latf_openmm.run.loop import run_loop
 from latf_openmm.systems import SYSTEM_KINDS, library_folder
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
-from latf_openmm.workflow import run_loop
 
 parmed = pytest.importorskip("parmed")
 BOX = 2.3

@@ -16,20 +16,20 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from latf_openmm.bias.latent_cv import latent_cv
+from latf_openmm.bias.plumed import export_plumed, plumed_input
 from latf_openmm.cli import app
-from latf_openmm.config import config_path
 from latf_openmm.errors import ModelError
 from latf_openmm.features import Features, FeatureSettings
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.plumed import export_plumed, plumed_input
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.schema import start_record
+from latf_openmm.run.config import config_path
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.schema import start_record
 from latf_openmm.storage import write_record
 
 Array = NDArray[np.float64]

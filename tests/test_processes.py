@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from latf_openmm.errors import SimulationError
-from latf_openmm.md.processes import end_pool, lost_workers_named, process_pool
+from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool
 
 SCRIPT = """
 print("begins")
 from pathlib import Path
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
-from latf_openmm.data.walkers import read_stage
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
+from latf_openmm.frames.walkers import read_stage
 from latf_openmm.systems import SYSTEM_KINDS
 
 settings = SimulationSettings(temperatures=[0.7, 1.3], walkers=1, frames=10, frame_interval=2, timestep=0.01,
@@ -46,7 +46,7 @@ def gone(process: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
     script = (
-        "import os, time\nfrom latf_openmm.md.processes import process_pool\n"
+        "import os, time\nfrom latf_openmm.sampling.processes import process_pool\n"
         "pool = process_pool(2)\n"
         "print(pool.submit(os.getpid).result(), flush=True)\n"
         "pool.submit(time.sleep, 600).result()\n"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from latf_openmm.md.recorded import record, simplify
+from latf_openmm.bias.force.traced_forces import record, simplify
 
 WEIGHT = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
 SHIFT = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)

@@ -9,15 +9,15 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from latf_openmm.config import load_config
-from latf_openmm.data.reduction import ReductionSettings, reduce_descriptors, reduce_features
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
+from latf_openmm.run.config import load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
 from latf_openmm.systems.chignolin import ChignolinSettings
-from latf_openmm.workflow import run_loop
+from latf_openmm.training.feature_selection import ReductionSettings, reduce_descriptors, reduce_features
 
 N = 4000
 

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from latf_openmm.analysis.ensemble import StructureEnsemble
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
 from latf_openmm.cli import app
-from latf_openmm.config import LoopSettings, load_config
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.errors import ConfigError, SimulationError
-from latf_openmm.md.annealing import AnnealingSettings, Mover, Population
-from latf_openmm.refine import Refiner, Sweep, ensembles_at
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.annealed import Refiner, Sweep, ensembles_at
+from latf_openmm.run.config import LoopSettings, load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.annealing import AnnealingSettings, Mover, Population
 from latf_openmm.systems.three_hole import three_hole_potential
-from latf_openmm.workflow import run_loop
 
 RUNNER = CliRunner()
 SETTINGS = AnnealingSettings(walkers=300, steps=40, frames=4)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_ensemble import plenty, walk
 
-from latf_openmm.analysis.replicates import Replicates, Statistic
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import Reweighting
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.replicates import Replicates, Statistic
 
 
 def some(n: int, replicates: int, seed: int) -> Replicates:
@@ -62,7 +62,7 @@ def test_factors_are_those_of_frames_solved_again(temperature: float) -> None:
 def test_ensembles_share_their_factors() -> None:
     from test_ensemble import trained
 
-    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
+    from latf_openmm.ensembles.reweighter import EnsembleMaker
 
     maker = EnsembleMaker(trained(), plenty(), 1)
     assert maker.at(1.2).replicates.factors is maker.at(1.7).replicates.factors

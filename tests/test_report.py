@@ -15,18 +15,18 @@ import torch
 import yaml
 from folders import resealed
 
-from latf_openmm.analysis.ensemble import Estimate
-from latf_openmm.config import RunConfig, load_config
+from latf_openmm.ensembles.ensemble import Estimate
 from latf_openmm.features.solute import solute_atoms
 from latf_openmm.report import write_report
 from latf_openmm.report.citations import works
 from latf_openmm.report.cost import costs
 from latf_openmm.report.solute import chain_traces, solute_of
 from latf_openmm.report.structures import StateStructure, scene, write_structures
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.config import RunConfig, load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
-from latf_openmm.workflow import run_loop
 
 LOADS = ("src", "srcset", "poster", "data", "action", "background")
 

@@ -10,11 +10,11 @@ import torch
 from openmm import app, unit
 
 import latf_openmm as latf
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.opes import OpesSettings
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings

@@ -9,19 +9,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import signal, stats
 
-from latf_openmm.analysis import mbar
-from latf_openmm.analysis.free_energy import LatentGrid
-from latf_openmm.analysis.mbar import CombinedRuns, combine
-from latf_openmm.analysis.surface import free_energy_difference, free_energy_surface
-from latf_openmm.analysis.weighted import WeightedSample, weighted
-from latf_openmm.data.biased_run import BiasedRun, Potential
-from latf_openmm.data.estimators import reduced_free_energies, statistical_inefficiency
+from latf_openmm.bias.potentials import BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias, cv_context
+from latf_openmm.bias.potentials.harmonic import Harmonic
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.errors import DataError
-from latf_openmm.md.bias import BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias, cv_context
-from latf_openmm.md.bias.harmonic import Harmonic
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import OpesSettings
+from latf_openmm.reweighting import mbar
+from latf_openmm.reweighting.biased_run import BiasedRun, Potential
+from latf_openmm.reweighting.estimators import reduced_free_energies, statistical_inefficiency
+from latf_openmm.reweighting.free_energy import LatentGrid
+from latf_openmm.reweighting.mbar import CombinedRuns, combine
+from latf_openmm.reweighting.surface import free_energy_difference, free_energy_surface
+from latf_openmm.reweighting.weighted import WeightedSample, weighted
 
 Array = NDArray[np.float64]
 CONTEXT = cv_context([0.0], 300.0)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
-from latf_openmm.data.walkers import read_stage
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
+from latf_openmm.frames.walkers import read_stage
 from latf_openmm.model.latf import ModelSettings
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings

@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from openmm import unit
 from threadpoolctl import threadpool_limits
 
-from latf_openmm.data.walkers import WalkerFrames, read_stage
-from latf_openmm.data.weights import effective_sample_size, normalised_weights
+from latf_openmm.bias.latent_cv import latent_cv
+from latf_openmm.bias.potentials import BiasContext, BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.potentials.flow_barrier import FlowBarrierSettings
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings, MovingHarmonicSettings
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.errors import ConfigError, DataError, ModelError, SimulationError
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import BiasContext, BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings, MovingHarmonicSettings
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.simulation import DROPPED, SimulationSettings, Stage, read_dropped, run_stage
-from latf_openmm.md.walker_group import BiasSource, WalkerGroup, run_group
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
+from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped, run_stage
+from latf_openmm.sampling.walker_group import BiasSource, WalkerGroup, run_group
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from latf_openmm.analysis.observables import (
+from latf_openmm.ensembles.observables import (
     hydrogen_bonds,
     native_contacts,
     radius_of_gyration,

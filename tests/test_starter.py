@@ -9,9 +9,9 @@ from test_own_systems import files  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app as cli
-from latf_openmm.config import load_config
 from latf_openmm.errors import ConfigError
-from latf_openmm.starter import write_starter
+from latf_openmm.run.config import load_config
+from latf_openmm.run.init import write_starter
 from latf_openmm.systems import library_folder
 
 RUNNER = CliRunner()
@@ -19,7 +19,7 @@ RUNNER = CliRunner()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latf_openmm.starter._TRIAL", 0.05)
+    monkeypatch.setattr("latf_openmm.run.init._TRIAL", 0.05)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from test_ensemble import plenty, pool_of, trained, walk
 from test_refine import run  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
-from latf_openmm.analysis.ensemble_maker import ensemble_at
-from latf_openmm.analysis.state_table import lifetimes, state_table
 from latf_openmm.cli import app
+from latf_openmm.ensembles.reweighter import ensemble_at
+from latf_openmm.ensembles.states import lifetimes, state_table
 from latf_openmm.errors import ConfigError
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
 
 RUNNER = CliRunner()
 
@@ -77,7 +77,7 @@ def test_the_command(run: RunFolder, tmp_path: Path) -> None:  # noqa: F811
 def test_observables_of_the_library() -> None:
     import mdtraj
 
-    from latf_openmm.analysis.observables import structure_observable
+    from latf_openmm.ensembles.observables import structure_observable
     from latf_openmm.systems import SYSTEM_KINDS, library_folder
 
     for kind, values in (

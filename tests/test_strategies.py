@@ -13,18 +13,18 @@ from conftest import small_config
 from folders import resealed
 from test_ensemble import DIM, plenty, pool_of, trained, walk
 
-from latf_openmm.analysis.pool import Pool
-from latf_openmm.config import RunConfig
+from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.report import write_report
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.strategies import STRATEGY_KINDS, Situation
+from latf_openmm.run.strategies.active import ActiveSettings, _Known
+from latf_openmm.run.strategies.fixed import FixedSettings
+from latf_openmm.run.strategies.uniform import UniformSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import write_record
-from latf_openmm.strategies import STRATEGY_KINDS, Situation
-from latf_openmm.strategies.active import ActiveSettings, _Known
-from latf_openmm.strategies.fixed import FixedSettings
-from latf_openmm.strategies.uniform import UniformSettings
-from latf_openmm.workflow import run_loop
 
 CASES = {"active": ActiveSettings(), "fixed": FixedSettings(), "uniform": UniformSettings()}
 

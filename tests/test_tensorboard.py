@@ -8,8 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.tensorboard import write_events
+from latf_openmm.report.tensorboard import write_events
+from latf_openmm.run.folder import RunFolder
 
 
 def test_events_are_the_history(small_run: RunFolder, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from scipy import stats
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise
 from latf_openmm.errors import DataError
 from latf_openmm.features.coordinates import CoordinateSettings
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.model.encoder import StateDecoder
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings

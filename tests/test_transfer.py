@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from latf_openmm.analysis.transfer import frame_weights
+from latf_openmm.model.transfer import frame_weights
 
 
 class Oscillator:

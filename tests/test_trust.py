@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app as cli
 from latf_openmm.errors import ConfigError, DataError, LatfError
-from latf_openmm.md.simulation import SimulationSettings, Stage, run_stage
 from latf_openmm.model.checkpoint import load_model
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.verify import verify_run
+from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.storage import read_arrays, write_manifest
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.systems.trusted_xml import check_force_fields, read_state, read_system
-from latf_openmm.verify import verify_run
 
 MARK = ["mark"]
 

@@ -14,14 +14,14 @@ from conftest import small_config
 from folders import resealed
 from typer.testing import CliRunner
 
-from latf_openmm import schema
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError
-from latf_openmm.imported import ImportedTrajectory, import_run
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run import schema
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.imported import ImportedTrajectory, import_run
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.verify import verify_run
 from latf_openmm.storage import MANIFEST, read_record, write_manifest, write_record
-from latf_openmm.verify import verify_run
-from latf_openmm.workflow import run_loop
 
 SEGMENT = "rounds/001/simulation/T0.7/segment_0001"
 TABLE = f"{SEGMENT}/frames.parquet"

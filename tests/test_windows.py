@@ -14,15 +14,15 @@ from openmm import unit
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor, nn
 
-from latf_openmm.analysis.free_energy import LatentGrid
-from latf_openmm.analysis.mbar import CombinedRuns, combine
-from latf_openmm.analysis.surface import free_energy_surface
+from latf_openmm.bias.cv import CollectiveVariables, FeatureCV, ModuleCV
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.features.coordinates import CoordinateSettings
-from latf_openmm.md.cv import CollectiveVariables, FeatureCV, ModuleCV
-from latf_openmm.md.window_plan import UmbrellaSettings, window_centres
-from latf_openmm.md.window_samples import WindowSamples, window_runs
-from latf_openmm.md.windows import UmbrellaWindows
+from latf_openmm.reweighting.free_energy import LatentGrid
+from latf_openmm.reweighting.mbar import CombinedRuns, combine
+from latf_openmm.reweighting.surface import free_energy_surface
+from latf_openmm.sampling.umbrella.plan import UmbrellaSettings, window_centres
+from latf_openmm.sampling.umbrella.samples import WindowSamples, window_runs
+from latf_openmm.sampling.umbrella.umbrella_windows import UmbrellaWindows
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]

@@ -19,13 +19,13 @@ from folders import resealed
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
-from latf_openmm.config import RunConfig, dump_config, load_config
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.schema import start_record
+from latf_openmm.run.config import RunConfig, dump_config, load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.schema import start_record
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
-from latf_openmm.workflow import run_loop
 
 RUNNER = CliRunner()
 

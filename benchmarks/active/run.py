@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from replica_exchange import run_replica_exchange
 from sklearn.cluster import KMeans
 
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-from latf_openmm.config import GenerateSettings, LoopSettings, RunConfig
-from latf_openmm.data.trajectory import featurise
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.strategies import STRATEGY_KINDS
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.frames.trajectory import featurise
+from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.training.settings import TrainingSettings
-from latf_openmm.workflow import run_loop
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]

@@ -19,21 +19,21 @@ from openmm import app, unit
 from samplers import OneComponent
 from torch import Tensor
 
+from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.cv import CollectiveVariables
+from latf_openmm.bias.force import stepping
+from latf_openmm.bias.force.base import ForcesName
+from latf_openmm.bias.force.bias_energy import BiasEnergy, trace_forces
+from latf_openmm.bias.latent_cv import latent_cv
+from latf_openmm.bias.multistep import MultistepStepper
+from latf_openmm.bias.potentials import Bias
+from latf_openmm.bias.potentials.base import AdaptiveBias, BiasContext, bias_context
+from latf_openmm.bias.potentials.flow_barrier import FlowBarrierSettings
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import Opes, OpesSettings
 from latf_openmm.features import resolve_features
 from latf_openmm.features.distances import DistanceSettings
-from latf_openmm.md.backends import stepping
-from latf_openmm.md.backends.base import ForcesName
-from latf_openmm.md.bias import Bias
-from latf_openmm.md.bias.base import AdaptiveBias, BiasContext, bias_context
-from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import Opes, OpesSettings
-from latf_openmm.md.bias_energy import BiasEnergy, trace_forces
-from latf_openmm.md.biased_system import BIAS_GROUP, add_bias
-from latf_openmm.md.cv import CollectiveVariables
-from latf_openmm.md.latent_cv import latent_cv
-from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings

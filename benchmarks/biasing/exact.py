@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from openmm import unit
 
 import latf_openmm as latf
+from latf_openmm.bias.cv import FeatureCV
+from latf_openmm.bias.potentials import BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias, BiasContext
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.features.coordinates import CoordinateSettings
-from latf_openmm.md.bias import BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias, BiasContext
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.cv import FeatureCV
-from latf_openmm.md.langevin import langevin_integrator
+from latf_openmm.sampling.langevin import langevin_integrator
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED
 

@@ -10,13 +10,13 @@ from openmm import unit
 from samplers import TEMPERATURE, Array
 
 import latf_openmm as latf
+from latf_openmm.bias.cv import FeatureCV
+from latf_openmm.bias.multistep import MultistepStepper
+from latf_openmm.bias.potentials.base import cv_context
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias.base import cv_context
-from latf_openmm.md.bias.harmonic import HarmonicSettings
-from latf_openmm.md.cv import FeatureCV
-from latf_openmm.md.multistep import MultistepStepper
 from latf_openmm.model.encoder import mlp
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.units import KELVIN

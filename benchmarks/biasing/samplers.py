@@ -17,14 +17,14 @@ from openmm import app, unit
 from torch import Tensor, nn
 
 import latf_openmm as latf
+from latf_openmm.bias.cv import CollectiveVariables, SingleFrameCV
+from latf_openmm.bias.potentials import BiasSettings
+from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.potentials.flow_barrier import FlowBarrierSettings
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.features import build_features
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.bias import BiasSettings
-from latf_openmm.md.bias.base import AdaptiveBias
-from latf_openmm.md.bias.flow_barrier import FlowBarrierSettings
-from latf_openmm.md.bias.metadynamics import MetadynamicsSettings
-from latf_openmm.md.bias.opes import OpesSettings
-from latf_openmm.md.cv import CollectiveVariables, SingleFrameCV
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
 Array = NDArray[np.float64]

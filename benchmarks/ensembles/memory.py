@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from latf_openmm.config import LoopSettings, load_config
-from latf_openmm.workflow import run_loop
+from latf_openmm.run.config import LoopSettings, load_config
+from latf_openmm.run.loop import run_loop
 
 _SEGMENT = 2500
 

@@ -31,15 +31,15 @@ from replica_exchange import run_replica_exchange
 from report_tables import write_tables
 from structures import geometry
 
-from latf_openmm.analysis.ensemble import StructureEnsemble
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-from latf_openmm.analysis.free_energy import jensen_shannon
-from latf_openmm.analysis.generate import generate
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.trajectory import featurise
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.latent import generate
+from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.frames.trajectory import featurise
 from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.refine import Refiner, ensembles_at
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.free_energy import jensen_shannon
+from latf_openmm.run.annealed import Refiner, ensembles_at
+from latf_openmm.run.folder import RunFolder
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]

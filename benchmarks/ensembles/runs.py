@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
 import numpy as np
 from cases import SYSTEMS, Regime, SystemCase
 
-from latf_openmm.config import LoopSettings, RunConfig
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.config import LoopSettings, RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop, train_model
 from latf_openmm.training.settings import TrainingSettings
-from latf_openmm.workflow import run_loop, train_model
 
 
 @dataclass(frozen=True)

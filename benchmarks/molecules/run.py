@@ -24,12 +24,12 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from latf_openmm.analysis.observables import curve, structure_observable
-from latf_openmm.data.estimators import statistical_inefficiency
-from latf_openmm.data.walkers import WalkerFrames, read_stage
+from latf_openmm.ensembles.observables import curve, structure_observable
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.progress import make_progress
-from latf_openmm.refine import ensembles_at
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.reweighting.estimators import statistical_inefficiency
+from latf_openmm.run.annealed import ensembles_at
+from latf_openmm.run.folder import RunFolder
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import torch
 from cases import SYSTEMS, Array
 from data import training_data, truth
 
-from latf_openmm.analysis.free_energy import LatentGrid, flow_probability, jensen_shannon
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability, jensen_shannon
 from latf_openmm.training.fit import fit
 from latf_openmm.training.settings import TrainingSettings
 

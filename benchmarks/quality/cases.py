@@ -11,8 +11,8 @@ from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.md.simulation import SimulationSettings
 from latf_openmm.model.latf import ModelSettings
+from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings

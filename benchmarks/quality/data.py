@@ -9,10 +9,10 @@ from cases import Array, Regime, SystemCase
 from numpy.typing import NDArray
 from replica_exchange import run_replica_exchange
 
-from latf_openmm.data.trajectory import FeatureTrajectory, featurise, thermal_square_speeds
-from latf_openmm.data.walkers import read_stage
 from latf_openmm.features import Features, build_features, resolve_features
-from latf_openmm.md.simulation import Stage, run_stage
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, thermal_square_speeds
+from latf_openmm.frames.walkers import read_stage
+from latf_openmm.sampling.stage import Stage, run_stage
 from latf_openmm.systems.three_hole import three_hole_potential
 
 _TRUTH_SEEDS = (101, 202)

@@ -14,12 +14,17 @@ from cases import Array, Plane, SystemCase
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from latf_openmm.analysis.free_energy import LatentGrid, flow_populations, flow_probability, state_populations
-from latf_openmm.analysis.transfer import frame_weights
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.trajectory import FeatureTrajectory
-from latf_openmm.data.weights import effective_sample_size, normalised_weights
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.model.transfer import frame_weights
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.free_energy import (
+    LatentGrid,
+    flow_populations,
+    flow_probability,
+    state_populations,
+)
+from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 from latf_openmm.training.fit import fit
 from latf_openmm.training.settings import TrainingSettings
 

@@ -28,16 +28,16 @@ from methods import (
 )
 from tables import write_tables
 
-from latf_openmm.analysis.free_energy import (
+from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.reweighting.free_energy import (
     LatentGrid,
     committee_error,
     free_energy_rmse,
     jensen_shannon,
     state_populations,
 )
-from latf_openmm.data.ladder import Reweighting
-from latf_openmm.data.weights import normalised_weights
-from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.weights import normalised_weights
 
 _ROOT = Path(__file__).resolve().parents[2]
 

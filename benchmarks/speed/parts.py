@@ -82,10 +82,10 @@ def reweighting(frames: int) -> list[Row]:
     import numpy as np
     import torch
 
-    from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-    from latf_openmm.analysis.pool import make_pool
-    from latf_openmm.data.trajectory import FeatureTrajectory
-    from latf_openmm.data.walkers import WalkerFrames
+    from latf_openmm.ensembles.pool import make_pool
+    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.frames.trajectory import FeatureTrajectory
+    from latf_openmm.frames.walkers import WalkerFrames
     from latf_openmm.model.checkpoint import TrainedModel
     from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
     from latf_openmm.units import REDUCED
@@ -123,7 +123,7 @@ def scaling(frames: int, descriptors: int) -> list[Row]:
     """Training: descriptors in one array, as those of a run are; two temperatures, twenty walkers."""
     import numpy as np
 
-    from latf_openmm.data.trajectory import FeatureTrajectory, new_features
+    from latf_openmm.frames.trajectory import FeatureTrajectory, new_features
     from latf_openmm.model.latf import ModelSettings
     from latf_openmm.training.fit import fit
     from latf_openmm.training.settings import TrainingSettings
@@ -165,11 +165,11 @@ def featurisation() -> list[Row]:
     import numpy as np
     import torch
 
-    from latf_openmm.config import load_config
-    from latf_openmm.data.trajectory import featurise
     from latf_openmm.features import build_features, resolve_features
     from latf_openmm.features.distances import DistanceSettings
     from latf_openmm.features.torsions import TorsionSettings
+    from latf_openmm.frames.trajectory import featurise
+    from latf_openmm.run.config import load_config
 
     torch.set_num_threads(1)
     built = load_config("chignolin").system.build(1)
@@ -236,11 +236,11 @@ def walkers() -> list[Row]:
     import openmm
     import torch
 
+    from latf_openmm.bias.biased_system import add_bias
+    from latf_openmm.bias.latent_cv import latent_cv
+    from latf_openmm.bias.potentials.base import bias_context
+    from latf_openmm.bias.potentials.harmonic import HarmonicSettings
     from latf_openmm.features.coordination import CoordinationSettings
-    from latf_openmm.md.bias.base import bias_context
-    from latf_openmm.md.bias.harmonic import HarmonicSettings
-    from latf_openmm.md.biased_system import add_bias
-    from latf_openmm.md.latent_cv import latent_cv
     from latf_openmm.systems.lj7 import LJ7Settings
 
     torch.set_num_threads(1)
@@ -281,13 +281,13 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
     import openmm
     import torch
 
-    from latf_openmm.config import load_config
+    from latf_openmm.bias.biased_system import add_bias
+    from latf_openmm.bias.latent_cv import latent_cv
+    from latf_openmm.bias.potentials.base import bias_context
+    from latf_openmm.bias.potentials.harmonic import HarmonicSettings
     from latf_openmm.features.distances import DistanceSettings
-    from latf_openmm.md.bias.base import bias_context
-    from latf_openmm.md.bias.harmonic import HarmonicSettings
-    from latf_openmm.md.biased_system import add_bias
-    from latf_openmm.md.langevin import draw_velocities, langevin_integrator
-    from latf_openmm.md.latent_cv import latent_cv
+    from latf_openmm.run.config import load_config
+    from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator
 
     there = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     if platform not in there:

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latf_openmm.analysis.ensemble import StructureEnsemble
-from latf_openmm.analysis.free_energy import (
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.reference import Reference, find_reference
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.reweighting.free_energy import (
     Array,
     LatentGrid,
     flow_populations,
     free_energy_rmse,
     jensen_shannon,
 )
-from latf_openmm.analysis.reference import Reference, find_reference
-from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
 
 
 @dataclass(frozen=True)

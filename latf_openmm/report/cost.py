@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import IMPORTED
 from latf_openmm.storage import checked_record
-from latf_openmm.workflow import IMPORTED
 
 _DAY = 86_400.0
 

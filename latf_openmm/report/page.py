@@ -9,23 +9,23 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from latf_openmm import plots
-from latf_openmm.analysis.ensemble import StructureEnsemble
-from latf_openmm.analysis.ensemble_maker import EnsembleMaker
-from latf_openmm.analysis.free_energy import LatentGrid, flow_probability
-from latf_openmm.analysis.generate import temperature_warning
-from latf_openmm.analysis.pool import Pool
-from latf_openmm.data.heat import thermostat_deviations
-from latf_openmm.data.ladder import energies_known
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.latent import temperature_warning
+from latf_openmm.ensembles.pool import Pool
+from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.report import figures as plots
 from latf_openmm.report.citations import works
 from latf_openmm.report.comparison import Comparison, compare, find_references
 from latf_openmm.report.cost import costs, duration
-from latf_openmm.report.melting import Melting, melting
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.summary import listed, summary, time_label
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.report.temperature_curves import Melting, melting
+from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
+from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.storage import write_json, write_manifest, write_text
 
 

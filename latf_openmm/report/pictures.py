@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from latf_openmm import plots
-from latf_openmm.analysis.free_energy import Array, LatentGrid, flow_populations, free_energy_error
-from latf_openmm.analysis.reference import Reference
+from latf_openmm.ensembles.reference import Reference
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.report import figures as plots
 from latf_openmm.report.comparison import Comparison
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.reweighting.free_energy import Array, LatentGrid, flow_populations, free_energy_error
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import whole_file
 
 _READABLE = 70

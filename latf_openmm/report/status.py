@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from latf_openmm.run_folder import RunFolder
-from latf_openmm.workflow import settled
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import settled
 
 
 def status_lines(folder: Path) -> Iterator[str]:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
-from latf_openmm.analysis.ensemble import Estimate, StructureEnsemble
-from latf_openmm.analysis.ensemble_files import write_structure
-from latf_openmm.data.weights import systematic
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
+from latf_openmm.ensembles.files import write_structure
 from latf_openmm.features.solute import without_hydrogens
-from latf_openmm.plots import state_colour
+from latf_openmm.report.figures import state_colour
 from latf_openmm.report.solute import chain_traces, lined_up, solute_of, to_screen
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.reweighting.weights import systematic
+from latf_openmm.run.folder import RunFolder
 
 _OTHERS = 4
 """Further structures of a state that are drawn over the first one."""

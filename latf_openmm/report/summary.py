@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from latf_openmm.analysis.ensemble import StructureEnsemble
+from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report.comparison import Comparison
 from latf_openmm.report.cost import Cost
-from latf_openmm.run_folder import RunFolder
+from latf_openmm.run.folder import RunFolder
 
 _FEW_STATES = 4
 _CLOSE = 2.0

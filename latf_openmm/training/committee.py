@@ -15,12 +15,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.func import stack_module_state
 
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import Counts, TemperatureLadder
 from latf_openmm.model.flow import CouplingFlow, SplineCoupling
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.prior import tilted_exponent
 from latf_openmm.progress import Advance
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.ladder import Counts, TemperatureLadder
 from latf_openmm.training.coupling import coupled
 from latf_openmm.training.settings import TrainingSettings
 

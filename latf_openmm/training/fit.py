@@ -14,7 +14,7 @@ import numpy as np
 from rich.progress import Progress
 from torch import Tensor
 
-from latf_openmm.data.trajectory import FeatureTrajectory
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import bar
 from latf_openmm.training.committee import CommitteeData, fit_whitening, train_committee

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
-from latf_openmm.data.weights import training_weights
 from latf_openmm.errors import DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.progress import bar
+from latf_openmm.reweighting.weights import training_weights
 from latf_openmm.training.run import prepare, seeded
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.training.states import find_states, populations

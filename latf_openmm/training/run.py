@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latf_openmm.data.blocks import FrameBlocks
-from latf_openmm.data.ladder import TemperatureLadder, build_ladder, own_temperatures
-from latf_openmm.data.lagged import LaggedPairs, make_pairs
-from latf_openmm.data.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.errors import DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.model.encoder import Encoder, StateDecoder
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import Advance
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
 

@@ -21,7 +21,7 @@ from PeptideBuilder import Geometry
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from building import RESTRAINTS, Model, Recipe, Stage, Torsion, Wall, distance, main
 
-from latf_openmm.analysis.observables import rmsd_to, structure_observable
+from latf_openmm.ensembles.observables import rmsd_to, structure_observable
 
 SEQUENCE = "YYDPETGTWY"
 FORCE_FIELD = "amber14/protein.ff14SB.xml"

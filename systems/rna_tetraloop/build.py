@@ -40,7 +40,7 @@ from building import (
     start_simulation,
 )
 
-from latf_openmm.analysis.observables import Observable, structure_observable
+from latf_openmm.ensembles.observables import Observable, structure_observable
 
 SEQUENCE = "GGCGCAAGCC"
 FORCE_FIELD = "amber14/RNA.OL3.xml"

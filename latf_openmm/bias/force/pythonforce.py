@@ -1,0 +1,75 @@
+"""PythonForce: OpenMM calls back into Python; needs no plugin and any torch version."""
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from openmm import unit
+
+from latf_openmm.bias.force.bias_energy import BiasEnergy
+from latf_openmm.bias.force.force_module import force_module
+from latf_openmm.errors import BackendError
+
+
+class TorchComputation:
+    """Picklable callable State -> (energy, forces), as PythonForce wants it."""
+
+    def __init__(self, module: torch.jit.ScriptModule, periodic: bool, parameters: tuple[str, ...]) -> None:
+        self.module = module
+        self.periodic = periodic
+        self.parameters = parameters
+
+    def __call__(self, state: openmm.State) -> tuple[Any, Any]:
+        """Evaluate the module on the State's positions and box."""
+        positions = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        arguments = [torch.from_numpy(positions)]
+        if self.periodic:
+            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            arguments.append(torch.from_numpy(np.array(box)))
+        if self.parameters:
+            values = state.getParameters()
+            arguments += [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
+        with torch.inference_mode():
+            energy, forces = self.module(*arguments)
+        return float(energy), forces.numpy()  # kJ/mol and kJ/mol/nm, as PythonForce takes them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep the module as TorchScript bytes."""
+        buffer = io.BytesIO()
+        torch.jit.save(self.module, buffer)
+        return {"module": buffer.getvalue(), "periodic": self.periodic, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the module from its bytes."""
+        self.module = torch.jit.load(io.BytesIO(state["module"]))
+        self.periodic = state["periodic"]
+        self.parameters = state["parameters"]
+
+
+def why_unavailable() -> str | None:
+    """Return why PythonForce cannot be used here, or None when it can."""
+    if hasattr(openmm, "PythonForce"):
+        return None
+    return f"OpenMM {openmm.__version__} has no PythonForce; 8.5 or newer is needed"
+
+
+def make_python_force(
+    energy: BiasEnergy, periodic: bool, parameters: dict[str, float], scaled: bool
+) -> openmm.Force:
+    """Return a PythonForce of the bias with global parameters, in the order the module takes them.
+
+    Raises
+    ------
+    BackendError
+        If this OpenMM has no PythonForce.
+    """
+    if reason := why_unavailable():
+        raise BackendError(f"backend 'python': {reason}")
+    # The traced module shares its constants with `energy`; a force keeps what it was made with.
+    module = torch.jit.freeze(copy.deepcopy(force_module(energy, periodic, True, scaled)))
+    force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)
+    force.setUsesPeriodicBoundaryConditions(periodic)
+    return force

@@ -1,0 +1,370 @@
+"""What every bias potential is."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from openmm import unit
+from pydantic import Field
+from torch import Tensor, nn
+
+from latf_openmm.bias.potentials.messages import MessageFile
+from latf_openmm.errors import ConfigError
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.settings import Settings
+from latf_openmm.units import SCALES, plain
+
+_SAMPLES = 20_000
+_MARGIN = 0.35
+
+
+class Bias(nn.Module):
+    """V(z): ``forward(z)`` takes (n, dim) and returns energies (n,) [kJ/mol].
+
+    Attributes
+    ----------
+    state
+        What an adaptive bias has learned so far; empty for a static one.
+    components
+        Collective variables it acts on; empty for all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: Tensor
+        self.components: Tensor
+        self.register_buffer("state", torch.empty(0, dtype=torch.float64))
+        self.register_buffer("components", torch.empty(0, dtype=torch.long))
+
+    def energy(self, z: Tensor, state: Tensor) -> Tensor:
+        """Return the energies of the bias's own components z (n, k), shape (n,) [kJ/mol]; differentiable."""
+        raise NotImplementedError
+
+    def evaluate(self, z: Tensor, state: Tensor) -> Tensor:
+        """Return energies for a given state, shape (n,) [kJ/mol]."""
+        if self.components.numel() > 0:
+            z = z.index_select(1, self.components)
+        return self.energy(z, state)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return energies, shape (n,) [kJ/mol]."""
+        return self.evaluate(z, self.state)
+
+    def example_states(self) -> tuple[Tensor, ...]:
+        """States to record the operations of `evaluate` with, which must not depend on their values.
+
+        Two of different numbers of rows, where that number changes.
+        """
+        return (self.state,)
+
+
+class Receiver(nn.Module):
+    """How a message changes the state of an adaptive bias: ``forward(state, message)`` -> new state.
+
+    The same module runs in Python and inside the force, so that both have the same state to the last bit.
+    """
+
+    def forward(self, state: Tensor, message: Tensor) -> Tensor:
+        """Return the new state."""
+        raise NotImplementedError
+
+
+class AdaptiveBias(Bias):
+    """A bias whose state changes while the simulation runs.
+
+    `update` is called with the collective variables of all walkers every `pace` steps. It changes the
+    state here and returns the messages that make the same change inside the force, which reads them from the
+    file of `messages`.
+
+    Parameters
+    ----------
+    receiver
+        Applies a message.
+    message_size
+        Numbers in a message.
+    pace
+        Steps between updates.
+
+    Attributes
+    ----------
+    sent
+        Messages sent to the force so far.
+    updates
+        Updates so far.
+    added
+        What the last update added, one row (z, weight) for each walker: what other walkers that share the
+        bias need to add it, too; empty where walkers cannot share.
+    """
+
+    def __init__(self, receiver: Receiver, message_size: int, pace: int) -> None:
+        super().__init__()
+        if pace < 1:
+            raise ConfigError(f"bias.pace: expected 1 step or more, got {pace}")
+        self.receiver = receiver
+        self.message_size = message_size
+        self.pace = pace
+        self.sent: Tensor
+        self.updates: Tensor
+        self.added = torch.empty(0)
+        self.register_buffer("sent", torch.zeros((), dtype=torch.long))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._messages: MessageFile | None = None
+
+    def messages(self) -> MessageFile:
+        """Where forces made from now on read the messages."""
+        if self._messages is None:
+            self._messages = MessageFile(int(self.sent))
+        return self._messages
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of `added`; 0 where walkers cannot share the bias."""
+        return 0
+
+    @torch.no_grad()
+    def update(self, z: Tensor, others: Tensor | None = None, kT: Tensor | None = None) -> list[Tensor]:
+        """Adapt to the walkers' collective variables; return messages for the force.
+
+        Parameters
+        ----------
+        z
+            Shape (n_walkers, dim).
+        others
+            What walkers elsewhere added since the last time, rows of their `added`.
+        kT
+            Thermal energy of each walker [kJ/mol], shape (n_walkers,), where it is not that of the bias.
+
+        Raises
+        ------
+        ConfigError
+            If a collective variable is not finite.
+        """
+        if not bool(torch.isfinite(z).all()):
+            raise ConfigError(f"a collective variable is not finite: {z.tolist()}")
+        own = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
+        messages = [] if others is None or len(others) == 0 else self.absorb(others)
+        messages += self.adapt(own, kT)
+        self.sent += len(messages)
+        self.updates += 1
+        return messages
+
+    def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
+        """Change the state by `receive`, from the bias's own components, and return the messages."""
+        raise NotImplementedError
+
+    def absorb(self, rows: Tensor) -> list[Tensor]:
+        """Add what walkers elsewhere added, and return the messages."""
+        raise ConfigError(f"{type(self).__name__} cannot be shared by several walkers")
+
+    def receive(self, message: Tensor) -> Tensor:
+        """Apply one message to the state here, and return it."""
+        self.state = self.receiver(self.state, message)
+        return message
+
+    def offset(self) -> float:
+        """What is taken off the bias energy before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
+        return 0.0
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything that changes, to be restored by `restore`."""
+        return {name: value.clone() for name, value in self.named_buffers() if name in self._changing()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Continue from a snapshot of the same bias.
+
+        Raises
+        ------
+        ConfigError
+            If the snapshot is of another kind of bias, or of one with another number of variables or grid.
+        """
+        own = self.snapshot()
+        if set(snapshot) != set(own):
+            raise ConfigError(
+                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(own)}"
+            )
+        for name, value in snapshot.items():
+            there, here = self._form(name, value), self._form(name, own[name])
+            if there != here:
+                raise ConfigError(
+                    f"a snapshot with {name!r} of {there} does not belong to this bias, which has {here}"
+                )
+        for name, value in snapshot.items():
+            setattr(self, name, value.clone())
+        self._messages = None  # forces made before do not have this state
+
+    def _form(self, name: str, value: Tensor) -> str:
+        """What a buffer of the snapshot has in common between all moments."""
+        return f"shape {tuple(value.shape)}"
+
+    def _changing(self) -> tuple[str, ...]:
+        """Names of the buffers that `adapt` changes."""
+        return ("state", "sent", "updates")
+
+
+@dataclass(frozen=True)
+class BiasContext:
+    """What a bias is built for.
+
+    Parameters
+    ----------
+    periods
+        Period of each collective variable, 0 where it has none.
+    temperature
+        Temperature of the simulation, in the model's scale.
+    kT
+        Its thermal energy [kJ/mol].
+    model
+        The trained model whose collective variables are biased, where there is one.
+    components
+        Which of the model's variables these are; None: all.
+    """
+
+    periods: tuple[float, ...]
+    temperature: float
+    kT: float  # noqa: N815 - the field's own name
+    model: LatentThermodynamicFlow | None = None
+    components: tuple[int, ...] | None = None
+
+    @staticmethod
+    def of_model(model: LatentThermodynamicFlow, temperature: float, kT: float) -> "BiasContext":
+        """The context of a model's own variables."""
+        return BiasContext((0.0,) * model.latent_dim, temperature, kT, model)
+
+    @property
+    def dim(self) -> int:
+        """Number of collective variables."""
+        return len(self.periods)
+
+    def on(self, components: Sequence[int]) -> "BiasContext":
+        """The context of some of the variables.
+
+        Raises
+        ------
+        ConfigError
+            If one of them does not exist.
+        """
+        for component in components:
+            if not 0 <= component < self.dim:
+                raise ConfigError(
+                    f"bias.components: there is no component {component}; "
+                    f"the collective variables are 0 to {self.dim - 1}"
+                )
+        if len(set(components)) < len(components):
+            raise ConfigError(f"bias.components: {list(components)} names one twice")
+        periods = tuple(self.periods[i] for i in components)
+        own = range(self.dim) if self.components is None else self.components
+        return replace(self, periods=periods, components=tuple(own[i] for i in components))
+
+    def samples(self, what: str) -> Tensor:
+        """Points of the model's density at this temperature, shape (n, dim).
+
+        Raises
+        ------
+        ConfigError
+            If there is no model; `what` names the setting that has to be given then.
+        """
+        if self.model is None:
+            raise ConfigError(f"{what}: has to be given for collective variables without a trained model")
+        density = self.model.density(self.temperature)
+        z = density.sample(_SAMPLES, torch.Generator().manual_seed(0)).double()
+        return z if self.components is None else z[:, list(self.components)]
+
+    def region(self, what: str) -> tuple[list[float], list[float]]:
+        """Box that holds the model's density with a margin."""
+        z = self.samples(what)
+        low, high = z.quantile(0.0005, dim=0), z.quantile(0.9995, dim=0)
+        margin = _MARGIN * (high - low)
+        if not bool((margin > 0).all()):
+            raise ConfigError("bias: the model's density is degenerate; train it on more varied data")
+        return (low - margin).tolist(), (high + margin).tolist()
+
+
+def bias_context(trained: TrainedModel, temperature: Any) -> BiasContext:
+    """Return the context of a trained model at one temperature.
+
+    Parameters
+    ----------
+    trained
+        The model.
+    temperature
+        A number in the model's temperature scale, or an OpenMM quantity for models in kelvin.
+    """
+    value = plain(temperature, unit.kelvin)
+    return BiasContext.of_model(trained.model, value, SCALES[trained.temperature_scale].kT(value))
+
+
+def cv_context(periods: Sequence[float], temperature: Any) -> BiasContext:
+    """Return the context of collective variables without a trained model.
+
+    Parameters
+    ----------
+    periods
+        Period of each collective variable, 0 where it has none (``cv.periods.tolist()``).
+    temperature
+        Temperature [K], a number or an OpenMM quantity.
+    """
+    value = plain(temperature, unit.kelvin)
+    return BiasContext(tuple(periods), value, SCALES["K"].kT(value))
+
+
+def per_component(value: float | list[float], dim: int, name: str) -> list[float]:
+    """One value for each collective variable, from one for all or a list of them.
+
+    Raises
+    ------
+    ConfigError
+        If the list has another length.
+    """
+    values = value if isinstance(value, list) else [value] * dim
+    if len(values) != dim:
+        raise ConfigError(f"bias.{name}: {len(values)} values for {dim} collective variables")
+    return values
+
+
+def strengths(value: float | list[float], dim: int, name: str = "strength") -> Tensor:
+    """Force constants, one for each collective variable.
+
+    Raises
+    ------
+    ConfigError
+        If the list has another length, or one is negative.
+    """
+    values = per_component(value, dim, name)
+    if any(one < 0 for one in values):
+        raise ConfigError(f"bias.{name}: must not be negative, got {values}")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def wrap(delta: Tensor, periods: Tensor) -> Tensor:
+    """Differences of collective variables, periodic ones to their nearest image; shape (..., dim)."""
+    safe = torch.where(periods > 0, periods, torch.ones_like(periods))
+    return delta - periods * torch.round(delta.detach() / safe)
+
+
+class BiasSettings(Settings):
+    """Settings of one bias; subclasses add a literal ``kind`` and live in one file each."""
+
+    components: list[int] | None = Field(
+        None, min_length=1, description="collective variables it acts on, from 0; default: all"
+    )
+
+    def build(self, context: BiasContext) -> Bias:
+        """Make the bias, in double precision and without trainable parameters.
+
+        Raises
+        ------
+        ConfigError
+            If the settings do not fit the collective variables.
+        """
+        if self.components is None:
+            return self.make(context)
+        bias = self.make(context.on(self.components))
+        bias.components = torch.tensor(self.components)
+        return bias
+
+    @abstractmethod
+    def make(self, context: BiasContext) -> Bias:
+        """Make the bias on all collective variables of the context."""

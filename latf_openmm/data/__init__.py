@@ -1,1 +1,0 @@
-"""From frames on disk to weighted, lagged training data."""

@@ -1,0 +1,1 @@
+"""Structures with weights, latent samples and observables at any temperature."""

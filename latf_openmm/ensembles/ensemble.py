@@ -1,0 +1,279 @@
+"""Structures with weights at one temperature, and what is estimated from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import mdtraj
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from latf_openmm.ensembles.pool import Pool
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.reweighting.replicates import Replicates, Statistic
+from latf_openmm.reweighting.weights import systematic
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Level = Literal["reweighted", "refined", "flow"]
+Verdict = Literal["good", "fair", "poor"]
+
+SEEN = 3.0
+"""Independent frames of a state from which its population is an estimate and not a limit."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error; twice the error is what two standard errors would cover."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.error:.2g}"
+
+
+@dataclass(frozen=True)
+class StructureEnsemble:
+    """Frames with weights that make them an ensemble at one temperature.
+
+    Made by `ensemble_at` from the frames there are, or by `latf_openmm.run.annealed` from new ones.
+
+    Attributes
+    ----------
+    temperature
+        In the model's scale.
+    kT
+        Thermal energy [kJ/mol].
+    level
+        How the weights were made.
+    made
+        The same, for people.
+    pool
+        Where the frames are.
+    weights
+        Of every frame of the pool; they sum to one; shape (n_frames,).
+    replicates
+        The same in bootstrap samples of the frames, or by each member of the committee.
+    widening
+        What the standard deviation over the replicates is multiplied with to be a standard error.
+    clusters
+        Frames of one cluster count as one; shape (n_frames,). Of simulated frames each is its own, refined ones with a
+        common ancestor are one.
+    inefficiency
+        Statistical inefficiency g of each cluster, shape (n_clusters,).
+    independent
+        Effective number of independent frames: (sum W)^2 / sum g W^2 over the weights W of clusters; of refined
+        frames, which forget where they came from, the least of variance / error^2 of energy and populations.
+    warnings
+        What a reader has to know before trusting the result.
+    verdict
+        ``good``: 100 independent frames or more carry it; ``fair``: 30 or more, or the flow between temperatures
+        that frames reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each
+        other. Three times as many are asked for where all come from one trajectory.
+    """
+
+    temperature: float
+    kT: float  # noqa: N815 - the field's own name
+    level: Level
+    made: str
+    pool: Pool
+    weights: Array
+    replicates: Replicates
+    widening: float
+    clusters: NDArray[np.int64]
+    inefficiency: Array
+    independent: float
+    warnings: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def ess(self) -> float:
+        """Kish's effective sample size; correlation in time is not considered."""
+        return float(1.0 / (self.weights**2).sum())
+
+    @property
+    def largest_weight(self) -> float:
+        """Share of the frame that weighs most."""
+        return float(self.weights.max())
+
+    def estimate(self, statistic: Statistic | Callable[[Array], float]) -> Estimate:
+        """Return a statistic of the weights with its error.
+
+        Parameters
+        ----------
+        statistic
+            A function of weighted means; or, slower with many frames, any function from weights of all frames, which
+            sum to one, to a number.
+        """
+        if isinstance(statistic, Statistic):
+            return self.with_error(statistic.of(self.weights), self.replicates.of(statistic))
+        spread = np.array([statistic(row) for row in self.replicates.rows()])
+        return self.with_error(statistic(self.weights), spread)
+
+    def with_error(self, value: float, spread: Array) -> Estimate:
+        """Return a value with the error that its values in the replicates (n_replicates,) say."""
+        error = self.widening * float(spread.std(ddof=1)) if len(spread) > 1 else float("nan")
+        return Estimate(float(value), error)
+
+    def expectation(
+        self,
+        values: ArrayLike | Callable[[mdtraj.Trajectory], ArrayLike],
+        topology: mdtraj.Topology | None = None,
+    ) -> Estimate:
+        """Return the mean of a quantity with its error.
+
+        Parameters
+        ----------
+        values
+            Of every frame of the pool, shape (n_frames,); or a function of an MDTraj trajectory that returns one
+            number for each of its frames.
+        topology
+            Of one copy of the system, for a function.
+        """
+        if callable(values):
+            if topology is None:
+                raise ConfigError("topology: has to be given for a function of trajectories")
+            values = self.observe(values, topology)
+        x = np.asarray(values, dtype=np.float64)
+        if x.shape != self.weights.shape:
+            raise DataError(f"values of shape {x.shape} for a pool of {len(self.weights)} frames")
+        if ((x == 0) | (x == 1)).all():
+            return self.fraction(x == 1)
+        return self.estimate(Statistic.mean(x))
+
+    def independent_in(self, chosen: Mask) -> float:
+        """Effective number of independent frames among the chosen ones (n_frames,)."""
+        totals = np.bincount(self.clusters, self.weights * chosen, len(self.inefficiency))
+        squares = float((self.inefficiency * totals**2).sum())
+        return float(totals.sum() ** 2 / squares) if squares > 0 else 0.0
+
+    def seen(self, chosen: Mask) -> bool:
+        """Whether the chosen frames, and the others, are enough independent ones to say how many they are."""
+        return min(self.independent_in(chosen), self.independent_in(~chosen)) >= SEEN
+
+    def fraction(self, chosen: Mask) -> Estimate:
+        """Return the share of the chosen frames (n_frames,).
+
+        Where they, or the others, are fewer than 3 independent ones, which a bootstrap says little of, the error is at
+        least 1 / (n + 4) with n the independent frames of all: twice that is Wilson's bound for what was never seen.
+        """
+        return self._guarded(self.estimate(Statistic.mean(chosen)), chosen)
+
+    def _guarded(self, found: Estimate, chosen: Mask) -> Estimate:
+        """Return the share of frames with an error that holds where there are few."""
+        if self.seen(chosen):
+            return found
+        return Estimate(found.value, max(found.error, 1.0 / (self.independent + 4.0)))
+
+    def free_energy_difference(self, start: Mask, end: Mask) -> Estimate:
+        """Return -kT ln(p_end / p_start) of two sets of frames (n_frames,) [kJ/mol].
+
+        The value is infinite, and the error not a number, where one of them has no weight.
+        """
+        difference = self.free_energy_statistic(start, end)
+        spread = self.replicates.of(difference)
+        spread = spread[np.isfinite(spread)]
+        value = difference.of(self.weights)
+        if not np.isfinite(value) or len(spread) < 0.9 * len(self.replicates):
+            return Estimate(value, float("nan"))
+        return self.with_error(value, spread)
+
+    def free_energy_statistic(self, start: Mask, end: Mask) -> Statistic:
+        """Return the difference of free energy of two sets of frames (n_frames,) as a statistic [kJ/mol]."""
+
+        def difference(means: Array) -> Array:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(-self.kT * (np.log(means[..., 1]) - np.log(means[..., 0])))
+
+        return Statistic(np.stack([start, end], axis=1).astype(np.float64), difference)
+
+    def energy(self) -> Estimate:
+        """Mean potential energy [kJ/mol]."""
+        return self.expectation(self.energies())
+
+    def heat_capacity(self) -> Estimate:
+        """Configurational heat capacity (<U^2> - <U>^2) / (kT)^2, in units of k_B (of R, a mole)."""
+        u = self.energies() / self.kT
+        return self.estimate(Statistic.variance(u))
+
+    def populations(self) -> list[Estimate]:
+        """Population of each metastable state."""
+        states = self.pool.states
+        inside = states[:, None] == np.arange(self.n_states)
+        shares, spreads = self.weights @ inside, self.replicates.means(inside.astype(np.float64))
+        return [
+            self._guarded(self.with_error(share, spread), states == state)
+            for state, (share, spread) in enumerate(zip(shares, spreads.T, strict=True))
+        ]
+
+    @property
+    def n_states(self) -> int:
+        """Metastable states of the model."""
+        return self.pool.n_states
+
+    def observe(self, function: Callable[[mdtraj.Trajectory], ArrayLike], topology: mdtraj.Topology) -> Array:
+        """Return a function of an MDTraj trajectory for every frame of the pool, shape (n_frames,).
+
+        Trajectories are read and given in pieces.
+        """
+        parts = []
+        for walker in self.pool.walkers:
+            for piece in walker.chunks(topology):
+                values = np.asarray(function(piece), dtype=np.float64)
+                if values.shape != (piece.n_frames,):
+                    raise DataError(
+                        f"the observable returns shape {values.shape} for {piece.n_frames} frames; "
+                        "expected one number a frame"
+                    )
+                parts.append(values)
+        return np.concatenate(parts)
+
+    def draw(self, n: int, seed: int = 0) -> NDArray[np.int64]:
+        """Indices of `n` frames that stand for the ensemble without weights, by systematic resampling."""
+        return systematic(self.weights, n, np.random.default_rng(seed))
+
+    def trajectory(self, n: int, topology: mdtraj.Topology, seed: int = 0) -> mdtraj.Trajectory:
+        """Return `n` structures that stand for the ensemble without weights; some may be there several times."""
+        return self.pool.structures(self.draw(n, seed), topology)
+
+    def representatives(self) -> dict[int, int]:
+        """One frame for each state: that with the least weighted distance to the others of the state, in z."""
+        scale = self.pool.z.std(axis=0) + 1e-12
+        found = {}
+        for state in np.unique(self.pool.states):
+            mine = np.flatnonzero((self.pool.states == state) & (self.weights > 0))
+            if len(mine):
+                centre = np.average(self.pool.z[mine], axis=0, weights=self.weights[mine])
+                off = ((self.pool.z[mine] - centre) / scale) ** 2
+                found[int(state)] = int(mine[off.sum(axis=1).argmin()])
+        return found
+
+    def energies(self) -> Array:
+        """Potential energy of every frame of the pool [kJ/mol].
+
+        Raises
+        ------
+        DataError
+            If it is not known.
+        """
+        if not energies_known(self.pool.trajectories):
+            raise DataError("the potential energies of the frames are not known")
+        return self.pool.energies()
+
+
+def together(one: StructureEnsemble, other: StructureEnsemble, share: float) -> StructureEnsemble:
+    """Return two ensembles of one temperature as one, of which the first has the given share.
+
+    Their replicates have to come from the same bootstrap samples: so the errors hold what the two have in common.
+    """
+    n = len(one.inefficiency)
+    return replace(
+        one,
+        pool=one.pool.with_other(other.pool),
+        weights=np.concatenate([share * one.weights, (1 - share) * other.weights]),
+        replicates=one.replicates.together(other.replicates, share),
+        clusters=np.concatenate([one.clusters, n + other.clusters]),
+        inefficiency=np.concatenate([one.inefficiency, other.inefficiency]),
+    )

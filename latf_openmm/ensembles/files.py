@@ -1,0 +1,116 @@
+"""What an ensemble of structures leaves on disk."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import mdtraj
+import numpy as np
+import pandas as pd
+
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
+from latf_openmm.errors import DataError
+from latf_openmm.frames.walkers import write_trajectory
+from latf_openmm.model.checkpoint import versions
+from latf_openmm.periodic import gather_molecules
+from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.storage import sha256, whole_file, write_json
+
+
+def write_structures(
+    ensemble: StructureEnsemble,
+    topology: mdtraj.Topology,
+    folder: Path,
+    structures: int,
+    seed: int,
+    trajectory: Literal["dcd", "xtc"] = "dcd",
+    source: dict[str, Any] | None = None,
+) -> None:
+    """Write an ensemble of structures into a folder.
+
+    ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
+    ``ensemble.dcd`` or ``ensemble.xtc`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
+    without weights); ``state_N.pdb`` (one structure of each state); ``ensemble.json`` (level, effective sizes,
+    populations, energy and heat capacity with errors, warnings, `source`, versions, and the hashes of the files).
+
+    Parameters
+    ----------
+    trajectory
+        Format of the structures.
+    source
+        What they were made from, for the record.
+
+    Raises
+    ------
+    DataError
+        If the folder has such files already.
+    """
+    record = folder / "ensemble.json"
+    if record.exists():
+        raise DataError(f"{record}: already there")
+    with whole_file(folder / "frames.parquet") as temporary:
+        frames_table(ensemble).to_parquet(temporary, index=False)
+    chosen = gather_molecules(ensemble.trajectory(structures, topology, seed))
+    with whole_file(folder / f"ensemble.{trajectory}") as temporary:
+        write_trajectory(chosen, temporary, trajectory)
+    write_structure(chosen[0], folder / "ensemble.pdb")
+    for state, frame in ensemble.representatives().items():
+        one = ensemble.pool.structures(np.array([frame]), topology)
+        write_structure(one, folder / f"state_{state}.pdb")
+    names = [
+        "frames.parquet",
+        f"ensemble.{trajectory}",
+        *sorted(path.name for path in folder.glob("state_*.pdb")),
+    ]
+    summary = describe(ensemble) | {
+        "source": source or {},
+        "versions": versions(),
+        "structures": structures,
+        "seed": seed,
+        "sha256": {name: sha256(folder / name) for name in names},
+    }
+    write_json(record, summary)
+
+
+def write_structure(structure: mdtraj.Trajectory, path: Path) -> None:
+    """Write a PDB file; molecules are whole and beside each other."""
+    with whole_file(path) as temporary:
+        gather_molecules(structure).save_pdb(str(temporary))
+
+
+def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:
+    """One row for each frame that has a weight."""
+    pool = ensemble.pool
+    columns: dict[str, Any] = {
+        "run": np.array([walker.run for walker in pool.walkers])[pool.owner],
+        "walker": np.array([walker.walker for walker in pool.walkers])[pool.owner],
+        "frame": pool.frame,
+        "temperature": pool.temperatures(),
+        "potential_energy": pool.energies(),
+        "state": pool.states,
+    }
+    columns |= {f"z{i}": pool.z[:, i] for i in range(pool.z.shape[1])}
+    table = pd.DataFrame(columns | {"weight": ensemble.weights})
+    return table[table["weight"] > 0].reset_index(drop=True)
+
+
+def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
+    """What a reader needs to judge an ensemble, as plain numbers."""
+    found: dict[str, Any] = {
+        "temperature": ensemble.temperature,
+        "level": ensemble.level,
+        "made": ensemble.made,
+        "verdict": ensemble.verdict,
+        "effective_sample_size": ensemble.ess,
+        "independent_frames": ensemble.independent,
+        "largest_weight": ensemble.largest_weight,
+        "populations": [_pair(one) for one in ensemble.populations()],
+        "warnings": list(ensemble.warnings),
+    }
+    if energies_known(ensemble.pool.trajectories):
+        found["mean_energy"] = _pair(ensemble.energy())
+        found["heat_capacity"] = _pair(ensemble.heat_capacity())
+    return found
+
+
+def _pair(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "error": estimate.error}

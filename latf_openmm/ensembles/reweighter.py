@@ -1,0 +1,293 @@
+"""Ensembles from the frames there are: reweighted, or guided by the flow.
+
+``reweighted``
+    Every frame of every round, weighted by MBAR over the simulated temperatures. Exact up to sampling where
+    enough frames overlap in energy with the temperature wanted.
+``flow``
+    Where they do not: latent points are drawn from r_T(z), and each stands for its nearest frames, which share its
+    weight as exp(-U/kT) over the mixture they were simulated in. Where the basins lie is the flow's word; what is
+    inside one is the frames'.
+
+What new frames at the temperature itself add is in `latf_openmm.run.annealed`.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.special import logsumexp
+
+from latf_openmm.ensembles.ensemble import SEEN, Array, Level, StructureEnsemble, Verdict
+from latf_openmm.ensembles.latent import distance_warning, temperature_warning
+from latf_openmm.ensembles.pool import Pool
+from latf_openmm.errors import ConfigError
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
+from latf_openmm.reweighting.estimators import statistical_inefficiency
+from latf_openmm.reweighting.free_energy import committee_widening
+from latf_openmm.reweighting.ladder import Reweighting, energies_known
+from latf_openmm.reweighting.replicates import Replicates
+from latf_openmm.reweighting.weights import canonical_weights, members_of_runs, normalised_weights
+from latf_openmm.units import SCALES
+
+_ENOUGH, _FEW = 100.0, 30.0  # independent frames, effectively
+_SHARE = 0.3
+_DRAWS = 60
+_BLOCKS = 20
+_SAMPLES = 20_000
+_NEIGHBOURS = 24
+_HEAVY = 0.05
+_DISAGREE = 3.0  # errors
+_ALONE = 3.0
+_PRESENT = 0.02
+_WORDS: dict[Level, str] = {
+    "reweighted": "reweighting says",
+    "refined": "annealing says",
+    "flow": "the flow says",
+}
+
+
+class EnsembleMaker:
+    """Makes ensembles at one temperature after the other; what they share is computed once.
+
+    Parameters
+    ----------
+    trained
+        The model.
+    pool
+        All frames under it.
+    seed
+        Of the bootstrap, whose samples are the same at every temperature, and of the flow's samples.
+    """
+
+    def __init__(self, trained: TrainedModel, pool: Pool, seed: int = 0) -> None:
+        self.trained = trained
+        self.pool = pool
+        self.seed = seed
+        self.alone = len(pool.walkers) == 1
+        self.inefficiency = _inefficiency(pool)
+        self.reweighting: Reweighting | None = None
+        if energies_known(pool.trajectories):
+            rng = np.random.default_rng(seed)
+            self.reweighting = Reweighting(pool.trajectories, rng, self.inefficiency)
+        self.blocks = FrameBlocks(pool.trajectories, _BLOCKS)
+        self.enough = _ENOUGH
+        if self.reweighting is not None:
+            fewest = min(self.reach(temperature) for temperature in self.reweighting.simulated)
+            self.enough = min(_ENOUGH, _SHARE * fewest)
+
+    def at(self, temperature: float, level: Level | None = None) -> StructureEnsemble:
+        """Return the ensemble at a temperature, as `ensemble_at` does."""
+        if not temperature > 0:
+            raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
+        if level == "reweighted" and self.reweighting is None:
+            raise ConfigError("level: reweighting needs the potential energies of the frames")
+        if self.reweighting is None:
+            return self._by_flow(temperature, None, None)
+        found = self._reweighted(temperature)
+        if level == "reweighted" or (level is None and found.independent >= self.enough):
+            return found
+        return self._by_flow(temperature, self.reweighting, found)
+
+    def weights(self, temperature: float) -> Array:
+        """Weights of all frames by MBAR, which sum to one; frames with known energies only."""
+        assert self.reweighting is not None
+        return normalised_weights(self.reweighting.log_weights(temperature))
+
+    def reach(self, temperature: float) -> float:
+        """Effective number of independent frames that can be reweighted to a temperature."""
+        return self._independent(self.weights(temperature))
+
+    @cached_property
+    def factors(self) -> NDArray[np.float32]:
+        """Factors on the weights of all frames in each bootstrap sample of blocks, (n_samples, n_frames).
+
+        The same at every temperature: how often a frame is in the sample, and what the sample makes of the mixture
+        that frames were simulated in.
+        """
+        assert self.reweighting is not None
+        rng = np.random.default_rng([self.seed, 1])
+        found = np.empty((_DRAWS, len(self.pool.z)), np.float32)
+        for row in found:
+            row[:] = self.reweighting.factors(self.blocks.bootstrap(rng))
+        return found
+
+    @property
+    def widening(self) -> float:
+        """Factor on standard deviations over the bootstrap samples that makes them errors."""
+        return bootstrap_widening(self.blocks.groups)
+
+    def verdict(self, independent: float) -> Verdict:
+        """Return what so many independent frames are good for."""
+        n = independent / (_ALONE if self.alone else 1.0)
+        return "good" if n >= _ENOUGH else "fair" if n >= _FEW else "poor"
+
+    def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
+        return SCALES[self.trained.temperature_scale].kT(temperature)
+
+    def _independent(self, weights: Array) -> float:
+        return float(1.0 / (self.inefficiency * weights**2).sum())
+
+    def _reweighted(self, temperature: float) -> StructureEnsemble:
+        weights = self.weights(temperature)
+        found = StructureEnsemble(
+            temperature,
+            self._kT(temperature),
+            "reweighted",
+            "reweighted frames",
+            self.pool,
+            weights,
+            Replicates(self.factors, weights),
+            self.widening,
+            np.arange(len(weights)),
+            self.inefficiency,
+            self._independent(weights),
+            (),
+            self.verdict(self._independent(weights)),
+        )
+        return replace(found, warnings=tuple(self.warnings(found)))
+
+    def warnings(self, found: StructureEnsemble) -> list[str]:
+        """Return what a reader has to know of the weights of an ensemble."""
+        texts = []
+        if found.independent < _ENOUGH:
+            label = SCALES[self.trained.temperature_scale].label(found.temperature)
+            texts.append(f"only about {found.independent:.3g} independent frames stand for {label}")
+        if self.alone:
+            texts.append(
+                "all frames come from one trajectory: whether another one would give the same, nothing says; "
+                "simulate several walkers"
+            )
+        if found.largest_weight > _HEAVY:
+            texts.append(f"one frame has {100 * found.largest_weight:.0f} % of the weight")
+        visited = np.unique(np.concatenate([self.pool.states, found.pool.states]))
+        for state in set(range(found.n_states)) - set(visited.tolist()):
+            texts.append(f"state {state} was never visited; nothing is known of it")
+        return [*texts, *_unseen(found)]
+
+    def _by_flow(
+        self, temperature: float, reweighting: Reweighting | None, other: StructureEnsemble | None
+    ) -> StructureEnsemble:
+        trained, pool = self.trained, self.pool
+        logs = (
+            np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))
+            if reweighting is None
+            else reweighting.log_weights(temperature)
+        )
+        members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
+        weights = members.mean(axis=0)
+        found = StructureEnsemble(
+            temperature,
+            self._kT(temperature),
+            "flow",
+            "frames near the flow's samples",
+            pool,
+            weights,
+            Replicates(members.astype(np.float32), np.ones(len(weights))),
+            committee_widening(len(members)) if len(members) > 1 else 1.0,
+            np.arange(len(weights)),
+            self.inefficiency,
+            self._independent(weights),
+            (),
+            "fair" if within_reach(trained, temperature) and not self.alone else "poor",
+        )
+        verdict = found.verdict
+        warnings = self.warnings(found)
+        if warning := temperature_warning(trained, temperature):
+            warnings.append(warning)
+        if other is not None:
+            contradictions = disagreement(found, other) if other.verdict != "poor" else []
+            warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
+            verdict = "poor" if contradictions else verdict
+        if warning := distance_warning(distance):
+            warnings.append(warning)
+        return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
+
+
+def ensemble_at(
+    trained: TrainedModel, pool: Pool, temperature: float, level: Level | None = None, seed: int = 0
+) -> StructureEnsemble:
+    """Return structures with weights at a temperature.
+
+    Parameters
+    ----------
+    trained
+        The model.
+    pool
+        All frames under it.
+    temperature
+        In the model's scale.
+    level
+        How to weight; default: reweighting where it leaves 100 effective independent frames, or 30 % of those that
+        the simulated temperatures have; else the flow.
+    seed
+        Of the bootstrap and of the flow's samples.
+
+    Raises
+    ------
+    ConfigError
+        If the temperature is not positive, or reweighting is asked for without potential energies.
+    """
+    return EnsembleMaker(trained, pool, seed).at(temperature, level)
+
+
+def _inefficiency(pool: Pool) -> Array:
+    """Statistical inefficiency of each frame's run, shape (n_frames,)."""
+    g = np.ones(len(pool.z))
+    for members in members_of_runs(pool.trajectories):
+        value = statistical_inefficiency([pool.z[pool.of_walker(i)] for i in members])
+        for i in members:
+            g[pool.of_walker(i)] = value
+    return g
+
+
+@torch.no_grad()
+def _near_samples(
+    trained: TrainedModel, pool: Pool, temperature: float, logs: Array, seed: int
+) -> tuple[Array, Array]:
+    """Weights of all frames by each member of the committee, and the distance of each sample to a frame."""
+    model = trained.model
+    z = model.density(temperature).sample(_SAMPLES, torch.Generator().manual_seed(seed)).double().numpy()
+    scale = pool.z.std(axis=0) + 1e-12
+    k = min(_NEIGHBOURS, len(pool.z))
+    distance, near = cKDTree(pool.z / scale).query(z / scale, k=k)
+    distance, near = distance.reshape(len(z), k), near.reshape(len(z), k)
+    share = np.exp(logs[near] - logsumexp(logs[near], axis=1, keepdims=True))
+    members = []
+    for i in range(model.n_members):
+        own = slice(i, None, model.n_members)
+        counts = np.bincount(near[own].ravel(), share[own].ravel(), len(pool.z))
+        members.append(counts / counts.sum())
+    return np.array(members), distance[:, 0]
+
+
+def _unseen(found: StructureEnsemble) -> list[str]:
+    """States that next to nothing stands for."""
+    texts = []
+    for state in range(found.n_states):
+        mine = found.pool.states == state
+        n = found.independent_in(mine)
+        if 0 < n < SEEN and found.weights[mine].sum() > _PRESENT:
+            texts.append(f"state {state} rests on {n:.2g} independent frames: {found.fraction(mine)}")
+    return texts
+
+
+def within_reach(trained: TrainedModel, temperature: float) -> bool:
+    """Whether frames reach temperatures on both sides, or this one was simulated."""
+    ladder = [rung for rung, _ in trained.provenance.get("ladder") or []]
+    reached = [*ladder, *trained.temperatures]
+    if not trained.model.sees_temperature:
+        reached = list(trained.temperatures)
+    return min(reached) * (1 - 1e-6) <= temperature <= max(reached) * (1 + 1e-6)
+
+
+def disagreement(one: StructureEnsemble, other: StructureEnsemble) -> list[str]:
+    """States whose populations by two levels are further apart than their errors."""
+    found = []
+    for state, (a, b) in enumerate(zip(one.populations(), other.populations(), strict=True)):
+        if abs(a.value - b.value) > max(0.02, _DISAGREE * float(np.hypot(a.error, b.error))):
+            found.append(f"state {state}: {_WORDS[one.level]} {a}, {_WORDS[other.level]} {b}")
+    return found

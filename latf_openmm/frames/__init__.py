@@ -1,0 +1,1 @@
+"""Frames that walkers have left on disk, and their descriptors."""

@@ -1,0 +1,347 @@
+"""What a simulation stage left on disk: the frames of each walker, and their tables."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+from mdtraj.formats import DCDTrajectoryFile
+from numpy.typing import NDArray
+
+from latf_openmm.errors import DataError, first_line
+from latf_openmm.frames.trajectory import WindowBias
+from latf_openmm.periodic import normalise, standard_orientation
+from latf_openmm.storage import check_file, checked_record, listed_files
+from latf_openmm.units import temperature_name
+
+_DCD_TITLE = 100
+"""Where the two lines of 80 characters are in a DCD file."""
+
+CHUNK = 2000
+"""Most frames of a trajectory that are in memory at a time."""
+_ATOMS = 5_000_000
+"""Most atoms of all these frames."""
+_HDF5 = (".h5", ".hdf5")
+_WITH_VECTORS = (".xtc", ".trr")
+"""Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
+
+_SMALLEST_ANGLE = 30.0
+"""Of boxes [degrees]."""
+
+WINDOW = "bias_of_run_"
+"""Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
+
+
+@dataclass(frozen=True)
+class WalkerFrames:
+    """What one walker of a stage left: where its frames are, and their table.
+
+    Attributes
+    ----------
+    run
+        Name of the stage and temperature, the same for walkers that share bias and temperature.
+    walker, temperature
+        Its number, and its temperature.
+    table
+        One row for each frame: step, time_ps, potential_energy, bias_energy, bias_offset, z0, ...
+    files
+        Trajectory files, in order.
+    kept
+        Frames of each file that belong to the walker, ascending; empty: all frames of all files.
+    """
+
+    run: str
+    walker: int
+    temperature: float
+    table: pd.DataFrame
+    files: tuple[Path, ...]
+    kept: tuple[NDArray[np.int64], ...] = ()
+
+    def log_weights(self, kT: float) -> NDArray[np.float64]:
+        """Logarithms of the weights that undo the bias, (V - offset)/kT at each frame's own time; (n_frames,)."""
+        bias = self.table["bias_energy"].to_numpy()
+        if "bias_offset" in self.table:  # tables of earlier versions have static biases only
+            bias = bias - self.table["bias_offset"].to_numpy()
+        return np.asarray(bias / kT)
+
+    def windows(self, kT: float) -> WindowBias | None:
+        """Bias of each run that this one is joined with, at the frames; None where it is not joined with others."""
+        names = [f"{WINDOW}{k}" for k in range(len(self.table.columns)) if f"{WINDOW}{k}" in self.table]
+        if not names:
+            return None
+        group, _, run = self.run.rpartition("/run ")
+        return WindowBias(group, int(run), self.table[names].to_numpy(dtype=np.float64) / kT)
+
+    @property
+    def breaks(self) -> tuple[int, ...]:
+        """Frames that do not follow on the frame before them; imported trajectories can have some."""
+        if "stretch" not in self.table:
+            return ()
+        return tuple((np.flatnonzero(np.diff(self.table["stretch"])) + 1).tolist())
+
+    def chunks(self, topology: mdtraj.Topology, frames: int = CHUNK) -> Iterator[mdtraj.Trajectory]:
+        """Read the positions of all frames in order, at most `frames` at a time.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read or was changed, or does not have the frames of the table beside it.
+        """
+        counts = []
+        for number, path in enumerate(self.files):
+            counts.append(0)
+            check_file(path)
+            kept = self.kept[number] if self.kept else None
+            for piece in _chosen(read_trajectory(path, topology, frames), kept):
+                counts[-1] += piece.n_frames
+                yield piece
+        if sum(counts) != len(self.table):
+            for path, count in zip(self.files, counts, strict=True):
+                rows = int((_read_table(path.parent)["walker"] == self.walker).sum())
+                if count != rows:
+                    raise DataError(f"{path}: {count} frames, the table beside it has {rows}")
+
+    def load(self, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+        """Read the positions of all frames."""
+        parts = list(self.chunks(topology))
+        return parts[0] if len(parts) == 1 else mdtraj.join(parts, check_topology=False)
+
+
+def _chosen(
+    pieces: Iterator[mdtraj.Trajectory], kept: NDArray[np.int64] | None
+) -> Iterator[mdtraj.Trajectory]:
+    """Pieces of a file with the frames `kept` alone; None: all."""
+    first = 0
+    for piece in pieces:
+        if kept is None:
+            yield piece
+        else:
+            frames = kept[(kept >= first) & (kept < first + piece.n_frames)] - first
+            first += piece.n_frames
+            if len(frames):
+                yield piece.slice(frames, copy=False)
+
+
+def _read_table(segment: Path) -> pd.DataFrame:
+    path = segment / "frames.parquet"
+    check_file(path)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path}: the table cannot be read ({error})") from error
+
+
+def _trajectory(segment: Path, walker: int) -> Path:
+    found = sorted(segment.glob(f"walker_{walker:03d}.*"))
+    if not found:
+        raise DataError(f"{segment}: the trajectory of walker {walker} is missing (walker_{walker:03d}.*)")
+    return found[0]
+
+
+def read_trajectory(
+    path: Path, topology: mdtraj.Topology, frames: int = CHUNK
+) -> Iterator[mdtraj.Trajectory]:
+    """Read a trajectory file in order, at most `frames` frames at a time.
+
+    Boxes are those that the System sees, in reduced form, or None; molecules are whole (`latf_openmm.periodic`).
+
+    Raises
+    ------
+    DataError
+        If it cannot be read to its end, has other atoms than the topology, or its boxes are not those of the System.
+    """
+    frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
+    try:
+        with ascii_path(path) as name:
+            with _without_stdout():
+                file = _opened(Path(name), topology)
+            with file:
+                while (piece := _read(file, path, topology, frames)).n_frames > 0:
+                    yield normalise(piece, str(path), first)
+                    first += piece.n_frames
+    except DataError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        if "xyz must be shape" in reason:
+            reason = f"it has other atoms than the topology, which has {topology.n_atoms}"
+        raise DataError(f"{path}: the trajectory cannot be read ({reason})") from error
+
+
+def _opened(path: Path, topology: mdtraj.Topology) -> Any:
+    """Return MDTraj's reader of a file."""
+    if path.suffix.lower() in _HDF5 and importlib.util.find_spec("tables") is None:
+        raise DataError(f"{path}: MDTraj needs PyTables for HDF5: pip install tables")
+    if path.suffix.lower() == ".mdcrd":  # text without the number of atoms
+        return mdtraj.open(str(path), n_atoms=topology.n_atoms)
+    return mdtraj.open(str(path))
+
+
+def _read(file: Any, path: Path, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """At most `frames` more frames of an open file, in the orientation in which MDTraj keeps boxes."""
+    if path.suffix.lower() in _HDF5:
+        return _read_hdf5(file, topology, frames)
+    if path.suffix.lower() not in _WITH_VECTORS:
+        piece = file.read_as_traj(topology, n_frames=frames)
+        return _of_matrices(piece) if path.suffix.lower() == ".dcd" else piece
+    xyz, time, _, vectors, *_ = file.read(frames)
+    if len(xyz) == 0:
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    boxes = None
+    if vectors is not None:  # a file without a box
+        xyz, boxes = standard_orientation(xyz, vectors)
+    piece = mdtraj.Trajectory(xyz, topology, time)
+    piece.unitcell_vectors = boxes
+    return piece
+
+
+def _of_matrices(piece: mdtraj.Trajectory) -> mdtraj.Trajectory:
+    """Frames of a DCD file, in which CHARMM writes the box as a symmetric matrix where others write angles.
+
+    Read as angles [degrees], its elements off the diagonal [Angstrom] are negative or too small.
+    """
+    lengths, angles = piece.unitcell_lengths, piece.unitcell_angles
+    if angles is None or not ((angles < _SMALLEST_ANGLE).any() or (angles > 180.0 - _SMALLEST_ANGLE).any()):
+        return piece
+    a, b, c = lengths.T.astype(np.float64)
+    yz, xz, xy = 0.1 * angles.T.astype(np.float64)
+    matrices = np.moveaxis(np.array([[a, xy, xz], [xy, b, yz], [xz, yz, c]]), -1, 0)
+    if not (np.linalg.eigvalsh(matrices) > 0).all():
+        return piece
+    xyz, boxes = standard_orientation(piece.xyz, matrices)
+    result = mdtraj.Trajectory(xyz, piece.topology, piece.time)
+    result.unitcell_vectors = boxes
+    return result
+
+
+def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Trajectory:
+    """Read the next frames of a file that has a topology of its own."""
+    if file.tell() >= len(file):
+        return mdtraj.Trajectory(np.empty((0, topology.n_atoms, 3), np.float32), topology)
+    piece = file.read_as_traj(n_frames=frames)
+    elements = [[atom.element for atom in each.atoms] for each in (piece.topology, topology)]
+    if len(elements[0]) == len(elements[1]) and elements[0] != elements[1]:
+        atom = next(i for i, pair in enumerate(zip(*elements, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"its atom {atom} is {piece.topology.atom(atom)}, expected {topology.atom(atom)}: another order of atoms"
+        )
+    result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
+    result.unitcell_vectors = piece.unitcell_vectors
+    return result
+
+
+def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") -> None:
+    """Write a trajectory; the same frames are always the same bytes.
+
+    Parameters
+    ----------
+    kind
+        Format, such as "dcd"; default: that of the file's name.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written whole.
+    """
+    kind = kind or path.suffix.removeprefix(".")
+    try:
+        with ascii_path(path) as name:
+            getattr(trajectory, f"save_{kind}")(name)
+            if kind == "dcd" and (written := _frames_in(name)) != trajectory.n_frames:  # MDTraj does not look
+                raise OSError(f"{written} of {trajectory.n_frames} frames were")
+    except Exception as error:  # MDTraj has several, and fails as it names them
+        raise DataError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
+    if kind == "dcd":
+        with path.open("r+b") as file:  # MDTraj puts the time of writing there
+            file.seek(_DCD_TITLE)
+            file.write(b"Created by latf-openmm".ljust(2 * 80, b"\0"))
+
+
+def _frames_in(name: str) -> int:
+    with _without_stdout(), DCDTrajectoryFile(name) as file:
+        return len(file)
+
+
+@contextmanager
+def ascii_path(path: Path) -> Iterator[str]:
+    """Yield a name for a file that MDTraj's C code can open: it takes ASCII only."""
+    if str(path).isascii():
+        yield str(path)
+        return
+    with TemporaryDirectory(prefix="latf_") as folder:
+        link = Path(folder) / f"file{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield str(link)
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Silence the remarks MDTraj's DCD reader prints from C for every file."""
+    sys.stdout.flush()
+    keep = os.dup(1)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(keep, 1)
+        os.close(keep)
+
+
+def check_segments(record: Path, stage: Path) -> None:
+    """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
+    checked_record(record)
+    listed = {
+        (record.parent / name).parent
+        for name in listed_files(record)
+        if (record.parent / name).parent.name.startswith("segment_")
+    }
+    present = {path for path in stage.glob("T*/segment_*") if path.suffix == ""}
+    for path in sorted(listed - present):
+        raise DataError(f"{path}: missing; expected a complete segment, which {record} lists")
+    for path in sorted(present - listed):
+        raise DataError(f"{path}: not expected; {record} does not list it")
+
+
+def read_stage(folder: Path) -> list[WalkerFrames]:
+    """Return the walkers of a stage, with the tables of their complete segments.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no complete segment, or a file of one is missing or damaged.
+    """
+    walkers = []
+    for group in sorted(path for path in folder.glob("T*") if path.is_dir()):
+        segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
+        if not segments:
+            continue
+        tables = [_read_table(segment) for segment in segments]
+        numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
+        walkers += [_walker(folder, segments, tables, number) for number in numbers]
+    if not walkers:
+        raise DataError(f"{folder}: no complete segment of a simulation here")
+    return walkers
+
+
+def _walker(
+    folder: Path, segments: Sequence[Path], tables: Sequence[pd.DataFrame], number: int
+) -> WalkerFrames:
+    """Return one walker of a stage, by its number."""
+    parts = [table[table["walker"] == number] for table in tables]
+    rows = pd.concat(parts).reset_index(drop=True)
+    temperature = float(rows["temperature"].iloc[0])
+    run = f"{folder.parent.name}/{temperature_name(temperature)}"
+    if "run" in rows:  # imported: runs at one temperature can have biases of their own
+        run = f"{run}/{rows['run'].iloc[0]}"
+    kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts) if "file_frame" in rows else ()
+    files = tuple(_trajectory(segment, number) for segment in segments)
+    return WalkerFrames(run, number, temperature, rows, files, kept)

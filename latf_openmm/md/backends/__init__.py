@@ -1,5 +1,0 @@
-"""Force backends: BiasEnergy -> openmm.Force; one file for each."""
-
-from latf_openmm.md.backends.base import BACKEND_NAMES, choose_backend, make_force, stepping
-
-__all__ = ["BACKEND_NAMES", "choose_backend", "make_force", "stepping"]

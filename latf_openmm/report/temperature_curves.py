@@ -1,0 +1,105 @@
+"""Curves against temperature: energy, heat capacity, and what structures look like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mdtraj
+import numpy as np
+
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
+from latf_openmm.ensembles.observables import Curve, curve, structure_observable
+from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.errors import ConfigError
+from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.systems import library_folder
+
+_TEMPERATURES = 9
+_MOST_WEIGHTS = 2_000_000
+"""Frames times temperatures up to which curves have more temperatures than the run."""
+_MOST_COORDINATES = 200_000_000
+"""Frames times atoms up to which structures are read again, once for each observable."""
+
+
+@dataclass(frozen=True)
+class Melting:
+    """Curves against temperature.
+
+    Attributes
+    ----------
+    curves
+        Those there are.
+    left_out
+        Sentences that say what is missing, and why.
+    """
+
+    curves: tuple[Curve, ...]
+    left_out: tuple[str, ...]
+
+    def transitions(self) -> list[tuple[str, Estimate]]:
+        """What happens in the range of temperatures, and where, with errors; nothing where these are not known."""
+        found = []
+        for one in self.curves:
+            own = ".py:" in one.name
+            at = one.transition(0.5) if own else one.transition() if one.name == "heat_capacity" else None
+            if at is not None and np.isfinite(at.error):
+                found.append((f"{one.title} {'crosses one half' if own else 'is largest'}", at))
+        return found
+
+
+def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureEnsemble]) -> Melting:
+    """Return curves over the temperatures of a run.
+
+    Parameters
+    ----------
+    maker
+        Made the ensembles, and makes those between.
+    ensembles
+        One for each temperature of the run, ascending.
+    """
+    if len(ensembles) < 2:
+        return Melting((), ("The run has one temperature only, so there are no curves.",))
+    topology, structure = run.topology(), run.reference_structure()
+    names, left_out = [], []
+    if energies_known(maker.pool.trajectories):
+        names += ["energy", "heat_capacity"]
+    else:
+        left_out.append(
+            "Energy and heat capacity are left out: the potential energies of the frames are not known."
+        )
+    if len(maker.pool.z) * topology.n_atoms <= _MOST_COORDINATES:
+        names += _of_structures(run, structure)
+    else:
+        left_out.append(
+            "Observables of structures are left out, since reading so many frames again takes long: "
+            "latf-openmm observe draws them."
+        )
+    everywhere = [*ensembles, *(maker.at(t) for t in _between(ensembles))] if names else []
+    everywhere.sort(key=lambda one: one.temperature)
+    curves = [curve(name, everywhere, topology, structure) for name in names]
+    return Melting(tuple(curves), tuple(left_out))
+
+
+def _between(ensembles: Sequence[StructureEnsemble]) -> list[float]:
+    """Temperatures that make the curves of few temperatures smooth."""
+    there = np.array([one.temperature for one in ensembles])
+    if _TEMPERATURES * len(ensembles[0].weights) > _MOST_WEIGHTS:
+        return []
+    grid = np.linspace(there[0], there[-1], _TEMPERATURES)
+    far = 0.4 * (grid[1] - grid[0])
+    return [float(f"{t:.6g}") for t in grid if np.abs(there - t).min() > far]
+
+
+def _of_structures(run: RunFolder, structure: mdtraj.Trajectory) -> list[str]:
+    """Names of observables of structures that say something of a system."""
+    topology = structure.topology
+    found = [f"{library_folder(run.config.system.kind) / file}" for file in run.config.system.curves]
+    if topology.n_bonds == 0:
+        return found
+    for name in ("contacts", "rmsd", "rg"):
+        try:
+            structure_observable(name, structure)
+        except ConfigError:
+            continue  # a structure too small to have contacts
+        found.append(name)
+    return found

@@ -1,0 +1,1 @@
+"""Weighted frames to estimates with errors."""

@@ -1,0 +1,101 @@
+"""Blocks of consecutive frames, and bootstrap samples of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from latf_openmm.frames.trajectory import FeatureTrajectory
+
+
+def student_widening(m: Any) -> Any:
+    """Factor on the standard deviation of `m` values after which twice it covers what two standard errors would.
+
+    Student's t with m - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    m
+        A number of 2 or more, or an array of them.
+    """
+    return stats.t.ppf(stats.norm.cdf(2.0), np.asarray(m) - 1) / 2.0
+
+
+def bootstrap_widening(groups: NDArray[np.int64]) -> float:
+    """Factor on standard deviations over bootstrap samples of blocks that makes them errors.
+
+    sqrt(m / (m - 1)) for the variance of m blocks, and Student's t with m - 1 degrees of freedom at two
+    standard errors; root mean square over the groups, as if each had the same part in the variance. A group of
+    one block, which nothing is known of, counts as one of two.
+
+    Parameters
+    ----------
+    groups
+        Group of each block; blocks are redrawn within theirs.
+    """
+    m = np.maximum(np.bincount(groups), 2)
+    factors = np.sqrt(m / (m - 1)) * student_widening(m)
+    return float(np.sqrt((factors**2).mean()))
+
+
+class FrameBlocks:
+    """All frames cut into blocks that are resampled as a whole.
+
+    A walker is one block where a run has many walkers; where it has few, each is cut into several, so that
+    every run and temperature has about `wanted` blocks. Blocks are what may be taken for independent.
+
+    Parameters
+    ----------
+    trajectories
+        Frames in this order.
+    wanted
+        Blocks of each run and temperature, at least (as far as there are frames).
+    """
+
+    def __init__(self, trajectories: Sequence[FeatureTrajectory], wanted: int = 10) -> None:
+        walkers: dict[tuple[str, float], int] = {}
+        for t in trajectories:
+            walkers[t.run, t.temperature] = walkers.get((t.run, t.temperature), 0) + 1
+        lengths: list[int] = []
+        groups: list[int] = []
+        numbers = {key: index for index, key in enumerate(walkers)}
+        for t in trajectories:
+            key = (t.run, t.temperature)
+            n = min(t.n_frames, max(1, -(-wanted // walkers[key])))
+            lengths += [len(part) for part in np.array_split(np.arange(t.n_frames), n)]
+            groups += [numbers[key]] * n
+        self.lengths: NDArray[np.int64] = np.array(lengths)
+        self.groups: NDArray[np.int64] = np.array(groups)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def bootstrap(self, rng: np.random.Generator) -> NDArray[np.int16]:
+        """How often each frame is in a sample of blocks redrawn within their groups, shape (n_frames,).
+
+        At least one block is left out, so that there is something to test on.
+        """
+        if len(self) < 2:
+            return self._spread(np.ones(len(self), dtype=np.int64))
+        if np.bincount(self.groups).max() == 1:  # nothing to redraw within a group
+            return self.hold_out(1.0 / len(self), rng)
+        while True:
+            counts = np.zeros(len(self), dtype=np.int64)
+            for group in np.unique(self.groups):
+                mine = np.flatnonzero(self.groups == group)
+                counts[mine] = np.bincount(rng.integers(len(mine), size=len(mine)), minlength=len(mine))
+            if (counts == 0).any():
+                return self._spread(counts)
+
+    def hold_out(self, fraction: float, rng: np.random.Generator) -> NDArray[np.int16]:
+        """One for frames to train on, zero for a random `fraction` of the blocks, at least one; (n_frames,)."""
+        counts = np.ones(len(self), dtype=np.int64)
+        if len(self) > 1:
+            n = min(len(self) - 1, max(1, round(fraction * len(self))))
+            counts[rng.permutation(len(self))[:n]] = 0
+        return self._spread(counts)
+
+    def _spread(self, counts: NDArray[np.int64]) -> NDArray[np.int16]:
+        return np.repeat(counts.astype(np.int16), self.lengths)

@@ -1,0 +1,1 @@
+"""One run of the loop: configuration, folder, rounds, imports, checks."""

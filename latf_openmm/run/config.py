@@ -1,0 +1,238 @@
+"""The configuration of a run: one strict tree, validated whole before any work."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from latf_openmm.bias.force import choose_backend
+from latf_openmm.bias.potentials import AnyBias, BiasContext
+from latf_openmm.errors import ConfigError
+from latf_openmm.features import AnyFeature, resolve_features
+from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.run.execution import AnyExecution
+from latf_openmm.run.execution.local import LocalSettings
+from latf_openmm.run.strategies import AnyStrategy
+from latf_openmm.run.strategies.fixed import FixedSettings
+from latf_openmm.sampling.annealing import AnnealingSettings
+from latf_openmm.sampling.stage import SimulationSettings, check_copies
+from latf_openmm.sampling.walker_group import find_platform
+from latf_openmm.settings import Settings, validate
+from latf_openmm.systems import AnySystem, library_folder, library_names
+from latf_openmm.training.feature_selection import ReductionSettings
+from latf_openmm.training.settings import TrainingSettings
+from latf_openmm.units import KELVIN, TemperatureScale
+
+_HIGHEST = {"K": 5000.0, "reduced": 100.0}
+_SHORTEST_STEP, _LONGEST_STEP = 1e-5, 0.06
+"""Of molecules [ps]; coarse-grained ones take up to 0.05."""
+_LARGEST_FRICTION = 1e4
+"""Of molecules [1/ps]."""
+
+
+class LoopSettings(Settings):
+    """How often the loop goes round."""
+
+    rounds: int = Field(
+        2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
+    )
+    strategy: AnyStrategy = Field(FixedSettings(), description="what decides where the next round simulates")
+    most_ns: float | None = Field(
+        None,
+        gt=0,
+        description="no new round after so much simulated time of all walkers [ns]; reduced: 1000 units",
+    )
+    most_hours: float | None = Field(None, gt=0, description="no new round after so many hours of all rounds")
+    stop_below: float | None = Field(
+        None,
+        gt=0,
+        description="stop early when r_T(z) changes less than this from round to round, at every temperature "
+        "(Jensen-Shannon divergence, nats)",
+    )
+
+
+class GenerateSettings(Settings):
+    """What is generated after every round."""
+
+    temperatures: list[float] = Field([], description="in the scale of the system")
+    samples: int = Field(20_000, ge=100, description="latent samples at each temperature")
+    refine: AnnealingSettings = Field(
+        AnnealingSettings(), description="how walkers are annealed to temperatures that frames do not reach"
+    )
+
+
+class ValidationSettings(Settings):
+    """Independent unbiased runs, used by the report only and never for training."""
+
+    temperatures: list[float] = Field(min_length=1, description="in the scale of the system")
+    walkers: int = Field(1, ge=1, description="walkers at each temperature")
+    frames: int = Field(ge=10, description="frames of each walker")
+
+
+class RunConfig(Settings):
+    """Everything `latf-openmm run` needs."""
+
+    system: AnySystem = Field(description="what is simulated")
+    seed: int = Field(1, ge=0, description="seeds everything")
+    simulation: SimulationSettings = Field(description="each round's simulation")
+    features: list[AnyFeature] = Field(min_length=1, description="descriptors, joined in order")
+    reduction: ReductionSettings = Field(
+        ReductionSettings(), description="when and how descriptors are left out"
+    )
+    model: ModelSettings = Field(ModelSettings(), description="architecture")
+    training: TrainingSettings = Field(description="how the model is trained")
+    bias: AnyBias | None = Field(None, description="bias from the second round on; none: unbiased rounds")
+    loop: LoopSettings = Field(LoopSettings(), description="rounds")
+    generate: GenerateSettings = Field(GenerateSettings(), description="what to generate")
+    validation: ValidationSettings | None = Field(None, description="independent runs for the report")
+    execution: AnyExecution = Field(LocalSettings(), description="where simulations and trainings run")
+
+    def validation_simulation(self) -> SimulationSettings | None:
+        """Return how the independent runs are simulated; None where there are none."""
+        if self.validation is None:
+            return None
+        return SimulationSettings.model_validate(
+            {**self.simulation.model_dump(), **self.validation.model_dump()}
+        )
+
+    @model_validator(mode="after")
+    def _temperatures(self) -> "RunConfig":
+        places: dict[str, list[float]] = {
+            "simulation.temperatures": self.simulation.temperatures,
+            "generate.temperatures": self.generate.temperatures,
+            "validation.temperatures": self.validation.temperatures if self.validation else [],
+        }
+        scale = self.system.scale
+        for place, values in places.items():
+            for value in values:
+                check_possible(place, value, scale)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{place}: the same temperature is listed twice: {values}")
+        return self
+
+    @model_validator(mode="after")
+    def _units(self) -> "RunConfig":
+        """Values that only make sense in another unit: molecules' bonds vibrate in 0.01 ps, and faster."""
+        step, friction = self.simulation.timestep, self.simulation.friction
+        if self.system.scale is not KELVIN or not self.system.simulated:
+            return self
+        if step > _LONGEST_STEP or step < _SHORTEST_STEP:
+            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _SHORTEST_STEP else "ps"
+            raise ValueError(
+                f"simulation.timestep: {step:g} ps is not possible for a molecule (is it in {unit}?); expected "
+                "picoseconds, such as 0.002"
+            )
+        if friction > _LARGEST_FRICTION:
+            raise ValueError(
+                f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
+                "such as 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lag(self) -> "RunConfig":
+        lag = self.training.lag
+        if isinstance(lag, int) and lag * 5 > self.simulation.frames:
+            raise ValueError(
+                f"training.lag: {lag} frames is too long for simulation.frames: "
+                f"{self.simulation.frames}; expected at most a fifth"
+            )
+        return self
+
+
+def check_possible(where: str, temperature: float, scale: TemperatureScale) -> None:
+    """Raise `ConfigError` where a temperature is not possible in a scale; `where` the user gave it."""
+    if not 0 < temperature <= _HIGHEST[scale.name]:
+        unit = "K" if scale.name == "K" else "reduced units"
+        raise ConfigError(
+            f"{where}: {temperature:g} is not a possible temperature; expected above 0 and at most "
+            f"{_HIGHEST[scale.name]:g} {unit}"
+        )
+
+
+def load_config(source: str | Path) -> RunConfig:
+    """Read and check a configuration: a YAML file, or the name of a system of the library.
+
+    Raises
+    ------
+    ConfigError
+        One line for each problem, with the file, the key, the value and what was expected.
+    """
+    path = config_path(source)
+    config = validate(RunConfig, read_config(path), str(path), path.parent)
+    try:
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
+    return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values, not validated yet.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is something else.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ConfigError(f"{path}: not valid YAML: {text}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    if data is None:
+        raise ConfigError(f"{path}: expected a mapping of keys to values, the file is empty")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    return data
+
+
+def config_path(source: str | Path) -> Path:
+    """Return the file `source` names, directly or as a system of the library (``lj7``, ``lj7/fast``)."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if str(source) and path.is_dir():
+        raise ConfigError(f"{source}: this is a folder; expected a YAML file, or a system of the library")
+    name, _, variant = str(source).partition("/")
+    if name in library_names():
+        candidate = library_folder(name) / f"{variant or 'loop'}.yaml"
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"{source}: no such file, and no configuration of that name in the library ({', '.join(library_names())})"
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Build what is cheap to build, so that nothing fails after hours of simulation.
+
+    Raises
+    ------
+    ConfigError, BackendError
+        If features name atoms that are not there, walkers cannot share a Context, the bias does not fit, or there is no
+        such platform.
+    """
+    built = config.system.build(1)
+    check_copies(config.system, config.simulation)
+    resolved = resolve_features(config.features, built.mdtraj_topology())
+    if config.execution.here:
+        find_platform(config.simulation.platform or config.system.platform)
+    if config.bias is None or config.loop.rounds < 2:
+        return
+    choose_backend(config.simulation.backend)
+    n_features = sum(item.build().n_features for item in resolved)
+    temperature = config.simulation.temperatures[0]
+    model = LatentThermodynamicFlow(config.model, n_features, 2, temperature)
+    config.bias.build(BiasContext.of_model(model, temperature, built.scale.kT(temperature)))
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text of a configuration, defaults included."""
+    data: dict[str, Any] = config.model_dump(mode="json")
+    return yaml.safe_dump(data, sort_keys=False)

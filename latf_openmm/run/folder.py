@@ -1,0 +1,399 @@
+"""The folder of a run: where everything lies, and how it is read back. Nothing here computes or changes it.
+
+::
+
+    DIR/config.yaml                       the configuration the run was started with
+    DIR/run.json                          schema of the folder, versions that worked on it
+    DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
+    DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
+    DIR/rounds/000/generated/T0.3/{samples.parquet, free_energy.parquet, structures.dcd, summary.json, ...}
+    DIR/rounds/000/starts.npz             start structures of the next round
+    DIR/rounds/000/decision.json          what the next round does, and why
+    DIR/rounds/000/round.json             written last: the round is complete
+    DIR/validation/T0.3/...               independent unbiased runs, for the report only
+    DIR/execution/...                     logs of the engine, where one ran the tasks
+    DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from latf_openmm.ensembles.pool import Pool, encode, pool_of
+from latf_openmm.errors import ConfigError, DataError, first_line
+from latf_openmm.features import Features, build_features, resolve_features
+from latf_openmm.features.contacts import read_reference
+from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
+from latf_openmm.frames.walkers import WalkerFrames, check_segments, read_stage
+from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.periodic import as_structure, molecules_of
+from latf_openmm.run.config import RunConfig, read_config
+from latf_openmm.run.schema import check_config, read_run
+from latf_openmm.sampling.stage import SimulationSettings
+from latf_openmm.settings import validate
+from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
+from latf_openmm.units import TemperatureScale, temperature_name
+
+EXECUTION = "execution"
+"""Folder with logs of the engine that ran the tasks."""
+
+BOX = "box "
+"""Before a temperature: the boxes of its start structures."""
+
+_BAD_PLAN = "damaged ({}); expected the plan of a round"
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """Paths of one round."""
+
+    index: int
+    path: Path
+
+    @property
+    def simulation(self) -> Path:
+        """Folder of the round's simulation stage."""
+        return self.path / "simulation"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model trained in this round."""
+        return self.path / "model"
+
+    @property
+    def starts(self) -> Path:
+        """File of the start structures chosen for the next round."""
+        return self.path / "starts.npz"
+
+    @property
+    def decision(self) -> Path:
+        """File that says what the next round does, and why."""
+        return self.path / "decision.json"
+
+    def read_decision(self) -> dict[str, Any]:
+        """Read the plan of the next round.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        self.check(self.decision)
+        return _read_json(self.decision, _BAD_PLAN)
+
+    def check(self, path: Path) -> None:
+        """Raise `DataError` where a file of a complete round is not what was written."""
+        if self.complete:
+            check_file(path)
+
+    @property
+    def record(self) -> Path:
+        """File that is written when the round is complete."""
+        return self.path / "round.json"
+
+    def generated(self, temperature: float) -> Path:
+        """Folder of what was generated at one temperature."""
+        return self.path / "generated" / temperature_name(temperature)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the round has ended."""
+        return self.record.is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Read the record of a complete round.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        return checked_record(self.record)
+
+    def check_segments(self) -> None:
+        """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
+        if self.complete:
+            check_segments(self.record, self.simulation)
+
+    def history(self) -> pd.DataFrame:
+        """Training history: one row for each epoch.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        path = self.model / "history.parquet"
+        check_file(path)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
+
+    def read_starts(
+        self, check: bool = True
+    ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
+        """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
+
+        Each by temperature; with `check`, if the file is what was written.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or damaged.
+        """
+        positions, boxes = {}, {}
+        if check:
+            self.check(self.starts)
+        for name, values in read_arrays(self.starts, "start structures cannot be read").items():
+            if name.startswith(BOX):
+                boxes[float(name.removeprefix(BOX))] = values
+            else:
+                positions[float(name)] = values
+        return positions, boxes
+
+
+class RunFolder:
+    """One run on disk.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    config
+        Its configuration.
+    """
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """Open an existing run.
+
+        Raises
+        ------
+        ConfigError
+            If `path` is not the folder of a run, or one of a newer schema, or its configuration is damaged.
+        """
+        file = path / CONFIG
+        if not file.is_file():
+            raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
+        record, data = read_run(path), read_config(file)
+        check_config(file, record)
+        config = validate(RunConfig, data, str(file))
+        for code in config.system.code():
+            if code.resolve().is_relative_to(path.resolve()):
+                raise ConfigError(
+                    f"{file}: system: {code} is code in the folder of a run itself; it is not run"
+                )
+        return RunFolder(path, config)
+
+    @property
+    def scale(self) -> TemperatureScale:
+        """Temperature scale of the system."""
+        return self.config.system.scale
+
+    def temperatures(self) -> list[float]:
+        """Simulated and generated temperatures, ascending."""
+        return sorted({*self.config.simulation.temperatures, *self.config.generate.temperatures})
+
+    @property
+    def validation(self) -> Path:
+        """Folder of the validation stage."""
+        return self.path / "validation"
+
+    @property
+    def validated(self) -> Path:
+        """File that is written when the validation runs have ended."""
+        return self.validation / "complete.json"
+
+    def round(self, index: int) -> RoundFolder:
+        """Paths of one round, whether it exists or not."""
+        return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
+
+    def plan(self, index: int) -> tuple[SimulationSettings, frozenset[float]]:
+        """Return how one round is simulated, and the temperatures whose walkers feel the bias.
+
+        Raises
+        ------
+        DataError
+            If the round before it has a damaged plan.
+        """
+        simulation = self.config.simulation
+        if index == 0:
+            return simulation, frozenset()
+        previous = self.round(index - 1)
+        decision = previous.read_decision()
+        try:
+            temperatures = [float(t) for t in decision["temperatures"]]
+            biased = frozenset(float(t) for t in decision["biased"])
+            changed = {**simulation.model_dump(), "temperatures": temperatures}
+            return SimulationSettings.model_validate(changed), biased
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise DataError(f"{previous.decision}: {_BAD_PLAN.format(reason)}") from None
+
+    def complete_rounds(self) -> list[RoundFolder]:
+        """Rounds that have ended, in order.
+
+        Raises
+        ------
+        DataError
+            If the record of one is missing.
+        """
+        self.check_rounds()
+        found: list[RoundFolder] = []
+        while (candidate := self.round(len(found))).complete:
+            found.append(candidate)
+        return found
+
+    def check_rounds(self) -> None:
+        """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
+        for name in read_run(self.path)["files"]:
+            if not (self.path / name).is_file():
+                check_file(self.path / name)
+
+    def last_round(self) -> RoundFolder:
+        """Return the last complete round.
+
+        Raises
+        ------
+        DataError
+            If no round has ended yet.
+        """
+        rounds = self.complete_rounds()
+        if not rounds:
+            raise DataError(f"{self.path}: no round is complete yet; run 'latf-openmm run' first")
+        return rounds[-1]
+
+    def topology(self) -> mdtraj.Topology:
+        """Topology of one copy of the system."""
+        return self.config.system.build(1).mdtraj_topology()
+
+    def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
+        """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read or has other atoms.
+        """
+        built = self.config.system.build(1)
+        topology = built.mdtraj_topology()
+        if path is not None:
+            return read_reference(path, topology)
+        return as_structure(mdtraj.Trajectory(built.positions[0].astype(np.float32), topology), topology)
+
+    def trained(self, index: int) -> TrainedModel:
+        """Read the model of one round."""
+        return load_model(self.round(index).model)
+
+    def source(self, index: int) -> dict[str, Any]:
+        """What is made from one round is made of: the round, hashes of model and configuration, settings."""
+        files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
+        hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
+        return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
+
+    def walkers(self, last: int) -> list[WalkerFrames]:
+        """All walkers of the rounds up to and including `last`."""
+        rounds = [self.round(index) for index in range(last + 1)]
+        for folder in rounds:
+            folder.check_segments()
+        return [walker for folder in rounds for walker in read_stage(folder.simulation)]
+
+    def pool(self, last: int) -> Pool:
+        """All frames of the rounds up to and including `last`, under the model of that round."""
+        return self.pool_of(self.trained(last), self.walkers(last))
+
+    def pool_of(self, trained: TrainedModel, walkers: Sequence[WalkerFrames]) -> Pool:
+        """Walkers under a model; their positions and descriptors are read in pieces and not kept."""
+        features, topology = trained.feature_module(), self.topology()
+        trajectories, encoded = [], []
+        for walker in walkers:
+            pieces = [
+                encode(trained, featurise(features, piece.xyz, piece.unitcell_vectors))
+                for piece in walker.chunks(topology)
+            ]
+            encoded.append((np.concatenate([z for z, _ in pieces]), np.concatenate([s for _, s in pieces])))
+            nothing = np.empty((len(walker.table), 0), np.float32)
+            trajectories.append(_feature_trajectory(walker, nothing, self.config))
+        return pool_of(walkers, trajectories, encoded, trained.model.n_states)
+
+    def validation_pool(self, last: int) -> Pool | None:
+        """Return the validation frames under the model of round `last`, or None when there are none."""
+        if self.config.validation is None or not self.validated.is_file():
+            return None
+        check_segments(self.validated, self.validation)
+        walkers = read_stage(self.validation)
+        return self.pool_of(self.trained(last), walkers)
+
+    def features(self) -> Features:
+        """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
+        topology = self.topology()
+        resolved = resolve_features(self.config.features, topology)
+        return build_features(resolved, molecules_of(topology).tolist()).double()
+
+    def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
+        """Featurise walkers, one at a time, into one array."""
+        features, built = self.features(), self.config.system.build(1)
+        topology, masses = built.mdtraj_topology(), built.masses
+        everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
+        found, row = [], 0
+        for walker in walkers:
+            mine, row = everything[row : row + len(walker.table)], row + len(walker.table)
+            first, speeds = 0, None
+            for piece in walker.chunks(topology):
+                cell = piece.unitcell_vectors
+                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
+                first += piece.n_frames
+                if speeds is None:
+                    kT = self.scale.kT(walker.temperature)
+                    speeds = thermal_square_speeds(features, piece.xyz, cell, masses, kT)
+            found.append(replace(_feature_trajectory(walker, mine, self.config), square_speeds=speeds))
+        return found
+
+    def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
+        """Featurise all walkers of stages that lie anywhere."""
+        return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
+
+
+def _read_json(path: Path, bad: str) -> dict[str, Any]:
+    """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {bad.format(first_line(error))}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: {bad.format('not a mapping')}")
+    return found
+
+
+def _feature_trajectory(
+    walker: WalkerFrames, features: NDArray[np.float32], config: RunConfig
+) -> FeatureTrajectory:
+    simulation, table = config.simulation, walker.table
+    energy = table["potential_energy"].to_numpy()
+    if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
+        energy = energy + table["pressure_volume"].to_numpy()
+    kT = config.system.scale.kT(walker.temperature)
+    return FeatureTrajectory(
+        features=features,
+        temperature=walker.temperature,
+        frame_interval=simulation.timestep * simulation.frame_interval,
+        potential_energy=energy,
+        log_weights=walker.log_weights(kT),
+        windows=walker.windows(kT),
+        breaks=walker.breaks,
+        scale=config.system.scale,
+        run=walker.run,
+        name=f"{walker.run}/walker {walker.walker}",
+    )

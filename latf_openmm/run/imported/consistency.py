@@ -1,0 +1,85 @@
+"""Whether trajectories that are imported fit each other."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.run.imported.frames import ImportedFrames
+from latf_openmm.run.imported.trajectories import ImportedTrajectory
+
+log = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+_BLOCKS, _CERTAIN = 10, 3.0
+_PARTS, _PART = 16, 65_536
+
+
+def check_distinct(trajectories: Sequence[ImportedTrajectory]) -> None:
+    """Raise `ConfigError` where one file is given twice, also by a link or as a copy."""
+    known: dict[tuple[int, bytes], Path] = {}
+    sizes: dict[int, list[Path]] = {}
+    for path in (path for trajectory in trajectories for path in trajectory.files):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    for size, paths in sizes.items():
+        for path in paths if len(paths) > 1 else []:
+            before = known.setdefault((size, _sampled(path, size)), path)
+            if before is not path:
+                same = "is" if path.samefile(before) else "has the content of"
+                raise ConfigError(
+                    f"--trajectory: {path} {same} {before}, which is given before it; its frames "
+                    "would count twice: give it once"
+                )
+
+
+def _sampled(path: Path, size: int) -> bytes:
+    """Hash of parts from all over a file."""
+    with path.open("rb") as file:
+        parts = []
+        for start in np.linspace(0, max(0, size - _PART), _PARTS).astype(int):
+            file.seek(int(start))
+            parts.append(file.read(_PART))
+    return hashlib.blake2b(b"".join(parts)).digest()
+
+
+def check_mean_energies(frames: Sequence[ImportedFrames], kT: Callable[[float], float]) -> None:
+    """Raise `DataError` where energies fall with temperature, as if temperatures were exchanged; warn if they may.
+
+    At equilibrium the mean rises by about the variance of the energy times the difference of 1/kT. Biased
+    trajectories are not looked at.
+    """
+    energies: dict[float, list[Array]] = {}
+    names: dict[float, str] = {}
+    for one in frames:
+        if one.biased or np.ptp(one.energy) == 0:
+            continue
+        enthalpy = one.energy + (0.0 if one.pressure_volume is None else one.pressure_volume)
+        for temperature in one.temperatures():
+            energies.setdefault(temperature, []).append(enthalpy[one.temperature == temperature])
+            names.setdefault(temperature, one.source.name)
+    temperatures = sorted(energies)
+    for low, high in pairwise(temperatures):
+        cold, hot = np.concatenate(energies[low]), np.concatenate(energies[high])
+        rise, error = float(hot.mean() - cold.mean()), float(np.hypot(_error(cold), _error(hot)))
+        variance = min(float(cold.var()), float(hot.var()))
+        expected = variance * (1.0 / kT(low) - 1.0 / kT(high))
+        if rise >= 0 or expected < 2 * error:
+            continue
+        text = (
+            f"{names[low]} at {low:g} and {names[high]} at {high:g}: the mean energy falls by {-rise:.3g} ± "
+            f"{error:.2g} kJ/mol where it should rise by about {expected:.2g} kJ/mol"
+        )
+        if rise < -max(_CERTAIN * error, 0.5 * expected):
+            raise DataError(f"{text}; are their temperatures exchanged?")
+        log.warning("%s; temperatures may be exchanged, or a simulation is not at equilibrium", text)
+
+
+def _error(values: Array) -> float:
+    """Standard error of the mean, by blocks."""
+    means = [part.mean() for part in np.array_split(values, _BLOCKS) if len(part)]
+    return float(np.std(means, ddof=1)) / float(np.sqrt(len(means))) if len(means) > 1 else np.inf

@@ -1,0 +1,501 @@
+"""The resumable loop of rounds: simulate, train, generate, choose the next bias and start structures.
+
+Every step writes into a temporary place and renames it when it is whole; a step whose result is there is
+not done again. So the same command continues an interrupted run.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from latf_openmm.ensembles.latent import generate, write_ensemble
+from latf_openmm.ensembles.pool import Pool, make_pool
+from latf_openmm.errors import ConfigError
+from latf_openmm.features import resolve_features
+from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
+from latf_openmm.periodic import boxes_of, molecules_of
+from latf_openmm.reweighting.free_energy import (
+    LatentGrid,
+    bootstrap_populations,
+    flow_probability,
+    jensen_shannon,
+)
+from latf_openmm.reweighting.weights import effective_sample_size, training_weights
+from latf_openmm.run.config import RunConfig, check, dump_config
+from latf_openmm.run.folder import BOX, EXECUTION, RoundFolder, RunFolder
+from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
+from latf_openmm.run.strategies import Decision, Situation
+from latf_openmm.sampling.stage import Stage, check_simulated, read_dropped, run_stage
+from latf_openmm.sampling.walker_group import BiasSource
+from latf_openmm.storage import (
+    CONFIG,
+    alone,
+    check_output,
+    facts_below,
+    make_folder,
+    partial,
+    remove_locks,
+    whole_folder,
+    write_arrays,
+    write_json,
+    write_record,
+    write_text,
+)
+from latf_openmm.training.feature_selection import narrowed, reduce_features
+from latf_openmm.training.fit import TrainingResult, fit
+from latf_openmm.units import temperature_name
+
+log = logging.getLogger(__name__)
+
+_CHANGEABLE = ("loop", "generate", "validation", "execution")
+"""Parts of the configuration that a resumed run may change; what is in it does not change what was done."""
+
+_FREE = ("processes",)
+"""Likewise in `simulation`."""
+
+_BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
+"""What an interruption at the very start may leave."""
+
+IMPORTED = "imported.json"
+"""File in a stage whose frames were not simulated here."""
+
+
+def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) -> RunFolder:
+    """Run the loop in `path`, or continue it.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is impossible, or differs from the one the folder was started with, or another
+        process is working in the folder, or what `config.execution` needs is not installed.
+    BackendError
+        If workers were lost for good.
+    """
+    check(config)
+    config.execution.check()
+    _check_folder(config, path)
+    run = RunFolder(path, config)
+    _check_simulated(run)
+    make_folder(path)
+    try:
+        with FileLock(path / ".lock", timeout=0):
+            _open_or_start(run)
+            workers = nullcontext() if _ended(run) else config.execution.workers(path / EXECUTION)
+            with workers as executor:
+                for index in range(config.loop.rounds):
+                    folder = run.round(index)
+                    if not folder.complete:
+                        _run_round(run, folder, progress, executor)
+                    if reason := settled(run, folder):
+                        log.info("no further round: %s", reason)
+                        break
+                _validate(run, progress, executor)
+    except Timeout:
+        raise ConfigError(f"{path}: another process is working in this folder") from None
+    return run
+
+
+def _check_folder(config: RunConfig, path: Path) -> None:
+    """Raise `ConfigError` where a folder is something else than this run."""
+    check_output(path, folder=True)
+    file = path / CONFIG
+    if file.is_file():
+        before = RunFolder.open(path).config.model_dump(mode="json")  # what is left out has its default
+        now = config.model_dump(mode="json")
+        for key in _FREE:
+            before["simulation"][key] = now["simulation"][key]
+        changed = [key for key in now if key not in _CHANGEABLE and now[key] != before[key]]
+        if changed:
+            free = (*_CHANGEABLE, *(f"simulation.{key}" for key in _FREE))
+            raise ConfigError(
+                f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
+                f"use a new folder, or change only {', '.join(free)}"
+            )
+    elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
+        raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")
+
+
+def _check_simulated(run: RunFolder) -> None:
+    """Raise `ConfigError` where rounds are left that cannot be simulated."""
+    rounds = [run.round(index) for index in range(run.config.loop.rounds)]
+    left = [folder for folder in rounds if not (folder.simulation / IMPORTED).is_file()]
+    validated = run.config.validation is None or run.validated.is_file()
+    if any(not folder.complete for folder in left) or not validated:
+        check_simulated(run.config.system)
+
+
+def _open_or_start(run: RunFolder) -> None:
+    text = dump_config(run.config)
+    if (run.path / CONFIG).is_file():
+        resume_record(run.path, text)
+        for folder in run.complete_rounds():  # an interruption may have come before they were listed
+            add_record(run.path, folder.record)
+        if run.validated.is_file():
+            add_record(run.path, run.validated)
+    else:
+        start_record(run.path, text)
+    write_text(run.path / CONFIG, text)
+
+
+def _ended(run: RunFolder) -> bool:
+    """Whether no task is left, so that no workers are needed."""
+    complete = run.complete_rounds()[: run.config.loop.rounds]
+    validated = run.config.validation is None or run.validated.is_file()
+    return validated and bool(complete) and settled(run, complete[-1]) is not None
+
+
+def _run_round(
+    run: RunFolder, folder: RoundFolder, progress: Progress | None, executor: Executor | None
+) -> None:
+    label = f"round {folder.index}"
+    log.info("%s: start", label)
+    seconds = {}
+    seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress, executor))
+    if executor is not None:  # before anything is read: frames are not held while a worker trains
+        seconds["train"] = _timed(lambda: _train_there(run, folder, executor))
+    walkers = run.walkers(folder.index)
+    trajectories = run.feature_trajectories(walkers)
+    if executor is None:
+        seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
+    trained = run.trained(folder.index)
+    names = trained.feature_module().names
+    fewer = narrowed(trajectories, run.features().names, names, trained.columns)
+    pool = make_pool(trained, walkers, fewer)
+    seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
+    decision = decide(run, folder, trained, pool)
+    for reason in decision.reasons:
+        log.info("%s: %s", label, reason)
+    write_record(folder.record, _summary(run, folder, trained, pool, seconds))
+    add_record(run.path, folder.record)
+
+
+def _timed(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _simulate(
+    run: RunFolder, folder: RoundFolder, progress: Progress | None, executor: Executor | None
+) -> None:
+    if (folder.simulation / IMPORTED).is_file():
+        return
+    config = run.config
+    settings, biased = run.plan(folder.index)
+    bias = None
+    starts: dict[float, NDArray[np.float64]] = {}
+    boxes: dict[float, NDArray[np.float64]] = {}
+    if folder.index > 0:
+        previous = run.round(folder.index - 1)
+        starts, boxes = previous.read_starts()
+        if config.bias is not None and biased:
+            bias = BiasSource(model=previous.model, bias=config.bias)
+    seed = config.seed + 100_000 * (folder.index + 1)
+    unbiased = frozenset(settings.temperatures) - biased
+    stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
+    kind = "biased" if bias else "unbiased"
+    run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
+
+
+def _train(
+    run: RunFolder, folder: RoundFolder, trajectories: list[FeatureTrajectory], progress: Progress | None
+) -> None:
+    if folder.model.is_dir():
+        return
+    train_model(run.config, trajectories, folder.model, run.config.seed + folder.index, progress)
+
+
+def _train_there(run: RunFolder, folder: RoundFolder, executor: Executor) -> None:
+    if not folder.model.is_dir():
+        executor.submit(train_round, run.path.absolute(), folder.index).result()
+        remove_locks(folder.path)
+
+
+def train_round(path: Path, index: int) -> None:
+    """Train the model of a round whose simulations are complete, on a worker.
+
+    Parameters
+    ----------
+    path
+        Of the run.
+    index
+        Of the round.
+    """
+    torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
+    run = RunFolder.open(path)
+    folder = run.round(index)
+    with alone(folder.model):
+        if not folder.model.is_dir():
+            _train(run, folder, run.feature_trajectories(run.walkers(index)), None)
+
+
+def train_model(
+    config: RunConfig,
+    trajectories: list[FeatureTrajectory],
+    folder: Path,
+    seed: int,
+    progress: Progress | None = None,
+) -> TrainedModel:
+    """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
+    topology = config.system.build(1).mdtraj_topology()
+    resolved = resolve_features(config.features, topology)
+    features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
+    log.info("%s: %s", folder, reduction)
+    result = fit(fewer, config.model, config.training, seed, progress)
+    trained = TrainedModel(
+        result.model,
+        tuple(features),
+        tuple(str(atom) for atom in topology.atoms),
+        config.system.scale.name,
+        tuple(sorted({t.temperature for t in trajectories})),
+        _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
+        reduction.columns,
+        tuple(molecules_of(topology).tolist()),
+    )
+    with whole_folder(folder) as temporary:
+        save_model(trained, temporary)
+        history = pd.DataFrame([asdict(epoch) for epoch in result.history])
+        history.to_parquet(temporary / "history.parquet", index=False)
+        reduction.table.to_csv(temporary / "descriptors.csv", index=False)
+    return trained
+
+
+def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], seed: int) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "seed": seed,
+        "frames": sum(t.n_frames for t in trajectories),
+        "states_settled": result.settled,
+        "populations": result.populations,
+        "ladder": result.ladder,
+        "lag": result.lag,
+        "lag_scan": None if result.lag_scan is None else asdict(result.lag_scan),
+    }
+
+
+def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> None:
+    for temperature in run.temperatures():
+        generate_into(
+            run, trained, pool, temperature, run.config.generate.samples, folder.generated(temperature)
+        )
+
+
+def generate_into(
+    run: RunFolder,
+    trained: TrainedModel,
+    pool: Pool,
+    temperature: float,
+    samples: int,
+    target: Path,
+    more: Callable[[Path], None] = lambda folder: None,
+) -> tuple[str, ...]:
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see.
+
+    Parameters
+    ----------
+    more
+        Writes what else is to be in the folder before it is there.
+    """
+    ensemble = generate(trained, pool, temperature, samples, run.config.seed)
+    if not target.is_dir():
+        with whole_folder(target) as temporary:
+            write_ensemble(ensemble, trained, pool, run.topology(), temporary)
+            more(temporary)
+    return ensemble.warnings
+
+
+def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
+    """Plan the next round; write its start structures and the plan with its reasons."""
+    config = run.config
+    situation = Situation(
+        trained,
+        pool,
+        _earlier(folder, pool),
+        tuple(sorted(config.generate.temperatures or config.simulation.temperatures)),
+        tuple(config.simulation.temperatures),
+        config.simulation.walkers,
+        config.simulation.frames,
+        config.bias is not None,
+        config.seed + 1_000_003 * folder.index,
+    )
+    decision = config.loop.strategy.decide(situation)
+    _write_starts(run, folder, pool, decision)
+    origins = {
+        temperature_name(temperature).removeprefix("T"): [
+            f"{pool.walkers[pool.owner[i]].run}/walker {pool.walkers[pool.owner[i]].walker}/frame {pool.frame[i]}"
+            for i in frames
+        ]
+        for temperature, frames in decision.starts.items()
+    }
+    record = {
+        "strategy": config.loop.strategy.kind,
+        "temperatures": list(decision.temperatures),
+        "biased": list(decision.biased),
+        "stop": decision.stop,
+        "reasons": list(decision.reasons),
+        "starts": origins,
+        "tables": dict(decision.tables),
+    }
+    write_json(folder.decision, record)
+    return decision
+
+
+def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Decision) -> None:
+    topology = run.topology()
+    starts = {}
+    for temperature, frames in decision.starts.items():
+        structures = pool.structures(frames, topology)
+        starts[f"{temperature!r}"] = structures.xyz.astype(np.float64)
+        if (boxes := boxes_of(structures)) is not None:
+            starts[f"{BOX}{temperature!r}"] = boxes
+    write_arrays(folder.starts, starts)
+
+
+def _summary(
+    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
+) -> dict[str, Any]:
+    config = run.config
+    settings, biased = run.plan(folder.index)
+    steps = settings.steps
+    if (folder.simulation / IMPORTED).is_file():
+        steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
+    return {
+        "round": folder.index,
+        "temperatures": list(settings.temperatures),
+        "dropped": read_dropped(folder.simulation),
+        "biased": bool(biased),
+        "n_states": trained.model.n_states,
+        "frames": len(pool.z),
+        "simulated_ps": steps * config.simulation.timestep,
+        "seconds": seconds,
+        "populations": pool_populations(pool, trained, run.config.seed),
+        "effective_sample_size": _sample_sizes(pool),
+        "change": _change(folder, trained, pool),
+        "restarts": _restarts(folder, pool),
+        "versions": versions(),
+        "files": facts_below(folder.path, leave_out=(folder.record.name, "refined")),
+    }
+
+
+def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[dict[str, Any]]:
+    """State populations of the pool's frames at each simulated temperature, with bootstrap errors."""
+    weights = training_weights(pool.trajectories)
+    rows = []
+    for temperature in sorted({t.temperature for t in pool.trajectories}):
+        members = [i for i, t in enumerate(pool.trajectories) if t.temperature == temperature]
+        share, error = bootstrap_populations(
+            [pool.states[pool.of_walker(i)] for i in members],
+            [weights[i] for i in members],
+            trained.model.n_states,
+            np.random.default_rng(seed),
+        )
+        rows.append({"temperature": temperature, "populations": share.tolist(), "errors": error.tolist()})
+    return rows
+
+
+def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
+    """Kish's effective sample size of each run's bias weights."""
+    rows = []
+    for run, temperature in sorted({(t.run, t.temperature) for t in pool.trajectories}):
+        logs = np.concatenate([t.log_weights for t in pool.trajectories if t.run == run])
+        rows.append(
+            {
+                "run": run,
+                "temperature": temperature,
+                "frames": len(logs),
+                "effective": effective_sample_size(logs),
+            }
+        )
+    return rows
+
+
+def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
+    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    most = {
+        walker.run: int(walker.table["restarts"].max())
+        for walker in pool.walkers[_earlier(folder, pool) :]
+        if "restarts" in walker.table  # not of imported ones
+    }
+    return {run: count for run, count in most.items() if count}
+
+
+def _earlier(folder: RoundFolder, pool: Pool) -> int:
+    """Count the walkers of the rounds before this one, which come first in its pool."""
+    return sum(not walker.run.startswith(f"{folder.path.name}/") for walker in pool.walkers)
+
+
+def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
+    """How far this round's weighted frames moved the distribution, in this round's latent plane.
+
+    The frames up to the previous round and all frames, each under their own weights, are binned with this
+    round's model, so that the two are compared in one plane.
+    """
+    if folder.index == 0:
+        return []
+    before = _earlier(folder, new)
+    old = new.first(before)
+    grid = LatentGrid.around(new.z, points=30)
+    rows = []
+    for temperature in sorted(set(old.temperatures()) & set(new.temperatures()[new.owner >= before])):
+        p, q = (_weighted_histogram(pool, temperature, grid) for pool in (old, new))
+        flow = flow_probability(trained.model, temperature, grid)
+        rows.append(
+            {
+                "temperature": temperature,
+                "frames": jensen_shannon(p, q),
+                "flow_to_frames": jensen_shannon(flow, q),
+            }
+        )
+    return rows
+
+
+def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDArray[np.float64]:
+    here = pool.temperatures() == temperature
+    weights = np.concatenate(training_weights(pool.trajectories))
+    return grid.histogram(pool.z[here], weights[here])
+
+
+def settled(run: RunFolder, folder: RoundFolder) -> str | None:
+    """Why no round has to follow a complete one; None where one has to."""
+    loop = run.config.loop
+    if folder.index + 1 >= loop.rounds:
+        return f"all {loop.rounds} rounds of the configuration are complete"
+    decision = folder.read_decision()
+    if decision.get("stop"):
+        return str(decision["reasons"][-1])
+    summaries = [run.round(index).summary() for index in range(folder.index + 1)]
+    spent = sum(summary["simulated_ps"] for summary in summaries) / 1000
+    if loop.most_ns is not None and spent >= loop.most_ns:
+        return f"{spent:.3g} ns were simulated, loop.most_ns is {loop.most_ns:g}"
+    hours = sum(sum(summary["seconds"].values()) for summary in summaries) / 3600
+    if loop.most_hours is not None and hours >= loop.most_hours:
+        return f"{hours:.3g} hours were used, loop.most_hours is {loop.most_hours:g}"
+    change = summaries[-1]["change"]
+    if loop.stop_below is not None and change and all(row["frames"] < loop.stop_below for row in change):
+        return f"the distribution changed less than {loop.stop_below:g} nats at every temperature"
+    return None
+
+
+def _validate(run: RunFolder, progress: Progress | None, executor: Executor | None) -> None:
+    """Independent unbiased runs for the report."""
+    simulation = run.config.validation_simulation()
+    if simulation is None or run.validated.is_file():
+        return
+    stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
+    seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
+    files = facts_below(run.validation, leave_out=(run.validated.name,))
+    write_record(run.validated, {"seconds": seconds, "files": files})
+    add_record(run.path, run.validated)

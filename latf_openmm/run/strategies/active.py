@@ -1,0 +1,381 @@
+"""Temperatures, starts and bias by what is known least at the temperatures wanted, and when it is known well enough."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
+from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.reweighting.free_energy import flow_populations
+from latf_openmm.reweighting.weights import members_of_runs, systematic
+from latf_openmm.run.strategies.base import Decision, Frames, Situation, StrategySettings, plain
+
+Array = NDArray[np.float64]
+
+_GRID = 16
+_FEW = 30.0
+"""Independent frames below which errors of a bootstrap say little: the error is then taken to grow as 1/sqrt(n)."""
+_MEASURED = 10.0
+"""Independent frames at a temperature from which its overlap with others is measured, not modelled."""
+_SAMPLES = 20_000
+_PRESENT = 0.02
+"""Share from which a state matters at a temperature."""
+
+
+class ActiveSettings(StrategySettings):
+    """Simulate where the errors at the temperatures wanted are expected to fall most."""
+
+    kind: Literal["active"] = "active"
+    population_tolerance: float = Field(
+        0.02, gt=0, lt=1, description="standard error of a state's population that is small enough"
+    )
+    energy_tolerance: float = Field(
+        0.1, gt=0, description="standard error of the mean potential energy that is small enough [kT]"
+    )
+    visits: float = Field(
+        5.0,
+        ge=0,
+        description="walkers expected to enter some state less often than this in a round are biased",
+    )
+    stop: bool = Field(True, description="whether to stop when errors and changes are within the tolerances")
+
+    def decide(self, situation: Situation) -> Decision:
+        """Plan the next round from errors at the targets and how far frames of each temperature carry.
+
+        The error e of a target is the largest of: the error of a state's population over its tolerance, and by the
+        committee of flows where the flow speaks; that of the mean energy over its tolerance; sqrt(30 / n) where fewer
+        than 30 independent frames n reach it. A round at temperature c gives m = walkers x frames / g independent
+        frames, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures
+        are chosen one after the other, each for the largest fall of the sum over targets; all cost the same.
+        """
+        if situation.maker.reweighting is None:
+            return plain(
+                situation,
+                situation.configured,
+                "potential energies are not known, so the configured temperatures stay",
+            )
+        known = _Known(situation, self)
+        rows = [known.target(t) for t in situation.targets]
+        chosen, falls = known.temperatures(rows)
+        stuck = {t: known.visits(t) for t in chosen}
+        biased = tuple(t for t in chosen if situation.can_bias and stuck[t] < self.visits)
+        starts = known.starts(chosen, biased)
+        settled = all(row.error <= 1 and row.change <= 1 for row in rows)
+        reasons = [_why(situation, rows, chosen), _bias_text(situation, chosen, biased, stuck)]
+        if settled:
+            reasons.append("errors and changes at all temperatures wanted are within the tolerances")
+        return Decision(
+            chosen,
+            biased,
+            starts,
+            settled and self.stop,
+            tuple(reasons),
+            {
+                "targets": [row.record() for row in rows],
+                "candidates": falls,
+                "states": known.state_rows(starts, biased),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One temperature wanted: what is known there."""
+
+    temperature: float
+    level: str
+    independent: float
+    populations: tuple[Estimate, ...]
+    committee: Array
+    energy: Estimate  # kT
+    error: float
+    change: float
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "ensemble": self.level,
+            "independent frames": self.independent,
+            "largest error of a population": max(p.error for p in self.populations),
+            "of the committee": float(self.committee.max()),
+            "error of the energy (kT)": self.energy.error,
+            "error over tolerance": self.error,
+            "change over tolerance": self.change if math.isfinite(self.change) else None,
+        }
+
+
+class _Known:
+    """What was measured, and what is expected of frames at other temperatures."""
+
+    def __init__(self, situation: Situation, settings: ActiveSettings) -> None:
+        self.s, self.settings = situation, settings
+        self.maker = situation.maker
+        assert self.maker.reweighting is not None
+        self.simulated = [float(t) for t in self.maker.reweighting.simulated]
+        self.energy = situation.pool.energies()
+        # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
+        self.at = cache(self.maker.at)
+        self._reached = cache(self.maker.reach)
+        self._weights = cache(self.maker.weights)
+        self.old: EnsembleMaker | None = None
+        if situation.before:
+            old = situation.pool.first(situation.before)
+            self.old = EnsembleMaker(situation.trained, old, situation.seed)
+
+    # --- targets
+
+    def target(self, temperature: float) -> _Target:
+        """What is known at a temperature that is wanted."""
+        found = self.at(temperature)
+        populations = tuple(found.populations())
+        kT = self.s.scale.kT(temperature)
+        energy = found.energy()
+        energy = Estimate(energy.value / kT, energy.error / kT)
+        _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
+        independent = self._reached(temperature)
+        error = max(
+            max(p.error for p in populations) / self.settings.population_tolerance,
+            # Where frames reach, they are what an ensemble is made of, whatever the flows say.
+            float(committee.max()) / self.settings.population_tolerance if found.level == "flow" else 0.0,
+            energy.error / self.settings.energy_tolerance,
+            math.sqrt(_FEW / max(independent, 1e-3)) if independent < _FEW else 0.0,
+        )
+        change = self._change(temperature, found, kT)
+        return _Target(temperature, found.level, independent, populations, committee, energy, error, change)
+
+    def _change(self, temperature: float, found: StructureEnsemble, kT: float) -> float:
+        """How far this round's frames moved the answer, over the tolerances; infinite without an earlier round."""
+        if self.old is None:
+            return math.inf
+        before = self.old.at(temperature)
+        moved = max(
+            abs(a.value - b.value) for a, b in zip(found.populations(), before.populations(), strict=True)
+        )
+        heated = abs(found.energy().value - before.energy().value) / kT
+        return max(
+            moved / self.settings.population_tolerance,
+            heated / self.settings.energy_tolerance,
+        )
+
+    # --- temperatures
+
+    def temperatures(self, rows: list[_Target]) -> tuple[tuple[float, ...], list[dict[str, Any]]]:
+        """Choose as many temperatures as the configuration has; and the table of candidates."""
+        every = sorted({*self.s.configured, *self.s.targets, *self.simulated})
+        grid = np.geomspace(every[0], every[-1], _GRID) if len(every) > 1 else np.array(every)
+        candidates = sorted({*every, *(float(f"{t:.4g}") for t in grid)})
+        gains = {
+            c: np.array([self.new_frames(c) * self.share(c, row.temperature) for row in rows])
+            for c in candidates
+        }
+        n = np.array([max(row.independent, 1e-3) for row in rows])
+        squares = np.array([row.error for row in rows]) ** 2
+        added, chosen, order = np.zeros(len(rows)), list[float](), dict[float, int]()
+        for _ in range(min(len(self.s.configured), len(candidates))):
+            free = [c for c in candidates if c not in chosen]
+            left = {c: float((squares * n / (n + added + gains[c])).sum()) for c in free}
+            best = min(free, key=lambda c: left[c])
+            chosen.append(best)
+            order[best] = len(order) + 1
+            added = added + gains[best]
+        alone = {c: float((squares * n / (n + gains[c])).sum()) for c in candidates}
+        table = [
+            {
+                "temperature": c,
+                "independent frames a round": self.new_frames(c),
+                "error expected": math.sqrt(alone[c] / len(rows)),
+                "error now": math.sqrt(float(squares.sum()) / len(rows)),
+                "chosen": order.get(c, 0),
+            }
+            for c in candidates
+        ]
+        return tuple(sorted(chosen)), table
+
+    def new_frames(self, temperature: float) -> float:
+        """Independent frames that a round at a temperature gives."""
+        at = np.array([1.0 / t for t in self.simulated])
+        logs = np.array([math.log(self._inefficiency[t]) for t in self.simulated])
+        order = np.argsort(at)
+        g = math.exp(float(np.interp(1.0 / temperature, at[order], logs[order])))
+        return self.s.walkers * self.s.frames / g
+
+    @cached_property
+    def _inefficiency(self) -> dict[float, float]:
+        """Statistical inefficiency g at each simulated temperature: the geometric mean of its runs."""
+        logs: dict[float, list[float]] = {}
+        for members in members_of_runs(self.s.pool.trajectories):
+            first = members[0]
+            g = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
+            logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
+        return {temperature: math.exp(float(np.mean(own))) for temperature, own in logs.items()}
+
+    def share(self, start: float, target: float) -> float:
+        """Share of frames at one temperature that count at another.
+
+        Where frames reach both, measured with their weights: 1 / sum(w_target^2 / w_start). Else that of Gaussian
+        energies, exp(-(d beta)^2 var U).
+        """
+        if start == target:
+            return 1.0
+        if self._reached(start) > _MEASURED and self._reached(target) > _MEASURED:
+            ratio = 2 * np.log(np.maximum(self._weights(target), 1e-300)) - np.log(
+                np.maximum(self._weights(start), 1e-300)
+            )
+            return float(min(1.0, 1.0 / np.exp(ratio).sum()))
+        beta = 1.0 / self.s.scale.kT(target) - 1.0 / self.s.scale.kT(start)
+        return math.exp(-min(beta**2 * self._variance(start), 700.0))
+
+    def _variance(self, temperature: float) -> float:
+        """Variance of the potential energy: its heat capacity is that of the nearest simulated temperature."""
+        nearest = min(self.simulated, key=lambda t: abs(math.log(t / temperature)))
+        weights = self._weights(nearest)
+        variance = float(weights @ (self.energy - weights @ self.energy) ** 2)
+        return variance * (temperature / nearest) ** 2
+
+    # --- bias
+
+    def visits(self, temperature: float) -> float:
+        """How often a walker is expected to enter the state it enters least in a round, without bias.
+
+        Of the states that have a share at some temperature wanted or simulated; counted in unbiased walkers, between
+        and beyond their temperatures by a straight line of its logarithm in 1/T.
+        """
+        at = np.array([1.0 / t for t in sorted(self._entries, reverse=True)])
+        if len(at) == 0:
+            return 0.0
+        logs = np.array([math.log(self._entries[t]) for t in sorted(self._entries, reverse=True)])
+        x = 1.0 / temperature
+        if len(at) == 1 or at[0] <= x <= at[-1]:
+            log = float(np.interp(x, at, logs))
+        else:
+            slope = np.polyfit(at, logs, 1)[0]
+            end = 0 if x < at[0] else -1
+            log = float(logs[end] + slope * (x - at[end]))
+        return self.s.frames * math.exp(min(log, 0.0))
+
+    @cached_property
+    def _entries(self) -> dict[float, float]:
+        """Entries a frame into the relevant state entered least, at each temperature with unbiased walkers."""
+        pool = self.s.pool
+        relevant = self._relevant
+        found: dict[float, float] = {}
+        for temperature in self.simulated:
+            entries, frames = np.zeros(pool.n_states), 0
+            for states in self._unbiased(temperature):
+                entered = states[1:][states[1:] != states[:-1]]
+                entries += np.bincount(entered, minlength=pool.n_states)
+                frames += len(states)
+            if frames:
+                # Nothing seen in n frames: less often than once in them.
+                found[temperature] = max(float(entries[relevant].min()), 0.5) / frames
+        return found
+
+    @cached_property
+    def _relevant(self) -> NDArray[np.bool_]:
+        shares = [self._shares(t) for t in {*self.s.targets, *self.simulated}]
+        found = np.max(shares, axis=0) > _PRESENT
+        return np.asarray(found if found.any() else np.ones(self.s.n_states, bool))
+
+    # --- starts
+
+    def starts(self, chosen: tuple[float, ...], biased: tuple[float, ...]) -> dict[float, Frames]:
+        """Frames to start from.
+
+        Without a bias each state gets the walkers that it lacks at that temperature: as many as bring its frames, old
+        and new, to its population there, as far as that is known. So walkers that never leave their state do not spoil
+        the populations, and those that do have begun in equilibrium. Biased walkers start evenly over the states.
+        Within a state frames are drawn by their weights.
+        """
+        rng = np.random.default_rng([self.s.seed, 13])
+        states = self.s.pool.states
+        order = np.argsort(states, kind="stable")
+        found = {}
+        for temperature in chosen:
+            wanted = self._even if temperature in biased else self._lacking(temperature)
+            own = self.at(temperature).weights
+            within = np.bincount(states, own, self.s.n_states)
+            # A state without weight has frames all the same, and each is as good as another.
+            own = np.where(within[states] > 0, own, 1.0)
+            within = np.bincount(states, own, self.s.n_states)
+            weights = (own * wanted[states] / within[states])[order]
+            found[temperature] = order[systematic(weights / weights.sum(), self.s.walkers, rng)]
+        return found
+
+    def _shares(self, temperature: float) -> Array:
+        """Population of each state."""
+        weights = self.at(temperature).weights
+        return np.bincount(self.s.pool.states, weights, self.s.n_states).astype(np.float64)
+
+    @cached_property
+    def _even(self) -> Array:
+        """The same for every state that was seen."""
+        present = np.bincount(self.s.pool.states, minlength=self.s.n_states) > 0
+        return np.asarray(present / present.sum())
+
+    def _lacking(self, temperature: float) -> Array:
+        """Shares of the next round's frames that bring those of unbiased walkers to the populations."""
+        shares, n = self._shares(temperature), self._frames(temperature)
+        new = self.s.walkers * self.s.frames
+        lacking = np.maximum(shares * (n.sum() + new) - n, 0.0)
+        return np.asarray(lacking / lacking.sum())
+
+    def _frames(self, temperature: float) -> Array:
+        """Frames in each state of unbiased walkers at a temperature."""
+        n = np.zeros(self.s.n_states)
+        for states in self._unbiased(temperature):
+            n += np.bincount(states, minlength=self.s.n_states)
+        return n
+
+    def _unbiased(self, temperature: float) -> Iterator[NDArray[np.int64]]:
+        """States of frames that follow on each other, of each unbiased walker at a temperature."""
+        pool = self.s.pool
+        for index, trajectory in enumerate(pool.trajectories):
+            if trajectory.temperature == temperature and np.ptp(trajectory.log_weights) == 0:
+                states = pool.states[pool.of_walker(index)]
+                yield from (states[stretch] for stretch in trajectory.stretches)
+
+    def state_rows(self, starts: dict[float, Frames], biased: tuple[float, ...]) -> list[dict[str, Any]]:
+        """Frames, population and starts of each state at each temperature chosen."""
+        states = self.s.pool.states
+        rows = []
+        for temperature, frames in starts.items():
+            shares, n = self._shares(temperature), self._frames(temperature)
+            begun = np.bincount(states[frames], minlength=self.s.n_states)
+            rows += [
+                {
+                    "temperature": temperature,
+                    "biased": temperature in biased,
+                    "state": state,
+                    "unbiased frames": int(n[state]),
+                    "population": float(shares[state]),
+                    "walkers that start in it": int(begun[state]),
+                }
+                for state in range(self.s.n_states)
+            ]
+        return rows
+
+
+def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -> str:
+    label = situation.scale.label
+    worst = max(rows, key=lambda row: row.error)
+    return (
+        f"{', '.join(label(t) for t in chosen)} next: the error is largest at {label(worst.temperature)}, "
+        f"{worst.error:.2g} times the tolerance"
+    )
+
+
+def _bias_text(
+    situation: Situation, chosen: tuple[float, ...], biased: tuple[float, ...], expected: dict[float, float]
+) -> str:
+    label = situation.scale.label
+    said = ", ".join(f"{expected[t]:.2g} at {label(t)}" for t in chosen)
+    if not situation.can_bias:
+        return f"no bias is configured; entries into the rarest state expected of a walker: {said}"
+    where = ", ".join(label(t) for t in biased) or "nowhere"
+    return f"bias {where}: without it a walker is expected to enter its rarest state so often: {said}"

@@ -1,0 +1,25 @@
+"""Temperatures spread evenly, shifted from round to round."""
+
+from typing import Literal
+
+import numpy as np
+
+from latf_openmm.run.strategies.base import Decision, Situation, StrategySettings, plain
+
+_GOLDEN = 0.6180339887498949
+
+
+class UniformSettings(StrategySettings):
+    """Temperatures evenly in ln T over the simulated and requested range, shifted by the golden ratio each round."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def decide(self, situation: Situation) -> Decision:
+        """Return evenly spread temperatures."""
+        n = len(situation.configured)
+        every = (*situation.configured, *situation.targets)
+        low, high = np.log(min(every)), np.log(max(every))
+        rounds = len({walker.run.split("/")[0] for walker in situation.pool.walkers})
+        places = (np.arange(n) + (rounds * _GOLDEN) % 1.0) / n
+        chosen = tuple(float(f"{t:.6g}") for t in np.exp(low + (high - low) * places))
+        return plain(situation, chosen, "temperatures are spread evenly over the range wanted")

@@ -1,0 +1,361 @@
+"""Checks of a whole run, and how they are shown."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.features import build_features, resolve_features
+from latf_openmm.frames.walkers import read_trajectory
+from latf_openmm.model.checkpoint import load_model
+from latf_openmm.progress import bar
+from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.loop import IMPORTED
+from latf_openmm.run.schema import read_run
+from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
+from latf_openmm.run.verify.stages import imported_checks, stage_checks, sweep_checks
+from latf_openmm.sampling.stage import SimulationSettings
+from latf_openmm.storage import PARTIAL, RECORDS, sha256
+from latf_openmm.training.feature_selection import check_columns
+
+_UNNAMED = "?"
+_LOST = "missing; run.json lists it as complete; expected its record"
+_GENERATED = ("samples.parquet", "free_energy.parquet", "populations.parquet", "topology.pdb")
+
+
+def verify_run(path: Path, progress: Progress | None = None) -> Report:
+    """Look at everything in the folder of a run; trajectories are read in pieces.
+
+    Raises
+    ------
+    ConfigError
+        If `path` is not the folder of a run, or of a newer schema, or its configuration cannot be read.
+    """
+    run = RunFolder.open(path)
+    topology = _topology(run)
+    parts: dict[str, Findings] = {}
+    checks = [*_round_checks(run, topology, parts), *_validation_checks(run, topology)]
+    with bar(progress, "verify", len(checks) + 1) as advance:
+        for check in checks:
+            advance(0, f"{check.part}, {check.label}")
+            check.look(parts.setdefault(check.part, Findings()))
+            advance(1, "")
+        said = {file for findings in parts.values() for file in findings.damages}
+        for file in (path / name for name in read_run(path)["files"]):
+            if not file.is_file() and file not in said:
+                parts.setdefault("records", Findings()).damage(file, _LOST)
+        others = Findings()
+        _look_at_others(path, {folder for one in parts.values() for folder in one.hashed}, others)
+    if others.counts or others.damages:
+        parts["other folders"] = others
+    return Report(path, parts, _unfinished(path))
+
+
+def _topology(run: RunFolder) -> mdtraj.Topology:
+    """Topology of the system; where making it would run code, one of as many atoms without names."""
+    if not run.config.system.code():
+        return run.topology()
+    topology = mdtraj.Topology()
+    residue = topology.add_residue(_UNNAMED, topology.add_chain())
+    for _ in range(_number_of_atoms(run)):
+        topology.add_atom(_UNNAMED, None, residue)
+    return topology
+
+
+def _number_of_atoms(run: RunFolder) -> int:
+    """Count the atoms by what the first stage and model say."""
+    first = run.round(0)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return len(json.loads((first.model / "model.json").read_text(encoding="utf-8"))["atoms"])
+    try:
+        return int(mdtraj.load_pdb(str(first.simulation / "topology.pdb")).n_atoms)
+    except Exception as error:  # MDTraj has several
+        raise DataError(
+            f"{run.path}: the number of atoms is not known before a model is trained, without running the code of "
+            f"system.kind {run.config.system.kind} ({first_line(error)})"
+        ) from error
+
+
+def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Findings]) -> Iterator[Check]:
+    numbers = [int(p.name) for p in (run.path / "rounds").glob("*") if p.is_dir() and p.name.isdigit()]
+    names = cache(lambda: build_features(resolve_features(run.config.features, topology)).names)
+    for index in range(max(numbers, default=-1) + 1):
+        folder = run.round(index)
+        later = index < max(numbers)
+        label = f"round {index:03d}"
+        part = f"{label}: simulation"
+        if later or folder.complete or folder.simulation.is_dir():
+            if (folder.simulation / IMPORTED).is_file():
+                yield from imported_checks(part, folder.simulation, run.config, topology)
+            else:
+                complete = later or folder.complete or folder.model.is_dir()
+                yield from stage_checks(
+                    part, folder.simulation, run.config, _settings(run, index), topology, complete
+                )
+        if later or folder.complete or folder.model.is_dir():
+            yield Check(f"{label}: model", "model", partial(_look_at_model, folder.model, topology, names))
+        present = set((folder.path / "generated").glob("T*"))
+        needed = {folder.generated(t) for t in run.config.simulation.temperatures}
+        for target in sorted((present | needed) if later or folder.complete else present):
+            if not target.name.endswith(PARTIAL):
+                yield Check(f"{label}: generated", target.name, partial(_look_at_generated, target, topology))
+        if later or folder.complete or folder.starts.is_file():
+            yield Check(f"{label}: record", "starts.npz", partial(_look_at_starts, folder, run, topology))
+        if folder.decision.is_file():
+            yield Check(f"{label}: record", "decision.json", partial(_look_at_decision, folder, run))
+        if later or folder.complete:
+            yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, run, parts))
+        for sweep in sorted((folder.path / "refined").glob("sweep_*")):
+            yield from sweep_checks(f"{label}: refined", sweep, topology)
+
+
+def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Check]:
+    settings = run.config.validation_simulation()
+    if run.validation.is_dir():
+        complete = run.validated.is_file()
+        yield from stage_checks(
+            "validation", run.validation, run.config, settings or run.config.simulation, topology, complete
+        )
+        if complete:
+            yield Check("validation", run.validated.name, lambda findings: findings.record(run.validated))
+
+
+def _look_at_model(
+    folder: Path, topology: mdtraj.Topology, names: Callable[[], Sequence[str]], findings: Findings
+) -> None:
+    if findings.missing(folder, "the model of the round"):
+        return
+    findings.counts["models"] += 1
+    record, weights, history = (
+        folder / name for name in ("model.json", "model.safetensors", "history.parquet")
+    )
+    if not any([findings.missing(record, "the model"), findings.missing(weights, "the model's weights")]):
+        try:
+            trained = load_model(folder)
+            if topology.atom(0).name != _UNNAMED:
+                trained.check_atoms([str(atom) for atom in topology.atoms])
+                check_columns(names(), trained.feature_module().names, trained.columns or ())
+            if not all(torch.isfinite(value).all() for value in trained.model.state_dict().values()):
+                findings.damage(weights, "weights are not finite; expected numbers")
+        except LatfError as error:
+            _note_model(str(error).splitlines()[0], folder, findings)
+    if not findings.missing(history, "the history of the training"):
+        _read_table(history, findings)
+    findings.hashes(folder)
+
+
+def _note_model(text: str, folder: Path, findings: Findings) -> None:
+    """Note what is wrong with a model's file; that the record of its round is damaged is said of that."""
+    record, weights = folder / "model.json", folder / "model.safetensors"
+    culprit = weights if "Safetensor" in text or str(weights) in text else record
+    if text.startswith((str(folder), "the model was", "atom ")) and not any(name in text for name in RECORDS):
+        for path in (weights, record, folder):
+            text = text.replace(f"{path}: ", "")
+        findings.damage(culprit, f"{text}; expected a model that loads")
+
+
+def _look_at_generated(folder: Path, topology: mdtraj.Topology, findings: Findings) -> None:
+    if findings.missing(folder, "what was generated at a simulated temperature"):
+        return
+    findings.counts["temperatures"] += 1
+    tables = {}
+    for name in _GENERATED:
+        path = folder / name
+        if not findings.missing(path, "a file of what was generated") and path.suffix == ".parquet":
+            tables[name] = _read_table(path, findings, finite=True)
+    summary, structures = folder / "summary.json", folder / "structures.dcd"
+    record = (
+        None if findings.missing(summary, "the record of what was generated") else _read(summary, findings)
+    )
+    frames = None
+    if not findings.missing(structures, "the structures of the samples"):
+        try:
+            frames = sum(piece.n_frames for piece in read_trajectory(structures, topology))
+        except LatfError as error:
+            findings.damage(structures, str(error).removeprefix(f"{structures}: "))
+    if record is not None:
+        samples = tables.get("samples.parquet")
+        if samples is not None and len(samples) != record.get("samples"):
+            findings.damage(
+                folder / "samples.parquet", f"{len(samples)} samples; expected {record.get('samples')}"
+            )
+        if frames is not None and frames != record.get("structures"):
+            findings.damage(structures, f"{frames} structures; expected {record.get('structures')}")
+    findings.hashes(folder)
+
+
+def _look_at_starts(
+    folder: RoundFolder, run: RunFolder, topology: mdtraj.Topology, findings: Findings
+) -> None:
+    path = folder.starts
+    if findings.missing(path, "the start structures of the next round"):
+        return
+    findings.counts["files"] += 1
+    try:
+        positions, boxes = folder.read_starts(check=False)
+    except LatfError as error:
+        findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays of positions")
+        return
+    simulation = _settings(run, folder.index + 1)
+    wanted = sorted(simulation.temperatures)
+    if sorted(positions) != wanted:
+        findings.damage(path, f"temperatures {_list(sorted(positions))}; expected {_list(wanted)}")
+    for arrays, shape in (
+        (positions, (simulation.walkers, topology.n_atoms, 3)),
+        (boxes, (simulation.walkers, 3, 3)),
+    ):
+        for temperature, values in arrays.items():
+            if values.shape != shape:
+                findings.damage(path, f"shape {values.shape} at {temperature:g}; expected {shape}")
+            elif not np.isfinite(values).all():
+                findings.damage(path, f"positions at {temperature:g} are not finite; expected numbers")
+
+
+def _settings(run: RunFolder, index: int) -> SimulationSettings:
+    """How a round is simulated; where its plan is damaged, as the configuration says."""
+    try:
+        return run.plan(index)[0]
+    except DataError:
+        return run.config.simulation
+
+
+def _look_at_decision(folder: RoundFolder, run: RunFolder, findings: Findings) -> None:
+    findings.counts["files"] += 1
+    try:
+        run.plan(folder.index + 1)
+    except DataError as error:
+        if str(error).startswith(str(folder.decision)):  # else it is said of the record
+            findings.damage(folder.decision, str(error).removeprefix(f"{folder.decision}: "))
+
+
+def _look_at_round(
+    folder: RoundFolder, run: RunFolder, parts: dict[str, Findings], findings: Findings
+) -> None:
+    path = folder.record
+    if findings.missing(path, "the record of a complete round: a later round was started"):
+        return
+    findings.counts["files"] += 1
+    record = _read(path, findings)
+    if record is None:
+        return
+    stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
+    try:
+        found = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
+        at = sorted(float(row["temperature"]) for row in record["populations"])
+        _ = record["seconds"], record["change"], record["versions"], record["biased"]
+        shares = [sum(row["populations"]) for row in record["populations"]]
+        weighted = sum(row["frames"] for row in record["effective_sample_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        findings.damage(path, f"damaged ({type(error).__name__}: {error}); expected the summary of a round")
+        return
+    expected: dict[str, Any] = {"round": folder.index}
+    if not any(stage.damages for stage in stages):  # else the tables are not to be relied on
+        counts = sum((stage.frames for stage in stages), Counter[float]())
+        expected["frames"] = counts.total()
+        if at != sorted(counts):
+            findings.damage(path, f"temperatures {_list(at)}; expected {_list(sorted(counts))}")
+    if found["frames"] != weighted:
+        findings.damage(path, f"{weighted} frames have weights; expected {found['frames']}")
+    if not np.allclose(shares, 1.0, atol=1e-6):
+        findings.damage(path, f"populations sum to {_list(shares)}; expected 1")
+    with suppress(OSError, ValueError, KeyError, TypeError):  # said of the model itself
+        expected["n_states"] = json.loads((folder.model / "model.json").read_text())["n_states"]
+    for name, value in expected.items():
+        if found[name] != value:
+            findings.damage(path, f"{name} is {found[name]}; expected {value}")
+    findings.record(path)
+
+
+def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
+    """Hashes of whatever else lies below the folder: what was generated or scanned later."""
+    for folder in hashed_folders(path):
+        if folder not in seen:
+            findings.hashes(folder)
+            findings.counts["folders"] += 1
+    for file in sorted(path.rglob("ensemble.json")):
+        record = _read(file, findings)
+        findings.counts["ensembles"] += 1
+        for name, digest in ((record or {}).get("sha256") or {}).items():
+            target = file.parent / name
+            if not findings.missing(target, "a file of an ensemble"):
+                _compare(target, digest, findings)
+
+
+def _compare(file: Path, digest: str, findings: Findings) -> None:
+    if sha256(file) != digest:
+        findings.damage(file, f"changed since it was written; expected sha256 {digest}")
+
+
+def _unfinished(path: Path) -> list[Path]:
+    found = sorted(p for p in path.rglob("*") if p.name.endswith(PARTIAL) or f"{PARTIAL}." in p.name)
+    return [p for p in found if not any(parent in found for parent in p.parents)]
+
+
+def _read(path: Path, findings: Findings) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        findings.damage(path, f"cannot be read ({first_line(error)}); expected a record in JSON")
+        return None
+
+
+def _read_table(path: Path, findings: Findings, finite: bool = False) -> pd.DataFrame | None:
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow has several
+        findings.damage(path, f"cannot be read ({first_line(error)}); expected a table")
+        return None
+    numbers = table.select_dtypes("number") if finite else table.iloc[:, :0]
+    bad = [str(name) for name in numbers if numbers[name].isna().any()]
+    if bad:
+        findings.damage(path, f"{', '.join(bad)} not a number in a row; expected numbers")
+    return table
+
+
+def _list(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values) or "none"
+
+
+def render(report: Report, console: Console) -> None:
+    """Print a table of the parts, a line for each damage, and a verdict."""
+    table = Table("part", "looked at", "hashes", "result", title=str(report.path))
+    for name, findings in report.parts.items():
+        looked = ", ".join(f"{n} {what}" for what, n in findings.counts.items() if what != "hashed")
+        bad = len(findings.damages)
+        result = Text(f"{bad} damaged", "bold red") if bad else Text("whole", "green")
+        table.add_row(name, looked, _hashes(findings), result)
+    console.print(table)
+    for path, text in report.damages.items():
+        console.print(Text(f"{path}: {text}", "red"), soft_wrap=True)
+    for path in report.unfinished:
+        console.print(Text(f"{path}: unfinished, left by an interruption; harmless"), soft_wrap=True)
+    console.print(Text(_verdict(report), "green" if report.whole else "bold red"), soft_wrap=True)
+
+
+def _hashes(findings: Findings) -> str:
+    return f"{len(findings.hashed)} folders" if findings.hashed else "-"
+
+
+def _verdict(report: Report) -> str:
+    total = sum((findings.counts for findings in report.parts.values()), Counter[str]())
+    seen = f"{total['segments']} segments, {total['frames']} frames, {total['models']} models"
+    if not report.whole:
+        n = len(report.damages)
+        return (
+            f"damaged: {n} file{'s' if n > 1 else ''} or folders, each named above ({seen} looked at). Results that "
+            "rest on them are not to be relied on: restore them from a copy, or begin a new run."
+        )
+    return f"whole: {seen}"

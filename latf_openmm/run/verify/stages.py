@@ -1,0 +1,373 @@
+"""Checks of simulated, imported and annealed frames: segment by segment, in pieces."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.frames.walkers import read_trajectory
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.loop import IMPORTED
+from latf_openmm.run.verify.findings import Check, Findings
+from latf_openmm.sampling.annealing import AnnealingSettings
+from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
+from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, read_checkpoint
+from latf_openmm.settings import validate
+from latf_openmm.storage import damage, read_arrays, read_record
+from latf_openmm.systems.trusted_xml import read_state
+from latf_openmm.units import temperature_name
+
+_FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume")
+_COLUMNS = ("walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a segment should hold.
+
+    Attributes
+    ----------
+    folder
+        The segment.
+    walkers, suffix
+        Of its trajectory files.
+    temperatures
+        Of each walker.
+    frames
+        Of each walker; None: as many as the table has.
+    first
+        Number of the first frame.
+    interval, timestep
+        Steps between frames, and their length [ps].
+    members
+        Walkers of a population that lie one after the other in one trajectory.
+    others
+        Files beside the table and the trajectories.
+    imported
+        Whether frames can be left out of its file, and times have gaps.
+    """
+
+    folder: Path
+    walkers: range
+    temperatures: tuple[float, ...]
+    suffix: str
+    frames: int | None
+    interval: int
+    timestep: float
+    first: int = 0
+    members: int = 1
+    others: tuple[str, ...] = ()
+    imported: bool = False
+
+    @property
+    def table(self) -> Path:
+        """File of the table."""
+        return self.folder / "frames.parquet"
+
+    def trajectory(self, walker: int) -> Path:
+        """File of a walker's positions."""
+        return self.folder / f"walker_{walker:03d}{self.suffix}"
+
+
+def stage_checks(
+    part: str,
+    folder: Path,
+    config: RunConfig,
+    settings: SimulationSettings,
+    topology: mdtraj.Topology,
+    complete: bool,
+) -> Iterator[Check]:
+    """Checks of a stage that was simulated; where it is not `complete`, of what there is."""
+    recorded = _recorded(folder, config)
+    yield Check(part, "stage", partial(_look_at_record, folder, recorded is not None))
+    tasks = (recorded or Stage(config.system, settings, None, {}, 0, folder)).tasks()
+    expected = {task.folder for task in tasks}
+    for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
+        text = f"not expected; walkers of this stage are in {', '.join(p.name for p in sorted(expected))}"
+        yield Check(part, group.name, partial(_note, group, text))
+    try:
+        dropped = read_dropped(folder)
+    except DataError as error:
+        dropped = {}
+        text = str(error).removeprefix(f"{folder / DROPPED}: ")
+        yield Check(part, DROPPED, partial(_note, folder / DROPPED, text))
+    for task in tasks:
+        yield from _group_checks(part, task, topology, complete and task.folder.name not in dropped)
+
+
+def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool) -> Iterator[Check]:
+    there = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
+    n_expected = task.n_segments
+    if not complete:
+        n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in there), default=0)
+    adaptive = any((path / "bias.pt").is_file() for path in there)
+    others = ("checkpoint.bin", "state.xml", *(("bias.pt",) if adaptive else ()))
+    dynamics = task.dynamics
+    for index in range(n_expected):
+        segment = Segment(
+            task.segment(index),
+            range(task.first_walker, task.first_walker + task.n_walkers),
+            task.temperatures,
+            f".{dynamics.trajectory}",
+            task.frames_in(index),
+            dynamics.frame_interval,
+            dynamics.timestep,
+            first=index * dynamics.segment_frames,
+            others=others,
+        )
+        label = f"{task.folder.name}/{segment.folder.name}"
+        yield Check(part, label, partial(look_at_segment, segment, topology))
+    for path in there:
+        if path not in {task.segment(index) for index in range(n_expected)}:
+            text = f"not expected; {task.folder.name} has {n_expected} segments"
+            yield Check(part, path.name, partial(_note, path, text))
+
+
+def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj.Topology) -> Iterator[Check]:
+    """Checks of trajectories that were imported."""
+    simulation = config.simulation
+    try:
+        walkers = [
+            (entry["paths"], walker) for entry in _read_json(folder / IMPORTED) for walker in entry["walkers"]
+        ]
+        segments = [
+            Segment(
+                folder / str(walker["folder"]) / f"segment_{number:04d}",
+                range(int(walker["walker"]), int(walker["walker"]) + 1),
+                (float(walker["temperature"]),),
+                Path(paths[file]).suffix.lower(),
+                None,
+                simulation.frame_interval,
+                simulation.timestep,
+                imported=True,
+            )
+            for paths, walker in walkers
+            for number, file in enumerate(walker["files"])
+        ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        text = f"cannot be read ({first_line(error)}); expected paths and walkers of each trajectory"
+        yield Check(part, IMPORTED, partial(_note, folder / IMPORTED, text))
+        return
+    for segment in segments:
+        label = f"{segment.folder.parent.name}/{segment.folder.name}"
+        yield Check(part, label, partial(look_at_segment, segment, topology))
+
+
+def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
+    """Checks of walkers that were annealed."""
+    file = folder / "sweep.json"
+    try:
+        record = read_record(file)
+        settings = validate(AnnealingSettings, record["settings"], f"{file}: settings")
+        dynamics = validate(DynamicsSettings, record["dynamics"], f"{file}: dynamics")
+        goals = [float(goal) for goal in record["goals"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = f"cannot be read ({first_line(error)}); expected goals, settings and dynamics of a sweep"
+        yield Check(part, file.name, partial(_note, file, text))
+        return
+    for name in ("starts.npz", "walkers.npz"):
+        yield Check(part, name, partial(_look_at_arrays, folder / name))
+    for goal in goals:
+        segment = Segment(
+            folder / temperature_name(goal) / "segment_0000",
+            range(1),
+            (goal,),
+            f".{dynamics.trajectory}",
+            settings.walkers * settings.frames,
+            settings.steps,
+            dynamics.timestep,
+            members=settings.walkers,
+        )
+        if segment.folder.is_dir():  # else it is not finished yet
+            yield Check(part, temperature_name(goal), partial(look_at_segment, segment, topology))
+
+
+def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findings) -> None:
+    """Look at all files of one segment."""
+    if findings.missing(segment.folder, "a complete segment"):
+        return
+    findings.counts["segments"] += 1
+    found = {
+        walker: count
+        for walker in segment.walkers
+        if (count := _look_at_trajectory(segment.trajectory(walker), topology, findings)) is not None
+    }
+    table = (
+        None
+        if findings.missing(segment.table, "the table of the frames")
+        else _read_frames(segment, findings)
+    )
+    if segment.frames is None and table is not None and len(table):
+        first = int(table["frame"].min()) if segment.imported else 0
+        segment = replace(segment, first=first, frames=int(table["frame"].max()) + 1 - first)
+    if (
+        table is not None
+        and segment.frames is not None
+        and (text := _wrong_rows(table, segment, segment.frames))
+    ):
+        findings.damage(segment.table, text)
+    if segment.frames is not None:
+        for walker, count in found.items():
+            if segment.imported and table is not None and "file_frame" in table:
+                last = int(table["file_frame"].max())
+                if last >= count:
+                    findings.damage(
+                        segment.trajectory(walker), f"{count} frames; expected {last + 1} or more"
+                    )
+            elif count != segment.frames:
+                findings.damage(segment.trajectory(walker), f"{count} frames; expected {segment.frames}")
+    for name in segment.others:
+        if not findings.missing(segment.folder / name, "what the next segment starts from"):
+            _look_at_restart(segment.folder / name, topology.n_atoms, findings)
+    findings.hashes(segment.folder)
+
+
+def _look_at_trajectory(path: Path, topology: mdtraj.Topology, findings: Findings) -> int | None:
+    """Return the number of frames, None where they cannot be read."""
+    if findings.missing(path, "the positions of a walker"):
+        return None
+    frames = 0
+    try:
+        for piece in read_trajectory(path, topology):
+            bad = np.flatnonzero(~np.isfinite(piece.xyz).all(axis=(1, 2)))
+            if len(bad):
+                findings.damage(
+                    path, f"positions of frame {frames + bad[0]} are not finite; expected numbers"
+                )
+            frames += piece.n_frames
+    except DataError as error:
+        findings.damage(path, str(error).removeprefix(f"{path}: "))
+        return None
+    findings.counts["frames"] += frames
+    return frames
+
+
+def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
+    path = segment.table
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow has several
+        findings.damage(path, f"cannot be read ({first_line(error)}); expected a table of frames")
+        return None
+    if missing := [name for name in _COLUMNS if name not in table]:
+        findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
+        return None
+    for walker, temperature in zip(segment.walkers, segment.temperatures, strict=True):
+        findings.frames[temperature] += int((table["walker"] == walker).sum())
+    return table
+
+
+def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
+    """What is wrong with the rows of a table; empty where nothing is."""
+    frame = segment.first + np.arange(n_frames)
+    each = segment.first + np.arange(n_frames // segment.members)
+    step = np.tile((each + 1) * segment.interval, segment.members)
+    if segment.imported:  # gaps, and frames at another temperature
+        given = table["step"].to_numpy(dtype=float)
+        whole = (np.diff(given) > 0).all() and (np.mod(given, segment.interval) == 0).all()
+        step = given if whole and len(given) == n_frames else step
+    strangers = sorted(set(table["walker"]) - set(segment.walkers))
+    if strangers:
+        return f"rows of walker {strangers[0]}; expected walkers {_span(segment.walkers)}"
+    for walker, temperature in zip(segment.walkers, segment.temperatures, strict=True):
+        rows = table[table["walker"] == walker]
+        if text := _gap(rows["frame"].to_numpy(), frame):
+            return f"walker {walker}: {text}; expected frames {_span(frame)}, each once and in order"
+        for name, expected in (("step", step), ("time_ps", step * segment.timestep)):
+            off = np.flatnonzero(~np.isclose(rows[name].to_numpy(dtype=float), expected, rtol=1e-6))
+            if len(off):
+                place = f"walker {walker}, frame {frame[off[0]]}"
+                return f"{place}: {name} is {rows[name].iloc[off[0]]:g}; expected {expected[off[0]]:g}"
+        others = rows["temperature"][rows["temperature"] != temperature]
+        if len(others):
+            return f"temperature is {others.iloc[0]:g} in a row of walker {walker}; expected {temperature:g}"
+    latent = [name for name in map(str, table) if name.startswith("z") and name[1:].isdigit()]
+    for name in [*(n for n in _FINITE if n in table), *latent]:
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
+        if not np.isfinite(values).all():
+            row = table.iloc[int(np.flatnonzero(~np.isfinite(values))[0])]
+            place = f"walker {row['walker']:g}, frame {row['frame']:g}"
+            return f"{place}: {name} is {row[name]}; expected a finite number"
+    return ""
+
+
+def _gap(found: NDArray[Any], expected: NDArray[np.int64]) -> str:
+    """The first thing that is wrong with frame numbers; empty where nothing is."""
+    values, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        return f"frame {values[counts > 1][0]} is there {counts.max()} times"
+    if len(lost := np.setdiff1d(expected, values)):
+        return f"frame {lost[0]} is missing" + (f", and {len(lost) - 1} more" if len(lost) > 1 else "")
+    if len(more := np.setdiff1d(values, expected)):
+        return f"frame {more[0]} is there"
+    off = np.flatnonzero(found != expected)
+    return f"frame {found[off[0]]} is where {expected[off[0]]} should be" if len(off) else ""
+
+
+def _look_at_arrays(path: Path, findings: Findings) -> None:
+    try:
+        read_arrays(path)
+    except DataError as error:
+        findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays")
+
+
+def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
+    text = damage(path)
+    if text:
+        findings.damage(path, text)
+    if text != "":  # not read unless it is what was written
+        return
+    try:
+        if path.name == "checkpoint.bin":
+            read_checkpoint(path)
+        elif path.name == "bias.pt":
+            torch.load(path, weights_only=True)["bias"]
+        else:
+            positions = read_state(path).getPositions(asNumpy=True)._value
+            if len(positions) % n_atoms or not np.isfinite(positions).all():
+                raise ValueError(
+                    f"{len(positions)} positions, not all of them finite, or not of {n_atoms} atoms"
+                )
+    except Exception as error:  # each library has its own
+        findings.damage(path, f"damaged ({first_line(error)}); expected what the next segment starts from")
+
+
+def _look_at_record(folder: Path, readable: bool, findings: Findings) -> None:
+    for name, what in (("stage.json", "the record of the stage"), ("topology.pdb", "the topology")):
+        findings.missing(folder / name, what)
+    if (folder / "stage.json").is_file() and not readable:
+        findings.damage(folder / "stage.json", "cannot be read; expected the settings of the stage")
+
+
+def _note(path: Path, text: str, findings: Findings) -> None:
+    findings.damage(path, text)
+
+
+def _recorded(folder: Path, config: RunConfig) -> Stage | None:
+    """What was simulated, by the record of the stage; None where it cannot be read."""
+    file = folder / "stage.json"
+    try:
+        record = _read_json(file)
+        settings = validate(SimulationSettings, record["settings"], str(file))
+        bias = None if record["bias"] is None else validate(BiasSource, record["bias"], str(file))
+        unbiased = frozenset(record.get("unbiased", []))  # not in those of earlier versions
+    except (OSError, ValueError, KeyError, TypeError, LatfError):
+        return None
+    return Stage(config.system, settings, bias, {}, 0, folder, unbiased=unbiased)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _span(numbers: range | NDArray[np.int64]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}"

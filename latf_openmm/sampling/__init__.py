@@ -1,0 +1,1 @@
+"""Walkers, stages, annealing, umbrella windows: everything that integrates."""

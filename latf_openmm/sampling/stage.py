@@ -1,0 +1,418 @@
+"""One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app
+from pydantic import Field, model_validator
+from rich.progress import Progress
+
+from latf_openmm.errors import ConfigError, DataError, SimulationError
+from latf_openmm.progress import Advance, bar
+from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool, shared_objects
+from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
+from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
+from latf_openmm.systems import AnySystem
+from latf_openmm.units import temperature_name
+
+log = logging.getLogger(__name__)
+
+DROPPED = "dropped.json"
+"""File of a stage that names the groups of walkers it goes on without."""
+
+_Walkers = list[tuple[int, int]]
+
+_LOOK = 1.0
+"""Seconds between looks at the segments that workers completed; longer where a look takes long."""
+
+
+class SimulationSettings(DynamicsSettings):
+    """One stage of simulation."""
+
+    temperatures: list[float] = Field(min_length=1, description="in the scale of the system")
+    walkers: int = Field(1, ge=1, le=10_000, description="walkers at each temperature")
+    frames: int = Field(ge=10, description="frames of each walker")
+    processes: int = Field(1, ge=1, le=256, description="groups of walkers that run at the same time")
+    share_bias: Literal["temperature", "all"] = Field(
+        "temperature",
+        description="an adaptive bias is shared by the walkers of each temperature, or by all (it is then that of "
+        "the lowest temperature)",
+    )
+
+    @model_validator(mode="after")
+    def _integrators(self) -> "SimulationSettings":
+        several = min(self.context_walkers or 1, self.walkers * len(self.temperatures)) // self.walkers > 1
+        if several and self.bias_every > 1:
+            raise ValueError(
+                f"context_walkers: {self.context_walkers} are more than walkers ({self.walkers}), so those of several "
+                f"temperatures share a Context; this needs bias_every: 1, got {self.bias_every}"
+            )
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Time steps of all walkers together."""
+        each = self.frames * self.frame_interval + self.equilibration
+        return each * self.walkers * len(self.temperatures)
+
+    def dynamics(self) -> DynamicsSettings:
+        """Return what concerns one walker."""
+        return DynamicsSettings(**self.model_dump(include=set(DynamicsSettings.model_fields)))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage simulates.
+
+    Parameters
+    ----------
+    system, settings, bias
+        What and how; `bias` None is unbiased.
+    starts
+        Start positions for each temperature, shape (n_walkers, n_atoms, 3) [nm]; empty: the system's own.
+    seed
+        Random seed of the stage.
+    folder
+        Where it is written.
+    boxes
+        Periodic boxes of the start positions at each temperature, shape (n_walkers, 3, 3) [nm].
+    unbiased
+        Temperatures whose walkers do not feel the bias.
+    """
+
+    system: AnySystem
+    settings: SimulationSettings
+    bias: BiasSource | None
+    starts: dict[float, NDArray[np.float64]]
+    seed: int
+    folder: Path
+    boxes: dict[float, NDArray[np.float64]] = field(default_factory=dict)
+    unbiased: frozenset[float] = frozenset()
+
+    def tasks(self) -> list[GroupTask]:
+        """One task for each Context."""
+        return [self._task(rows) for rows in self._groups()]
+
+    def _groups(self) -> list[_Walkers]:
+        """Which walkers share a Context, as (place of the temperature, walker)."""
+        settings = self.settings
+        n, places = settings.walkers, range(len(settings.temperatures))
+        wanted = settings.together(self.system, n)
+        if wanted < 2 * n:
+            size = min(wanted, n)
+            return [
+                [(place, walker) for walker in range(first, min(first + size, n))]
+                for place in places
+                for first in range(0, n, size)
+            ]
+        groups: list[_Walkers] = []
+        for place in places:
+            mine = [(place, walker) for walker in range(n)]
+            fits = groups and len(groups[-1]) + n <= wanted
+            if fits and self._one_bias(groups[-1][0][0], place):
+                groups[-1].extend(mine)
+            else:
+                groups.append(mine)
+        return groups
+
+    def _biased(self, place: int) -> bool:
+        return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
+
+    def _one_bias(self, one: int, other: int) -> bool:
+        """Whether walkers at two temperatures have the same bias, or none."""
+        if self._biased(one) != self._biased(other):
+            return False
+        return not self._biased(one) or self.settings.share_bias == "all"
+
+    def _task(self, rows: _Walkers) -> GroupTask:
+        settings = self.settings
+        n, (place, first) = settings.walkers, rows[0]
+        temperatures = tuple(settings.temperatures[at] for at, _ in rows)
+        lowest, highest = min(temperatures), max(temperatures)
+        name = temperature_name(temperatures[0])
+        if lowest != highest:
+            name += f"-{temperature_name(temperatures[-1]).removeprefix('T')}"
+            first += place * n  # numbers of their own, since they lie in one folder
+        elif not (self.system.batched and len(rows) == n):
+            name += f"_w{first:03d}"
+        together = settings.share_bias == "all" and len(settings.temperatures) > 1
+        shared = "all" if together else temperature_name(lowest)
+        return GroupTask(
+            self.system,
+            settings.dynamics(),
+            self.bias if self._biased(place) else None,
+            temperatures,
+            _rows_of(self.starts, settings.temperatures, rows),
+            first,
+            settings.frames,
+            _task_seed(self.seed, place, rows[0][1]),
+            self.folder / name,
+            self.folder / "exchange" / shared if together or len(rows) < n else None,
+            min(settings.temperatures) if together else None,
+            _rows_of(self.boxes, settings.temperatures, rows),
+        )
+
+
+def _rows_of(
+    arrays: dict[float, NDArray[np.float64]], temperatures: Sequence[float], rows: _Walkers
+) -> NDArray[np.float64] | None:
+    """What the arrays of each temperature have for these walkers; None where there is nothing for them."""
+    if temperatures[rows[0][0]] not in arrays:
+        return None
+    return np.stack([arrays[temperatures[place]][walker] for place, walker in rows])
+
+
+def _task_seed(seed: int, temperature: int, walker: int) -> int:
+    """Seed of one group; sums would give walkers of neighbouring seeds the same noise."""
+    return int(np.random.SeedSequence([seed, temperature, walker]).generate_state(1, np.uint64)[0])
+
+
+def check_simulated(system: AnySystem) -> None:
+    """Raise `ConfigError` where a system has no forces."""
+    if not system.simulated:
+        raise ConfigError(
+            f"system.kind: {system.kind} has atoms without forces, which cannot be simulated; import works on it, and "
+            "what needs no simulation: reweighting, observables, states, the report"
+        )
+
+
+def run_stage(
+    stage: Stage,
+    progress: Progress | None = None,
+    description: str = "simulate",
+    executor: Executor | None = None,
+) -> None:
+    """Run a stage, or what is left of it.
+
+    A group of walkers that stays unstable does not stop the others: it is dropped, with what it has, and named in
+    ``dropped.json``.
+
+    Parameters
+    ----------
+    stage
+        What to run.
+    progress, description
+        Where and how to tell of it.
+    executor
+        Runs each group as a task that shares the file system with this process; none: `simulation.processes`
+        processes of this machine.
+
+    Raises
+    ------
+    ConfigError
+        If walkers are to share a Context, and cannot.
+    SimulationError
+        If no group of some temperature comes to its end.
+    """
+    check_simulated(stage.system)
+    check_copies(stage.system, stage.settings)
+    _write_record(stage)
+    dropped = read_dropped(stage.folder)
+    tasks = [task for task in stage.tasks() if task.folder.name not in dropped]
+    with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
+        advance = _with_speed(stage, tasks, told)
+        waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
+        if executor is not None:
+            failures = _run_on(executor, tasks, advance)
+            remove_locks(stage.folder)
+        elif stage.settings.processes == 1 or len(waiting) < 2:
+            failures = _run_here(tasks, advance)
+        else:
+            failures = _run_in_processes(tasks, stage.settings.processes, advance)
+    if not failures:
+        return
+    ended = {t for task in tasks if task.folder.name not in failures for t in task.temperatures}
+    if ended != set(stage.settings.temperatures):
+        raise SimulationError("; ".join(failures.values()))
+    for text in failures.values():
+        log.warning("%s; dropped, the others go on", text)
+    write_record(stage.folder / DROPPED, {"dropped": dropped | failures})
+
+
+def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
+    """Raise `ConfigError` where walkers are to share a Context, and cannot."""
+    if (dynamics.context_walkers or 1) == 1:
+        return
+    try:
+        system.build(2)
+    except ConfigError as error:
+        raise ConfigError(
+            f"simulation.context_walkers: {dynamics.context_walkers} is not possible: {error}"
+        ) from error
+
+
+def _with_speed(stage: Stage, tasks: Sequence[GroupTask], told: Advance) -> Callable[[int], None]:
+    """Tell of frames done, with the temperatures and the speed of all walkers together."""
+    scale, settings = stage.system.scale, stage.settings
+    at = ", ".join(f"{t:g}" for t in settings.temperatures)
+    at = f"{at} K" if scale.name == "K" else f"T = {at}"
+    walkers = np.mean([task.n_walkers for task in tasks]) if tasks else 1
+    before = sum(task.frames_in(i) for task in tasks for i in range(task.n_complete()))
+    begin, done = time.perf_counter(), 0
+
+    def advance(frames: int) -> None:
+        nonlocal done
+        done += frames
+        new, seconds = done - before, time.perf_counter() - begin
+        speed = ""
+        if new > 0 and scale.name == "K":
+            picoseconds = new * walkers * settings.frame_interval * settings.timestep
+            speed = f", {picoseconds * 86.4 / seconds:.3g} ns/day"
+        told(frames, at + speed)
+
+    return advance
+
+
+def read_dropped(folder: Path) -> dict[str, str]:
+    """Return the groups of walkers that a stage goes on without, and why.
+
+    Raises
+    ------
+    DataError
+        If the file that says so is damaged.
+    """
+    path = folder / DROPPED
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): str(why) for name, why in read_record(path)["dropped"].items()}
+    except (DataError, KeyError, AttributeError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: damaged ({reason}); expected names of walkers and reasons") from None
+
+
+def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    failures = {}
+    for task in tasks:
+        try:
+            run_group(task, advance)
+        except SimulationError as error:
+            failures[task.folder.name] = str(error)
+    return failures
+
+
+def _run_in_processes(
+    tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
+) -> dict[str, str]:
+    pool, futures = process_pool(processes), list[Future[None]]()
+    with shared_objects() as shared:
+        done: queue.Queue[int] = shared.Queue()
+        stop = shared.Event()
+        try:
+            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+            while not all(future.done() for future in futures) or not done.empty():
+                with suppress(queue.Empty):
+                    advance(done.get(timeout=0.2))
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            end_pool(pool, futures)
+        with lost_workers_named():
+            return _failures(tasks, futures)
+
+
+def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:
+    """Groups that stayed unstable, and why; any other error is raised."""
+    errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None and not isinstance(error, SimulationError):
+            raise error
+    return {
+        task.folder.name: str(error) for task, error in zip(tasks, errors, strict=True) if error is not None
+    }
+
+
+def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
+    """Run a group in this process; end soon after the parent was interrupted."""
+
+    def tell(frames: int) -> None:
+        if stop.is_set():
+            raise SystemExit("interrupted")
+        done.put(frames)
+
+    run_group(task, tell)
+
+
+def _run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    watch = _Watch(tasks, advance)
+    watch.look()
+    left = [_absolute(task) for task in watch.unfinished()]
+    futures: list[Future[None]] = [executor.submit(run_alone, task) for task in left]
+    waiting, pause = set(futures), _LOOK
+    try:
+        while waiting:
+            waiting = wait(waiting, pause).not_done
+            pause = max(_LOOK, 10 * watch.look())
+    except BaseException:
+        for future in waiting:
+            with suppress(NotImplementedError):  # Parsl's ends with its workers
+                future.cancel()
+        raise
+    return _failures(left, futures)
+
+
+def run_alone(task: GroupTask) -> None:
+    """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
+    with alone(task.folder):
+        run_group(task, lambda frames: None)
+
+
+def _absolute(task: GroupTask) -> GroupTask:
+    """Return the task for a process that works in another folder."""
+    bias = task.bias
+    return replace(
+        task,
+        folder=task.folder.absolute(),
+        exchange=None if task.exchange is None else task.exchange.absolute(),
+        bias=None if bias is None else bias.model_copy(update={"model": bias.model.absolute()}),
+    )
+
+
+class _Watch:
+    """Tells of segments as their folders appear."""
+
+    def __init__(self, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self.left = [(task, 0) for task in tasks]
+
+    def unfinished(self) -> list[GroupTask]:
+        """Tasks with segments that were not there yet."""
+        return [task for task, _ in self.left]
+
+    def look(self) -> float:
+        """Look once for the next segment of each task; return how long it took [s]."""
+        begin, left = time.perf_counter(), []
+        for task, seen in self.left:
+            now = seen
+            while now < task.n_segments and task.segment(now).is_dir():
+                self.advance(task.frames_in(now))
+                now += 1
+            if now < task.n_segments:
+                left.append((task, now))
+        self.left = left
+        return time.perf_counter() - begin
+
+
+def _write_record(stage: Stage) -> None:
+    record = {
+        "system": stage.system.model_dump(mode="json"),
+        "temperature_scale": stage.system.scale.name,
+        "settings": stage.settings.model_dump(mode="json"),
+        "bias": None if stage.bias is None else stage.bias.model_dump(mode="json"),
+        "unbiased": sorted(stage.unbiased),
+        "seed": stage.seed,
+    }
+    write_json(stage.folder / "stage.json", record)
+    built = stage.system.build(1)
+    with whole_file(stage.folder / "topology.pdb") as temporary, temporary.open("w") as file:
+        app.PDBFile.writeFile(built.topology, built.positions[0] * 10.0, file, keepIds=True)

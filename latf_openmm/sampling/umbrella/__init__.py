@@ -1,0 +1,1 @@
+"""Umbrella sampling: settings and order of windows, their Context, files and frames."""
