@@ -26,6 +26,8 @@ lint: .venv/.ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	.venv/bin/lint-imports --no-cache --no-logo
+	$(RUN) mypy --strict tests/typed_script.py
 
 # The site reads files only: no fonts, no scripts and no inventories from elsewhere.
 docs: .venv/.ready

@@ -38,6 +38,15 @@ FAMILIES: dict[str, tuple[str, dict[str, type[Settings]]]] = {
 }
 """Keys whose value is one of several kinds: the title of the family, its members."""
 
+PLACES = {
+    "system": "`system:`",
+    "features": "the list `features:`",
+    "bias": "`bias:`",
+    "strategy": "`loop.strategy:`",
+    "execution": "`execution:`",
+}
+"""Keys of a configuration where the members of a family stand."""
+
 GROUPS = {
     "Runs": (
         "load_config",
@@ -65,7 +74,16 @@ GROUPS = {
     ),
     "Umbrella windows": ("UmbrellaSettings", "UmbrellaWindows", "window_centres", "window_runs"),
     "Reweighting": ("BiasedRun", "weighted", "combine", "free_energy_surface", "free_energy_difference"),
-    "Errors": ("LatfError",),
+    "Biases": (
+        "HarmonicSettings",
+        "MovingHarmonicSettings",
+        "WallSettings",
+        "FlowBarrierSettings",
+        "MetadynamicsSettings",
+        "OpesSettings",
+        "SumSettings",
+    ),
+    "Errors": ("LatfError", "ConfigError", "DataError", "SimulationError"),
 }
 """Every public name but the version, under the heading it belongs to."""
 
@@ -100,7 +118,6 @@ def pages() -> dict[str, str]:
         "reference/configuration.md": configuration(),
         "reference/python.md": python_api(),
         "reference/systems.md": library(),
-        "limits.md": limits(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         "citation.md": citation(),
@@ -223,10 +240,7 @@ def configuration() -> str:
             for cls in _nested(field.annotation):
                 lines += _section(cls, key, done)
     for key, (title, members) in FAMILIES.items():
-        where = {"system": "`system:`", "features": "the list `features:`", "bias": "`bias:`"}.get(
-            key, "`loop.strategy:`"
-        )
-        lines += ["", f"## {title}", "", f"Kinds of {where}, chosen by `kind`.", ""]
+        lines += ["", f"## {title}", "", f"Kinds of {PLACES[key]}, chosen by `kind`.", ""]
         inner: list[tuple[type[Settings], str]] = []
         for kind, cls in members.items():
             lines += [
@@ -359,12 +373,12 @@ def python_api() -> str:
         "",
         "Numbers without a unit are in nm, ps, kJ/mol and amu; temperatures in the scale of the system.",
     ]
-    public = latf_openmm._PUBLIC | {"LatfError": "latf_openmm.errors"}
     for title, names in GROUPS.items():
         lines += ["", f"## {title}", ""]
         for name in names:
             module = inspect.getmodule(getattr(latf_openmm, name))
-            lines += [f"::: {module.__name__ if module else public[name]}.{name}", ""]
+            assert module is not None, name
+            lines += [f"::: {module.__name__}.{name}", ""]
     for title, paths in MODULES.items():
         lines += ["", f"## {title}", "", *(f"::: {path}\n" for path in paths)]
     return "\n".join(lines) + "\n"
@@ -374,14 +388,6 @@ def library() -> str:
     """The systems of the library, by the texts beside their files."""
     texts = [(ROOT / "systems" / name / "README.md").read_text(encoding="utf-8") for name in library_names()]
     return "# Systems of the library\n\n" + "\n".join(re.sub("^#", "##", text, flags=re.M) for text in texts)
-
-
-def limits() -> str:
-    """The README's section of that name."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"^## (What it cannot do yet\n.*?)(?=^## |^MIT licence|\Z)", readme, re.M | re.S)
-    assert section is not None, "README.md has no section 'What it cannot do yet'"
-    return "# " + section.group(1)
 
 
 def citation() -> str:

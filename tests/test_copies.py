@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 import openmm
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from openmm import unit
 from pydantic import ValidationError
 from scipy import stats
 from test_forces import ACCELERATORS, PLATFORMS, TOLERANCE, make_context
-from test_simulation import load, run, same_results, single_energies, source, table, write_model
-from test_simulation import make_stage as plain_stage
+from test_simulation import (
+    load,
+    make_stage as plain_stage,
+    run,
+    same_results,
+    single_energies,
+    source,
+    table,
+    write_model,
+)
 
 from latf_openmm import many_copies
 from latf_openmm.bias.potentials.harmonic import HarmonicSettings

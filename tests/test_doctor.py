@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from latf_openmm.doctor.checks import Check, DoctorReport, ProbeResult, Versions, known_problems, probes
-from latf_openmm.doctor.checks import checks as doctor
+from latf_openmm.doctor.checks import (
+    Check,
+    DoctorReport,
+    ProbeResult,
+    Versions,
+    checks as doctor,
+    known_problems,
+    probes,
+)
 
 CPU_WHEEL = ("acellera-openmmtorch-cpu", "1.10")
 GOOD = {

@@ -8,8 +8,7 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor

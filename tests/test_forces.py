@@ -16,8 +16,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from openmm import unit
 from scipy.interpolate import CubicSpline

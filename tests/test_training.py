@@ -23,10 +23,12 @@ from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.model.prior import log_normaliser, mean_square_radius
 from latf_openmm.progress import make_progress
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
-from latf_openmm.training import committee as committee_module
-from latf_openmm.training import fit as fit_module
-from latf_openmm.training import objective as objective_module
-from latf_openmm.training import states as states_module
+from latf_openmm.training import (
+    committee as committee_module,
+    fit as fit_module,
+    objective as objective_module,
+    states as states_module,
+)
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.training.objective import Batch, RepresentativePrior, squared_correlation, terms
 from latf_openmm.training.run import TrainingRun, prepare

@@ -1,12 +1,12 @@
 """Ensembles refined by new simulations: walkers annealed from the nearest temperature that frames reach.
 
 Start structures are drawn from the frames of all rounds at a temperature T0 where MBAR leaves enough independent
-ones, and carried to the temperature wanted by population annealing (`latf_openmm.sampling.annealing`), whose weights
-tend to the exact Boltzmann distribution. The flow says which walkers the goal will need: both the draw of the starts and
-redraws on the way favour them by psi = r_goal(z) / r_T(z), and their weights are divided by it. A flow that is wrong
-costs effective sample size, not correctness. Errors are those of the start: blocks of the frames are redrawn, and
-every walker weighs what its ancestor does. They therefore hold the noise of the annealing too, as far as ancestors
-differ.
+ones, and carried to the temperature wanted by population annealing (`latf_openmm.sampling.annealing`), whose
+weights tend to the exact Boltzmann distribution. The flow says which walkers the goal will need: both the draw of
+the starts and redraws on the way favour them by psi = r_goal(z) / r_T(z), and their weights are divided by it. A
+flow that is wrong costs effective sample size, not correctness. Errors are those of the start: blocks of the frames
+are redrawn, and every walker weighs what its ancestor does. They therefore hold the noise of the annealing too, as
+far as ancestors differ.
 
 ::
 

@@ -27,8 +27,7 @@ from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import load_config
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
-from latf_openmm.systems.molecule import NarrowBoxError
-from latf_openmm.systems.molecule import structure as read_structure
+from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
 from latf_openmm.systems.structure import force_field_file
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}

@@ -368,3 +368,13 @@ class BiasSettings(Settings):
     @abstractmethod
     def make(self, context: BiasContext) -> Bias:
         """Make the bias on all collective variables of the context."""
+
+
+class AdaptiveBiasSettings(BiasSettings):
+    """Settings of a bias that is updated while the simulation runs."""
+
+    def build(self, context: BiasContext) -> AdaptiveBias:
+        """Make the bias; see `BiasSettings.build`."""
+        bias = super().build(context)
+        assert isinstance(bias, AdaptiveBias)
+        return bias

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from latf_openmm.bias.potentials.base import (
     AdaptiveBias,
+    AdaptiveBiasSettings,
     Bias,
     BiasContext,
-    BiasSettings,
     Receiver,
     per_component,
     strengths,
@@ -202,7 +202,7 @@ class Metadynamics(AdaptiveBias):
         return product
 
 
-class MetadynamicsSettings(BiasSettings):
+class MetadynamicsSettings(AdaptiveBiasSettings):
     """Well-tempered metadynamics, updated while the simulation runs; up to three variables."""
 
     kind: Literal["metadynamics"] = "metadynamics"

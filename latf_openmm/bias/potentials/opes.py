@@ -11,9 +11,9 @@ from torch import Tensor
 
 from latf_openmm.bias.potentials.base import (
     AdaptiveBias,
+    AdaptiveBiasSettings,
     Bias,
     BiasContext,
-    BiasSettings,
     Receiver,
     per_component,
     wrap,
@@ -286,7 +286,7 @@ class _Kernels:
         return self._between(one, self.kernels) + self._between(self.kernels, one) - self._between(one, one)
 
 
-class OpesSettings(BiasSettings):
+class OpesSettings(AdaptiveBiasSettings):
     """OPES, updated while the simulation runs; any number of variables."""
 
     kind: Literal["opes"] = "opes"

@@ -1,0 +1,57 @@
+"""Public names and where they are defined; read by lazy-loader at run time and by type checkers."""
+
+from .bias.biased_system import add_bias as add_bias
+from .bias.cv import (
+    FeatureCV as FeatureCV,
+    ModuleCV as ModuleCV,
+    distance_cv as distance_cv,
+    export_cv as export_cv,
+    torsion_cv as torsion_cv,
+)
+from .bias.latent_cv import latent_cv as latent_cv
+from .bias.multistep import MultistepStepper as MultistepStepper
+from .bias.potentials import BiasContext as BiasContext
+from .bias.potentials.base import bias_context as bias_context, cv_context as cv_context
+from .bias.potentials.flow_barrier import FlowBarrierSettings as FlowBarrierSettings
+from .bias.potentials.harmonic import (
+    HarmonicSettings as HarmonicSettings,
+    MovingHarmonicSettings as MovingHarmonicSettings,
+)
+from .bias.potentials.metadynamics import MetadynamicsSettings as MetadynamicsSettings
+from .bias.potentials.opes import OpesSettings as OpesSettings
+from .bias.potentials.sum import SumSettings as SumSettings
+from .bias.potentials.walls import WallSettings as WallSettings
+from .bias.reporter import LatentReporter as LatentReporter
+from .bias.updater import BiasUpdater as BiasUpdater, load_bias as load_bias
+from .ensembles.files import write_structures as write_structures
+from .ensembles.latent import generate as generate, write_ensemble as write_ensemble
+from .ensembles.reweighter import ensemble_at as ensemble_at
+from .errors import (
+    ConfigError as ConfigError,
+    DataError as DataError,
+    LatfError as LatfError,
+    SimulationError as SimulationError,
+)
+from .model.checkpoint import load_model as load_model, save_model as save_model
+from .report import write_report as write_report
+from .reweighting.biased_run import BiasedRun as BiasedRun
+from .reweighting.mbar import combine as combine
+from .reweighting.surface import (
+    free_energy_difference as free_energy_difference,
+    free_energy_surface as free_energy_surface,
+)
+from .reweighting.weighted import weighted as weighted
+from .run.annealed import ensembles_at as ensembles_at
+from .run.config import RunConfig as RunConfig, load_config as load_config
+from .run.folder import RunFolder as RunFolder
+from .run.imported import ImportedTrajectory as ImportedTrajectory, import_run as import_run
+from .run.loop import run_loop as run_loop
+from .sampling.langevin import langevin_integrator as langevin_integrator
+from .sampling.umbrella.plan import UmbrellaSettings as UmbrellaSettings, window_centres as window_centres
+from .sampling.umbrella.samples import window_runs as window_runs
+from .sampling.umbrella.umbrella_windows import UmbrellaWindows as UmbrellaWindows
+from .systems.copies import many_copies as many_copies
+from .training.fit import fit as fit
+
+__version__: str
+__all__: list[str]
