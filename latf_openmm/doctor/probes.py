@@ -17,6 +17,8 @@ import openmm
 import torch
 from openmm import unit
 
+from latf_openmm.sampling.contexts import PlatformChoice
+
 BACKENDS = ("TorchForce", "PythonForce")
 
 
@@ -93,7 +95,7 @@ def _system(backend: str) -> openmm.System:
 
 
 def _context(system: openmm.System, platform: str) -> openmm.Context:
-    return openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(platform))
+    return PlatformChoice(platform).context(system)
 
 
 def _evaluate(context: openmm.Context, positions: np.ndarray) -> tuple[float, np.ndarray]:

@@ -17,7 +17,6 @@ from latf_openmm.run.strategies import AnyStrategy
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import SimulationSettings, check_copies
-from latf_openmm.sampling.walker_group import find_platform
 from latf_openmm.settings import Settings, validate
 from latf_openmm.systems import AnySystem, library_folder, library_names
 from latf_openmm.training.feature_selection import ReductionSettings
@@ -222,7 +221,7 @@ def check(config: RunConfig) -> None:
     check_copies(config.system, config.simulation)
     resolved = resolve_features(config.features, built.mdtraj_topology())
     if config.execution.here:
-        find_platform(config.simulation.platform or config.system.platform)
+        config.simulation.platform_choice(config.system)
     if config.bias is None or config.loop.rounds < 2:
         return
     choose_backend(config.simulation.backend)

@@ -25,6 +25,7 @@ from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import load_config
+from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
@@ -285,7 +286,7 @@ def _fastest(built: BuiltSystem) -> tuple[str, float]:
 
 def _speed(built: BuiltSystem, platform: str) -> float:
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
-    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName(platform))
+    context = PlatformChoice(platform).context(built.system, integrator)
     context.setPositions(built.positions[0] * unit.nanometer)
     openmm.LocalEnergyMinimizer.minimize(context, 100.0, 50)
     context.setVelocitiesToTemperature(300.0, 1)

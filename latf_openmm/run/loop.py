@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 _CHANGEABLE = ("loop", "generate", "validation", "execution")
 """Parts of the configuration that a resumed run may change; what is in it does not change what was done."""
 
-_FREE = ("processes",)
+_FREE = ("processes", "platform_properties")
 """Likewise in `simulation`."""
 
 _BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)

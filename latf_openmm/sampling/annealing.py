@@ -32,7 +32,7 @@ from scipy.optimize import brentq
 from latf_openmm.errors import SimulationError
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool
-from latf_openmm.sampling.walker_group import DynamicsSettings, find_platform
+from latf_openmm.sampling.walker_group import DynamicsSettings
 from latf_openmm.settings import Settings
 from latf_openmm.storage import read_arrays, write_arrays
 from latf_openmm.systems import AnySystem
@@ -271,13 +271,13 @@ class _Bench:
     def __init__(self, system: AnySystem, dynamics: DynamicsSettings, copies: int) -> None:
         self.system, self.dynamics = system, dynamics
         self.built = system.build(copies)
-        platform = find_platform(dynamics.platform or system.platform)
+        platform = dynamics.platform_choice(system)
         self.friction = dynamics.friction
         self.barostat, self.pressure = barostat_of(self.built.system), pressure_of(self.built.system)
         integrator = openmm.LangevinMiddleIntegrator(300.0, dynamics.friction, dynamics.timestep)
-        self.context = openmm.Context(self.built.system, integrator, platform)
+        self.context = platform.context(self.built.system, integrator)
         one = self.built if copies == 1 else system.build(1)
-        self.single = openmm.Context(one.system, openmm.VerletIntegrator(0.001), platform)
+        self.single = platform.context(one.system)
 
     def _prepare(self, temperature: float, seed: int) -> None:
         integrator = self.context.getIntegrator()

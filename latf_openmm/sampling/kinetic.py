@@ -20,6 +20,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
+from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.systems.copies import masses_of
 from latf_openmm.systems.inspection import degrees_of_freedom, has_motion_remover
 from latf_openmm.units import GAS_CONSTANT
@@ -79,6 +80,4 @@ def _only_constraints(system: openmm.System) -> openmm.Context | None:
         bare.addParticle(mass)
     for index in range(system.getNumConstraints()):
         bare.addConstraint(*system.getConstraintParameters(index))
-    return openmm.Context(
-        bare, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
+    return PlatformChoice("Reference").context(bare)

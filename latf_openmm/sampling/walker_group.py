@@ -30,9 +30,10 @@ from latf_openmm.bias.multistep import MultistepStepper
 from latf_openmm.bias.potentials import AnyBias, Bias, BiasContext
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.updater import BiasUpdater, load_bias
-from latf_openmm.errors import ConfigError, DataError, SimulationError, first_line
+from latf_openmm.errors import DataError, SimulationError, first_line
 from latf_openmm.frames.walkers import write_trajectory
 from latf_openmm.model.checkpoint import load_model
+from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.sampling.kinetic import KineticTemperature
 from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator, set_timestep
 from latf_openmm.settings import Settings
@@ -63,6 +64,9 @@ class DynamicsSettings(Settings):
     segment_frames: int = Field(2500, ge=1, description="frames between checkpoints")
     minimise: bool = Field(True, description="minimise the start structures first")
     platform: str | None = Field(None, description="OpenMM platform; default: the system's own choice")
+    platform_properties: dict[str, str] = Field(
+        {}, description="properties of the platform, such as {Precision: mixed, DeviceIndex: '0'}"
+    )
     trajectory: Literal["dcd", "xtc"] = Field("dcd", description="trajectory format")
     backend: BackendName = Field("auto", description="what runs the bias")
     bias_every: int = Field(
@@ -82,6 +86,10 @@ class DynamicsSettings(Settings):
         "model systems, 1 for molecules, which need implicit solvent for more. Where it is several times `walkers`, so "
         "many temperatures share a Context, if they are unbiased, or share_bias is all and the bias that of the lowest",
     )
+
+    def platform_choice(self, system: AnySystem) -> PlatformChoice:
+        """Return the platform for a system, with its properties."""
+        return PlatformChoice.chosen(self.platform or system.platform, self.platform_properties)
 
     def together(self, system: AnySystem, n_walkers: int) -> int:
         """Return how many walkers of a system may share a Context, where there are `n_walkers`."""
@@ -197,7 +205,7 @@ class WalkerGroup:
     def __init__(self, task: GroupTask, complete: int) -> None:
         self.task = task
         self.built = task.system.build(task.n_walkers)
-        self.platform = find_platform(task.dynamics.platform or task.system.platform)
+        self.platform = task.dynamics.platform_choice(task.system)
         self.forces: ForcesName = task.dynamics.forces or "traced"
         self.temperatures = np.array(task.temperatures)
         self.kelvin = np.array([self.built.scale.kelvin(t) for t in task.temperatures])
@@ -278,7 +286,7 @@ class WalkerGroup:
         barostat = barostat_of(system)
         if barostat is not None:
             barostat.setRandomNumberSeed(_seed(self.task.seed, 2))
-        context = openmm.Context(system, integrator, self.platform)
+        context = self.platform.context(system, integrator)
         if barostat is not None:
             context.setParameter(barostat.Temperature(), float(self.kelvin[0]))
         return context
@@ -588,12 +596,12 @@ def _evaluate(
 
 
 def _single_copy_context(
-    built: BuiltSystem, task: GroupTask, platform: openmm.Platform
+    built: BuiltSystem, task: GroupTask, platform: PlatformChoice
 ) -> openmm.Context | None:
     """Context of one unbiased copy, to give each copy of a batched System its own potential energy."""
     if built.n_copies == 1:
         return None
-    return openmm.Context(task.system.build(1).system, openmm.VerletIntegrator(0.001), platform)
+    return platform.context(task.system.build(1).system)
 
 
 def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -604,22 +612,6 @@ def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> N
         energy = context.getState(energy=True).getPotentialEnergy()
         energies[index] = energy.value_in_unit(unit.kilojoule_per_mole)
     return energies
-
-
-def find_platform(name: str) -> openmm.Platform:
-    """Return the named platform.
-
-    Raises
-    ------
-    ConfigError
-        If OpenMM has no such platform here; the message lists those there are.
-    """
-    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
-    if name not in names:
-        raise ConfigError(
-            f"simulation.platform: OpenMM has no platform {name!r} here; it has {', '.join(names)}"
-        )
-    return openmm.Platform.getPlatformByName(name)
 
 
 def _write_checkpoint(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ from latf_openmm.errors import DataError, first_line
 from latf_openmm.periodic import boxes_of
 from latf_openmm.run.imported.atoms import rounding
 from latf_openmm.run.imported.trajectories import ReadFile
+from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.systems import BuiltSystem
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,10 @@ class EnergyModel:
         Of its barostat [kJ/mol/nm^3]; None: constant volume.
     """
 
-    def __init__(self, built: BuiltSystem, platform: openmm.Platform, pressure: float | None) -> None:
+    def __init__(self, built: BuiltSystem, platform: PlatformChoice, pressure: float | None) -> None:
         self.pressure = pressure
         self.n_atoms = built.n_atoms
-        self._context = openmm.Context(built.system, openmm.VerletIntegrator(0.001), platform)
+        self._context = platform.context(built.system)
         self._start = built.positions[0]
         n_particles = built.system.getNumParticles()
         self._sites = any(built.system.isVirtualSite(i) for i in range(n_particles))

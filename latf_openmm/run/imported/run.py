@@ -45,7 +45,6 @@ from latf_openmm.run.imported.trajectories import (
 )
 from latf_openmm.run.loop import IMPORTED, run_loop
 from latf_openmm.run.schema import start_record
-from latf_openmm.sampling.walker_group import find_platform
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem
 from latf_openmm.systems.bonds import Bonds, expected_bonds
@@ -143,7 +142,7 @@ class Importer:
     def model(self) -> EnergyModel:
         """Energies by the System, in a Context that is made when it is first needed."""
         if self._model is None:
-            platform = find_platform(self.config.simulation.platform or self.config.system.platform)
+            platform = self.config.simulation.platform_choice(self.config.system)
             self._model = EnergyModel(self.built, platform, self.pressure)
         return self._model
 

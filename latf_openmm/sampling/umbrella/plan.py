@@ -36,6 +36,9 @@ class UmbrellaSettings(Settings):
     minimise: bool = Field(True, description="minimise the start structure first")
     positions: bool = Field(False, description="write the positions of all frames (a DCD file each window)")
     platform: str | None = Field(None, description="OpenMM platform; default: the fastest here")
+    platform_properties: dict[str, str] = Field(
+        {}, description="properties of the platform, such as {Precision: mixed}"
+    )
     backend: BackendName = Field("auto", description="what runs the restraint")
     forces: ForcesName | None = Field(None, description="default: traced, except on GPU platforms")
     seed: int = Field(0, ge=0, description="of velocities and noise")

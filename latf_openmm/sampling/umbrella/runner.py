@@ -21,9 +21,10 @@ from latf_openmm.bias.potentials.harmonic import MovingHarmonic
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.progress import Advance
+from latf_openmm.sampling.contexts import PlatformChoice, chosen_by_openmm
 from latf_openmm.sampling.umbrella.plan import Leg, WindowPlan
 from latf_openmm.sampling.umbrella.samples import WindowFile
-from latf_openmm.sampling.walker_group import MINIMISE, find_platform
+from latf_openmm.sampling.walker_group import MINIMISE
 from latf_openmm.storage import whole_file
 from latf_openmm.systems.inspection import barostat_of, free_force_group
 
@@ -83,7 +84,9 @@ class WindowRunner:
         if before is not None:
             self.bias.state = torch.from_numpy(before.restraint)
             self.bias.sent = torch.tensor(before.sent)
-        platform = _platform(settings.platform, plan.system)
+        platform = PlatformChoice.chosen(
+            settings.platform or chosen_by_openmm(plan.system), settings.platform_properties
+        )
         self.forces: ForcesName = settings.forces or "traced"
         group = free_force_group(plan.system)
         biased = add_bias(
@@ -98,7 +101,7 @@ class WindowRunner:
         self.updater = BiasUpdater(plan.cv, self.bias)
         integrator = openmm.LangevinMiddleIntegrator(plan.temperature, settings.friction, settings.timestep)
         integrator.setRandomNumberSeed(self._seed(complete))
-        self.context = openmm.Context(biased, integrator, platform)
+        self.context = platform.context(biased, integrator)
         barostat = barostat_of(biased)
         if barostat is not None:
             self.context.setParameter(barostat.Temperature(), plan.temperature)
@@ -216,10 +219,3 @@ class WindowRunner:
         """A positive 31-bit seed for one random stream."""
         sequence = np.random.SeedSequence([self.plan.settings.seed, stream])
         return int(sequence.generate_state(1)[0] % (2**31 - 2)) + 1
-
-
-def _platform(name: str | None, system: openmm.System) -> openmm.Platform:
-    """The named platform, or the one OpenMM chooses."""
-    if name is not None:
-        return find_platform(name)
-    return openmm.Context(system, openmm.VerletIntegrator(0.001)).getPlatform()
