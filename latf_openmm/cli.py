@@ -373,6 +373,7 @@ def simulate(
     from latf_openmm.sampling.stage import Stage, run_stage
     from latf_openmm.sampling.walker_group import BiasSource
     from latf_openmm.storage import check_output
+    from latf_openmm.systems import shared_system
 
     settings = load_config(config)
     settings.execution.check()
@@ -382,7 +383,7 @@ def simulate(
         if settings.bias is None:
             raise ConfigError(f"--model: {config} has no 'bias' section, so a model has nothing to do")
         try:
-            load_model(model).check_topology(settings.system.build(1).mdtraj_topology())
+            load_model(model).check_topology(shared_system(settings.system).mdtraj_topology())
         except ModelError as error:
             raise ModelError(f"--model: {model}: {str(error).removeprefix(f'{model}: ')}") from error
         bias = BiasSource(model=model, bias=settings.bias)
@@ -509,6 +510,7 @@ def export(
     from latf_openmm.model.checkpoint import load_model
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output
+    from latf_openmm.systems import shared_system
 
     check_output(output, folder=plumed)
     periodic = True
@@ -517,7 +519,7 @@ def export(
     else:
         run_folder = RunFolder.open(folder)
         trained = run_folder.trained(_round(run_folder, round_index))
-        periodic = run_folder.config.system.build(1).periodic
+        periodic = shared_system(run_folder.config.system).periodic
     if plumed:
         export_plumed(trained, output, periodic)
     else:

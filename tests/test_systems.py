@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -12,9 +13,10 @@ from scipy import integrate
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.settings import validate
-from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem, library_folder, library_names
+from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem, library_folder, library_names, shared_system
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings
+from latf_openmm.systems.python_file import PythonFileSettings
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 
 Array = NDArray[np.float64]
@@ -422,3 +424,19 @@ def test_the_rna_hairpin_is_paired() -> None:
     nonbonded = next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce))
     charge = sum(nonbonded.getParticleParameters(i)[0]._value for i in range(325))
     assert charge == pytest.approx(-9.0, abs=1e-3)
+
+
+def test_a_system_is_built_once_in_a_process_until_its_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "make.py"
+    file.write_text(
+        "from latf_openmm.systems.three_hole import ThreeHoleSettings\n"
+        "def make():\n"
+        "    built = ThreeHoleSettings().build()\n"
+        "    return built.system, built.topology, built.positions[0]\n"
+    )
+    settings = PythonFileSettings(file=file)
+    first = shared_system(settings)
+    assert shared_system(PythonFileSettings(file=file)) is first
+    assert shared_system(settings, 1).mdtraj_topology() is first.mdtraj_topology()
+    file.write_text(file.read_text() + "# changed\n")
+    assert shared_system(settings) is not first

@@ -25,7 +25,8 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.schema import start_record
 from latf_openmm.settings import validate
-from latf_openmm.systems import library_folder
+from latf_openmm.systems import BuiltSystem, library_folder
+from latf_openmm.systems.three_hole import ThreeHoleSettings
 
 RUNNER = CliRunner()
 
@@ -50,9 +51,27 @@ def tiny(**changes: dict[str, Any]) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def builds() -> list[int]:
+    """Copies in each System that was built for `finished`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(builds: list[int], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     torch.set_num_threads(1)
-    return run_loop(tiny(), tmp_path_factory.mktemp("loop") / "run")
+    build = ThreeHoleSettings.build
+
+    def counted(settings: ThreeHoleSettings, copies: int = 1) -> BuiltSystem:
+        builds.append(copies)
+        return build(settings, copies)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThreeHoleSettings, "build", counted)
+        return run_loop(tiny(), tmp_path_factory.mktemp("loop") / "run")
+
+
+def test_the_system_is_built_a_few_times_only(finished: RunFolder, builds: list[int]) -> None:
+    assert 0 < len(builds) <= 3
 
 
 def test_two_rounds_the_second_biased(finished: RunFolder) -> None:

@@ -65,6 +65,7 @@ from latf_openmm.storage import (
     write_arrays,
     write_record,
 )
+from latf_openmm.systems import shared_system
 from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 
@@ -126,7 +127,7 @@ class Refiner:
         self.scale = run.scale
         self.simulated = [float(t) for t in maker.reweighting.simulated]
         self.features = maker.trained.feature_module()
-        self.pressure = pressure_of(config.system.build(1).system)
+        self.pressure = pressure_of(shared_system(config.system).system)
         self._reach: dict[float, float] = {}
 
     def mover(self) -> Mover:

@@ -18,7 +18,7 @@ from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import SimulationSettings, check_copies
 from latf_openmm.settings import Settings, validate
-from latf_openmm.systems import AnySystem, library_folder, library_names
+from latf_openmm.systems import AnySystem, library_folder, library_names, shared_system
 from latf_openmm.training.feature_selection import ReductionSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -217,7 +217,7 @@ def check(config: RunConfig) -> None:
         If features name atoms that are not there, walkers cannot share a Context, the bias does not fit, or there is no
         such platform.
     """
-    built = config.system.build(1)
+    built = shared_system(config.system)
     check_copies(config.system, config.simulation)
     resolved = resolve_features(config.features, built.mdtraj_topology())
     if config.execution.here:

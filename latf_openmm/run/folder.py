@@ -39,6 +39,7 @@ from latf_openmm.run.schema import check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
+from latf_openmm.systems import shared_system
 from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
@@ -277,7 +278,7 @@ class RunFolder:
 
     def topology(self) -> mdtraj.Topology:
         """Topology of one copy of the system."""
-        return self.config.system.build(1).mdtraj_topology()
+        return shared_system(self.config.system).mdtraj_topology()
 
     def reference_structure(self, path: Path | None = None) -> mdtraj.Trajectory:
         """One structure: of a file with the system's atoms, or where the system starts; whole, with the system's box.
@@ -287,7 +288,7 @@ class RunFolder:
         ConfigError
             If the file cannot be read or has other atoms.
         """
-        built = self.config.system.build(1)
+        built = shared_system(self.config.system)
         topology = built.mdtraj_topology()
         if path is not None:
             return read_reference(path, topology)
@@ -344,7 +345,7 @@ class RunFolder:
 
     def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
         """Featurise walkers, one at a time, into one array."""
-        features, built = self.features(), self.config.system.build(1)
+        features, built = self.features(), shared_system(self.config.system)
         topology, masses = built.mdtraj_topology(), built.masses
         everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
         found, row = [], 0

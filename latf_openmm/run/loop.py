@@ -54,6 +54,7 @@ from latf_openmm.storage import (
     write_record,
     write_text,
 )
+from latf_openmm.systems import shared_system
 from latf_openmm.training.feature_selection import narrowed, reduce_features
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.units import temperature_name
@@ -250,7 +251,7 @@ def train_model(
     progress: Progress | None = None,
 ) -> TrainedModel:
     """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
-    topology = config.system.build(1).mdtraj_topology()
+    topology = shared_system(config.system).mdtraj_topology()
     resolved = resolve_features(config.features, topology)
     features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
     log.info("%s: %s", folder, reduction)

@@ -35,7 +35,7 @@ from latf_openmm.sampling.processes import end_pool, lost_workers_named, process
 from latf_openmm.sampling.walker_group import DynamicsSettings
 from latf_openmm.settings import Settings
 from latf_openmm.storage import read_arrays, write_arrays
-from latf_openmm.systems import AnySystem
+from latf_openmm.systems import AnySystem, shared_system
 from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.units import TemperatureScale
 
@@ -270,13 +270,14 @@ class _Bench:
 
     def __init__(self, system: AnySystem, dynamics: DynamicsSettings, copies: int) -> None:
         self.system, self.dynamics = system, dynamics
-        self.built = system.build(copies)
+        built = shared_system(system, copies)
+        self.built = built if barostat_of(built.system) is None else built.with_own_system()
         platform = dynamics.platform_choice(system)
         self.friction = dynamics.friction
         self.barostat, self.pressure = barostat_of(self.built.system), pressure_of(self.built.system)
         integrator = openmm.LangevinMiddleIntegrator(300.0, dynamics.friction, dynamics.timestep)
         self.context = platform.context(self.built.system, integrator)
-        one = self.built if copies == 1 else system.build(1)
+        one = self.built if copies == 1 else shared_system(system)
         self.single = platform.context(one.system)
 
     def _prepare(self, temperature: float, seed: int) -> None:

@@ -21,7 +21,7 @@ from latf_openmm.progress import Advance, bar
 from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool, shared_objects
 from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
-from latf_openmm.systems import AnySystem
+from latf_openmm.systems import AnySystem, shared_system
 from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
     if (dynamics.context_walkers or 1) == 1:
         return
     try:
-        system.build(2)
+        shared_system(system, 2)
     except ConfigError as error:
         raise ConfigError(
             f"simulation.context_walkers: {dynamics.context_walkers} is not possible: {error}"
@@ -413,6 +413,6 @@ def _write_record(stage: Stage) -> None:
         "seed": stage.seed,
     }
     write_json(stage.folder / "stage.json", record)
-    built = stage.system.build(1)
+    built = shared_system(stage.system)
     with whole_file(stage.folder / "topology.pdb") as temporary, temporary.open("w") as file:
         app.PDBFile.writeFile(built.topology, built.positions[0] * 10.0, file, keepIds=True)

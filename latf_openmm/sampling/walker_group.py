@@ -38,7 +38,7 @@ from latf_openmm.sampling.kinetic import KineticTemperature
 from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator, set_timestep
 from latf_openmm.settings import Settings
 from latf_openmm.storage import check_file, whole_folder
-from latf_openmm.systems import AnySystem, BuiltSystem
+from latf_openmm.systems import AnySystem, BuiltSystem, shared_system
 from latf_openmm.systems.inspection import barostat_of, free_force_group, pressure_of
 from latf_openmm.systems.trusted_xml import read_state
 
@@ -204,7 +204,9 @@ class WalkerGroup:
 
     def __init__(self, task: GroupTask, complete: int) -> None:
         self.task = task
-        self.built = task.system.build(task.n_walkers)
+        built = shared_system(task.system, task.n_walkers)
+        # The seed of a barostat is part of its System.
+        self.built = built if barostat_of(built.system) is None else built.with_own_system()
         self.platform = task.dynamics.platform_choice(task.system)
         self.forces: ForcesName = task.dynamics.forces or "traced"
         self.temperatures = np.array(task.temperatures)
@@ -601,7 +603,7 @@ def _single_copy_context(
     """Context of one unbiased copy, to give each copy of a batched System its own potential energy."""
     if built.n_copies == 1:
         return None
-    return platform.context(task.system.build(1).system)
+    return platform.context(shared_system(task.system).system)
 
 
 def _copy_energies(context: openmm.Context, positions: NDArray[np.float64]) -> NDArray[np.float64]:

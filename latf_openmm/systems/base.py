@@ -1,9 +1,13 @@
 """What every system is: settings that build an OpenMM System of one or many independent copies."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import openmm
@@ -88,8 +92,16 @@ class BuiltSystem:
 
     def mdtraj_topology(self) -> SystemTopology:
         """Topology of one copy as MDTraj's; it knows whether there is a box, and what is bound."""
+        return self._mdtraj_topology
+
+    @cached_property
+    def _mdtraj_topology(self) -> SystemTopology:
         converted = SystemTopology.of(self.topology, self.system if self.n_copies == 1 else None)
         return numbered(converted, self.topology)
+
+    def with_own_system(self) -> "BuiltSystem":
+        """Return the same with a copy of the System, for those who change it."""
+        return replace(self, system=deepcopy(self.system))
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,39 @@ class SystemSettings(Settings):
     def exact_ensemble(self, temperature: float) -> WeightedConfigurations | None:
         """Exact Boltzmann-weighted configurations (by quadrature) where they are known, else None."""
         return None
+
+
+def shared_system(settings: SystemSettings, copies: int = 1) -> BuiltSystem:
+    """Return the System of settings, built once in a process as long as its files do not change.
+
+    Everybody gets the same one, so it is not to be changed; see `BuiltSystem.with_own_system`.
+
+    Parameters
+    ----------
+    settings
+        Of the system.
+    copies
+        Independent copies in the System.
+    """
+    return _shared(settings, copies, tuple(_stamps(settings.model_dump())))
+
+
+@lru_cache(maxsize=4)
+def _shared(settings: SystemSettings, copies: int, stamps: tuple[tuple[str, int, int], ...]) -> BuiltSystem:
+    return settings.build(copies)
+
+
+def _stamps(value: Any) -> Iterator[tuple[str, int, int]]:
+    """Name, time of change and size of every file in settings."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _stamps(item)
+    elif isinstance(value, (str, Path)):
+        with suppress(OSError):  # a text that is no path, or one of a file that is missing
+            facts = Path(value).stat()
+            yield str(value), facts.st_mtime_ns, facts.st_size
 
 
 def particle_topology(n_particles: int, residue: str) -> app.Topology:

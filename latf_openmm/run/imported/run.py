@@ -46,7 +46,7 @@ from latf_openmm.run.imported.trajectories import (
 from latf_openmm.run.loop import IMPORTED, run_loop
 from latf_openmm.run.schema import start_record
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
-from latf_openmm.systems import BuiltSystem
+from latf_openmm.systems import BuiltSystem, shared_system
 from latf_openmm.systems.bonds import Bonds, expected_bonds
 from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
@@ -126,7 +126,7 @@ class Importer:
 
     def __init__(self, config: RunConfig, progress: Progress | None, ignore_times: bool) -> None:
         self.config, self.progress, self.ignore_times = config, progress, ignore_times
-        self.built: BuiltSystem = config.system.build(1)
+        self.built: BuiltSystem = shared_system(config.system)
         self.topology: mdtraj.Topology = self.built.mdtraj_topology()
         self.pressure = pressure_of(self.built.system)
         self._model: EnergyModel | None = None
