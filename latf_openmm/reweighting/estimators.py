@@ -51,8 +51,14 @@ def mixture_shares(reduced: Array, free_energies: Array, counts: NDArray[np.numb
     return np.exp(terms - total[:, None]), total
 
 
-def redrawn_free_energies(shares: Array, counts: NDArray[np.number], times: Array, growth: Array) -> Array:
-    """Change of f_k in bootstrap samples, shape (n_states, draws).
+def redrawn_free_energies(
+    shares: Array,
+    counts: NDArray[np.number],
+    times: Array,
+    growth: Array,
+    weights: Array | None = None,
+) -> Array:
+    """Change of f_k where frames count differently, as in bootstrap samples, shape (n_states, draws).
 
     pymbar takes no weights of frames and would begin anew for every draw. Here, with p_nk the share of state k in
     the mixture at frame n, m_n how often the frame is drawn and r_k how much state k has grown by it, the change d
@@ -60,18 +66,23 @@ def redrawn_free_energies(shares: Array, counts: NDArray[np.number], times: Arra
 
         r_k exp(d_k) sum_n m_n p_nk / sum_j p_nj r_j exp(d_j) = r_k N_k,
 
-    by Newton's method with the Jacobian of the first solution, for all draws at once.
+    by Newton's method with the Jacobian of the first solution, for all draws at once. All MBAR equations of weighted
+    frames in this package are solved here.
 
     Parameters
     ----------
     shares, counts
-        p_nk (n_frames, n_states) and N_k (n_states,) of the frames that f_k was solved from.
+        p_nk (n_frames, n_states) and N_k (n_states,) of the frames that f_k was solved from; N_k is the sum of their
+        weights.
     times
-        m_n, shape (n_frames, draws).
+        m_n, shape (n_frames, draws): the weight of a frame times how often it is drawn.
     growth
         r_k, shape (n_states, draws).
+    weights
+        Of the frames in the first solution, shape (n_frames,); None: 1.
     """
-    inverse = np.linalg.pinv(np.diag(counts) - shares.T @ shares, rcond=1e-12, hermitian=True)
+    weighted_shares = shares if weights is None else shares * weights[:, None]
+    inverse = np.linalg.pinv(np.diag(counts) - shares.T @ weighted_shares, rcond=1e-12, hermitian=True)
     shift = np.zeros_like(growth)
     for _ in range(_NEWTON_STEPS):
         factors = growth * np.exp(shift)
@@ -80,7 +91,7 @@ def redrawn_free_energies(shares: Array, counts: NDArray[np.number], times: Arra
         shift -= step
         if np.abs(step).max() < _NEWTON_TOLERANCE:
             return shift
-    log.warning("MBAR did not converge in every bootstrap sample; errors are uncertain")
+    log.warning("MBAR did not converge for every weighting of the frames; errors are uncertain")
     return shift
 
 

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 
 from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.reweighting.estimators import reduced_free_energies
+from latf_openmm.reweighting.estimators import mixture_shares, redrawn_free_energies, reduced_free_energies
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size, normalised_weights
 from latf_openmm.reweighting.windows import join_windows, window_groups
 
@@ -30,7 +30,9 @@ _HALVINGS = 12
 _FEWEST = 50.0
 _MOST_FOR_MBAR = 4000
 _MOST_FOR_BOOTSTRAP = 10_000
-_MOST_ITERATIONS, _TOLERANCE = 200, 1e-4
+_NOTHING = 1e-300
+"""Weight of a simulated temperature without frames, so that its logarithm exists."""
+
 _MOST_IN_TABLE = 1_000_000
 _PART = 65_536
 
@@ -223,19 +225,21 @@ class Reweighting:
         return np.concatenate([logsumexp(heights - part[:, None] * betas, axis=1) for part in parts])
 
     def _solve(self, log_w: NDArray[np.float64]) -> NDArray[np.float64]:
-        """f_k of the few frames with these weights, by iteration from those of all frames."""
-        f = self.free_energies.copy()
-        if len(f) == 1:
-            return f
-        reduced = self.energy[self._few, None] / (self.boltzmann * self.simulated)
-        for _ in range(_MOST_ITERATIONS):
-            mixture = self._log_mixture(log_w, f, self._few)
-            new = -logsumexp(log_w[:, None] - reduced - mixture[:, None], axis=0)
-            new -= new[0]
-            change, f = np.abs(new - f).max(), new
-            if change < _TOLERANCE:
-                break
-        return f
+        """f_k of the few frames with these weights, from those that are known."""
+        if len(self.simulated) == 1:
+            return self.free_energies.copy()
+        few = self._few
+        shift = self.log_w[few].max()
+        before, after = np.exp(self.log_w[few] - shift), np.exp(log_w - shift)
+        states = np.searchsorted(self.simulated, self.owner[few])
+        counts, redrawn = (np.bincount(states, w, minlength=len(self.simulated)) for w in (before, after))
+        counts = np.maximum(counts, _NOTHING)
+        reduced = self.energy[few, None] / (self.boltzmann * self.simulated)
+        shares = mixture_shares(reduced, self.free_energies, counts)[0]
+        growth = np.maximum(redrawn, _NOTHING) / counts
+        change = redrawn_free_energies(shares, counts, after[:, None], growth[:, None], before)[:, 0]
+        f = self.free_energies + change
+        return np.asarray(f - f[0])
 
     def _reduced_free_energies(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """f_k, from unweighted frames redrawn at each simulated temperature."""
