@@ -11,16 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.weights import systematic
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Level = Literal["reweighted", "refined", "flow"]
-Verdict = Literal["good", "fair", "poor"]
-
-SEEN = 3.0
-"""Independent frames of a state from which its population is an estimate and not a limit."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class StructureEnsemble:
     inefficiency: Array
     independent: float
     warnings: tuple[str, ...]
-    verdict: Verdict
+    verdict: Reliability
 
     @property
     def ess(self) -> float:
@@ -151,7 +148,7 @@ class StructureEnsemble:
 
     def seen(self, chosen: Mask) -> bool:
         """Whether the chosen frames, and the others, are enough independent ones to say how many they are."""
-        return min(self.independent_in(chosen), self.independent_in(~chosen)) >= SEEN
+        return min(self.independent_in(chosen), self.independent_in(~chosen)) >= MIN_SEEN_SAMPLES
 
     def fraction(self, chosen: Mask) -> Estimate:
         """Return the share of the chosen frames (n_frames,).

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.ensembles.ensemble import SEEN, Estimate, Mask, StructureEnsemble
+from latf_openmm.ensembles.ensemble import Estimate, Mask, StructureEnsemble
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.contacts import native_contacts_of
 from latf_openmm.features.solute import Indices, heavy_atoms, solute_atoms, trace_atoms
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.periodic import gather_molecules
+from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES
 from latf_openmm.reweighting.replicates import Statistic
 
 Array = NDArray[np.float64]
@@ -302,8 +303,8 @@ def curve(
         if not one.seen:
             verdict = "poor"
             warnings.append(
-                f"{name} at {ensemble.temperature:g}: fewer than {SEEN:g} independent frames are on one side of it: "
-                "its value is a limit, not an estimate"
+                f"{name} at {ensemble.temperature:g}: fewer than {MIN_SEEN_SAMPLES:g} effective samples are on one "
+                "side of it: its value is a limit, not an estimate"
             )
         rows.append(
             (ensemble.temperature, *_numbers(one.estimate), ensemble.level, verdict, ensemble.independent)
@@ -333,7 +334,7 @@ def _measure(name: str, ensemble: StructureEnsemble, values: Array | None) -> _M
         if kind == "population":
             return _share(ensemble, masks[0])
         found = ensemble.free_energy_difference(*masks)
-        seen = all(ensemble.independent_in(mask) >= SEEN for mask in masks)
+        seen = all(ensemble.independent_in(mask) >= MIN_SEEN_SAMPLES for mask in masks)
 
         return _Measured(ensemble.free_energy_statistic(*masks), found, seen)
     if name == "heat_capacity":

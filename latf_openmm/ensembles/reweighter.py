@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
-from latf_openmm.ensembles.ensemble import SEEN, Array, Level, StructureEnsemble, Verdict
+from latf_openmm.ensembles.ensemble import Array, Level, StructureEnsemble
 from latf_openmm.ensembles.latent import distance_warning, temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError
@@ -29,11 +29,11 @@ from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.reweighting.free_energy import committee_widening
 from latf_openmm.reweighting.ladder import Reweighting, energies_known
+from latf_openmm.reweighting.reliability import GOOD_SAMPLES, MIN_SEEN_SAMPLES, Reliability, reliability_of
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import canonical_weights, members_of_runs, normalised_weights
 from latf_openmm.units import SCALES
 
-_ENOUGH, _FEW = 100.0, 30.0  # independent frames, effectively
 _SHARE = 0.3
 _DRAWS = 60
 _BLOCKS = 20
@@ -74,10 +74,10 @@ class EnsembleMaker:
             rng = np.random.default_rng(seed)
             self.reweighting = Reweighting(pool.trajectories, rng, self.inefficiency)
         self.blocks = FrameBlocks(pool.trajectories, _BLOCKS)
-        self.enough = _ENOUGH
+        self.enough = GOOD_SAMPLES
         if self.reweighting is not None:
             fewest = min(self.reach(temperature) for temperature in self.reweighting.simulated)
-            self.enough = min(_ENOUGH, _SHARE * fewest)
+            self.enough = min(GOOD_SAMPLES, _SHARE * fewest)
 
     def at(self, temperature: float, level: Level | None = None) -> StructureEnsemble:
         """Return the ensemble at a temperature, as `ensemble_at` does."""
@@ -120,10 +120,10 @@ class EnsembleMaker:
         """Factor on standard deviations over the bootstrap samples that makes them errors."""
         return bootstrap_widening(self.blocks.groups)
 
-    def verdict(self, independent: float) -> Verdict:
+    def verdict(self, independent: float) -> Reliability:
         """Return what so many independent frames are good for."""
         n = independent / (_ALONE if self.alone else 1.0)
-        return "good" if n >= _ENOUGH else "fair" if n >= _FEW else "poor"
+        return reliability_of(n)
 
     def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
         return SCALES[self.trained.temperature_scale].kT(temperature)
@@ -153,7 +153,7 @@ class EnsembleMaker:
     def warnings(self, found: StructureEnsemble) -> list[str]:
         """Return what a reader has to know of the weights of an ensemble."""
         texts = []
-        if found.independent < _ENOUGH:
+        if found.independent < GOOD_SAMPLES:
             label = SCALES[self.trained.temperature_scale].label(found.temperature)
             texts.append(f"only about {found.independent:.3g} independent frames stand for {label}")
         if self.alone:
@@ -270,7 +270,7 @@ def _unseen(found: StructureEnsemble) -> list[str]:
     for state in range(found.n_states):
         mine = found.pool.states == state
         n = found.independent_in(mine)
-        if 0 < n < SEEN and found.weights[mine].sum() > _PRESENT:
+        if 0 < n < MIN_SEEN_SAMPLES and found.weights[mine].sum() > _PRESENT:
             texts.append(f"state {state} rests on {n:.2g} independent frames: {found.fraction(mine)}")
     return texts
 

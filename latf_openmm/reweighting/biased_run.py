@@ -11,13 +11,12 @@ from torch import Tensor
 
 from latf_openmm.errors import DataError
 from latf_openmm.reweighting.estimators import statistical_inefficiency
+from latf_openmm.reweighting.reliability import MIN_FRAMES
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Potential = Callable[[Tensor], Tensor]
 """z (n, dim) -> energies (n,) [kJ/mol]; every `Bias` is one."""
-
-_FEWEST_FRAMES = 10
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class BiasedRun:
     def __post_init__(self) -> None:
         if self.z.ndim != 2 or self.z.shape[1] == 0:
             raise DataError(f"{self.name}: z must have shape (n_frames, dim), got {self.z.shape}")
-        if len(self.z) < _FEWEST_FRAMES:
-            raise DataError(f"{self.name}: {len(self.z)} frames are too few; {_FEWEST_FRAMES} are needed")
+        if len(self.z) < MIN_FRAMES:
+            raise DataError(f"{self.name}: {len(self.z)} frames are too few; {MIN_FRAMES} are needed")
         if not self.kT > 0:
             raise DataError(f"{self.name}: kT must be positive, got {self.kT}")
         if self.periods is not None and len(self.periods) != self.z.shape[1]:

@@ -40,6 +40,21 @@ def bootstrap_widening(groups: NDArray[np.int64]) -> float:
     return float(np.sqrt((factors**2).mean()))
 
 
+def redrawn_blocks(groups: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Number of times that each block is in bootstrap samples, shape (n_blocks, draws).
+
+    Parameters
+    ----------
+    groups
+        Group of each block, shape (n_blocks,); blocks are redrawn within theirs.
+    """
+    counts = np.empty((len(groups), draws), dtype=np.int64)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        counts[members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws).T
+    return counts
+
+
 class FrameBlocks:
     """All frames cut into blocks that are resampled as a whole.
 
@@ -82,10 +97,7 @@ class FrameBlocks:
         if np.bincount(self.groups).max() == 1:  # nothing to redraw within a group
             return self.hold_out(1.0 / len(self), rng)
         while True:
-            counts = np.zeros(len(self), dtype=np.int64)
-            for group in np.unique(self.groups):
-                mine = np.flatnonzero(self.groups == group)
-                counts[mine] = np.bincount(rng.integers(len(mine), size=len(mine)), minlength=len(mine))
+            counts = redrawn_blocks(self.groups, 1, rng)[:, 0]
             if (counts == 0).any():
                 return self._spread(counts)
 

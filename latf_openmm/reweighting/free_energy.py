@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from latf_openmm.model.latf import LatentDensity, LatentThermodynamicFlow
-from latf_openmm.reweighting.blocks import student_widening
+from latf_openmm.reweighting.blocks import redrawn_blocks, student_widening
 
 Array = NDArray[np.float64]
 _POINTS = 4
@@ -220,14 +220,15 @@ def bootstrap_populations(
     blocks = np.array(
         [
             np.bincount(label, weight, minlength=n_states)
-            for one, own in zip(labels, weights, strict=True)
+            for walker_labels, walker_weights in zip(labels, weights, strict=True)
             for label, weight in zip(
-                np.array_split(one, blocks_each), np.array_split(own, blocks_each), strict=True
+                np.array_split(walker_labels, blocks_each),
+                np.array_split(walker_weights, blocks_each),
+                strict=True,
             )
         ]
     )
-    chosen = rng.integers(len(blocks), size=(draws, len(blocks)))
-    redrawn = blocks[chosen].sum(axis=1)
+    redrawn = redrawn_blocks(np.zeros(len(blocks), np.int64), draws, rng).T @ blocks
     redrawn = redrawn / np.maximum(redrawn.sum(axis=1, keepdims=True), 1e-300)
     total = blocks.sum(axis=0)
     return total / total.sum(), redrawn.std(axis=0, ddof=1)

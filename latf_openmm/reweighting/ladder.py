@@ -22,12 +22,12 @@ from scipy.special import logsumexp
 from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.estimators import mixture_shares, redrawn_free_energies, reduced_free_energies
+from latf_openmm.reweighting.reliability import MIN_LADDER_SAMPLES
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size, normalised_weights
 from latf_openmm.reweighting.windows import join_windows, window_groups
 
 _STRETCH = 2.5
 _HALVINGS = 12
-_FEWEST = 50.0
 _MOST_FOR_MBAR = 4000
 _MOST_FOR_BOOTSTRAP = 10_000
 _NOTHING = 1e-300
@@ -282,7 +282,7 @@ def build_ladder(
         return None
     reweighting = Reweighting(trajectories, rng)
     simulated = reweighting.simulated
-    enough = max(_FEWEST, minimum * min(reweighting.sample_size(t) for t in simulated))
+    enough = max(MIN_LADDER_SAMPLES, minimum * min(reweighting.sample_size(t) for t in simulated))
     low = _reach(reweighting, simulated[0], simulated[0] / _STRETCH, enough)
     high = _reach(reweighting, simulated[-1], simulated[-1] * _STRETCH, enough)
     tried = np.union1d(np.geomspace(low, high, rungs), simulated) if high > low else simulated

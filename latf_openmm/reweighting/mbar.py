@@ -23,6 +23,7 @@ from latf_openmm.reweighting.estimators import (
     redrawn_free_energies,
     reduced_free_energies,
 )
+from latf_openmm.reweighting.reliability import MIN_OVERLAP
 from latf_openmm.reweighting.weighted import WeightedSample
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ Indices = NDArray[np.int64]
 _MOST_FOR_MBAR = 4000
 _MOST_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
 _CHUNK = 2_000_000  # numbers of other matrices at a time
-_OVERLAP = 0.03
 
 
 class CombinedRuns(WeightedSample):
@@ -81,7 +81,7 @@ class CombinedRuns(WeightedSample):
         Two overlap where sqrt(O_ij O_ji / (O_ii O_jj)) is 0.03 or more, which is Klimovich's limit for
         neighbours, made independent of how many runs there are.
         """
-        return connected_states(self.overlap, _OVERLAP)
+        return connected_states(self.overlap, MIN_OVERLAP)
 
     def totals(self, labels: Indices, n: int, draws: int, seed: int) -> tuple[Array, Array]:
         """Weight of the frames of each label, over all frames and in bootstrap samples."""

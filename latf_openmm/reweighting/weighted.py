@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 
 from latf_openmm.errors import DataError
 from latf_openmm.reweighting.biased_run import BiasedRun
-from latf_openmm.reweighting.blocks import bootstrap_widening
+from latf_openmm.reweighting.blocks import bootstrap_widening, redrawn_blocks
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 
 log = logging.getLogger(__name__)
@@ -87,12 +87,7 @@ class WeightedSample(ABC):
 
     def _redraw(self, draws: int, seed: int) -> Array:
         """How often each block is in each bootstrap sample, shape (n_blocks, draws)."""
-        rng = np.random.default_rng(seed)
-        counts = np.empty((len(self.groups), draws))
-        for group in np.unique(self.groups):
-            mine = np.flatnonzero(self.groups == group)
-            counts[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=draws).T
-        return counts
+        return redrawn_blocks(self.groups, draws, np.random.default_rng(seed)).astype(np.float64)
 
     def widening(self) -> float:
         """Factor on standard deviations over bootstrap samples that makes them errors."""

@@ -18,9 +18,7 @@ from latf_openmm.reweighting.estimators import (
     redrawn_free_energies,
     reduced_free_energies,
 )
-
-MIN_OVERLAP = 0.03
-"""Relative overlap from which two runs are connected (Klimovich, Shirts and Mobley, 2015)."""
+from latf_openmm.reweighting.reliability import MIN_OVERLAP
 
 _MAX_FRAMES = 10_000
 _CHUNK = 2_000_000  # numbers of a matrix at a time

@@ -44,6 +44,7 @@ from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
+from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, MAX_TEMPERATURE_FACTOR, MIN_ANCESTORS
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
@@ -75,12 +76,8 @@ _GRID = 200  # temperatures that may be started from
 _KEPT = 0.8  # of the independent frames that the simulated temperature next to the start has
 _COOLER = 3.0  # times farther is worth it to come from the hotter side
 _LEAST, _MOST = 0.1, 100.0  # psi
-_AMPLE = 1000.0
-"""Independent frames that make refining needless: a heat capacity is then known within 5 %, as sqrt(2 / n)."""
 _FAMILY = 3.0  # independent frames that an ancestor may stand for
-_FEW_FAMILIES = 10.0
 _PRESENT = 0.05
-_FAR = 2.0  # beyond the simulated temperatures
 _CHUNK = 100_000
 _TRIAL_STEPS, _TRIAL_WALKERS = 50, 4
 
@@ -137,10 +134,16 @@ class Refiner:
 
     def far(self, temperature: float) -> str | None:
         """Return what to say of a temperature that is too far from all simulated ones; None of others."""
-        if min(self.simulated) / _FAR <= temperature <= max(self.simulated) * _FAR:
+        if (
+            min(self.simulated) / MAX_TEMPERATURE_FACTOR
+            <= temperature
+            <= max(self.simulated) * MAX_TEMPERATURE_FACTOR
+        ):
             return None
         label = self.scale.label(temperature)
-        return f"{label} is farther than a factor of {_FAR:g} from every simulated temperature"
+        return (
+            f"{label} is farther than a factor of {MAX_TEMPERATURE_FACTOR:g} from every simulated temperature"
+        )
 
     def start(self, temperature: float) -> float:
         """Return the temperature to start from.
@@ -386,7 +389,7 @@ class Refiner:
         maker, label = self.maker, self.scale.label
         texts = maker.warnings(found)
         verdict = maker.verdict(min(found.independent, _FAMILY * families))
-        if families < _FEW_FAMILIES:
+        if families < MIN_ANCESTORS:
             texts.append(
                 f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
             )
@@ -456,7 +459,7 @@ def ensembles_at(
         found, wanted = {}, list(temperatures)
     else:
         found = {temperature: maker.at(temperature) for temperature in temperatures}
-        wanted = [t for t, one in found.items() if one.level == "flow" or one.independent < _AMPLE]
+        wanted = [t for t, one in found.items() if one.level == "flow" or one.independent < AMPLE_SAMPLES]
     if not wanted:
         return [found[temperature] for temperature in temperatures]
     refiner = Refiner(run, index, maker)

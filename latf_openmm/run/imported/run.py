@@ -19,6 +19,7 @@ from rich.progress import Progress
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WINDOW, read_trajectory
+from latf_openmm.reweighting.reliability import MIN_FRAMES
 from latf_openmm.run.config import RunConfig, check, check_possible, dump_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported.atoms import check_bonds
@@ -37,7 +38,6 @@ from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.runs import FeatureReader, RunsAtTemperature, runs_at
 from latf_openmm.run.imported.times import in_order, timeline
 from latf_openmm.run.imported.trajectories import (
-    MIN_FRAMES,
     ImportedTrajectory,
     ReadFile,
     check_given,

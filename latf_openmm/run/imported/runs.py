@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
-from latf_openmm.reweighting.windows import MIN_OVERLAP, JoinedWindows
+from latf_openmm.reweighting.reliability import MIN_OVERLAP
+from latf_openmm.reweighting.windows import JoinedWindows
 from latf_openmm.run.imported.biases import Declared, declared_bias
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.static_bias import find_static_bias

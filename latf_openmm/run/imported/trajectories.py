@@ -21,7 +21,6 @@ Array = NDArray[np.float64]
 Evaluate = Callable[[mdtraj.Trajectory], Array]
 
 FORMATS = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5", ".mdcrd")
-MIN_FRAMES = 10
 _TIMED = (".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5")
 _MAX_SAMPLES = 20
 _AKMA = 0.04888821

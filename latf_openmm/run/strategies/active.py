@@ -13,16 +13,13 @@ from pydantic import Field
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.reweighting.free_energy import flow_populations
+from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
 from latf_openmm.run.strategies.base import Decision, Frames, Situation, StrategySettings, plain
 
 Array = NDArray[np.float64]
 
 _GRID = 16
-_FEW = 30.0
-"""Independent frames below which errors of a bootstrap say little: the error is then taken to grow as 1/sqrt(n)."""
-_MEASURED = 10.0
-"""Independent frames at a temperature from which its overlap with others is measured, not modelled."""
 _SAMPLES = 20_000
 _PRESENT = 0.02
 """Share from which a state matters at a temperature."""
@@ -144,7 +141,7 @@ class _Known:
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
             float(committee.max()) / self.settings.population_tolerance if found.level == "flow" else 0.0,
             energy.error / self.settings.energy_tolerance,
-            math.sqrt(_FEW / max(independent, 1e-3)) if independent < _FEW else 0.0,
+            math.sqrt(FAIR_SAMPLES / max(independent, 1e-3)) if independent < FAIR_SAMPLES else 0.0,
         )
         change = self._change(temperature, found, kT)
         return _Target(temperature, found.level, independent, populations, committee, energy, error, change)
@@ -223,7 +220,7 @@ class _Known:
         """
         if start == target:
             return 1.0
-        if self._reached(start) > _MEASURED and self._reached(target) > _MEASURED:
+        if self._reached(start) > MIN_MEASURED_SAMPLES and self._reached(target) > MIN_MEASURED_SAMPLES:
             ratio = 2 * np.log(np.maximum(self._weights(target), 1e-300)) - np.log(
                 np.maximum(self._weights(start), 1e-300)
             )
