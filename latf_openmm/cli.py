@@ -81,6 +81,14 @@ LevelOption = Annotated[
         "temperature that frames reach; frames near the flow's samples; auto: the best of these."
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code that the configuration in the folder of a run names, from now on: for a run of somebody "
+        "else that you trust.",
+    ),
+]
 MinutesOption = Annotated[
     float, typer.Option(min=0.0, help="With --level auto: leave out annealing that would take longer.")
 ]
@@ -247,13 +255,14 @@ def run(
     config: ConfigArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; made if missing.")],
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Instead of loop.rounds.")] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Run the loop: simulate, train, generate, choose the next bias. The same command resumes it."""
     from latf_openmm.progress import make_progress
     from latf_openmm.run.config import load_config
     from latf_openmm.run.loop import run_loop
 
-    settings = load_config(config)
+    settings = load_config(config, trust)
     if rounds is not None:
         settings = settings.model_copy(update={"loop": settings.loop.model_copy(update={"rounds": rounds})})
     with make_progress() as progress:
@@ -315,6 +324,7 @@ def import_(
             "--ignore-times", help="Times in the files are wrong: frames lie one frame interval apart."
         ),
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Make a run of trajectories you have already: they are its first round, and training follows."""
     from latf_openmm.progress import make_progress
@@ -325,7 +335,12 @@ def import_(
     given = given_trajectories(trajectory, temperature, table, run, bias)
     with make_progress() as progress:
         import_run(
-            load_config(config), given, output, progress, independent=independent, ignore_times=ignore_times
+            load_config(config, trust),
+            given,
+            output,
+            progress,
+            independent=independent,
+            ignore_times=ignore_times,
         )
     _print_status(output)
 
@@ -347,11 +362,16 @@ def _print_status(folder: Path) -> None:
 @app.command()
 def verify(folder: RunArgument) -> None:
     """Check that a run is whole: files, frames, energies, models, hashes. Exit code 1 if anything is damaged."""
+    from latf_openmm.errors import DamagedRunError
     from latf_openmm.progress import make_progress
     from latf_openmm.run.verify import render, verify_run
 
-    with make_progress(Console(stderr=True, quiet=rich.get_console().quiet)) as progress:
-        found = verify_run(folder, progress)
+    try:
+        with make_progress(Console(stderr=True, quiet=rich.get_console().quiet)) as progress:
+            found = verify_run(folder, progress)
+    except DamagedRunError as error:
+        Console().print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
     render(found, Console())
     raise typer.Exit(0 if found.whole else 1)
 
@@ -363,6 +383,7 @@ def simulate(
     model: Annotated[
         Path | None, typer.Option(help="Folder of a trained model: bias along its variables.")
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Run one stage of simulation, with the configuration's bias when a model is given. Resumable."""
     from latf_openmm.errors import ConfigError, ModelError
@@ -375,7 +396,7 @@ def simulate(
     from latf_openmm.storage import check_output
     from latf_openmm.systems import shared_system
 
-    settings = load_config(config)
+    settings = load_config(config, trust)
     settings.execution.check()
     check_output(output, folder=True)
     bias = None
@@ -397,6 +418,7 @@ def train(
     config: ConfigArgument,
     data: DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model; must not exist.")],
+    trust: TrustOption = False,
 ) -> None:
     """Train a model on stages of simulation that are already there."""
     from latf_openmm.progress import make_progress
@@ -405,7 +427,7 @@ def train(
     from latf_openmm.run.loop import train_model
     from latf_openmm.storage import check_output
 
-    settings = load_config(config)
+    settings = load_config(config, trust)
     check_output(output, folder=True, new="a model is never overwritten")
     trajectories = RunFolder(output, settings).stage_trajectories(data)
     with make_progress() as progress:
@@ -426,6 +448,7 @@ def lag_scan(
         list[int] | None,
         typer.Option("--lag", help="Lag to try, in frames; may be repeated. Default: about six."),
     ] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Find the states at several lag times, and recommend a lag for training."""
     from latf_openmm.features import resolve_features
@@ -437,7 +460,7 @@ def lag_scan(
     from latf_openmm.training.feature_selection import reduce_features
     from latf_openmm.training.lag_scan import check_lags, default_lags, scan_lags
 
-    settings = load_config(config)
+    settings = load_config(config, trust)
     check_output(output, folder=True, new="a scan is never overwritten")
     run = RunFolder(output, settings)
     resolved = resolve_features(settings.features, run.topology())
@@ -499,6 +522,7 @@ def export(
             help="Write model.pt and plumed.dat: an input for PLUMED with its module pytorch.",
         ),
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,).
 
@@ -517,7 +541,7 @@ def export(
     if (folder / "model.json").is_file():
         trained = load_model(folder)
     else:
-        run_folder = RunFolder.open(folder)
+        run_folder = RunFolder.open(folder, trust)
         trained = run_folder.trained(_round(run_folder, round_index))
         periodic = shared_system(run_folder.config.system).periodic
     if plumed:
@@ -540,6 +564,7 @@ def generate(
     level: LevelOption = Level.AUTO,
     minutes: MinutesOption = 15.0,
     trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = Format.DCD,
+    trust: TrustOption = False,
 ) -> None:
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
 
@@ -556,7 +581,7 @@ def generate(
     from latf_openmm.storage import check_output
     from latf_openmm.units import check_temperature, temperature_name
 
-    run_folder = RunFolder.open(folder)
+    run_folder = RunFolder.open(folder, trust)
     index = _round(run_folder, round_index)
     for value in temperature:
         check_temperature("--temperature", value)
@@ -619,6 +644,7 @@ def observe(
     round_index: RoundOption = None,
     level: LevelOption = Level.AUTO,
     minutes: MinutesOption = 15.0,
+    trust: TrustOption = False,
 ) -> None:
     """Observables against temperature, with errors: a table and a figure.
 
@@ -631,7 +657,7 @@ def observe(
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output, whole_file, write_text
 
-    run_folder = RunFolder.open(folder)
+    run_folder = RunFolder.open(folder, trust)
     check_output(output, folder=True)
     index, values = _round(run_folder, round_index), _temperatures(temperatures)
     structure = run_folder.reference_structure(reference)
@@ -687,6 +713,7 @@ def states(
     round_index: RoundOption = None,
     level: LevelOption = Level.AUTO,
     minutes: MinutesOption = 15.0,
+    trust: TrustOption = False,
 ) -> None:
     """Metastable states: populations, lifetimes, what structures in each look like, one structure of each."""
     import numpy as np
@@ -702,7 +729,7 @@ def states(
     from latf_openmm.storage import check_output, write_text
     from latf_openmm.units import check_temperature
 
-    run_folder = RunFolder.open(folder)
+    run_folder = RunFolder.open(folder, trust)
     check_output(output, folder=True)
     if temperature is not None:
         check_temperature("--temperature", temperature)
@@ -795,13 +822,14 @@ def report(
             "--tensorboard", help="Also write event files for TensorBoard, of all rounds, to DIR/tensorboard."
         ),
     ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Write DIR/report/index.html and its pictures."""
     from latf_openmm.report import write_report
     from latf_openmm.report.tensorboard import write_events
     from latf_openmm.run.folder import RunFolder
 
-    run_folder = RunFolder.open(folder)
+    run_folder = RunFolder.open(folder, trust)
     index = _round(run_folder, round_index)
     if tensorboard:
         typer.echo(write_events(run_folder))

@@ -19,6 +19,10 @@ class ConfigError(LatfError, ValueError):
         super().__init__("\n".join(problems))
 
 
+class DamagedRunError(ConfigError):
+    """What says that a folder is a run, its configuration or record, was changed or is missing."""
+
+
 class DataError(LatfError, ValueError):
     """Trajectory or table data cannot be used (missing, truncated, not finite, wrong shape)."""
 

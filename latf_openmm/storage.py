@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 CONFIG = "config.yaml"
 """File of a run folder with the configuration it was started with."""
 
-RECORDS = (MANIFEST, "round.json", "complete.json", "run.json")
+RECORDS = (MANIFEST, "round.json", "complete.json", "run.json", "sweep.json")
 """Files that list others, with their sizes and hashes."""
 
 Facts = dict[str, Any]
@@ -331,6 +331,14 @@ def check_file(path: Path) -> None:
     known = path.is_file() and (_version_of(path), expected["sha256"]) in _FILES_CHECKED
     if not known and (text := _difference(path, expected["size"], expected["sha256"])):
         raise DataError(f"{path}: {text}; {_RESTORE}")
+
+
+def check_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
+    """Raise `DataError` where a file that the manifest of a folder lists is not what was written; see `check_file`."""
+    checked_record(folder / MANIFEST)
+    for name in listed_files(folder / MANIFEST):
+        if name not in leave_out:
+            check_file(folder / name)
 
 
 def _listing(path: Path) -> Path | None:

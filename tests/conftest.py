@@ -1,5 +1,6 @@
 """A run that is as small as can be, for tests of what happens to a finished one; never change it: copy it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def small_config() -> RunConfig:
     data["bias"] = {"kind": "opes", "barrier": 3.0, "pace": 20}  # has a state that is kept
     data |= {"generate": {"samples": 200}, "validation": {"temperatures": [1.0], "frames": 20}}
     return validate(RunConfig, data, "small")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def consents_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests agree to run is not noted in the home of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture(scope="session")

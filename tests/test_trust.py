@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from latf_openmm.cli import app as cli
 from latf_openmm.errors import ConfigError, DataError, LatfError
 from latf_openmm.model.checkpoint import load_model
+from latf_openmm.run.config import load_config
+from latf_openmm.run.consent import agree_to_execution, agree_to_system
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.verify import verify_run
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
@@ -252,18 +254,137 @@ def test_a_stage_goes_on_without_running_code(system_xml: Path, tmp_path: Path, 
     assert not mark.exists()
 
 
-def test_verify_runs_no_python_and_no_command_runs_what_lies_in_the_folder(copy: Path, mark: Path) -> None:
-    outside, inside = copy.parent / "make.py", copy / "make.py"
-    for file in (outside, inside):
-        file.write_text(f"open({str(mark)!r}, 'w')\n")
-        data = yaml.safe_load((copy / "config.yaml").read_text())
-        data["system"] = {"kind": "python", "file": str(file)}
-        (copy / "config.yaml").write_text(yaml.safe_dump(data))
-        resealed(copy)
-        if file == outside:
-            verify_run(copy)
-    for command in (["report"], ["verify"], ["status"], ["generate", "-T", "1", "-o", str(copy / "new")]):
-        error = CliRunner().invoke(cli, [command[0], str(copy), *command[1:]]).exception
-        assert isinstance(error, ConfigError), command
-        assert "make.py is code in the folder of a run itself" in str(error)
+def with_section(run: Path, **sections: object) -> Path:
+    """The run as somebody would make it whose configuration says something else."""
+    data = yaml.safe_load((run / "config.yaml").read_text()) | sections
+    (run / "config.yaml").write_text(yaml.safe_dump(data))
+    return resealed(run)
+
+
+def commands_on(run: Path, new: Path) -> list[list[str]]:
+    """Every command that builds the system of a run folder, or starts its workers."""
+    config = str(run / "config.yaml")
+    return [
+        ["run", config, "-o", str(run)],
+        ["run", config, "-o", str(new / "run")],
+        ["import", config, "--trajectory", "any.dcd", "-T", "1", "-o", str(new / "run")],
+        ["simulate", config, "-o", str(new / "stage")],
+        ["train", config, "--data", str(run / "rounds/000/simulation"), "-o", str(new / "model")],
+        ["lag-scan", config, "--data", str(run / "rounds/000/simulation"), "-o", str(new / "scan")],
+        ["generate", str(run), "-T", "1", "-o", str(new / "generated")],
+        ["observe", str(run), "-T", "1", "--observable", "energy", "-o", str(new / "curves")],
+        ["states", str(run), "-o", str(new / "states")],
+        ["report", str(run)],
+        ["export", str(run), "-o", str(new / "cv.pt")],
+    ]
+
+
+def errors_of(commands: list[list[str]]) -> list[str]:
+    errors = [CliRunner().invoke(cli, command).exception for command in commands]
+    assert all(isinstance(error, ConfigError) for error in errors), errors
+    return [str(error) for error in errors]
+
+
+def python_file(path: Path, mark: Path) -> dict[str, str]:
+    path.write_text(f"open({str(mark)!r}, 'w')\n")
+    return {"kind": "python", "file": str(path)}
+
+
+def test_code_in_the_folder_of_a_run_is_never_run(copy: Path, mark: Path, tmp_path: Path) -> None:
+    with_section(copy, system=python_file(copy / "make.py", mark))
+    commands = commands_on(copy, tmp_path)
+    for error in errors_of(commands + [[*command, "--trust"] for command in commands]):
+        assert "make.py is code in the folder of a run itself; it is not run" in error
+    for command in ("verify", "status"):
+        assert CliRunner().invoke(cli, [command, str(copy)]).exit_code in (0, 1)
     assert not mark.exists()
+
+
+def test_code_that_a_foreign_folder_names_is_run_only_with_consent(
+    copy: Path, mark: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "make.py"
+    with_section(copy, system=python_file(file, mark))
+    verify_run(copy)
+    commands = commands_on(copy, tmp_path / "new")
+    for error in errors_of(commands):
+        assert f"it runs code of {file}, which you have not run from here" in error
+        assert "give --trust" in error
+    assert not mark.exists()
+    for command in commands[0], commands[-1]:
+        assert "has no function 'make'" in errors_of([[*command, "--trust"]])[0]
+        assert mark.exists()
+        mark.unlink()
+        errors_of([command])
+        assert mark.exists()  # it was said once
+        mark.unlink()
+        python_file(file, mark.with_name("other"))
+        assert "has changed since" in errors_of([command])[0]
+    assert not mark.with_name("other").exists()
+
+
+def test_a_configuration_of_ones_own_is_consent_that_stays(small_run: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "make.py"
+    file.write_text(
+        "from latf_openmm.systems.three_hole import ThreeHoleSettings\n"
+        "def make():\n"
+        "    built = ThreeHoleSettings().build(1)\n"
+        "    return built.system, built.topology, built.positions[0]\n"
+    )
+    config = tmp_path / "own.yaml"
+    data = yaml.safe_load((small_run.path / "config.yaml").read_text())
+    data |= {
+        "system": {"kind": "python", "file": "make.py"},
+        "validation": None,
+        "execution": {"kind": "local"},
+    }
+    data["simulation"] |= {"temperatures": [300.0, 400.0], "platform": "Reference"}
+    config.write_text(yaml.safe_dump(data | {"generate": {}}))
+    loaded = load_config(config)
+    shutil.copytree(small_run.path, tmp_path / "run")
+    with_section(tmp_path / "run", **loaded.model_dump(mode="json"))
+    with pytest.raises(ConfigError, match="not run from here"):
+        RunFolder.open(tmp_path / "run")
+    agree_to_system(loaded.system)  # as run and import do
+    assert RunFolder.open(tmp_path / "run").topology().n_atoms == 1
+    load_config(tmp_path / "run" / "config.yaml")
+
+
+@pytest.mark.parametrize("kind", ["serialized", "structure"])
+def test_trust_in_a_foreign_configuration_is_not_ones_own(
+    kind: str, copy: Path, system_xml: Path, structure: Path, mark: Path, tmp_path: Path
+) -> None:
+    inner, outer = tmp_path / "inner.xml", tmp_path / "outer.xml"
+    script = f"<InitializationScript>open({str(mark)!r}, 'w')</InitializationScript>"
+    inner.write_text(f"<ForceField>{script}</ForceField>")
+    outer.write_text(f'<ForceField><Include file="{inner.name}"/></ForceField>')
+    system = {"kind": kind, "structure": str(structure), "trust": True}
+    own = {"system": str(system_xml)} if kind == "serialized" else {"force_field": [str(outer)]}
+    with_section(copy, system=system | own)
+    (error,) = errors_of([["export", str(copy), "-o", str(tmp_path / "cv.pt")]])
+    assert (str(system_xml) if kind == "serialized" else f"{outer}, {inner}") in error
+    assert not mark.exists()
+    with pytest.raises(LatfError):
+        RunFolder.open(copy, trust=True).trained(0).check_topology(RunFolder.open(copy).topology())
+    assert mark.exists()
+
+
+def test_shell_lines_of_a_foreign_configuration_need_consent(copy: Path, tmp_path: Path) -> None:
+    with_section(copy, execution={"kind": "parsl", "worker_init": "touch gone"})
+    (error,) = errors_of([["run", str(copy / "config.yaml"), "-o", str(copy)]])
+    assert "it has shell lines, 'touch gone', that you have not run before" in error
+    RunFolder.open(copy)  # no other command starts workers
+    agree_to_execution(load_config(copy / "config.yaml", trust=True).execution)
+    load_config(copy / "config.yaml")
+
+
+def test_where_consent_cannot_be_noted_a_run_goes_on(
+    copy: Path, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    with_section(copy, system=python_file(tmp_path / "make.py", mark))
+    RunFolder.open(copy, trust=True)
+    assert "commands on this run will need --trust" in caplog.text
+    with pytest.raises(ConfigError, match="not run from here"):
+        RunFolder.open(copy)

@@ -11,7 +11,7 @@ from latf_openmm.run.loop import settled
 
 def status_lines(folder: Path) -> Iterator[str]:
     """Where a run is and what it has found, one line at a time (rich markup)."""
-    run = RunFolder.open(folder)
+    run = RunFolder.open(folder, builds=False)
     rounds = run.complete_rounds()
     total = run.config.loop.rounds
     yield f"{folder}: {run.config.system.kind}, {len(rounds)} of {total} rounds complete"

@@ -10,7 +10,9 @@ far as ancestors differ.
 
 ::
 
-    DIR/rounds/NNN/refined/SWEEP/{sweep.json, starts.npz, walkers.npz, T0.3/segment_0000/...}
+    DIR/rounds/NNN/refined/SWEEP/{sweep.json, starts.npz, T0.3/segment_0000/...}
+
+and ``walkers.npz`` until all temperatures of a sweep are reached.
 """
 
 import hashlib
@@ -39,7 +41,7 @@ from latf_openmm.ensembles.ensemble import (
 )
 from latf_openmm.ensembles.pool import encode
 from latf_openmm.ensembles.reweighter import EnsembleMaker, disagreement, within_reach
-from latf_openmm.errors import ConfigError, DataError, SimulationError
+from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
 from latf_openmm.periodic import boxes_of
@@ -59,6 +61,8 @@ from latf_openmm.sampling.annealing import (
 )
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.storage import (
+    check_file,
+    facts,
     make_folder,
     read_arrays,
     read_record,
@@ -232,6 +236,8 @@ class Refiner:
         ------
         ConfigError
             If another process is refining in this folder.
+        DataError
+            If what is there already was damaged.
         SimulationError
             If all walkers become unstable.
         """
@@ -239,13 +245,12 @@ class Refiner:
         make_folder(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                write_record(folder / "sweep.json", json.loads(self._record(sweep)))
-                self._simulate(sweep, folder, mover, progress)
+                frames, log_psi = self._begin(sweep, folder)
+                self._simulate(sweep, folder, frames, log_psi, mover, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
         walkers = {walker.temperature: walker for walker in read_stage(folder)}
-        starts = read_arrays(folder / "starts.npz")["frames"]
-        return [self._ensemble(sweep, goal, walkers[goal], starts) for goal in sweep.goals]
+        return [self._ensemble(sweep, goal, walkers[goal], frames) for goal in sweep.goals]
 
     def folder_of(self, sweep: Sweep) -> Path:
         """Where a sweep lies, named by all that its result depends on."""
@@ -261,14 +266,30 @@ class Refiner:
         }
         return json.dumps(record, indent=1)
 
-    def _simulate(self, sweep: Sweep, folder: Path, mover: Mover, progress: Progress | None) -> None:
-        if all(_segment(folder, goal).is_dir() for goal in sweep.goals):
-            return
-        if not (folder / "starts.npz").is_file():
+    def _begin(self, sweep: Sweep, folder: Path) -> tuple[NDArray[np.int64], Array]:
+        """Return the frames to start from, and log psi of each; write them, and a record of the sweep, once."""
+        record, starts = folder / "sweep.json", folder / "starts.npz"
+        if not record.is_file():
             frames, log_psi = self._starts(sweep, self.maker.pool.z)
-            write_arrays(folder / "starts.npz", {"frames": frames, "log_psi": log_psi})
-        data = read_arrays(folder / "starts.npz")
-        frames, log_psi = data["frames"], data["log_psi"]
+            write_arrays(starts, {"frames": frames, "log_psi": log_psi})
+            write_record(record, json.loads(self._record(sweep)) | {"files": {starts.name: facts(starts)}})
+        check_file(starts)
+        data = read_arrays(starts)
+        return data["frames"], data["log_psi"]
+
+    def _simulate(
+        self,
+        sweep: Sweep,
+        folder: Path,
+        frames: NDArray[np.int64],
+        log_psi: Array,
+        mover: Mover,
+        progress: Progress | None,
+    ) -> None:
+        population = folder / "walkers.npz"
+        if all(_segment(folder, goal).is_dir() for goal in sweep.goals):
+            population.unlink(missing_ok=True)  # of an interruption just before the end
+            return
         start = self._population(sweep, frames, -log_psi)
         words = f"refine from {self.scale.label(sweep.start)}"
         with bar(progress, words, self.evaluations(sweep)) as advance:
@@ -279,11 +300,12 @@ class Refiner:
                 self.settings,
                 self.maker.seed,
                 self.log_psi,
-                folder / "walkers.npz",
+                population,
                 advance,
             )
             for found in annealed:
                 self._write(found, _segment(folder, found.population.temperature))
+        population.unlink(missing_ok=True)
 
     def _starts(self, sweep: Sweep, z: Array) -> tuple[NDArray[np.int64], Array]:
         """Frames of the pool to start from, drawn by weight times psi, and log psi of each."""
@@ -442,6 +464,8 @@ def ensembles_at(
     ------
     ConfigError
         If a temperature is not positive, or the level cannot be made.
+    DataError
+        If a file that is used was damaged.
     SimulationError
         If walkers become unstable and `level` is ``refined``.
     """
@@ -478,7 +502,7 @@ def ensembles_at(
                     continue
             try:
                 refined = refiner.at(sweep, mover, progress)
-            except (SimulationError, DataError) as error:
+            except SimulationError as error:  # a damaged file is not passed over
                 if level == "refined":
                     raise
                 text = f"refining failed: {error}"

@@ -11,8 +11,10 @@ from latf_openmm.bias.potentials import AnyBias, BiasContext
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.run.consent import check_execution, check_system
 from latf_openmm.run.execution import AnyExecution
 from latf_openmm.run.execution.local import LocalSettings
+from latf_openmm.run.schema import RECORD
 from latf_openmm.run.strategies import AnyStrategy
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.sampling.annealing import AnnealingSettings
@@ -150,8 +152,16 @@ def check_possible(where: str, temperature: float, scale: TemperatureScale) -> N
         )
 
 
-def load_config(source: str | Path) -> RunConfig:
+def load_config(source: str | Path, trust: bool = False) -> RunConfig:
     """Read and check a configuration: a YAML file, or the name of a system of the library.
+
+    Naming a file is consent to the code that it runs, unless it lies in the folder of a run; see
+    `latf_openmm.run.consent`.
+
+    Parameters
+    ----------
+    trust
+        Whether there is consent to what the configuration in the folder of a run runs.
 
     Raises
     ------
@@ -160,6 +170,10 @@ def load_config(source: str | Path) -> RunConfig:
     """
     path = config_path(source)
     config = validate(RunConfig, read_config(path), str(path), path.parent)
+    for folder in path.absolute().parents:
+        if (folder / RECORD).is_file():
+            check_system(path, folder, config.system, trust)
+            check_execution(path, config.execution, trust)
     try:
         check(config)
     except ConfigError as error:

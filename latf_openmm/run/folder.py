@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.pool import Pool, encode, pool_of
-from latf_openmm.errors import ConfigError, DataError, first_line
+from latf_openmm.errors import ConfigError, DamagedRunError, DataError, first_line
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.features.contacts import read_reference
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
@@ -35,7 +35,8 @@ from latf_openmm.frames.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.run.config import RunConfig, read_config
-from latf_openmm.run.schema import check_config, read_run
+from latf_openmm.run.consent import check_system
+from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
@@ -177,25 +178,33 @@ class RunFolder:
         self.config = config
 
     @staticmethod
-    def open(path: Path) -> "RunFolder":
+    def open(path: Path, trust: bool = False, builds: bool = True) -> "RunFolder":
         """Open an existing run.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        trust
+            Whether there is consent to the code that its configuration names; see `latf_openmm.run.consent`.
+        builds
+            Whether its system may be built, so that consent is needed.
 
         Raises
         ------
         ConfigError
-            If `path` is not the folder of a run, or one of a newer schema, or its configuration is damaged.
+            If `path` is not the folder of a run, or one of a newer schema, or its configuration names code that this
+            user has not agreed to run; `DamagedRunError` if its configuration or record is damaged.
         """
         file = path / CONFIG
         if not file.is_file():
+            if (path / RECORD).is_file():
+                raise DamagedRunError(f"{file}: missing; restore it from a copy")
             raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
-        record, data = read_run(path), read_config(file)
-        check_config(file, record)
-        config = validate(RunConfig, data, str(file))
-        for code in config.system.code():
-            if code.resolve().is_relative_to(path.resolve()):
-                raise ConfigError(
-                    f"{file}: system: {code} is code in the folder of a run itself; it is not run"
-                )
+        check_config(file, read_run(path))
+        config = validate(RunConfig, read_config(file), str(file))
+        if builds:
+            check_system(file, path, config.system, trust)
         return RunFolder(path, config)
 
     @property

@@ -35,6 +35,7 @@ from latf_openmm.reweighting.free_energy import (
 )
 from latf_openmm.reweighting.weights import effective_sample_size, training_weights
 from latf_openmm.run.config import RunConfig, check, dump_config
+from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
 from latf_openmm.run.folder import BOX, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.run.strategies import Decision, Situation
@@ -43,6 +44,7 @@ from latf_openmm.sampling.walker_group import BiasSource
 from latf_openmm.storage import (
     CONFIG,
     alone,
+    check_folder,
     check_output,
     facts_below,
     make_folder,
@@ -88,6 +90,9 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     check(config)
     config.execution.check()
     _check_folder(config, path)
+    check_outside(path / CONFIG, path, config.system)
+    agree_to_system(config.system)
+    agree_to_execution(config.execution)
     run = RunFolder(path, config)
     _check_simulated(run)
     make_folder(path)
@@ -114,7 +119,9 @@ def _check_folder(config: RunConfig, path: Path) -> None:
     check_output(path, folder=True)
     file = path / CONFIG
     if file.is_file():
-        before = RunFolder.open(path).config.model_dump(mode="json")  # what is left out has its default
+        before = RunFolder.open(path, builds=False).config.model_dump(
+            mode="json"
+        )  # what is left out has its default
         now = config.model_dump(mode="json")
         for key in _FREE:
             before["simulation"][key] = now["simulation"][key]
@@ -236,7 +243,7 @@ def train_round(path: Path, index: int) -> None:
         Of the round.
     """
     torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
-    run = RunFolder.open(path)
+    run = RunFolder.open(path, builds=False)  # there was consent where this task comes from
     folder = run.round(index)
     with alone(folder.model):
         if not folder.model.is_dir():
@@ -311,7 +318,9 @@ def generate_into(
         Writes what else is to be in the folder before it is there.
     """
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
-    if not target.is_dir():
+    if target.is_dir():  # written before an interruption
+        check_folder(target)
+    else:
         with whole_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
             more(temporary)

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.errors import ConfigError, DamagedRunError, DataError
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.storage import facts, read_record, write_record
 
@@ -28,19 +28,21 @@ def read_run(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
+    DamagedRunError
+        If it is missing or damaged.
     ConfigError
-        If it is missing or damaged, or of another schema.
+        If it is of another schema.
     """
     path = folder / RECORD
     if not path.is_file():
-        raise ConfigError(
+        raise DamagedRunError(
             f"{path}: missing; the folder is damaged, or of an early version: restore the file, or begin a new run"
         )
     _check_schema(path)
     try:
         record = read_record(path)
     except DataError as error:
-        raise ConfigError(str(error)) from None
+        raise DamagedRunError(str(error)) from None
     return record
 
 
@@ -51,7 +53,7 @@ def _check_schema(path: Path) -> None:
         if type(schema) is not int or not all(isinstance(item, dict) for item in by):
             raise ValueError("expected 'schema', a whole number, and 'versions', a list of mappings")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+        raise DamagedRunError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     if schema == SCHEMA:
         return
     writer = f"; written by latf-openmm {by[-1].get('latf_openmm', 'unknown')}" if by else ""
@@ -63,9 +65,9 @@ def _check_schema(path: Path) -> None:
 
 
 def check_config(path: Path, record: dict[str, Any]) -> None:
-    """Raise `ConfigError` where the configuration in a run folder is not one that a command has put there."""
-    if text_hash(path.read_text(encoding="utf-8")) not in record["configurations"]:
-        raise ConfigError(
+    """Raise `DamagedRunError` where the configuration in a run folder is not one that a command has put there."""
+    if text_hash(path.read_text(encoding="utf-8", errors="replace")) not in record["configurations"]:
+        raise DamagedRunError(
             f"{path}: changed since it was written; restore it from a copy (settings are changed by giving "
             "latf-openmm run another file)"
         )

@@ -20,7 +20,15 @@ from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.progress import Advance, bar
 from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool, shared_objects
 from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
-from latf_openmm.storage import alone, read_record, remove_locks, whole_file, write_json, write_record
+from latf_openmm.storage import (
+    alone,
+    check_folder,
+    read_record,
+    remove_locks,
+    whole_file,
+    write_json,
+    write_record,
+)
 from latf_openmm.systems import AnySystem, shared_system
 from latf_openmm.units import temperature_name
 
@@ -221,6 +229,8 @@ def run_stage(
     with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
         advance = _with_speed(stage, tasks, told)
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
+        if waiting:
+            _check_complete(tasks)
         if executor is not None:
             failures = _run_on(executor, tasks, advance)
             remove_locks(stage.folder)
@@ -236,6 +246,16 @@ def run_stage(
     for text in failures.values():
         log.warning("%s; dropped, the others go on", text)
     write_record(stage.folder / DROPPED, {"dropped": dropped | failures})
+
+
+def _check_complete(tasks: Sequence[GroupTask]) -> None:
+    """Raise `DataError` where a file of what is complete was damaged, before more is simulated.
+
+    Checkpoints are left out, since a run goes on without one.
+    """
+    for task in tasks:
+        for index in range(task.n_complete()):
+            check_folder(task.segment(index), leave_out=("checkpoint.bin",))
 
 
 def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:

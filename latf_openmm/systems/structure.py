@@ -17,7 +17,7 @@ from latf_openmm.systems.molecule import (
     nanometres,
     structure,
 )
-from latf_openmm.systems.trusted_xml import check_force_fields
+from latf_openmm.systems.trusted_xml import check_force_fields, own_force_fields
 
 
 def force_field_file(name: str) -> Path | None:
@@ -47,8 +47,8 @@ class StructureSettings(MoleculeSettings):
     options: ForceFieldOptions = Field(ForceFieldOptions(), description="how the System is made")
 
     def code(self) -> tuple[Path, ...]:
-        """Return the force-field files, where they are trusted."""
-        return tuple(map(Path, self.force_field)) if self.trust else ()
+        """Return the force-field files that did not come with OpenMM, where they are trusted."""
+        return tuple(own_force_fields(self.force_field)) if self.trust else ()
 
     def read(self) -> Molecule:
         """Read the structure, apply the force field."""

@@ -77,26 +77,37 @@ def check_force_fields(names: Sequence[str]) -> None:
     names
         As given to `openmm.app.ForceField`; files they include are looked at too.
     """
-    left = [Path(name) for name in names]
-    seen: set[Path] = set()
-    while left:
-        path = left.pop()
-        if (
-            path in seen or not path.is_file() or _comes_with_openmm(path)
-        ):  # OpenMM looks for the others at home
-            continue
-        seen.add(path)
-        try:
-            root = _parse(path)
-        except (ValueError, OSError, expat.ExpatError) as error:
-            raise ConfigError(f"system.force_field: {path} cannot be read ({first_line(error)})") from error
+    for path, root in own_force_fields(names).items():
         scripts = [element.tag for element in root.iter() if str(element.tag).lower().endswith(_SCRIPT)]
         if scripts:
             raise ConfigError(
                 f"system.force_field: {path}: <{scripts[0]}> is Python that would be run; {_TRUST}"
             )
-        for name in (element.get("file", "") for element in root.iter("Include")):
+
+
+def own_force_fields(names: Sequence[str]) -> dict[Path, ElementTree.Element]:
+    """Roots of the force-field files, with those they include, that did not come with OpenMM.
+
+    Raises
+    ------
+    ConfigError
+        If one cannot be read.
+    """
+    left = [Path(name) for name in names]
+    found: dict[Path, ElementTree.Element] = {}
+    while left:
+        path = left.pop()
+        if (
+            path in found or not path.is_file() or _comes_with_openmm(path)
+        ):  # OpenMM looks for the others at home
+            continue
+        try:
+            found[path] = _parse(path)
+        except (ValueError, OSError, expat.ExpatError) as error:
+            raise ConfigError(f"system.force_field: {path} cannot be read ({first_line(error)})") from error
+        for name in (element.get("file", "") for element in found[path].iter("Include")):
             left += [path.parent / name, Path(name)]
+    return found
 
 
 def _comes_with_openmm(path: Path) -> bool:

@@ -28,6 +28,10 @@ class ExecutionSettings(Settings):
     def here(self) -> bool:
         """Whether tasks run on this machine, so that what they need can be looked for here."""
 
+    def shell_lines(self) -> tuple[str, ...]:
+        """Return what of the settings becomes part of shell scripts; see ``docs/trust.md``."""
+        return ()
+
     @abstractmethod
     def check(self) -> None:
         """Raise `ConfigError` where what this kind needs is not installed."""

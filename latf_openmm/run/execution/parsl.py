@@ -100,6 +100,11 @@ class ParslSettings(ExecutionSettings):
                     raise ValueError(f"{name}: only for provider 'slurm', got {getattr(self, name)!r}")
         return self
 
+    def shell_lines(self) -> tuple[str, ...]:
+        """Return the lines, and the names that stand in the scripts of jobs."""
+        given = (self.worker_init, self.scheduler_options, self.partition, self.account)
+        return tuple(text for text in given if text)
+
     @property
     def here(self) -> bool:
         """Whether the workers are on this machine."""

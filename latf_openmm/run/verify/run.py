@@ -33,6 +33,9 @@ from latf_openmm.training.feature_selection import check_columns
 
 _UNNAMED = "?"
 _LOST = "missing; run.json lists it as complete; expected its record"
+_MADE_LATER = ("summary.json", "ensemble.json", "comparison.json", "events.out.tfevents.*")
+"""Files of what was generated, of the report, and for TensorBoard: folders with them have a manifest."""
+
 _GENERATED = ("samples.parquet", "free_energy.parquet", "populations.parquet", "topology.pdb")
 
 
@@ -44,7 +47,7 @@ def verify_run(path: Path, progress: Progress | None = None) -> Report:
     ConfigError
         If `path` is not the folder of a run, or of a newer schema, or its configuration cannot be read.
     """
-    run = RunFolder.open(path)
+    run = RunFolder.open(path, builds=False)
     topology = _topology(run)
     parts: dict[str, Findings] = {}
     checks = [*_round_checks(run, topology, parts), *_validation_checks(run, topology)]
@@ -281,7 +284,9 @@ def _look_at_round(
 
 def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
     """Hashes of whatever else lies below the folder: what was generated or scanned later."""
-    for folder in hashed_folders(path):
+    made = {file.parent for name in _MADE_LATER for file in path.rglob(name)}
+    finished = {folder for folder in made if PARTIAL not in str(folder.relative_to(path))}
+    for folder in sorted(finished.union(hashed_folders(path))):
         if folder not in seen:
             findings.hashes(folder)
             findings.counts["folders"] += 1

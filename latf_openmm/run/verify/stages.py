@@ -174,8 +174,9 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
         text = f"cannot be read ({first_line(error)}); expected goals, settings and dynamics of a sweep"
         yield Check(part, file.name, partial(_note, file, text))
         return
-    for name in ("starts.npz", "walkers.npz"):
-        yield Check(part, name, partial(_look_at_arrays, folder / name))
+    for path in (folder / "starts.npz", folder / "walkers.npz"):
+        if path.name in record.get("files", {}) or path.is_file():
+            yield Check(part, path.name, partial(_look_at_arrays, path))
     for goal in goals:
         segment = Segment(
             folder / temperature_name(goal) / "segment_0000",
@@ -318,6 +319,8 @@ def _look_at_arrays(path: Path, findings: Findings) -> None:
         read_arrays(path)
     except DataError as error:
         findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays")
+    if text := damage(path):
+        findings.damage(path, text)
 
 
 def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
