@@ -193,7 +193,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ),
     (
         "train good.yaml --data walker_gone/rounds/000/simulation -o out",
-        ["segment_0001: the trajectory of walker 1 is missing (walker_001.*)"],
+        ["segment_0001/walker_001.dcd: missing; expected a file of "],
     ),
     (
         "train good.yaml --data walker_cut/rounds/000/simulation -o out",
@@ -266,7 +266,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ),
     ("states run -o words.yaml/out", ["words.yaml/out: cannot be written"]),
     ("states run -o out --round 9", ["--round: 9 is not a complete round"]),
-    ("states walker_gone -o out", ["the trajectory of walker 1 is missing"]),
+    ("states walker_gone -o out", ["walker_001.dcd: missing; expected a file of "]),
     # import
     ("import good.yaml -T 1 -o out", ["Missing option '--trajectory'"]),
     ("import good.yaml --trajectory gone.dcd -T 1 -o out", ["--trajectory: gone.dcd: no such file"]),

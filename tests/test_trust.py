@@ -312,6 +312,7 @@ def test_code_that_a_foreign_folder_names_is_run_only_with_consent(
         assert "give --trust" in error
     assert not mark.exists()
     for command in commands[0], commands[-1]:
+        python_file(file, mark)
         assert "has no function 'make'" in errors_of([[*command, "--trust"]])[0]
         assert mark.exists()
         mark.unlink()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.trajectory import WindowBias
 from latf_openmm.periodic import normalise, standard_orientation
-from latf_openmm.storage import check_file, checked_record, listed_files
+from latf_openmm.storage import MANIFEST, check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
 
 _DCD_TITLE = 100
@@ -140,10 +140,14 @@ def _read_table(segment: Path) -> pd.DataFrame:
 
 
 def _trajectory(segment: Path, walker: int) -> Path:
-    found = sorted(segment.glob(f"walker_{walker:03d}.*"))
-    if not found:
-        raise DataError(f"{segment}: the trajectory of walker {walker} is missing (walker_{walker:03d}.*)")
-    return found[0]
+    """Return the file with the positions of a walker, which its segment lists."""
+    name = f"walker_{walker:03d}."
+    listed = [segment / file for file in listed_files(segment / MANIFEST) if file.startswith(name)]
+    if not listed:
+        raise DataError(f"{segment}: the trajectory of walker {walker} is missing ({name}*)")
+    if not listed[0].is_file():
+        check_file(listed[0])
+    return listed[0]
 
 
 def read_trajectory(

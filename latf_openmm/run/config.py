@@ -14,7 +14,7 @@ from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.run.consent import check_execution, check_system
 from latf_openmm.run.execution import AnyExecution
 from latf_openmm.run.execution.local import LocalSettings
-from latf_openmm.run.schema import RECORD
+from latf_openmm.run.schema import is_run
 from latf_openmm.run.strategies import AnyStrategy
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.sampling.annealing import AnnealingSettings
@@ -171,7 +171,7 @@ def load_config(source: str | Path, trust: bool = False) -> RunConfig:
     path = config_path(source)
     config = validate(RunConfig, read_config(path), str(path), path.parent)
     for folder in path.absolute().parents:
-        if (folder / RECORD).is_file():
+        if is_run(folder):
             check_system(path, folder, config.system, trust)
             check_execution(path, config.execution, trust)
     try:

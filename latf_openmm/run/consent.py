@@ -14,7 +14,7 @@ from typing import Any
 
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.run.execution import AnyExecution
-from latf_openmm.storage import sha256, write_json
+from latf_openmm.storage import sha256
 from latf_openmm.systems import AnySystem
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,12 @@ def check_system(where: Path, folder: Path, system: AnySystem, trust: bool) -> N
         Whether this user agrees now, which is noted.
     """
     check_outside(where, folder, system)
+    files = ", ".join(map(str, system.code()))
+    if missing := [path for path in system.code() if not path.is_file()]:
+        raise ConfigError(f"{where}: system: {missing[0]}: no such file")
     if trust:
         agree_to_system(system)
-    elif system.code() and not _agreed(_of_system(system)):
-        files = ", ".join(map(str, system.code()))
+    elif files and not _agreed(_of_system(system)):
         raise ConfigError(
             f"{where}: system: it runs code of {files}, which you have not run from here, or which has changed since; "
             f"{_ASK}"
@@ -82,9 +84,13 @@ def agree_to_execution(execution: AnyExecution) -> None:
 
 
 def _of_system(system: AnySystem) -> dict[str, Any]:
-    """What is agreed to: the settings, since they say which function is called, and the code."""
+    """What is agreed to: the settings, since they say which function is called, and the code.
+
+    Settings that have their defaults are left out, so that a later version with more of them asks nothing.
+    """
+    settings = {"kind": system.kind, **system.model_dump(mode="json", exclude_defaults=True)}
     files = {str(path.resolve()): sha256(path) if path.is_file() else None for path in system.code()}
-    return {"system": system.model_dump(mode="json"), "code": files}
+    return {"system": settings, "code": files}
 
 
 def _of_execution(execution: AnyExecution) -> dict[str, Any]:
@@ -104,9 +110,11 @@ def _agreed(what: dict[str, Any]) -> bool:
 
 
 def _agree(what: dict[str, Any]) -> None:
-    """Note it; a home that cannot be written does not stop a run."""
+    """Note it: that the file exists is what counts. A home that cannot be written does not stop a run."""
     try:
         if not _agreed(what):
-            write_json(_file(what), what)
-    except (OSError, RuntimeError, ConfigError) as error:
+            path = _file(what)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+    except (OSError, RuntimeError) as error:
         log.warning("commands on this run will need --trust: this cannot be noted (%s)", first_line(error))

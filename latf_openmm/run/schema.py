@@ -23,6 +23,17 @@ SCHEMA = 2
 _COMPARED = ("latf_openmm", "openmm", "torch")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: ``run.json`` may also be a file of some other program."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, RecursionError):  # damaged
+        return True
+    return isinstance(record, dict) and "schema" in record
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Return the record of a run folder.
 
