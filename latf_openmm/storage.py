@@ -341,6 +341,11 @@ def check_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
             check_file(folder / name)
 
 
+def is_listed(path: Path) -> bool:
+    """Whether a record has a file, which may be missing; raise `DataError` where such a record is damaged."""
+    return _listing(path) is not None
+
+
 def _listing(path: Path) -> Path | None:
     """Return the record that lists a file; None where none does."""
     path = path.absolute()

@@ -193,7 +193,7 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
     ("manifest lost", f"{SEGMENT}/{MANIFEST}", delete, "missing; expected names, sizes and hashes"),
     ("decision lost", "rounds/000/decision.json", delete, "missing; expected a file of"),
     ("last decision lost", "rounds/001/decision.json", delete, "missing; expected a file of"),
-    ("last round lost", "rounds/001/round.json", delete, "missing; run.json lists it as complete; expected"),
+    ("last round lost", "rounds/001/round.json", delete, "missing; run.json lists it"),
     ("validation record lost", "validation/complete.json", delete, "missing; run.json lists it"),
     ("validation record changed", "validation/complete.json", flip, "changed since it was written"),
     ("round changed by a bit", "rounds/000/round.json", flip, "changed since it was written"),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.loop import IMPORTED
 from latf_openmm.storage import checked_record
 
 _DAY = 86_400.0
@@ -54,7 +53,7 @@ def costs(run: RunFolder, rounds: Sequence[dict[str, Any]]) -> list[Cost]:
     rows = []
     for record in rounds:
         seconds, index = record["seconds"], record["round"]
-        imported = (run.round(index).simulation / IMPORTED).is_file()
+        imported = run.round(index).imported()
         rows.append(
             Cost(
                 f"round {index}" + (", own trajectories" if imported else ""),

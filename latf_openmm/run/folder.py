@@ -39,12 +39,15 @@ from latf_openmm.run.consent import check_system
 from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
-from latf_openmm.storage import CONFIG, check_file, checked_record, read_arrays, sha256
+from latf_openmm.storage import CONFIG, check_file, checked_record, is_listed, read_arrays, sha256
 from latf_openmm.systems import shared_system
 from latf_openmm.units import TemperatureScale, temperature_name
 
 EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
+
+IMPORTED = "imported.json"
+"""File in a stage whose frames were not simulated here."""
 
 BOX = "box "
 """Before a temperature: the boxes of its start structures."""
@@ -108,6 +111,19 @@ class RoundFolder:
     def complete(self) -> bool:
         """Whether the round has ended."""
         return self.record.is_file()
+
+    def imported(self) -> bool:
+        """Whether its frames were imported.
+
+        Raises
+        ------
+        DataError
+            If the file that says so is damaged or missing.
+        """
+        path = self.simulation / IMPORTED
+        if is_listed(path):
+            check_file(path)
+        return path.is_file()
 
     def summary(self) -> dict[str, Any]:
         """Read the record of a complete round.

@@ -72,9 +72,6 @@ _FREE = ("processes", "platform_properties")
 _BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
 """What an interruption at the very start may leave."""
 
-IMPORTED = "imported.json"
-"""File in a stage whose frames were not simulated here."""
-
 
 def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) -> RunFolder:
     """Run the loop in `path`, or continue it.
@@ -139,7 +136,7 @@ def _check_folder(config: RunConfig, path: Path) -> None:
 def _check_simulated(run: RunFolder) -> None:
     """Raise `ConfigError` where rounds are left that cannot be simulated."""
     rounds = [run.round(index) for index in range(run.config.loop.rounds)]
-    left = [folder for folder in rounds if not (folder.simulation / IMPORTED).is_file()]
+    left = [folder for folder in rounds if not folder.imported()]
     validated = run.config.validation is None or run.validated.is_file()
     if any(not folder.complete for folder in left) or not validated:
         check_simulated(run.config.system)
@@ -199,7 +196,7 @@ def _timed(step: Callable[[], None]) -> float:
 def _simulate(
     run: RunFolder, folder: RoundFolder, progress: Progress | None, executor: Executor | None
 ) -> None:
-    if (folder.simulation / IMPORTED).is_file():
+    if folder.imported():
         return
     config = run.config
     settings, biased = run.plan(folder.index)
@@ -380,7 +377,7 @@ def _summary(
     config = run.config
     settings, biased = run.plan(folder.index)
     steps = settings.steps
-    if (folder.simulation / IMPORTED).is_file():
+    if folder.imported():
         steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
     return {
         "round": folder.index,

@@ -22,7 +22,7 @@ from latf_openmm.features import build_features, resolve_features
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
-from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.folder import IMPORTED, RoundFolder, RunFolder
 from latf_openmm.run.loop import IMPORTED
 from latf_openmm.run.schema import read_run
 from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
@@ -32,7 +32,7 @@ from latf_openmm.storage import PARTIAL, RECORDS, sha256
 from latf_openmm.training.feature_selection import check_columns
 
 _UNNAMED = "?"
-_LOST = "missing; run.json lists it as complete; expected its record"
+_LOST = "missing; run.json lists it"
 _MADE_LATER = ("summary.json", "ensemble.json", "comparison.json", "events.out.tfevents.*")
 """Files of what was generated, of the report, and for TensorBoard: folders with them have a manifest."""
 

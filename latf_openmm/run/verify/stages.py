@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import IMPORTED
 from latf_openmm.run.loop import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.annealing import AnnealingSettings
@@ -160,6 +161,7 @@ def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj
     for segment in segments:
         label = f"{segment.folder.parent.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))
+    yield Check(part, IMPORTED, partial(_look_at_hash, folder / IMPORTED))
 
 
 def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
@@ -319,6 +321,10 @@ def _look_at_arrays(path: Path, findings: Findings) -> None:
         read_arrays(path)
     except DataError as error:
         findings.damage(path, f"{str(error).removeprefix(f'{path}: ')}; expected arrays")
+    _look_at_hash(path, findings)
+
+
+def _look_at_hash(path: Path, findings: Findings) -> None:
     if text := damage(path):
         findings.damage(path, text)
 
