@@ -30,6 +30,7 @@ def small_config() -> RunConfig:
         "lag": 2,
         "pairs_per_epoch": 500,
     }
+    data["model"]["flow"] = {"layers": 2}
     data["bias"] = {"kind": "opes", "barrier": 3.0, "pace": 20}  # has a state that is kept
     data |= {"generate": {"samples": 200}, "validation": {"temperatures": [1.0], "frames": 20}}
     return validate(RunConfig, data, "small")

@@ -29,6 +29,7 @@ from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.storage import MANIFEST, RECORDS, check_file, read_record, write_record
 from latf_openmm.systems.three_hole import ThreeHoleSettings
 
+SLOW = pytest.mark.slow
 SEGMENT, MODEL = "rounds/001/simulation/T0.7/segment_0001", "rounds/001/model"
 
 
@@ -61,9 +62,6 @@ def flip(path: Path, share: float = 0.5) -> None:
     path.write_bytes(data)
 
 
-SLOW = pytest.mark.slow
-
-
 @pytest.mark.parametrize("share", [pytest.param(0.0, marks=SLOW), 0.4, pytest.param(1.0, marks=SLOW)])
 def test_verify_names_every_changed_file(share: float, copy: Path) -> None:
     changed = files_of(copy, records=False)
@@ -88,10 +86,15 @@ def test_verify_names_every_manifest(damage: Callable[[Path], None], copy: Path)
     assert sorted(verify_run(copy).damages) == manifests
 
 
-RECORDS_OF_A_RUN = ("rounds/000/round.json", "rounds/001/round.json", "validation/complete.json")
+RECORDS_OF_A_RUN = (
+    "run.json",
+    "config.yaml",
+    "validation/complete.json",
+    *(pytest.param(f"rounds/00{index}/round.json", marks=SLOW) for index in range(2)),
+)
 
 
-@pytest.mark.parametrize("name", [*RECORDS_OF_A_RUN, "run.json", "config.yaml"])
+@pytest.mark.parametrize("name", RECORDS_OF_A_RUN)
 def test_verify_names_every_record(name: str, copy: Path) -> None:
     data = (copy / name).read_bytes()
     for damage in (flip, Path.unlink):
@@ -158,8 +161,9 @@ def test_a_segment_that_is_lost_or_strange_is_named(copy: Path) -> None:
     ("command", "name"),
     [
         ("status", "decision.json"),
-        ("run", "decision.json"),
-        *((command, "round.json") for command in ("report", "generate", "run", "status")),
+        ("run", "round.json"),
+        pytest.param("run", "decision.json", marks=SLOW),
+        *(pytest.param(command, "round.json", marks=SLOW) for command in ("report", "generate", "status")),
     ],
 )
 def test_a_lost_record_is_one_line(command: str, name: str, sound: Path, tmp_path: Path) -> None:
@@ -178,6 +182,7 @@ def test_a_lost_record_is_one_line(command: str, name: str, sound: Path, tmp_pat
     assert str(error).startswith(f"{path}: missing")
 
 
+@SLOW
 def test_what_generate_does_not_check_it_does_not_open(sound: Path, tmp_path: Path) -> None:
     opened_files: list[str] = []
     watching = [True]  # an audit hook cannot be removed
@@ -215,8 +220,6 @@ def interrupted(copy: Path) -> Path:
 USED_ON_RESUME: dict[str, Callable[[Path], None]] = {
     "config.yaml": flip,
     "rounds/000/starts.npz": flip,
-    "rounds/000/round.json": Path.unlink,
-    "rounds/000/model/model.safetensors": Path.unlink,
     f"{SEGMENT}/state.xml": Path.unlink,
     f"{SEGMENT}/bias.pt": flip,
 }
