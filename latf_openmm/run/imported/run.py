@@ -43,7 +43,7 @@ from latf_openmm.run.imported.trajectories import (
     check_given,
     read_file,
 )
-from latf_openmm.run.loop import IMPORTED, run_loop
+from latf_openmm.run.loop import run_loop
 from latf_openmm.run.schema import add_record, start_record
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem, shared_system

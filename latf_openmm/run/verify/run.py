@@ -23,7 +23,6 @@ from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
 from latf_openmm.run.folder import IMPORTED, RoundFolder, RunFolder
-from latf_openmm.run.loop import IMPORTED
 from latf_openmm.run.schema import read_run
 from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
 from latf_openmm.run.verify.stages import imported_checks, stage_checks, sweep_checks

@@ -17,7 +17,6 @@ from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import IMPORTED
-from latf_openmm.run.loop import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
