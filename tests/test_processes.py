@@ -1,18 +1,26 @@
 """Worker processes: scripts without a main guard, and workers that end with the process that started them."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from latf_openmm.errors import SimulationError
-from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool
+from latf_openmm.sampling.processes import (
+    end_pool,
+    lost_workers_named,
+    process_pool,
+    set_apart,
+    shared_objects,
+)
 
 SCRIPT = """
 print("begins")
@@ -61,6 +69,33 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
     while not gone(worker):
         assert time.perf_counter() < deadline
         time.sleep(0.1)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_an_event_is_set_after_an_interrupt_in_the_middle_of_a_call() -> None:
+    """An exception of a signal comes while the answer is awaited, as of SIGINT while a run waits for frames."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StoppedError
+
+    with shared_objects() as shared:
+        frames, event = shared.Queue(), shared.Event()
+        before = signal.signal(signal.SIGALRM, stop)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(StoppedError):
+                frames.get(timeout=1.0)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+        set_apart(event)
+        with ThreadPoolExecutor(1) as apart:
+            assert apart.submit(event.is_set).result()
+        with pytest.raises(queue.Empty):  # what an ordinary call would have read
+            event.is_set()
 
 
 def killed() -> Any:

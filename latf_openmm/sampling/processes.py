@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.managers import SyncManager
+from threading import Event
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -60,6 +61,22 @@ def shared_objects() -> Iterator[SyncManager]:
     manager.start(end_with_parent, (os.getpid(),))
     with manager:
         yield manager
+
+
+def set_apart(event: Event) -> None:
+    """Set an event of a manager after an exception that may have come in the middle of a call to the manager.
+
+    The answer to that call is still unread on the connection of this thread, and would be taken for that of the next
+    call; another thread has a connection of its own.
+    """
+
+    def tell() -> None:
+        with suppress(OSError, EOFError):  # the manager has ended
+            event.set()
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    thread.join()
 
 
 @contextmanager

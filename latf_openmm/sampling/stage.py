@@ -18,7 +18,13 @@ from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.progress import Advance, bar
-from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool, shared_objects
+from latf_openmm.sampling.processes import (
+    end_pool,
+    lost_workers_named,
+    process_pool,
+    set_apart,
+    shared_objects,
+)
 from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
 from latf_openmm.storage import (
     alone,
@@ -333,7 +339,7 @@ def _run_in_processes(
                 with suppress(queue.Empty):
                     advance(done.get(timeout=0.2))
         except BaseException:
-            stop.set()
+            set_apart(stop)
             raise
         finally:
             end_pool(pool, futures)
