@@ -14,22 +14,25 @@ from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 
+SMALL_TRAINING = {
+    "initial_states": 5,
+    "epochs_states": 3,
+    "epochs_joint": 1,
+    "epochs_flow": 1,
+    "refinements": 1,
+    "restarts": 1,
+    "committee": 2,
+    "lag": 2,
+    "pairs_per_epoch": 500,
+}
+"""The section `training` of a test that does not ask how good the model is."""
+
 
 def small_config() -> RunConfig:
     """Three walkers of two segments and a bit at each of two temperatures; two rounds, the second biased."""
     data = yaml.safe_load((library_folder("three_hole") / "fast.yaml").read_text())
     data["simulation"] |= {"walkers": 3, "frames": 60, "segment_frames": 25, "equilibration": 50}
-    data["training"] |= {
-        "initial_states": 5,
-        "epochs_states": 3,
-        "epochs_joint": 1,
-        "epochs_flow": 1,
-        "refinements": 1,
-        "restarts": 1,
-        "committee": 2,
-        "lag": 2,
-        "pairs_per_epoch": 500,
-    }
+    data["training"] |= SMALL_TRAINING
     data["model"]["flow"] = {"layers": 2}
     data["bias"] = {"kind": "opes", "barrier": 3.0, "pace": 20}  # has a state that is kept
     data |= {"generate": {"samples": 200}, "validation": {"temperatures": [1.0], "frames": 20}}

@@ -8,12 +8,13 @@ import numpy as np
 import openmm
 import pandas as pd
 import pytest
+from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.walkers import read_stage
-from latf_openmm.run.config import LoopSettings, RunConfig, load_config
+from latf_openmm.run.config import LoopSettings, RunConfig, dump_config
 from latf_openmm.run.imported import ImportedTrajectory, import_run
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.stage import Stage, run_stage
@@ -23,12 +24,12 @@ RUNNER = CliRunner()
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    found = load_config("three_hole/fast")
+    found = small_config()
     return found.model_copy(
         update={
             "validation": None,
             "loop": LoopSettings(rounds=2),
-            "simulation": found.simulation.model_copy(update={"walkers": 3, "frames": 200}),
+            "simulation": found.simulation.model_copy(update={"frames": 100}),
         }
     )
 
@@ -65,7 +66,7 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
     np.testing.assert_allclose(np.sort(computed), np.sort(known), atol=1e-3)
     assert {walker.run for walker in walkers} == {"000/T0.7", "000/T1.3"}
     summary = run.round(0).summary()
-    assert summary["simulated_ps"] == pytest.approx(6 * 200 * 20 * 0.01)
+    assert summary["simulated_ps"] == pytest.approx(6 * 100 * 20 * 0.01)
     result = RUNNER.invoke(app, ["generate", str(run.path), "-T", "1.0", "-o", str(tmp_path / "out")])
     assert result.exit_code in (0, 3), result.output
     # The same configuration continues with a biased round.
@@ -92,9 +93,11 @@ def test_other_formats(config: RunConfig, data: Path, tmp_path: Path, suffix: st
     topology = config.system.build(1).mdtraj_topology()
     for one in own(data):
         whole = mdtraj.load(str(one.path), top=topology)
-        whole.time = 0.2 * np.arange(1, 201)  # frame_interval * timestep
+        whole.time = 0.2 * np.arange(1, 101)  # frame_interval * timestep
         whole.save(str(one.path.with_suffix(suffix)))
-    arguments = ["import", "three_hole/fast", "-o", str(tmp_path / "run")]
+    file = tmp_path / "loop.yaml"
+    file.write_text(dump_config(config))
+    arguments = ["import", str(file), "-o", str(tmp_path / "run")]
     for one in own(data, tables=True, suffix=suffix):
         arguments += ["--trajectory", str(one.path), "-T", str(one.temperature), "--table", str(one.table)]
     result = RUNNER.invoke(app, arguments)
@@ -140,7 +143,7 @@ def test_bad_data(config: RunConfig, data: Path, tmp_path: Path) -> None:
         ({"path": tmp_path / "short.dcd"}, DataError, r"short\.dcd: 3 frames; expected 10 or more"),
         ({"path": tmp_path / "two.dcd"}, DataError, r"two\.dcd: the trajectory cannot be read"),
         ({"path": tmp_path / "nan.dcd"}, DataError, r"nan\.dcd: positions are not finite"),
-        ({"table": tmp_path / "rows.csv"}, DataError, r"rows\.csv: 199 rows, .* has 200 frames"),
+        ({"table": tmp_path / "rows.csv"}, DataError, r"rows\.csv: 99 rows, .* has 100 frames"),
         (
             {"table": tmp_path / "column.csv"},
             DataError,

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import SMALL_TRAINING
 from folders import resealed
 from typer.testing import CliRunner
 
@@ -34,17 +35,8 @@ RUNNER = CliRunner()
 def tiny(**changes: dict[str, Any]) -> RunConfig:
     data = yaml.safe_load((library_folder("three_hole") / "fast.yaml").read_text())
     data["simulation"] |= {"walkers": 6, "frames": 120, "segment_frames": 50, "equilibration": 100}
-    data["training"] |= {
-        "initial_states": 10,
-        "epochs_joint": 2,
-        "epochs_flow": 3,
-        "refinements": 2,
-        "restarts": 1,
-        "committee": 2,
-        "lag": 3,
-        "pairs_per_epoch": 4000,
-    }
-    data["generate"]["samples"] = 500
+    data["training"] |= SMALL_TRAINING
+    data["generate"]["samples"] = 300
     for key, values in changes.items():
         data[key] |= values
     return validate(RunConfig, data, "tiny")
@@ -132,9 +124,9 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(finished: RunFolder, tmp_
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
     """SIGKILL in the middle of a simulation in two processes; then the same command."""
-    # About 40 segments of 0.1 s at each temperature; the children need up to a second to notice.
-    simulation = {"processes": 2, "frames": 2000, "frame_interval": 400, "segment_frames": 50, "walkers": 4}
-    config = tiny(simulation=simulation, loop={"rounds": 1})
+    # About 20 segments of 0.1 s at each temperature; the children need up to a second to notice.
+    simulation = {"processes": 2, "frames": 1000, "frame_interval": 400, "segment_frames": 50, "walkers": 4}
+    config = tiny(simulation=simulation, loop={"rounds": 1}, generate={"temperatures": []})
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(config))
     path = tmp_path / "killed"
@@ -293,7 +285,7 @@ def test_nothing_complete_yet(tmp_path: Path) -> None:
 
 
 def test_stops_when_settled(tmp_path: Path) -> None:
-    config = tiny(loop={"rounds": 5, "stop_below": 10.0})
+    config = tiny(loop={"rounds": 5, "stop_below": 10.0}, generate={"temperatures": []})
     assert len(run_loop(config, tmp_path / "run").complete_rounds()) == 2
 
 
@@ -306,14 +298,7 @@ def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
         "processes": 1,
         "temperatures": [0.4],
     }
-    config["training"] |= {
-        "epochs_joint": 2,
-        "epochs_flow": 2,
-        "refinements": 1,
-        "epochs_states": 3,
-        "restarts": 1,
-        "committee": 2,
-    }
+    config["training"] |= SMALL_TRAINING
     config["model"]["latent_dim"] = 1
     config |= {"bias": None, "validation": None, "generate": {"temperatures": [0.5], "samples": 200}}
     run = run_loop(validate(RunConfig, config, "one"), tmp_path / "run")
