@@ -995,7 +995,7 @@ IDEAL: dict[str, tuple[BiasSettings, int]] = {
 }
 
 
-@pytest.mark.parametrize("walkers", [1, 4])
+@pytest.mark.parametrize("walkers", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("name", IDEAL)
 def test_convergence_with_an_ideal_sampler(
     name: str, walkers: int, record_property: Callable[[str, object], None]

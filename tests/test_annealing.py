@@ -22,7 +22,7 @@ from latf_openmm.sampling.annealing import (
 )
 from latf_openmm.sampling.walker_group import DynamicsSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
-from latf_openmm.systems.three_hole import ThreeHoleSettings
+from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 from latf_openmm.units import REDUCED
 
 Array = NDArray[np.float64]
@@ -40,9 +40,7 @@ def exact(temperature: float) -> tuple[float, float]:
     """Mean potential energy, and population of the upper hole."""
     found = SYSTEM.exact_ensemble(temperature)
     assert found is not None
-    energy = Mover(SYSTEM, DYNAMICS).energies(found.positions[found.weights > 1e-9], None)
-    weights = found.weights[found.weights > 1e-9]
-    planar = weights @ energy / weights.sum()
+    planar = found.weights @ three_hole_potential(found.positions[:, 0, 0], found.positions[:, 0, 1])
     return float(planar + 0.5 * temperature), float(found.weights @ upper(found.positions))
 
 

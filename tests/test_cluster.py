@@ -124,7 +124,7 @@ def kill_a_worker(stage: Stage, killed: list[int]) -> None:
 
 
 def test_a_killed_worker_leaves_no_trace(tmp_path: Path) -> None:
-    quiet, stage = (lj7(tmp_path / name, frames=2000) for name in ("quiet", "killed"))
+    quiet, stage = (lj7(tmp_path / name, frames=1000) for name in ("quiet", "killed"))
     run_stage(quiet)
     killed: list[int] = []
     killer = threading.Thread(target=kill_a_worker, args=(stage, killed))

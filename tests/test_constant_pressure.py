@@ -13,6 +13,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.run.annealed import ensembles_at
 from latf_openmm.run.config import LoopSettings, RunConfig
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.systems.inspection import pressure_of
@@ -20,30 +21,33 @@ from latf_openmm.systems.python_file import PythonFileSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN
 
-N, BAR = 100, 160.0
+MANY, FEW, BAR = 100, 20, 160.0
 GAS = f"""
 import numpy as np
 import openmm
 from openmm import app, unit
 
-def make(barostat=openmm.MonteCarloBarostat):
+def make(n={MANY}):
     system, topology = openmm.System(), app.Topology()
     chain = topology.addChain()
     force = openmm.NonbondedForce()
     force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
-    force.setCutoffDistance(0.5)
-    for i in range({N}):
+    force.setCutoffDistance(0.4)
+    for i in range(n):
         system.addParticle(40.0)
         force.addParticle(0.0, 1.0, 0.0)
         topology.addAtom("AR", app.element.argon, topology.addResidue("AR", chain))
     system.addForce(force)
-    edge = 3.27
+    edge = 3.27 * (n / {MANY}) ** (1 / 3)
     # A truncated octahedron: single precision misses OpenMM's reduced form in many of its cells.
     box = edge * np.array([[1, 0, 0], [1 / 3, 8**0.5 / 3, 0], [-1 / 3, 2**0.5 / 3, 6**0.5 / 3]])
     system.setDefaultPeriodicBoxVectors(*box)
     topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in box] * unit.nanometer)
     system.addForce(openmm.MonteCarloBarostat({BAR} * unit.bar, 111.0, 1))
-    return system, topology, np.random.default_rng(0).uniform(0, edge, ({N}, 3))
+    return system, topology, np.random.default_rng(0).uniform(0, edge, (n, 3))
+
+def few():
+    return make({FEW})
 
 def membrane():
     system, topology, positions = make()
@@ -54,15 +58,15 @@ def membrane():
 """
 
 
-def volume(kelvin: float) -> float:
-    """Mean volume [nm^3]."""
+def volume(kelvin: float, n: int) -> float:
+    """Mean volume of so many particles [nm^3]; single volumes scatter by 1 / sqrt(n + 1) of it."""
     pressure = (BAR * unit.bar * unit.AVOGADRO_CONSTANT_NA).value_in_unit(
         unit.kilojoule_per_mole / unit.nanometer**3
     )
-    return float((N + 1) * KELVIN.kT(kelvin) / pressure)
+    return float((n + 1) * KELVIN.kT(kelvin) / pressure)
 
 
-def config(folder: Path, function: str = "make") -> RunConfig:
+def config(folder: Path, function: str = "make", frames: int = 300) -> RunConfig:
     path = folder / "gas.py"
     path.write_text(GAS)
     return RunConfig.model_validate(
@@ -71,7 +75,7 @@ def config(folder: Path, function: str = "make") -> RunConfig:
             "simulation": SimulationSettings(
                 temperatures=[300.0, 420.0],
                 walkers=2,
-                frames=300,
+                frames=frames,
                 frame_interval=20,
                 timestep=0.004,
                 friction=5.0,
@@ -97,34 +101,52 @@ def config(folder: Path, function: str = "make") -> RunConfig:
     )
 
 
-def test_an_ideal_gas(tmp_path: Path) -> None:
-    run = run_loop(config(tmp_path), tmp_path / "run")
+def volumes_are_exact(run: RunFolder, n: int) -> EnsembleMaker:
+    """Simulated, in the structures of both rounds, and reweighted to a temperature between."""
+    scatter = 1 / np.sqrt(n + 1)
     unbiased = [walker for walker in run.walkers(1) if walker.run.startswith("000")]
     pressure = pressure_of(run.config.system.build().system)
     assert pressure == pytest.approx(0.0602214 * BAR, rel=1e-4)
+    assert pressure is not None
     for temperature in (300.0, 420.0):
         mine = [w.table["pressure_volume"] / pressure for w in unbiased if w.temperature == temperature]
         means = np.array([part.mean() for walker in mine for part in np.array_split(walker.to_numpy(), 10)])
-        assert abs(means.mean() - volume(temperature)) < 4 * means.std() / np.sqrt(len(means))
-        assert 0.001 < means.std() / np.sqrt(len(means)) / volume(temperature) < 0.05
+        assert abs(means.mean() - volume(temperature, n)) < 4 * means.std() / np.sqrt(len(means))
+        assert 0.01 * scatter < means.std() / np.sqrt(len(means)) / volume(temperature, n) < 0.5 * scatter
     # Boxes are those of the volumes, also of walkers that started from structures of the first round.
     for walker in run.walkers(1):
         found = walker.load(run.topology()).unitcell_volumes
         np.testing.assert_allclose(found, walker.table["pressure_volume"] / pressure, rtol=1e-3)
     positions, boxes = run.round(0).read_starts()
     assert boxes[300.0].shape == (2, 3, 3)
-    assert positions[300.0].shape == (2, N, 3)
+    assert positions[300.0].shape == (2, n, 3)
     # Reweighted by U + pV to a temperature between.
     maker = EnsembleMaker(run.trained(1), run.pool(1), 1)
     between = maker.at(355.0, "reweighted")
     found = between.expectation(between.observe(lambda t: t.unitcell_volumes, run.topology()))
-    assert abs(found.value - volume(355.0)) < 4 * found.error
-    assert found.error < 0.06 * volume(355.0)
+    assert abs(found.value - volume(355.0, n)) < 4 * found.error
+    assert found.error < 0.6 * scatter * volume(355.0, n)
+    return maker
+
+
+def test_few_particles_of_an_ideal_gas(tmp_path: Path) -> None:
+    few = config(tmp_path, "few", 150)
+    few = few.model_copy(
+        update={"generate": few.generate.model_copy(update={"temperatures": [], "samples": 200})}
+    )
+    volumes_are_exact(run_loop(few, tmp_path / "run"), FEW)
+
+
+@pytest.mark.slow
+def test_an_ideal_gas(tmp_path: Path) -> None:
+    run = run_loop(config(tmp_path), tmp_path / "run")
+    maker, pressure = volumes_are_exact(run, MANY), pressure_of(run.config.system.build().system)
+    assert pressure is not None
     # Walkers annealed there at constant pressure, each with its own box.
     (refined,) = ensembles_at(run, 1, [355.0], "refined", maker=maker)
     again = refined.expectation(refined.observe(lambda t: t.unitcell_volumes, run.topology()))
-    assert abs(again.value - volume(355.0)) < 4 * again.error
-    assert again.error < 0.06 * volume(355.0)
+    assert abs(again.value - volume(355.0, MANY)) < 4 * again.error
+    assert again.error < 0.06 * volume(355.0, MANY)
     walker = refined.pool.walkers[0]
     found_volumes = walker.load(run.topology()).unitcell_volumes
     np.testing.assert_allclose(found_volumes, walker.table["pressure_volume"] / pressure, rtol=1e-3)

@@ -459,8 +459,9 @@ def same_ensembles(
         assert energies[0].var() == pytest.approx(energies[1].var(), rel=0.4)
 
 
-def test_ensembles_are_those_of_a_context_for_each_walker(tmp_path: Path) -> None:
-    same_ensembles(tmp_path, DIPEPTIDE, 60)
+@pytest.mark.parametrize("frames", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_ensembles_are_those_of_a_context_for_each_walker(tmp_path: Path, frames: int) -> None:
+    same_ensembles(tmp_path, DIPEPTIDE, frames)
 
 
 @pytest.mark.parametrize("platform", [name for name in PLATFORMS if name in ACCELERATORS])

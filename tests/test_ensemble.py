@@ -105,10 +105,11 @@ def test_reweighted_frames_have_the_energies_of_the_temperature(temperature: flo
         assert 0 < estimate.error < 0.15 * exact
 
 
-def test_errors_cover_the_truth() -> None:
+@pytest.mark.parametrize("seeds", [4, pytest.param(8, marks=pytest.mark.slow)])
+def test_errors_cover_the_truth(seeds: int) -> None:
     """Over seeds, temperatures and observables; correlated frames, a biased run among them."""
     hits, errors = [], []
-    for seed in range(8):
+    for seed in range(seeds):
         pool = plenty(seed, 1500)
         for temperature in (1.0, 1.5, 2.4):
             found = ensemble_at(trained(), pool, temperature, "reweighted", seed)

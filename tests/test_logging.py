@@ -14,7 +14,15 @@ def test_quiet_and_json(tmp_path: Path) -> None:
     file = tmp_path / "loop.yaml"
     config = small_config()
     file.write_text(
-        dump_config(config.model_copy(update={"loop": config.loop.model_copy(update={"rounds": 1})}))
+        dump_config(
+            config.model_copy(
+                update={
+                    "loop": config.loop.model_copy(update={"rounds": 1}),
+                    "generate": config.generate.model_copy(update={"temperatures": []}),
+                    "validation": None,
+                }
+            )
+        )
     )
     command = [sys.executable, "-m", "latf_openmm.cli", "-q", "-v", "--log", "json", "run", str(file), "-o"]
     done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, check=True)

@@ -6,6 +6,7 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import small_config
 from test_ensemble import DIM, beyond, plenty, trained
 from typer.testing import CliRunner
 
@@ -140,9 +141,14 @@ def test_ranges_of_temperatures() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    config = load_config("three_hole/fast")
+    config, small = load_config("three_hole/fast"), small_config()
     config = config.model_copy(
-        update={"loop": config.loop.model_copy(update={"rounds": 1}), "validation": None}
+        update={
+            "training": small.training,
+            "loop": config.loop.model_copy(update={"rounds": 1}),
+            "generate": small.generate,
+            "validation": None,
+        }
     )
     return run_loop(config, tmp_path_factory.mktemp("observed") / "run")
 

@@ -174,7 +174,9 @@ def configuration(files: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.mark.parametrize("kind", ["amber", "gromacs", "charmm"])
+@pytest.mark.parametrize(
+    "kind", ["amber", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gromacs", "charmm"))]
+)
 def test_a_loop_with_a_biased_round(
     files: Path, configuration: Callable[..., Path], tmp_path: Path, kind: str
 ) -> None:

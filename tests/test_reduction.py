@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import SMALL_TRAINING
 from numpy.typing import NDArray
 
 from latf_openmm.features import build_features, resolve_features
@@ -105,15 +106,7 @@ def test_a_loop_with_fewer_descriptors(tmp_path: Path) -> None:
         "features": [{"kind": "distances", "selection": "element != H", "minimum_bonds": 3}],
         "reduction": {"above": 10, "most": 6},
         "model": {"encoder_hidden": []},
-        "training": {
-            "lag": 2,
-            "initial_states": 4,
-            "epochs_joint": 1,
-            "epochs_flow": 1,
-            "refinements": 1,
-            "restarts": 1,
-            "committee": 1,
-        },
+        "training": SMALL_TRAINING | {"committee": 1},
         "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 1.0},
         "generate": {"temperatures": [350], "samples": 200},
     }

@@ -7,6 +7,7 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
@@ -29,6 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     config = load_config("three_hole/fast")
     config = config.model_copy(
         update={
+            "training": small_config().training,
             "loop": LoopSettings(rounds=1),
             "validation": None,
             "simulation": config.simulation.model_copy(

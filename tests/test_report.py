@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import SMALL_TRAINING
 from folders import resealed
 
 from latf_openmm.ensembles.ensemble import Estimate
@@ -34,20 +35,10 @@ LOADS = ("src", "srcset", "poster", "data", "action", "background")
 def tiny(system: str, **changes: dict[str, Any]) -> RunConfig:
     data = load_config(f"{system}/fast").model_dump(mode="json")
     data["simulation"] |= {"frames": 60, "segment_frames": 60, "equilibration": 100, "processes": 1}
-    data["training"] |= {
-        "initial_states": 5,
-        "epochs_states": 3,
-        "epochs_joint": 2,
-        "epochs_flow": 2,
-        "refinements": 1,
-        "restarts": 1,
-        "committee": 2,
-        "lag": 3,
-        "pairs_per_epoch": 2000,
-    }
+    data["training"] |= SMALL_TRAINING
     data["loop"]["rounds"] = 1
     data["validation"] = None
-    data["generate"]["samples"] = 300
+    data["generate"] |= {"samples": 200, "temperatures": data["generate"]["temperatures"][:1]}
     for key, values in changes.items():
         data[key] |= values
     return validate(RunConfig, data, "tiny")

@@ -39,6 +39,7 @@ SYSTEMS: dict[str, tuple[SystemSettings, list[FeatureSettings], list[float], flo
 SHORT = TrainingSettings(
     lag=1, restarts=1, refinements=5, epochs_states=2, epochs_joint=2, epochs_flow=3, committee=2
 )
+QUICK = SHORT.model_copy(update={"initial_states": 20, "refinements": 2, "pairs_per_epoch": 5000})
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +81,11 @@ def _simulate(name: str, folder: Path) -> list[FeatureTrajectory]:
     ]
 
 
-def check_finite(trajectories: list[FeatureTrajectory], model: ModelSettings, seed: int) -> None:
+def check_finite(
+    trajectories: list[FeatureTrajectory], model: ModelSettings, seed: int, training: TrainingSettings = QUICK
+) -> None:
     """Train, then ask for parameters, densities and samples at temperatures near and far."""
-    result = fit(trajectories, model, SHORT, seed)
+    result = fit(trajectories, model, training, seed)
     fitted = result.model
     assert all(torch.isfinite(value).all() for value in fitted.state_dict().values())
     assert all(np.isfinite([e.train_loss, e.prediction, e.divergence]).all() for e in result.history)
@@ -108,7 +111,7 @@ def test_any_latent_dimension(latent_dim: int, frames) -> None:
 def test_prior_only_form(frames) -> None:
     flow = ModelSettings().flow.model_copy(update={"context": "none"})
     trajectories = frames("lj7")
-    result = fit(trajectories, ModelSettings(flow=flow), SHORT.model_copy(update={"energies": "ignore"}), 1)
+    result = fit(trajectories, ModelSettings(flow=flow), QUICK.model_copy(update={"energies": "ignore"}), 1)
     assert result.ladder == []
     assert not result.model.sees_temperature
 
@@ -117,4 +120,4 @@ def test_prior_only_form(frames) -> None:
 @pytest.mark.parametrize("seed", range(50))
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_fifty_seeds(name: str, seed: int, frames) -> None:
-    check_finite(frames(name), ModelSettings(encoder_hidden=[16] if seed % 2 else []), seed)
+    check_finite(frames(name), ModelSettings(encoder_hidden=[16] if seed % 2 else []), seed, SHORT)

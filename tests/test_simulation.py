@@ -506,7 +506,7 @@ def test_an_unstable_segment_is_tried_again_with_the_bias_it_began_with(
     assert rows["frame"].nunique() == 30
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_walkers_of_a_molecule_share_the_bias(tmp_path: Path, dipeptide_model: Path, processes: int) -> None:
     bias = source(dipeptide_model, MetadynamicsSettings(sigma=0.3, height=1.0, pace=10))
     common: dict[str, Any] = {"temperatures": [300.0], "walkers": 2, "timestep": 0.002, "frames": 10}

@@ -36,7 +36,7 @@ def test_help_takes_a_small_part_of_importing_torch() -> None:
 
     def best(code: str) -> float:
         times = []
-        for _ in range(3):
+        for _ in range(2):
             begin = time.perf_counter()
             python(code)
             times.append(time.perf_counter() - begin)

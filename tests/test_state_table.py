@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_ensemble import plenty, pool_of, trained, walk
-from test_refine import run  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
@@ -49,13 +48,13 @@ def test_means_inside_states() -> None:
     assert table["x0_spread"][1] == pytest.approx(exact)
 
 
-def test_the_command(run: RunFolder, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command(small_run: RunFolder, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("def height(trajectory):\n    return trajectory.xyz[:, 0, 1]\n")
     out = tmp_path / "out"
     arguments = [
         "states",
-        str(run.path),
+        str(small_run.path),
         "-o",
         str(out),
         "--level",
@@ -69,7 +68,7 @@ def test_the_command(run: RunFolder, tmp_path: Path) -> None:  # noqa: F811
     assert {"state", "population", "error", "lifetime_ps", "height", "height_spread"} <= set(table.columns)
     visited = sorted(int(path.stem[6:]) for path in out.glob("state_*.pdb"))
     assert visited == sorted(table["state"][table["population"] > 0])
-    bad = RUNNER.invoke(app, ["states", str(run.path), "-o", str(out), "--observable", "heat_capacity"])
+    bad = RUNNER.invoke(app, ["states", str(small_run.path), "-o", str(out), "--observable", "heat_capacity"])
     assert isinstance(bad.exception, ConfigError)
     assert str(bad.exception) == "--observable: heat_capacity is not a function of single structures"
 

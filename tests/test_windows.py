@@ -99,8 +99,10 @@ def compare(combined: CombinedRuns, grid: LatentGrid, truth: Array, within: floa
 # --- free energies ---------------------------------------------------------------------------------
 
 
-def test_double_well(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    windows = line(tmp_path, window_centres(-1.4, 1.4, 8), strength=30.0, frames=2500).run()
+@pytest.mark.parametrize("frames", [900, pytest.param(2500, marks=pytest.mark.slow)])
+def test_double_well(tmp_path: Path, frames: int, record_property: Callable[[str, object], None]) -> None:
+    windows = line(tmp_path, window_centres(-1.4, 1.4, 8), strength=30.0, frames=frames).run()
+    limit = 0.1 * np.sqrt(2500 / frames)  # errors fall with the root of the number of frames
     combined = combine(window_runs(windows))
     assert (combined.connected == 0).all()
     assert combined.overlap.sum(axis=1) == pytest.approx(np.ones(8))
@@ -109,26 +111,30 @@ def test_double_well(tmp_path: Path, record_property: Callable[[str, object], No
     truth = exact_probability(lambda x: 5 * (x**2 - 1) ** 2 + x, grid)
     off, errors = compare(combined, grid, truth, within=4.0)
     record_property("rms_kT", float(np.sqrt((off**2).mean())))
-    assert np.sqrt((off**2).mean()) < 0.1
+    assert np.sqrt((off**2).mean()) < limit
     assert (np.abs(off) < 2 * errors).mean() > 0.8
-    assert np.median(errors) < 0.1
+    assert np.median(errors) < limit
 
 
-def test_two_dimensions(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize(("frames", "within"), [(500, 2.0), pytest.param(1400, 3.0, marks=pytest.mark.slow)])
+def test_two_dimensions(
+    tmp_path: Path, frames: int, within: float, record_property: Callable[[str, object], None]
+) -> None:
+    limit = 0.1 * np.sqrt(1400 / frames)
     centres = window_centres([-1.3, -0.8], [1.3, 0.8], [6, 3])
     task = UmbrellaWindows(
         particle(TWO_WELLS), coordinates("xy"), [[-1.0, -0.5, 0.0]], centres, [30.0, 10.0], TEMPERATURE,
-        settings(frames=1400), tmp_path,
+        settings(frames=frames), tmp_path,
     )  # fmt: skip
     combined = combine(window_runs(task.run()))
     assert (combined.connected == 0).all()
     grid = LatentGrid((np.linspace(-1.8, 1.8, 13), np.linspace(-2.4, 2.4, 11)))
     truth = exact_probability(lambda x, y: 5 * (x**2 - 1) ** 2 + 6 * (y - 0.5 * x) ** 2, grid)
-    off, errors = compare(combined, grid, truth, within=3.0)
+    off, errors = compare(combined, grid, truth, within)
     record_property("rms_kT", float(np.sqrt((off**2).mean())))
-    assert np.sqrt((off**2).mean()) < 0.1
+    assert np.sqrt((off**2).mean()) < limit
     assert (np.abs(off) < 2 * errors).mean() > 0.8
-    assert np.median(errors) < 0.1
+    assert np.median(errors) < limit
 
 
 class Angle(nn.Module):
