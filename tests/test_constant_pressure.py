@@ -66,7 +66,7 @@ def volume(kelvin: float, n: int) -> float:
     return float((n + 1) * KELVIN.kT(kelvin) / pressure)
 
 
-def config(folder: Path, function: str = "make", frames: int = 300) -> RunConfig:
+def config(folder: Path, function: str = "make", frames: int = 300, equilibration: int = 1500) -> RunConfig:
     path = folder / "gas.py"
     path.write_text(GAS)
     return RunConfig.model_validate(
@@ -79,7 +79,7 @@ def config(folder: Path, function: str = "make", frames: int = 300) -> RunConfig
                 frame_interval=20,
                 timestep=0.004,
                 friction=5.0,
-                equilibration=1500,
+                equilibration=equilibration,
                 minimise=False,
                 platform="Reference",
             ),
@@ -93,6 +93,7 @@ def config(folder: Path, function: str = "make", frames: int = 300) -> RunConfig
                 epochs_states=1,
                 epochs_joint=1,
                 epochs_flow=1,
+                pairs_per_epoch=2000,
             ),
             "bias": HarmonicSettings(centre=[0.0, 0.0], strength=0.5),
             "loop": LoopSettings(rounds=2),
@@ -130,9 +131,9 @@ def volumes_are_exact(run: RunFolder, n: int) -> EnsembleMaker:
 
 
 def test_few_particles_of_an_ideal_gas(tmp_path: Path) -> None:
-    few = config(tmp_path, "few", 150)
+    few = config(tmp_path, "few", 120, 800)
     few = few.model_copy(
-        update={"generate": few.generate.model_copy(update={"temperatures": [], "samples": 200})}
+        update={"generate": few.generate.model_copy(update={"temperatures": [], "samples": 20})}
     )
     volumes_are_exact(run_loop(few, tmp_path / "run"), FEW)
 

@@ -17,14 +17,19 @@ from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
+from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+
+FRAMES = 120
 
 
 def config_file(folder: Path) -> Path:
     """Two processes, an adaptive bias, the active strategy, and enough frames to be killed among them."""
     data = small_config().model_dump(mode="json")
-    data["simulation"] |= {"frames": 240, "segment_frames": 20, "processes": 2, "minimise": False}
+    data["simulation"] |= {"frames": FRAMES, "segment_frames": 10, "processes": 2, "minimise": False}
     data["loop"] = {"rounds": 2, "strategy": {"kind": "active", "stop": False}}
+    data |= {"generate": {"samples": 200, "temperatures": [1.0]}, "validation": None}
     data["bias"] = {"kind": "opes", "barrier": 5.0, "pace": 50}
     file = folder / "loop.yaml"
     file.write_text(yaml.safe_dump(data))
@@ -70,7 +75,7 @@ def moment(run: Path) -> str:
     if (last / "model").is_dir():
         return "generation"
     segments = len(list(last.glob("simulation/*/segment_*[0-9]")))
-    return "training" if segments == 2 * 240 // 20 else "simulation"
+    return "training" if segments == 2 * FRAMES // 10 else "simulation"
 
 
 def reached(process: subprocess.Popen[bytes], run: Path, wanted: str) -> bool:
@@ -134,7 +139,8 @@ def whole(run: Path) -> None:
     assert not partial(run)
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(2, 1), pytest.param(50, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "seed"), [(2, 1), (50, 2)])
 def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int) -> None:
     file = config_file(tmp_path)
     run, quiet = tmp_path / "killed", tmp_path / "quiet"
@@ -153,20 +159,36 @@ def segments(run: Path) -> int:
     return len(list(run.glob("rounds/*/simulation/*/segment_*[0-9]")))
 
 
-def test_polite_signals_end_it_and_it_goes_on(tmp_path: Path) -> None:
+def interrupted(
+    file: Path, run: Path, number: signal.Signals, wanted: str = "simulation"
+) -> tuple[int, bytes]:
+    """Send a signal when the run does what is wanted, and has gone on since it was started."""
+    before, deadline = segments(run), time.perf_counter() + 120
+    process = start(file, run)
+    while moment(run) != wanted or (wanted == "simulation" and segments(run) == before):
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.perf_counter() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_polite_signal_and_a_kill_leave_no_trace(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """The first among the segments, the kill in the training after them; compared with an undisturbed run."""
     file, run = config_file(tmp_path), tmp_path / "run"
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        before = segments(run)
-        process = start(file, run)
-        deadline = time.perf_counter() + 120
-        while segments(run) == before:
-            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-            assert time.perf_counter() < deadline
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == code, errors.decode()
-        assert b"Traceback" not in errors
-        assert b"the same command continues" in errors
-    finished(file, run)
+    found, errors = interrupted(file, run, number)
+    assert found == code, errors.decode()
+    assert b"Traceback" not in errors
+    assert b"the same command continues" in errors
+    assert interrupted(file, run, signal.SIGKILL, "training")[0] == -signal.SIGKILL
+    config = load_config(file)  # and the rest in this process, which makes no difference
+    config = config.model_copy(update={"simulation": config.simulation.model_copy(update={"processes": 1})})
+    run_loop(config, run)
+    run_loop(config, tmp_path / "quiet")
+    same(tmp_path / "quiet", run)
     whole(run)
