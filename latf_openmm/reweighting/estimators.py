@@ -13,7 +13,11 @@ from scipy.special import logsumexp
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_NEWTON_STEPS, _NEWTON_TOLERANCE = 200, 1e-7
+_STEPS, _TOLERANCE = 300, 1e-7
+"""Steps of the solution of MBAR's equations, at most, and the change of f_k from which it has converged."""
+
+_NEAR = 0.5
+"""Distance (in ln of the counts) to the solution from which Newton's steps are tried."""
 
 
 def reduced_free_energies(reduced: Array, counts: ArrayLike) -> Array:
@@ -66,7 +70,8 @@ def redrawn_free_energies(
 
         r_k exp(d_k) sum_n m_n p_nk / sum_j p_nj r_j exp(d_j) = r_k N_k,
 
-    by Newton's method with the Jacobian of the first solution, for all draws at once. All MBAR equations of weighted
+    by Newton's method with the Jacobian of the first solution, for all draws at once; by the self-consistent iteration
+    of MBAR where that does not bring nearer. All MBAR equations of weighted
     frames in this package are solved here.
 
     Parameters
@@ -82,14 +87,20 @@ def redrawn_free_energies(
         Of the frames in the first solution, shape (n_frames,); None: 1.
     """
     weighted_shares = shares if weights is None else shares * weights[:, None]
-    inverse = np.linalg.pinv(np.diag(counts) - shares.T @ weighted_shares, rcond=1e-12, hermitian=True)
-    shift = np.zeros_like(growth)
-    for _ in range(_NEWTON_STEPS):
+    jacobian = np.diag(weighted_shares.sum(axis=0)) - shares.T @ weighted_shares
+    inverse = np.linalg.pinv(jacobian, rcond=1e-12, hermitian=True)
+    shift, wanted = np.zeros_like(growth), growth * counts[:, None]
+    nearest = np.full(growth.shape[1], _NEAR)
+    for _ in range(_STEPS):
         factors = growth * np.exp(shift)
-        excess = factors * (shares.T @ (times / (shares @ factors))) - growth * counts[:, None]
-        step = np.clip(inverse @ excess, -1.0, 1.0)
+        present = factors * (shares.T @ (times / (shares @ factors)))
+        off = np.log(present / wanted)
+        distance = np.ptp(off, axis=0)
+        # Newton's step where it brings nearer, the step of the self-consistent iteration, which always does, elsewhere.
+        step = np.where(distance < nearest, np.clip(inverse @ (present - wanted), -1.0, 1.0), off)
+        nearest = np.where(distance < nearest, distance, nearest)
         shift -= step
-        if np.abs(step).max() < _NEWTON_TOLERANCE:
+        if np.ptp(step, axis=0).max() < _TOLERANCE:
             return shift
     log.warning("MBAR did not converge for every weighting of the frames; errors are uncertain")
     return shift

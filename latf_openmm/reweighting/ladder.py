@@ -30,8 +30,8 @@ _STRETCH = 2.5
 _HALVINGS = 12
 _MOST_FOR_MBAR = 4000
 _MOST_FOR_BOOTSTRAP = 10_000
-_NOTHING = 1e-300
-"""Weight of a simulated temperature without frames, so that its logarithm exists."""
+_NOTHING = 1e-12
+"""Share of a simulated temperature whose frames weigh nothing, so that its logarithm exists."""
 
 _MOST_IN_TABLE = 1_000_000
 _PART = 65_536
@@ -233,10 +233,11 @@ class Reweighting:
         before, after = np.exp(self.log_w[few] - shift), np.exp(log_w - shift)
         states = np.searchsorted(self.simulated, self.owner[few])
         counts, redrawn = (np.bincount(states, w, minlength=len(self.simulated)) for w in (before, after))
-        counts = np.maximum(counts, _NOTHING)
+        least = _NOTHING * counts.sum()
+        counts = np.maximum(counts, least)
         reduced = self.energy[few, None] / (self.boltzmann * self.simulated)
         shares = mixture_shares(reduced, self.free_energies, counts)[0]
-        growth = np.maximum(redrawn, _NOTHING) / counts
+        growth = np.maximum(redrawn, least) / counts
         change = redrawn_free_energies(shares, counts, after[:, None], growth[:, None], before)[:, 0]
         f = self.free_energies + change
         return np.asarray(f - f[0])
