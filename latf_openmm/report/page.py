@@ -54,7 +54,7 @@ def write_report(run: RunFolder, index: int) -> Path:
     write_structures(found.structures, folder)
     write_json(folder / "comparison.json", [asdict(row) for row in found.rows])
     environment = Environment(
-        loader=PackageLoader("latf_openmm", "templates"),
+        loader=PackageLoader("latf_openmm.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
