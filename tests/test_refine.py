@@ -7,7 +7,6 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import small_config
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
@@ -30,7 +29,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     config = load_config("three_hole/fast")
     config = config.model_copy(
         update={
-            "training": small_config().training,
+            "training": config.training.model_copy(  # several states, and little else
+                update={"epochs_joint": 2, "epochs_flow": 2, "pairs_per_epoch": 5000}
+            ),
             "loop": LoopSettings(rounds=1),
             "validation": None,
             "simulation": config.simulation.model_copy(
