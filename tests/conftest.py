@@ -1,5 +1,6 @@
 """A run that is as small as can be, for tests of what happens to a finished one; never change it: copy it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,7 +51,15 @@ def consents_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     torch.set_num_threads(1)
-    run = run_loop(small_config(), tmp_path_factory.mktemp("small") / "run")
+    return run_loop(small_config(), tmp_path_factory.mktemp("small") / "run")
+
+
+@pytest.fixture(scope="session")
+def reported_run(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The small run with a report."""
+    path = tmp_path_factory.mktemp("reported") / "run"
+    shutil.copytree(small_run.path, path)
+    run = RunFolder.open(path)
     write_report(run, 1)
     return run
 

@@ -35,7 +35,7 @@ SEGMENT, MODEL = "rounds/001/simulation/T0.7/segment_0001", "rounds/001/model"
 
 @pytest.fixture(scope="module")
 def sound(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with a report, and with structures generated later."""
+    """A finished run, with structures generated later."""
     path = tmp_path_factory.mktemp("sound") / "run"
     shutil.copytree(small_run.path, path)
     arguments = ["-T", "1", "-o", str(path / "later"), "--samples", "100", "--level", "reweighted"]
@@ -65,7 +65,7 @@ def flip(path: Path, share: float = 0.5) -> None:
 @pytest.mark.parametrize("share", [pytest.param(0.0, marks=SLOW), 0.4, pytest.param(1.0, marks=SLOW)])
 def test_verify_names_every_changed_file(share: float, copy: Path) -> None:
     changed = files_of(copy, records=False)
-    assert {"bias.pt", "state.xml", "starts.npz", "ensemble.json", "index.html"} <= {p.name for p in changed}
+    assert {"bias.pt", "state.xml", "starts.npz", "ensemble.json"} <= {p.name for p in changed}
     for path in changed:
         flip(path, share)
     assert sorted(verify_run(copy).damages) == changed
@@ -208,7 +208,7 @@ def test_what_generate_does_not_check_it_does_not_open(sound: Path, tmp_path: Pa
 @pytest.fixture
 def interrupted(copy: Path) -> Path:
     """The run in the middle of its second round."""
-    for name in ("rounds/001/model", "rounds/001/generated", "validation", "report", "later"):
+    for name in ("rounds/001/model", "rounds/001/generated", "validation", "later"):
         shutil.rmtree(copy / name)
     for name in ("round.json", "starts.npz", "decision.json"):
         (copy / "rounds/001" / name).unlink()

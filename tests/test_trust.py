@@ -21,6 +21,7 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.run.config import load_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop, train_round
 from latf_openmm.run.verify import verify_run
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.storage import read_arrays, write_manifest
@@ -324,31 +325,79 @@ def test_code_that_a_foreign_folder_names_is_run_only_with_consent(
     assert not mark.with_name("other").exists()
 
 
-def test_a_configuration_of_ones_own_is_consent_that_stays(small_run: RunFolder, tmp_path: Path) -> None:
-    file = tmp_path / "make.py"
-    file.write_text(
+@pytest.fixture
+def config_with_code(small_config_file: Path) -> Path:
+    """A configuration of the user's own, with a Python file beside it."""
+    (small_config_file.parent / "make.py").write_text(
         "from latf_openmm.systems.three_hole import ThreeHoleSettings\n"
         "def make():\n"
         "    built = ThreeHoleSettings().build(1)\n"
         "    return built.system, built.topology, built.positions[0]\n"
     )
-    config = tmp_path / "own.yaml"
-    data = yaml.safe_load((small_run.path / "config.yaml").read_text())
-    data |= {
-        "system": {"kind": "python", "file": "make.py"},
-        "validation": None,
-        "execution": {"kind": "local"},
-    }
-    data["simulation"] |= {"temperatures": [300.0, 400.0], "platform": "Reference"}
-    config.write_text(yaml.safe_dump(data | {"generate": {}}))
-    loaded = load_config(config)
-    shutil.copytree(small_run.path, tmp_path / "run")
-    with_section(tmp_path / "run", **loaded.model_dump(mode="json"))
+    data = yaml.safe_load(small_config_file.read_text())
+    data["simulation"] |= {"temperatures": [100.0, 200.0], "platform": "Reference", "processes": 2}
+    data["generate"] = {"samples": 100}
+    data |= {"system": {"kind": "python", "file": "make.py"}, "validation": None}
+    small_config_file.write_text(yaml.safe_dump(data))
+    return small_config_file
+
+
+def test_a_configuration_of_ones_own_is_consent_that_stays(config_with_code: Path, copy: Path) -> None:
+    other = config_with_code.with_name("run.json")
+    other.write_text('{"name": "of some other program"}')
+    loaded = load_config(config_with_code)
+    with_section(copy, **loaded.model_dump(mode="json"))
     with pytest.raises(ConfigError, match="not run from here"):
-        RunFolder.open(tmp_path / "run")
+        RunFolder.open(copy)
     agree_to_system(loaded.system)  # as run and import do
-    assert RunFolder.open(tmp_path / "run").topology().n_atoms == 1
-    load_config(tmp_path / "run" / "config.yaml")
+    assert RunFolder.open(copy).topology().n_atoms == 1
+    load_config(copy / "config.yaml")
+    config_with_code.with_name("make.py").unlink()
+    with pytest.raises(ConfigError, match=r"make\.py: no such file"):
+        RunFolder.open(copy)
+
+
+@pytest.mark.slow
+def test_no_command_asks_on_a_run_of_ones_own(config_with_code: Path, tmp_path: Path) -> None:
+    run, again = tmp_path / "first", tmp_path / "copied"
+    plain = ["--level", "reweighted"]
+    run_loop(load_config(config_with_code), run)
+    shutil.copytree(run, again)
+    for folder, new in ((run, tmp_path / "a"), (again, tmp_path / "b")):
+        for command in (
+            ["run", str(config_with_code), "-o", str(folder)],
+            ["run", str(folder / "config.yaml"), "-o", str(folder), "--rounds", "2"],
+            ["generate", str(folder), "-T", "150", "-o", str(new / "generated"), *plain],
+            [
+                "observe",
+                str(folder),
+                "-T",
+                "150",
+                "--observable",
+                "energy",
+                "-o",
+                str(new / "curves"),
+                *plain,
+            ],
+            ["states", str(folder), "-T", "150", "-o", str(new / "states"), *plain],
+            ["report", str(folder)],
+            ["export", str(folder), "-o", str(new / "cv.pt")],
+            ["status", str(folder)],
+            ["verify", str(folder)],
+        ):
+            result = CliRunner().invoke(cli, command)
+            assert result.exit_code in (0, 3), (command, result.exception)
+        train_round(folder, 1)
+
+
+def test_where_no_code_is_run_nothing_is_noted(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    config = load_config(copy / "config.yaml")
+    run_loop(config, copy)
+    RunFolder.open(copy, trust=True)
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("kind", ["serialized", "structure"])

@@ -31,8 +31,8 @@ GENERATED = "rounds/001/generated/T1.3"
 
 
 @pytest.fixture
-def copy(small_run: RunFolder, tmp_path: Path) -> Path:
-    shutil.copytree(small_run.path, tmp_path / "run")
+def copy(reported_run: RunFolder, tmp_path: Path) -> Path:
+    shutil.copytree(reported_run.path, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -40,13 +40,13 @@ def found(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): text for file, text in verify_run(path).damages.items()}
 
 
-def test_a_whole_run_passes(small_run: RunFolder) -> None:
-    before = {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")}
-    result = CliRunner().invoke(app, ["verify", str(small_run.path)])
+def test_a_whole_run_passes(reported_run: RunFolder) -> None:
+    before = {p: p.stat().st_mtime_ns for p in reported_run.path.rglob("*")}
+    result = CliRunner().invoke(app, ["verify", str(reported_run.path)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "whole: 13 segments, 740 frames, 2 models" in said
-    assert {p: p.stat().st_mtime_ns for p in small_run.path.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in reported_run.path.rglob("*")} == before
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "report", "run"])
@@ -57,9 +57,9 @@ def test_a_folder_of_an_earlier_version_is_refused(command: str, copy: Path) -> 
     assert isinstance(error, ConfigError)
     assert f"{copy / 'run.json'}: schema: 1 is older than 2, the only one" in str(error)
     (copy / "run.json").unlink()
-    error = CliRunner().invoke(app, [command, *arguments]).exception
-    assert isinstance(error, ConfigError)
-    assert f"{copy / 'run.json'}: missing" in str(error)
+    result = CliRunner().invoke(app, [command, *arguments])
+    assert isinstance(result.exception, SystemExit if command == "verify" else ConfigError)
+    assert f"{copy / 'run.json'}: missing" in f"{result.output} {result.exception}"
 
 
 def delete(path: Path) -> None:
@@ -102,6 +102,13 @@ def frames(change: Callable[[mdtraj.Trajectory], mdtraj.Trajectory]) -> Callable
 def not_finite(trajectory: mdtraj.Trajectory) -> mdtraj.Trajectory:
     trajectory.xyz[3] = np.nan
     return trajectory
+
+
+def other_digit(path: Path) -> None:
+    """Change how long the simulation took; the file stays a record of the same size."""
+    text = path.read_text()
+    place = text.index('"simulate": ') + len('"simulate": ')
+    path.write_text(text[:place] + ("2" if text[place] == "1" else "1") + text[place + 1 :])
 
 
 def entry(key: str, value: object) -> Callable[[Path], None]:
@@ -193,10 +200,15 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
     ("manifest lost", f"{SEGMENT}/{MANIFEST}", delete, "missing; expected names, sizes and hashes"),
     ("decision lost", "rounds/000/decision.json", delete, "missing; expected a file of"),
     ("last decision lost", "rounds/001/decision.json", delete, "missing; expected a file of"),
-    ("last round lost", "rounds/001/round.json", delete, "missing; run.json lists it"),
-    ("validation record lost", "validation/complete.json", delete, "missing; run.json lists it"),
+    ("last round lost", "rounds/001/round.json", delete, "missing; expected a file that run.json lists"),
+    (
+        "validation record lost",
+        "validation/complete.json",
+        delete,
+        "missing; expected a file that run.json lists",
+    ),
     ("validation record changed", "validation/complete.json", flip, "changed since it was written"),
-    ("round changed by a bit", "rounds/000/round.json", flip, "changed since it was written"),
+    ("round changed by a digit", "rounds/000/round.json", other_digit, "changed since it was written"),
     ("report changed", "report/index.html", flip, "changed since it was written: sha256"),
     ("manifest damaged", f"{SEGMENT}/{MANIFEST}", truncate, "the manifest cannot be read"),
     ("stage damaged", "rounds/001/simulation/stage.json", truncate, "cannot be read; expected the settings"),

@@ -31,7 +31,7 @@ from latf_openmm.storage import PARTIAL, RECORDS, sha256
 from latf_openmm.training.feature_selection import check_columns
 
 _UNNAMED = "?"
-_LOST = "missing; run.json lists it"
+_LOST = "missing; expected a file that run.json lists"
 _MADE_LATER = ("summary.json", "ensemble.json", "comparison.json", "events.out.tfevents.*")
 """Files of what was generated, of the report, and for TensorBoard: folders with them have a manifest."""
 
