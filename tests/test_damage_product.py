@@ -221,25 +221,25 @@ def check_all(name: str, sound: Path, config: RunConfig, damage: Damage, place: 
         for number, path in enumerate(files):  # over the commands each file is changed at each place
             if path in damaged:
                 damage(run / path, number + list(COMMANDS).index(name))
-        found = outcome(name, run, folder / "out")
-        found.said = found.said.replace(str(folder), "")
+        ended = outcome(name, run, folder / "out")
+        ended.said = ended.said.replace(str(folder), "")
         shutil.rmtree(folder)
-        return found
+        return ended
 
     expected = tried(set())
     assert expected.code in (0, 3), expected.said
     damaged = {path for path in files if path.name != "checkpoint.bin"}  # a run goes on without, and says so
     named = set[Path]()
-    while (found := tried(damaged)).code == 2:
-        culprits = {path for path in damaged if f"/run/{path.as_posix()}:" in found.said}
+    while (ended := tried(damaged)).code == 2:
+        culprits = {path for path in damaged if f"/run/{path.as_posix()}:" in ended.said}
         if not culprits:
-            culprits = {path for path in damaged if _is_named(path, found.said)}
-        assert culprits, f"{name}: no file is named: {found.said}"
+            culprits = {path for path in damaged if _is_named(path, ended.said)}
+        assert culprits, f"{name}: no file is named: {ended.said}"
         damaged -= culprits
         named |= culprits
-    assert found.code == expected.code
-    assert found.said == expected.said
-    wrong = sorted(key for key in expected.values if found.values.get(key) != expected.values[key])
+    assert ended.code == expected.code
+    assert ended.said == expected.said
+    wrong = sorted(key for key in expected.values if ended.values.get(key) != expected.values[key])
     assert not wrong, f"{name}: other values in {wrong} while these were damaged: {sorted(map(str, damaged))}"
     return named
 

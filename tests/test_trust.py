@@ -409,8 +409,8 @@ def test_trust_in_a_foreign_configuration_is_not_ones_own(
     inner.write_text(f"<ForceField>{script}</ForceField>")
     outer.write_text(f'<ForceField><Include file="{inner.name}"/></ForceField>')
     system = {"kind": kind, "structure": str(structure), "trust": True}
-    own = {"system": str(system_xml)} if kind == "serialized" else {"force_field": [str(outer)]}
-    with_section(copy, system=system | own)
+    files = {"system": str(system_xml)} if kind == "serialized" else {"force_field": [str(outer)]}
+    with_section(copy, system=system | files)
     (error,) = errors_of([["export", str(copy), "-o", str(tmp_path / "cv.pt")]])
     assert (str(system_xml) if kind == "serialized" else f"{outer}, {inner}") in error
     assert not mark.exists()

@@ -94,20 +94,20 @@ def own_force_fields(names: Sequence[str]) -> dict[Path, ElementTree.Element]:
         If one cannot be read.
     """
     left = [Path(name) for name in names]
-    found: dict[Path, ElementTree.Element] = {}
+    roots: dict[Path, ElementTree.Element] = {}
     while left:
         path = left.pop()
         if (
-            path in found or not path.is_file() or _comes_with_openmm(path)
+            path in roots or not path.is_file() or _comes_with_openmm(path)
         ):  # OpenMM looks for the others at home
             continue
         try:
-            found[path] = _parse(path)
+            roots[path] = _parse(path)
         except (ValueError, OSError, expat.ExpatError) as error:
             raise ConfigError(f"system.force_field: {path} cannot be read ({first_line(error)})") from error
-        for name in (element.get("file", "") for element in found[path].iter("Include")):
+        for name in (element.get("file", "") for element in roots[path].iter("Include")):
             left += [path.parent / name, Path(name)]
-    return found
+    return roots
 
 
 def _comes_with_openmm(path: Path) -> bool:

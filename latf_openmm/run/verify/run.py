@@ -283,8 +283,8 @@ def _look_at_round(
 
 def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
     """Hashes of whatever else lies below the folder: what was generated or scanned later."""
-    made = {file.parent for name in _MADE_LATER for file in path.rglob(name)}
-    finished = {folder for folder in made if PARTIAL not in str(folder.relative_to(path))}
+    later = {file.parent for name in _MADE_LATER for file in path.rglob(name)}
+    finished = {folder for folder in later if PARTIAL not in str(folder.relative_to(path))}
     for folder in sorted(finished.union(hashed_folders(path))):
         if folder not in seen:
             findings.hashes(folder)
