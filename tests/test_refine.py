@@ -176,7 +176,7 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "curves" / "free_energy_0_1.csv")
     assert np.isfinite(table["value"]).all()
     bad = RUNNER.invoke(
-        app, ["generate", str(run.path), "-T", "1.0", "-o", str(out / "x"), "--level", "best"]
+        app, ["generate", str(run.path), "-T", "1.0", "-o", str(out / "x"), "--method", "best"]
     )
     assert bad.exit_code == 2
 
