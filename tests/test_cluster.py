@@ -123,6 +123,7 @@ def kill_a_worker(stage: Stage, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_trace(tmp_path: Path) -> None:
     quiet, stage = (lj7(tmp_path / name, frames=1000) for name in ("quiet", "killed"))
     run_stage(quiet)

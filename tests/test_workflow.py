@@ -120,6 +120,7 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(finished: RunFolder, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
     """SIGKILL in the middle of a simulation in two processes; then the same command."""
