@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from latf_openmm.doctor.checks import (
-    Check,
-    DoctorReport,
-    ProbeResult,
-    Versions,
-    checks as doctor,
-    known_problems,
-    probes,
-)
+from latf_openmm.doctor import checks as doctor, probes
+from latf_openmm.doctor.checks import Check, DoctorReport, ProbeResult, Versions, known_problems
 
 CPU_WHEEL = ("acellera-openmmtorch-cpu", "1.10")
 GOOD = {
