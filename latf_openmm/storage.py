@@ -162,8 +162,8 @@ def check_output(path: Path, folder: bool, new: str = "") -> None:
     if new and path.exists():
         raise ConfigError(f"{path}: already exists; {new}")
     if path.exists() and path.is_dir() != folder:
-        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file to write")
-        raise ConfigError(f"{path}: this is {found}; expected {wanted}")
+        actual, expected = ("a file", "a folder") if folder else ("a folder", "a file to write")
+        raise ConfigError(f"{path}: this is {actual}; expected {expected}")
     for above in path.absolute().parents:
         if above.is_dir():
             return
@@ -199,11 +199,11 @@ def _sync(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Hash of a file, read in pieces."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def facts(path: Path) -> Facts:
@@ -363,12 +363,12 @@ def _listing(path: Path) -> Path | None:
 def _version_of(path: Path) -> _Version | None:
     """What changes with a file; None where it may change without that: when it was written just now."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    if time.time_ns() - found.st_mtime_ns < _TICK:
+    if time.time_ns() - status.st_mtime_ns < _TICK:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def damages(folder: Path) -> dict[Path, str] | None:
@@ -406,5 +406,5 @@ def _difference(path: Path, size: int, digest: str) -> str:
         return f"missing; expected a file of {size} bytes"
     if path.stat().st_size != size:
         return f"{path.stat().st_size} bytes; expected {size}"
-    found = facts(path)["sha256"]
-    return "" if found == digest else f"changed since it was written: sha256 {found}; expected {digest}"
+    actual = facts(path)["sha256"]
+    return "" if actual == digest else f"changed since it was written: sha256 {actual}; expected {digest}"

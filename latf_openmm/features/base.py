@@ -125,9 +125,9 @@ _MOLECULES = "molecules_of_topology"
 def _remembering_molecules(resolve: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @wraps(resolve)
     def resolved(self: FeatureSettings, topology: mdtraj.Topology) -> FeatureSettings:
-        found: FeatureSettings = resolve(self, topology).model_copy()
-        object.__setattr__(found, _MOLECULES, molecules_of(topology).tolist())
-        return found
+        resolved: FeatureSettings = resolve(self, topology).model_copy()
+        object.__setattr__(resolved, _MOLECULES, molecules_of(topology).tolist())
+        return resolved
 
     return resolved
 

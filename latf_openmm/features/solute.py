@@ -250,8 +250,8 @@ class _Classifier:
         if not all(name in named and named[name].element.number == 6 for name in _SUGAR):
             return _without_elements(residue) and _nucleotide_name(residue)
         return _nucleotide_name(residue) or any(
-            {mine.element.number, other.element.number} == {8, 15}
-            for mine, other in self._links.get(residue.index, [])
+            {atom.element.number, other.element.number} == {8, 15}
+            for atom, other in self._links.get(residue.index, [])
         )
 
     def _is_cap(self, residue: Residue, kinds: list[Kind]) -> bool:
@@ -260,8 +260,8 @@ class _Classifier:
             return True
         return any(
             kinds[other.residue.index] is Kind.PROTEIN
-            and (mine.element.number, other.name) in ((6, "N"), (7, "C"))
-            for mine, other in self._links.get(residue.index, [])
+            and (atom.element.number, other.name) in ((6, "N"), (7, "C"))
+            for atom, other in self._links.get(residue.index, [])
         )
 
     def _is_ion(self, residue: Residue, kinds: list[Kind]) -> bool:

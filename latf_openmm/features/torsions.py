@@ -117,11 +117,11 @@ class TorsionSettings(FeatureSettings):
             return TorsionSettings(atoms=self.atoms, names=names, angles=None)
         atoms, names, labels = [], [], Labels(topology)
         for angle in self.angles or []:
-            found = _named(topology, angle)
-            if not found:
+            torsions = _named(topology, angle)
+            if not torsions:
                 raise ConfigError(f"the topology has no {angle} torsion")
-            atoms += [quadruple for quadruple, _ in found]
-            names += [f"{angle} {labels.residue(residue)}" for _, residue in found]
+            atoms += [quadruple for quadruple, _ in torsions]
+            names += [f"{angle} {labels.residue(residue)}" for _, residue in torsions]
         return TorsionSettings(atoms=atoms, names=names, angles=None)
 
     def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
@@ -160,29 +160,29 @@ def _closing(topology: mdtraj.Topology, angle: str) -> list[tuple[int, int, int,
     """Torsions of a backbone where the residue that follows is not the next of the chain, as in rings."""
     if angle not in _BACKBONE:
         return []
-    found = []
+    quadruples = []
     for k, following in next_residues(topology).items():
         if following != k + 1:
             atoms = [{atom.name: atom.index for atom in topology.residue(i).atoms} for i in (k, following)]
             if all(name in atoms[step] for name, step in _BACKBONE[angle]):
                 i, j, m, n = (atoms[step][name] for name, step in _BACKBONE[angle])
-                found.append((i, j, m, n))
-    return found
+                quadruples.append((i, j, m, n))
+    return quadruples
 
 
 def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     after = next_residues(topology)
     before = {following: index for index, following in after.items()}
     atoms = [{atom.name: atom.index for atom in residue.atoms} for residue in topology.residues]
-    wanted = [[(name, 0) for name in one] for one in _GLYCOSIDIC] if angle == "chi" else [_NUCLEIC[angle]]
-    found = []
+    wanted = [[(name, 0) for name in names] for names in _GLYCOSIDIC] if angle == "chi" else [_NUCLEIC[angle]]
+    torsions = []
     for k in range(topology.n_residues):
         if "C1'" not in atoms[k]:
             continue
         place = {-1: before.get(k, -1), 0: k, 1: after.get(k, -1)}
-        for one in wanted:
-            if all(place[step] >= 0 and name in atoms[place[step]] for name, step in one):
-                i, j, m, n = (atoms[place[step]][name] for name, step in one)
-                found.append(((i, j, m, n), k))
+        for names in wanted:
+            if all(place[step] >= 0 and name in atoms[place[step]] for name, step in names):
+                i, j, m, n = (atoms[place[step]][name] for name, step in names)
+                torsions.append(((i, j, m, n), k))
                 break  # N1 of a purine is not bound to its sugar
-    return found
+    return torsions

@@ -143,15 +143,15 @@ def joined_features(trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.flo
     Where they are consecutive rows of one array already, as those of a run are, that array, without a copy.
     """
     parts = [trajectory.features for trajectory in trajectories]
-    whole = parts[0].base
-    if isinstance(whole, np.ndarray) and whole.shape == (sum(map(len, parts)), parts[0].shape[1]):
-        place = whole.ctypes.data
+    base = parts[0].base
+    if isinstance(base, np.ndarray) and base.shape == (sum(map(len, parts)), parts[0].shape[1]):
+        place = base.ctypes.data
         for part in parts:
-            if part.base is not whole or part.ctypes.data != place or part.dtype != whole.dtype:
+            if part.base is not base or part.ctypes.data != place or part.dtype != base.dtype:
                 break
             place += part.nbytes
         else:
-            return np.asarray(whole, dtype=np.float32)
+            return np.asarray(base, dtype=np.float32)
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
@@ -196,13 +196,13 @@ def featurise(
     frames = int(np.clip(_IN_CACHE // width, *_FRAMES_AT_A_TIME))
     if box is not None:
         module.in_rectangular_boxes(not box[:, ~np.eye(3, dtype=bool)].any())
-    found = np.empty((len(positions), width), np.float32)
+    descriptors = np.empty((len(positions), width), np.float32)
     for start in range(0, len(positions), frames):
         part = slice(start, start + frames)
         cell = torch.empty(0) if box is None else torch.as_tensor(box[part])
         xyz = torch.as_tensor(np.ascontiguousarray(positions[part]))
-        found[part] = module(xyz.float(), cell.float()).numpy()
-    return found
+        descriptors[part] = module(xyz.float(), cell.float()).numpy()
+    return descriptors
 
 
 @torch.no_grad()
@@ -245,8 +245,8 @@ def thermal_square_speeds(
     squares = torch.zeros(len(features.names), dtype=torch.float64)
     for start in range(0, len(xyz), _FRAMES_AT_A_TIME[0]):
         part = slice(start, start + _FRAMES_AT_A_TIME[0])
-        there = cell if box is None else cell[part]
-        change = features(xyz[part] + step[part], there) - features(xyz[part] - step[part], there)
+        cells = cell if box is None else cell[part]
+        change = features(xyz[part] + step[part], cells) - features(xyz[part] - step[part], cells)
         squares += change.square().sum(dim=0)
     return np.asarray((squares / (len(xyz) * (2 * _MOMENT) ** 2)).numpy())
 

@@ -73,9 +73,9 @@ class TrainedModel:
             raise ModelError(
                 f"the model was trained for a topology of {len(self.atoms)} atoms, this one has {len(atoms)}"
             )
-        for index, (mine, other) in enumerate(zip(self.atoms, atoms, strict=True)):
-            if mine != other:
-                raise ModelError(f"atom {index} is {other}, the model was trained with {mine} there")
+        for index, (expected, other) in enumerate(zip(self.atoms, atoms, strict=True)):
+            if expected != other:
+                raise ModelError(f"atom {index} is {other}, the model was trained with {expected} there")
 
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""

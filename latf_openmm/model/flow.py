@@ -61,10 +61,10 @@ class SplineCoupling(nn.Module):
 
     def inputs(self, kept: Tensor, context: Tensor) -> Tensor:
         """What the conditioner is given, shape (n, n_in)."""
-        one = torch.ones_like(kept.sum(dim=1, keepdim=True))
+        constant = torch.ones_like(kept.sum(dim=1, keepdim=True))
         # Saturate far outside the data, so that the flow's tails are those of a fixed affine map.
         seen = 2.0 * self.bound * torch.tanh(kept / (2.0 * self.bound))
-        return torch.cat([one, seen, context.to(kept.dtype)], dim=1)
+        return torch.cat([constant, seen, context.to(kept.dtype)], dim=1)
 
     def _conditioned(self, kept: Tensor, context: Tensor) -> Tensor:
         out = self.conditioner(self.inputs(kept, context))

@@ -209,9 +209,9 @@ class LatentDensity:
         context = model.context(torch.tensor([t]).to(u))
         z = torch.empty_like(u)
         for index, flow in enumerate(model.flows):
-            mine = u[index :: model.n_members].split(_PART)
+            parts = u[index :: model.n_members].split(_PART)
             z[index :: model.n_members] = torch.cat(
-                [flow.inverse(part, context.expand(len(part), -1)) for part in mine]  # type: ignore[operator]
+                [flow.inverse(part, context.expand(len(part), -1)) for part in parts]  # type: ignore[operator]
             )
         return z
 

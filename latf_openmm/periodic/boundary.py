@@ -199,8 +199,8 @@ def _system_links(system: openmm.System) -> Indices:
     for force in system.getForces():
         if isinstance(force, openmm.DrudeForce):
             pairs += [force.getParticleParameters(i)[:2] for i in range(force.getNumParticles())]
-    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return np.concatenate([found, _bonds_of(system, openmm.HarmonicBondForce)])
+    links = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return np.concatenate([links, _bonds_of(system, openmm.HarmonicBondForce)])
 
 
 def _bonds_of(system: openmm.System, kind: Any, only_periodic: bool = False) -> Indices:

@@ -220,7 +220,7 @@ class Refiner:
 
     def seconds(self, sweep: Sweep, mover: Mover) -> float:
         """Time that a sweep will take here, about, from a few steps of a few walkers."""
-        n = max(_TRIAL_WALKERS, self.dynamics.together(mover.system, self.settings.walkers))
+        n = max(_TRIAL_WALKERS, self.dynamics.context_size(mover.system, self.settings.walkers))
         starts = self._starts(sweep, self.maker.pool.z)[0][:n]
         population = self._population(sweep, starts, np.zeros(len(starts)))
         mover.moved(population, 1, 0)  # Contexts are made

@@ -241,7 +241,7 @@ def _move(
     seed: int,
 ) -> tuple[Array, Array | None, Array]:
     """In whatever process: positions, boxes and energies after the steps; an energy is NaN where they failed."""
-    size = min(n, dynamics.together(system, n))
+    size = min(n, dynamics.context_size(system, n))
     if size == 1 and not system.batched:
         return _bench(system, dynamics, 1).one_by_one(temperature, positions, boxes, steps, seed)
     done = []

@@ -120,7 +120,7 @@ class Stage:
         """Which walkers share a Context, as (place of the temperature, walker)."""
         settings = self.settings
         n, places = settings.walkers, range(len(settings.temperatures))
-        wanted = settings.together(self.system, n)
+        wanted = settings.context_size(self.system, n)
         if wanted < 2 * n:
             size = min(wanted, n)
             return [
@@ -130,22 +130,22 @@ class Stage:
             ]
         groups: list[_Walkers] = []
         for place in places:
-            mine = [(place, walker) for walker in range(n)]
+            walkers = [(place, walker) for walker in range(n)]
             fits = groups and len(groups[-1]) + n <= wanted
-            if fits and self._one_bias(groups[-1][0][0], place):
-                groups[-1].extend(mine)
+            if fits and self._same_bias(groups[-1][0][0], place):
+                groups[-1].extend(walkers)
             else:
-                groups.append(mine)
+                groups.append(walkers)
         return groups
 
     def _biased(self, place: int) -> bool:
         return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
 
-    def _one_bias(self, one: int, other: int) -> bool:
+    def _same_bias(self, first: int, second: int) -> bool:
         """Whether walkers at two temperatures have the same bias, or none."""
-        if self._biased(one) != self._biased(other):
+        if self._biased(first) != self._biased(second):
             return False
-        return not self._biased(one) or self.settings.share_bias == "all"
+        return not self._biased(first) or self.settings.share_bias == "all"
 
     def _task(self, rows: _Walkers) -> GroupTask:
         settings = self.settings
@@ -158,8 +158,8 @@ class Stage:
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
-        together = settings.share_bias == "all" and len(settings.temperatures) > 1
-        shared = "all" if together else temperature_name(lowest)
+        shared_by_all = settings.share_bias == "all" and len(settings.temperatures) > 1
+        shared = "all" if shared_by_all else temperature_name(lowest)
         return GroupTask(
             self.system,
             settings.dynamics(),
@@ -170,8 +170,8 @@ class Stage:
             settings.frames,
             _task_seed(self.seed, place, rows[0][1]),
             self.folder / name,
-            self.folder / "exchange" / shared if together or len(rows) < n else None,
-            min(settings.temperatures) if together else None,
+            self.folder / "exchange" / shared if shared_by_all or len(rows) < n else None,
+            min(settings.temperatures) if shared_by_all else None,
             _rows_of(self.boxes, settings.temperatures, rows),
         )
 

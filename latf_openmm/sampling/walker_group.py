@@ -91,7 +91,7 @@ class DynamicsSettings(Settings):
         """Return the platform for a system, with its properties."""
         return PlatformChoice.chosen(self.platform or system.platform, self.platform_properties)
 
-    def together(self, system: AnySystem, n_walkers: int) -> int:
+    def context_size(self, system: AnySystem, n_walkers: int) -> int:
         """Return how many walkers of a system may share a Context, where there are `n_walkers`."""
         return self.context_walkers or (n_walkers if system.batched else 1)
 
@@ -161,10 +161,10 @@ class GroupTask:
 
     def n_complete(self) -> int:
         """Count the segments that are complete, from the first on."""
-        found = 0
-        while found < self.n_segments and self.segment(found).is_dir():
-            found += 1
-        return found
+        count = 0
+        while count < self.n_segments and self.segment(count).is_dir():
+            count += 1
+        return count
 
     def frames_in(self, index: int) -> int:
         """Frames of one segment."""
@@ -323,7 +323,7 @@ class WalkerGroup:
             self.context.setPeriodicBoxVectors(*self.task.boxes[0])
         minimise = self.task.dynamics.minimise
         if minimise and self.built.copies is not None:  # together, each would wait for the slowest
-            starts = np.stack([self._minimised(one) for one in starts])
+            starts = np.stack([self._minimised(start) for start in starts])
         self.context.setPositions(self.built.placed(starts).reshape(-1, 3))
         if minimise and self.built.copies is None:
             openmm.LocalEnergyMinimizer.minimize(self.context, *MINIMISE)
@@ -462,14 +462,14 @@ class WalkerGroup:
         xyz_all = np.array(positions)
         table = np.array(energies) if self.single is None else _copy_energies(self.single, xyz_all)
         cells = np.array(boxes) if boxes else None
-        found = _Recorded(xyz_all, cells, table, np.array(kinetic))
+        recorded = _Recorded(xyz_all, cells, table, np.array(kinetic))
         if self.updater is not None:
             z, energy, offsets = (np.array(part) for part in zip(*biases, strict=True))
-            return replace(found, z=z, bias=energy, offsets=offsets)
+            return replace(recorded, z=z, bias=energy, offsets=offsets)
         if self.cv is None or self.bias is None:
-            return found
+            return recorded
         z, energy = _evaluate(self.cv, self.bias, xyz_all, cells)
-        return replace(found, z=z, bias=energy, offsets=np.zeros_like(energy))
+        return replace(recorded, z=z, bias=energy, offsets=np.zeros_like(energy))
 
     def _kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
         """Kinetic temperature of each copy, shape (n_copies,) [K]."""

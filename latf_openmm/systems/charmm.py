@@ -16,8 +16,8 @@ from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
+    create_system,
     existing,
-    made,
     nanometres,
     reading,
     structure,
@@ -74,7 +74,7 @@ class CharmmSettings(MoleculeSettings):
             if pdb
             else "system.box (nor can it be in a crd file; it can in a PDB file)"
         )
-        system = made(
+        system = create_system(
             lambda **options: psf.createSystem(parameters, **options),
             psf.topology,
             self.options,

@@ -143,6 +143,6 @@ def _types_with_code(root: ElementTree.Element) -> Iterator[str]:
         if element is root or name is None or not name.isidentifier():  # numbers are parameters
             continue
         kind = getattr(openmm, name, None)
-        own = isinstance(kind, type) and kind.__module__ == openmm.openmm.__name__
-        if not own or name in _CODE:
+        is_openmm = isinstance(kind, type) and kind.__module__ == openmm.openmm.__name__
+        if not is_openmm or name in _CODE:
             yield name

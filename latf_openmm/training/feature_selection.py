@@ -180,10 +180,10 @@ def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: sli
     """Standard deviation within a temperature, and autocorrelation, of some descriptors, (2, n_columns)."""
     lagged, squares, frames = 0.0, 0.0, 0
     for temperature in sorted({t.temperature for t in trajectories}):
-        here = [t for t in trajectories if t.temperature == temperature]
-        count = sum(t.n_frames for t in here)
-        mean = sum(t.features[:, columns].sum(axis=0, dtype=np.float64) for t in here) / count
-        for t in here:
+        selected = [t for t in trajectories if t.temperature == temperature]
+        count = sum(t.n_frames for t in selected)
+        mean = sum(t.features[:, columns].sum(axis=0, dtype=np.float64) for t in selected) / count
+        for t in selected:
             lag = max(1, round(_LAG * t.n_frames))
             x = t.features[:, columns] - mean
             squares = squares + np.square(x).sum(axis=0)

@@ -136,7 +136,7 @@ class TrainingRun:
         passes = [torch.randperm(n, generator=self.generator) for _ in range(-(-wanted // n))]
         return torch.cat(passes)[:wanted]
 
-    def own(self, first: Tensor) -> ChosenPairs:
+    def at_own_temperatures(self, first: Tensor) -> ChosenPairs:
         """Frames at their own temperatures, with their weights."""
         return ChosenPairs(first, self.weights[first], self.temperatures[first])
 
@@ -165,11 +165,11 @@ class TrainingRun:
         # Many short epochs between relabellings need fewer pairs than the one joint stage.
         most = s.pairs_per_epoch // 2 if stage.name == "states" else s.pairs_per_epoch
         order = self.order(len(self.pairs.train), most)
-        chosen = self.own(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
+        chosen = self.at_own_temperatures(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
         total, n = 0.0, 0
         for part in chosen.split(self.batch_size):
-            found = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
-            loss = found.loss(s.beta, s.decorrelation)
+            batch_terms = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
+            loss = batch_terms.loss(s.beta, s.decorrelation)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
@@ -183,13 +183,13 @@ class TrainingRun:
         self.model.eval()
         generator = torch.Generator().manual_seed(0)
         first = torch.from_numpy(self.pairs.held_out).to(self.features.device)
-        chosen = self.own(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
+        chosen = self.at_own_temperatures(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
         prediction, divergence, weight = 0.0, 0.0, 0.0
         for part in chosen.split(2048):
             batch = self.batch(part, labels)
-            found = terms(self.model, batch, stage.prior, generator)
-            prediction += float(found.prediction) * len(part.first)
-            divergence += float(found.divergence) * len(part.first)
+            batch_terms = terms(self.model, batch, stage.prior, generator)
+            prediction += float(batch_terms.prediction) * len(part.first)
+            divergence += float(batch_terms.divergence) * len(part.first)
             weight += float(batch.weights.sum())
         return Epoch(
             stage=stage.name,

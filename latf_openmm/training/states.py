@@ -50,10 +50,10 @@ def find_states(run: TrainingRun, seed: int, progress: Progress | None) -> Found
         for start in range(s.restarts):
             if start:
                 run.model.encoder = run.new_encoder()
-            found = _refine_states(run, seed + 7919 * start, advance)
-            log.info("start %d: %d states, information %.3f", start, run.model.n_states, found.information)
-            if best is None or found.information > best.information:
-                best, best_decoder = found, run.model.decoder
+            refined = _refine_states(run, seed + 7919 * start, advance)
+            log.info("start %d: %d states, information %.3f", start, run.model.n_states, refined.information)
+            if best is None or refined.information > best.information:
+                best, best_decoder = refined, run.model.decoder
                 best_state = copy.deepcopy(run.model.state_dict())
     assert best is not None and best_state is not None
     run.model.decoder = best_decoder
@@ -111,8 +111,8 @@ def initial_labels(
     means.fit(sample, sample_weight=weights[::every])
     parts = (standardise(part).cpu().numpy() for part in features.split(PART))
     labels = np.concatenate([means.predict(part) for part in parts])
-    found = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return torch.from_numpy(found).to(features.device)
+    compact = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return torch.from_numpy(compact).to(features.device)
 
 
 def populations(labels: Tensor, weights: Tensor, n_states: int) -> Tensor:

@@ -174,8 +174,13 @@ class Products:
     def _copied(self, node: fx.Node) -> bool:
         """Rows added to a constant that is zero, each to another one."""
         start, dim, index, rows = node.args
-        there = self._constant(start)
-        if there is None or there.any() or not isinstance(index, fx.Node) or index not in self.known.constant:
+        initial = self._constant(start)
+        if (
+            initial is None
+            or initial.any()
+            or not isinstance(index, fx.Node)
+            or index not in self.known.constant
+        ):
             return False
         places = self.known.values[index]
         if len(places.unique()) < len(places):
@@ -186,17 +191,17 @@ class Products:
 
     def _product(self, node: fx.Node, source: Any) -> "_Product | None":
         """What `source` is, where that is x W or x W + b with constant W and b, of the node's shape."""
-        found = self._call(source, aten.mm.default, aten.add.Tensor)
+        product = self._call(source, aten.mm.default, aten.add.Tensor)
         shape, shift = self._shape(node), None
-        if found is not None and found.target == aten.add.Tensor:
-            terms = (found.args[0], found.args[1])
+        if product is not None and product.target == aten.add.Tensor:
+            terms = (product.args[0], product.args[1])
             places = [i for i in (0, 1) if self._call(terms[i], aten.mm.default)]
             shift = self._constant(terms[1 - places[0]]) if places else None
-            found = self._call(terms[places[0]], aten.mm.default) if shift is not None else None
-        weight = self._constant(found.args[1]) if found else None
-        if not found or weight is None or self._shape(found) != shape or self._shape(source) != shape:
+            product = self._call(terms[places[0]], aten.mm.default) if shift is not None else None
+        weight = self._constant(product.args[1]) if product else None
+        if not product or weight is None or self._shape(product) != shape or self._shape(source) != shape:
             return None
-        return _Product(found.args[0], weight, shift)
+        return _Product(product.args[0], weight, shift)
 
     def _scaled_product(self, node: fx.Node, source: Any, factor: Tensor, shift: Tensor | None) -> bool:
         """Make of the node (x W + b) `factor` + `shift`, if `source` is x W + b."""

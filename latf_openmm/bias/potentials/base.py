@@ -144,9 +144,9 @@ class AdaptiveBias(Bias):
         """
         if not bool(torch.isfinite(z).all()):
             raise ConfigError(f"a collective variable is not finite: {z.tolist()}")
-        own = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
+        variables = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
         messages = [] if others is None or len(others) == 0 else self.absorb(others)
-        messages += self.adapt(own, kT)
+        messages += self.adapt(variables, kT)
         self.sent += len(messages)
         self.updates += 1
         return messages
@@ -180,16 +180,16 @@ class AdaptiveBias(Bias):
         ConfigError
             If the snapshot is of another kind of bias, or of one with another number of variables or grid.
         """
-        own = self.snapshot()
-        if set(snapshot) != set(own):
+        current = self.snapshot()
+        if set(snapshot) != set(current):
             raise ConfigError(
-                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(own)}"
+                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(current)}"
             )
         for name, value in snapshot.items():
-            there, here = self._form(name, value), self._form(name, own[name])
-            if there != here:
+            given, expected = self._form(name, value), self._form(name, current[name])
+            if given != expected:
                 raise ConfigError(
-                    f"a snapshot with {name!r} of {there} does not belong to this bias, which has {here}"
+                    f"a snapshot with {name!r} of {given} does not belong to this bias, which has {expected}"
                 )
         for name, value in snapshot.items():
             setattr(self, name, value.clone())
@@ -255,8 +255,8 @@ class BiasContext:
         if len(set(components)) < len(components):
             raise ConfigError(f"bias.components: {list(components)} names one twice")
         periods = tuple(self.periods[i] for i in components)
-        own = range(self.dim) if self.components is None else self.components
-        return replace(self, periods=periods, components=tuple(own[i] for i in components))
+        selected = range(self.dim) if self.components is None else self.components
+        return replace(self, periods=periods, components=tuple(selected[i] for i in components))
 
     def samples(self, what: str) -> Tensor:
         """Points of the model's density at this temperature, shape (n, dim).
@@ -333,7 +333,7 @@ def strengths(value: float | list[float], dim: int, name: str = "strength") -> T
         If the list has another length, or one is negative.
     """
     values = per_component(value, dim, name)
-    if any(one < 0 for one in values):
+    if any(number < 0 for number in values):
         raise ConfigError(f"bias.{name}: must not be negative, got {values}")
     return torch.tensor(values, dtype=torch.float64)
 

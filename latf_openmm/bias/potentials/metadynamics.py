@@ -142,12 +142,12 @@ class Metadynamics(AdaptiveBias):
                 f"from {self.spline.low.tolist()} to {self._high()}"
             )
         rows = []
-        for own in z[inside]:
+        for centre in z[inside]:
             height = self.height
             if self.bias_factor < float("inf"):
-                now = float(self.energy(own.unsqueeze(0), self.state))
+                now = float(self.energy(centre.unsqueeze(0), self.state))
                 height *= float(np.exp(-now / (self.kT * (self.bias_factor - 1))))
-            rows.append(self._add(torch.cat([own, torch.tensor([height], dtype=torch.float64)])))
+            rows.append(self._add(torch.cat([centre, torch.tensor([height], dtype=torch.float64)])))
         self.added = torch.stack(rows) if rows else torch.empty(0, self.width, dtype=torch.float64)
         return rows
 
