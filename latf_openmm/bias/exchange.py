@@ -77,7 +77,7 @@ class Exchange:
         return torch.from_numpy(np.concatenate(rows).copy()) if rows else torch.empty(0, self.width)
 
     def position(self) -> dict[str, int]:
-        """How far each file was read or, of the own one, written."""
+        """Return the number of bytes read from each file or, for this walker's, written."""
         return {**self.read, self.own.name: self.written}
 
     def rewind(self, position: dict[str, int]) -> None:

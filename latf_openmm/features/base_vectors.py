@@ -23,6 +23,7 @@ from latf_openmm.labels import Labels
 _WIDE, _HIGH = 0.5, 0.3  # nm
 _CUTOFF = 2.4  # of the scaled distance
 _RING = {"C2", "C4", "C6"}
+"""Names of the ring atoms that place a base."""
 
 
 class BaseVectors(PairFeatures):

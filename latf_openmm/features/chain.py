@@ -70,7 +70,7 @@ class Separations:
             self._neighbours.setdefault(second, set()).add(first)
 
     def apart(self, first: Residue, second: Residue, separation: int) -> bool:
-        """Whether two residues are at least `separation` apart along their chain, or in different chains."""
+        """Return whether two residues are at least `separation` apart along their chain, or in different chains."""
         if first.chain.index != second.chain.index:
             return True
         if not self._rings or abs(first.index - second.index) < separation:

@@ -243,7 +243,7 @@ def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
 
 
 def _guessed(atom: Atom, other: Atom) -> str:
-    """What to do where atoms have the same name and another element."""
+    """Advice where atoms have the same name and another element."""
     if atom.name != other.name:
         return ""
     return "; without an element column elements are guessed by where names begin: write the elements"

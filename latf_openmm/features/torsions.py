@@ -30,13 +30,13 @@ _PROTEIN = {
     "chi3": mdtraj.compute_chi3,
     "chi4": mdtraj.compute_chi4,
 }
-# Atom names and the residue each is in: the first (0) or the one that follows it (1).
+"""Functions of MDTraj that find torsions of a protein."""
 _BACKBONE = {
     "phi": (("C", 0), ("N", 1), ("CA", 1), ("C", 1)),
     "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
     "omega": (("CA", 0), ("C", 0), ("N", 1), ("CA", 1)),
 }
-# Atom names and the residue each is in: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983).
+"""Atom names and the residue each is in: the first (0) or the one that follows it (1)."""
 _NUCLEIC = {
     "alpha": (("O3'", -1), ("P", 0), ("O5'", 0), ("C5'", 0)),
     "beta": (("P", 0), ("O5'", 0), ("C5'", 0), ("C4'", 0)),
@@ -45,7 +45,9 @@ _NUCLEIC = {
     "epsilon": (("C4'", 0), ("C3'", 0), ("O3'", 0), ("P", 1)),
     "zeta": (("C3'", 0), ("O3'", 0), ("P", 1), ("O5'", 1)),
 }
+"""Atom names, each with its residue: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983)."""
 _GLYCOSIDIC = (("O4'", "C1'", "N9", "C4"), ("O4'", "C1'", "N1", "C2"))
+"""Atom names of chi of nucleotides: of purines, then of pyrimidines."""
 AngleName = Literal[
     "phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4",
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi",

@@ -15,12 +15,14 @@ from latf_openmm.errors import DataError
 from latf_openmm.features import Features
 from latf_openmm.units import KELVIN, TemperatureScale
 
-_MOST_IN_MEMORY = 250_000_000
+_MAX_IN_MEMORY = 250_000_000
 """Descriptors of all frames together that are kept in memory: 1 GB."""
 _IN_CACHE = 250_000
 """Descriptors computed at a time: what they are made of fits into a processor's cache."""
 _FRAMES_AT_A_TIME = 64, 2048
+"""Smallest and largest number of frames featurised at a time."""
 _FRAMES_FOR_SPEEDS = 200
+"""Largest number of frames from which mean squared speeds are computed; more are thinned."""
 _MOMENT = 1e-5
 """Time between positions from which speeds are computed [ps]."""
 
@@ -163,7 +165,7 @@ def new_features(n_frames: int, n_features: int, folder: Path) -> NDArray[np.flo
     folder
         Where the file is, or above it while it is not there yet; the file is gone when the array is, or the process.
     """
-    if n_frames * n_features < _MOST_IN_MEMORY:
+    if n_frames * n_features < _MAX_IN_MEMORY:
         return np.empty((n_frames, n_features), np.float32)
     place = folder.absolute()
     with tempfile.TemporaryFile(dir=next(p for p in (place, *place.parents) if p.is_dir())) as file:

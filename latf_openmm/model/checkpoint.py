@@ -22,11 +22,14 @@ from latf_openmm.settings import validate
 from latf_openmm.storage import check_file, write_manifest
 
 FORMAT = 3
+"""Number of the format in which models are written."""
 _OTHER_FORMAT = (
     f"format {{!r}}, this version reads format {FORMAT}; models of format 2 and before may compute other "
     "descriptors than they were trained on: train again"
 )
+"""Message about a model of another format."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
+"""Errors that reading a damaged model may raise."""
 
 
 @dataclass(frozen=True)

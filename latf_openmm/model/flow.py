@@ -60,7 +60,7 @@ class SplineCoupling(nn.Module):
         self.conditioner = _identity_start(mlp(widths))
 
     def inputs(self, kept: Tensor, context: Tensor) -> Tensor:
-        """What the conditioner is given, shape (n, n_in)."""
+        """Inputs of the conditioner, shape (n, n_in)."""
         constant = torch.ones_like(kept.sum(dim=1, keepdim=True))
         # Saturate far outside the data, so that the flow's tails are those of a fixed affine map.
         seen = 2.0 * self.bound * torch.tanh(kept / (2.0 * self.bound))

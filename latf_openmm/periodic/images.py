@@ -210,7 +210,7 @@ def _move_branches(xyz: Positions, moves: Array, frames: Indices, branches: Indi
 
 
 def _lattice_steps(vectors: Array, box: Array) -> Array:
-    """How many lattice vectors to take off `vectors` (..., 3), rounding one axis after the other; `box` (..., 3, 3).
+    """Lattice vectors to subtract from `vectors` (..., 3), rounding one axis after the other; `box` (..., 3, 3).
 
     What is left is the shortest vector wherever that is shorter than half the box along each axis.
     """

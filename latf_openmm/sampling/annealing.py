@@ -52,7 +52,7 @@ _FARTHEST = 1e5  # nm
 
 
 class AnnealingSettings(Settings):
-    """How walkers are carried to another temperature."""
+    """Settings for walkers that are carried to another temperature."""
 
     walkers: int = Field(400, ge=10, le=100_000, description="walkers of the population")
     steps: int = Field(

@@ -85,7 +85,7 @@ class SimulationSettings(DynamicsSettings):
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage simulates.
+    """One stage of simulation, with its starts.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class Stage:
         return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
 
     def _same_bias(self, first: int, second: int) -> bool:
-        """Whether walkers at two temperatures have the same bias, or none."""
+        """Return whether walkers at two temperatures have the same bias, or none."""
         if self._biased(first) != self._biased(second):
             return False
         return not self._biased(first) or self.settings.share_bias == "all"
@@ -179,7 +179,7 @@ class Stage:
 def _rows_of(
     arrays: dict[float, NDArray[np.float64]], temperatures: Sequence[float], rows: _Walkers
 ) -> NDArray[np.float64] | None:
-    """What the arrays of each temperature have for these walkers; None where there is nothing for them."""
+    """Rows of these walkers in the arrays of each temperature; None where there are none for them."""
     if temperatures[rows[0][0]] not in arrays:
         return None
     return np.stack([arrays[temperatures[place]][walker] for place, walker in rows])

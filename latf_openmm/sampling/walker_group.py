@@ -55,7 +55,7 @@ _NO_HELP = 0.7
 
 
 class DynamicsSettings(Settings):
-    """How walkers move and what is recorded."""
+    """Settings for the dynamics of walkers and their record."""
 
     timestep: float = Field(gt=0, le=10, description="integration step [ps]")
     friction: float = Field(gt=0, description="Langevin friction [1/ps]")

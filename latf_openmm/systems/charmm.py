@@ -24,6 +24,7 @@ from latf_openmm.systems.molecule import (
 )
 
 _FEW_ATOMS, _WIDER = 100, 5.0
+"""Number of atoms above which a box is checked; ratio of its edges to the extent of the atoms that is too large."""
 
 
 class CharmmSettings(MoleculeSettings):

@@ -44,6 +44,7 @@ _PAIRWISE: dict[type, tuple[str, ...]] = {
 }
 """Forces of all pairs, and what is said of single pairs."""
 _REFUSED = ("ParticleParameterOffsets", "ExceptionParameterOffsets", "InteractionGroups")
+"""Parts of forces that cannot be copied."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _longest_ways(system: openmm.System) -> NDArray[np.float64]:
 
 
 def _radius(longest: NDArray[np.float64], masses: NDArray[np.float64]) -> float:
-    """How far from the centre of mass an atom can be [nm]: no further than its mean distance from the others."""
+    """Largest distance of an atom from the centre of mass [nm]: at most its mean distance from the others."""
     return float((longest @ masses).max() / masses.sum())
 
 

@@ -33,6 +33,7 @@ from latf_openmm.units import KELVIN, TemperatureScale
 
 Array = NDArray[np.float64]
 _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
+"""OpenMM constraints by their names in the configuration."""
 _DROPLET = 30
 """Molecules of water from which a System without a box is taken for one whose box got lost."""
 _DENSEST = 300.0
@@ -40,9 +41,11 @@ _DENSEST = 300.0
 _WATERS = frozenset(
     {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
 )
+"""Residue names of water."""
 _REPEATED = "WARNING: duplicate atom"
 """How OpenMM's warning of an atom that it drops begins."""
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
+"""OpenMM treatments of long-range forces by their names in the configuration."""
 
 
 class NarrowBoxError(ConfigError):
@@ -50,7 +53,7 @@ class NarrowBoxError(ConfigError):
 
 
 class ForceFieldOptions(Settings):
-    """How a System is made from parameters."""
+    """Options for a System made from parameters."""
 
     method: Literal["auto", "none", "pme", "cutoff"] = Field(
         "auto", description="long-range interactions; auto: PME where there is a periodic box, else no cutoff"
@@ -112,7 +115,7 @@ class ForceFieldOptions(Settings):
 
 @dataclass(frozen=True)
 class Molecule:
-    """What was read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm].
+    """A molecule as read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm].
 
     `box` (3, 3) [nm] is that of the positions, which a System without periodic boundaries does not use; None: not
     known.

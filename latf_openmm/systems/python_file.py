@@ -42,7 +42,7 @@ def _as_a_script(module: ModuleType, folder: Path) -> Iterator[None]:
 
 
 def _lies_in(module: ModuleType | None, folder: Path) -> bool:
-    """Whether a module is a file, or a package, in the folder itself."""
+    """Return whether a module is a file, or a package, in the folder itself."""
     file = getattr(module, "__file__", None)
     if file is None:
         return False

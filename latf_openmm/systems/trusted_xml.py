@@ -17,8 +17,11 @@ from openmm import app
 from latf_openmm.errors import ConfigError, DataError, first_line
 
 _CODE = ("PythonForce",)
+"""Types of OpenMM that run code as they are read."""
 _SCRIPT = "script"
+"""Ending of the tags of force-field elements that hold Python."""
 _TRUST = "if you trust whoever wrote it, say trust: true in the system section"
+"""Advice where a file can run code."""
 
 
 def read_state(path: Path) -> openmm.State:

@@ -15,6 +15,7 @@ from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.settings import Settings
 
 _FRAMES = 20_000
+"""Largest number of frames from which correlations are computed; more are thinned."""
 _COLUMNS = 256
 """Descriptors that are looked at together."""
 _LAG = 0.01  # of a trajectory
@@ -37,7 +38,7 @@ class ReductionSettings(Settings):
 
 @dataclass(frozen=True)
 class Reduction:
-    """What was kept.
+    """Descriptors that were kept.
 
     Attributes
     ----------

@@ -28,15 +28,20 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _LAGS = 6
+"""Number of lags in a default scan."""
 _LONGEST_DEFAULT = 200
+"""Longest lag of a default scan [frames]."""
 _REACHED = 0.8
+"""Part of the largest timescale that the recommended lag has to reach."""
 _BLOCKS = 10
+"""Blocks of frames for the bootstrap, at least."""
 _RESAMPLES = 50
+"""Resamples of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class LagRow:
-    """What the states stage found at one lag.
+    """Result of the states stage at one lag.
 
     Attributes
     ----------
@@ -70,7 +75,7 @@ class LagRow:
 
     @property
     def metastable(self) -> bool:
-        """Whether there are two states at least, and the slowest exchange takes longer than the lag."""
+        """Return whether there are two states at least, and the slowest exchange takes longer than the lag."""
         return bool(self.timescales) and self.timescales[0] > self.lag
 
 

@@ -22,7 +22,8 @@ from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
 
-_SMALLEST_BATCH = 64
+_MIN_BATCH = 64
+"""Smallest number of pairs in a batch."""
 _BATCHES_PER_EPOCH = 50
 """Where pairs are few, an epoch goes through them several times."""
 _MANY = 32
@@ -38,7 +39,7 @@ _SLOW = 0.9
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch ended with; the terms are on held-out pairs (nats).
+    """Losses at the end of one epoch; the terms are on held-out pairs (nats).
 
     In the flow stage `divergence` is -log r_T(z) of left-out frames alone, without the entropy of p(z|x).
     """
@@ -55,7 +56,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained under which prior, and what decides that it has settled."""
+    """A stage of training: its parameters and prior, and the test that it has settled."""
 
     name: Literal["states", "joint"]
     prior: RepresentativePrior | None
@@ -126,7 +127,7 @@ class TrainingRun:
     @property
     def batch_size(self) -> int:
         """Pairs in a batch: fewer when there are few."""
-        return min(self.settings.batch_size, max(_SMALLEST_BATCH, len(self.pairs.train) // 16))
+        return min(self.settings.batch_size, max(_MIN_BATCH, len(self.pairs.train) // 16))
 
     def order(self, n: int, most: int) -> Tensor:
         """Random passes over n pairs, as many as an epoch has, but at most `most` pairs."""
@@ -266,7 +267,7 @@ def _moments(pairs: LaggedPairs) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _scales(std: NDArray[np.float64], trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float64]:
-    """What descriptors are divided by, shape (n_features,).
+    """Scales that descriptors are divided by, shape (n_features,).
 
     Their standard deviation, but of a fast one more: how far thermal motion carries it while slow ones cross their
     spread. Collective variables are slow then, and a bias on them is not stiff for the time step.

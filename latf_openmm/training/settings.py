@@ -8,7 +8,7 @@ from latf_openmm.settings import Settings
 
 
 class TrainingSettings(Settings):
-    """How the model is trained."""
+    """Settings for training the model."""
 
     lag: int | Literal["auto"] = Field(
         "auto", description="lag time [frames]; 'auto': the one a short scan of lags recommends"

@@ -19,7 +19,7 @@ from latf_openmm.training.run import PART, Stage, TrainingRun
 
 log = logging.getLogger(__name__)
 
-_MOST_FOR_CLUSTERS = 200_000
+_MAX_FOR_CLUSTERS = 200_000
 """Frames that the clusters at the start are made of; evenly chosen from more."""
 
 
@@ -104,7 +104,7 @@ def initial_labels(
     standardise: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """k-means labels of standardised descriptors, numbered 0..k-1 without gaps, shape (n_frames,)."""
-    every = -(-len(features) // _MOST_FOR_CLUSTERS)
+    every = -(-len(features) // _MAX_FOR_CLUSTERS)
     sample = standardise(features[::every]).cpu().numpy()
     n_clusters = min(n_clusters, len(np.unique(sample, axis=0)))
     means = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3, batch_size=4096)

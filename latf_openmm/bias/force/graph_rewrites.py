@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 class KnownGraph(Protocol):
-    """What is known of a graph while it is simplified."""
+    """Knowledge of a graph while it is simplified."""
 
     graph: fx.Graph
     values: dict[fx.Node, Any]
@@ -146,7 +146,7 @@ class Products:
         return False
 
     def _scaled_after(self, node: fx.Node) -> bool:
-        """Of the form (x W + b) c, or (x v) c."""
+        """Rewrite a node of the form (x W + b) c, or (x v) c."""
         for place in (0, 1):
             product, factor = node.args[place], self._constant(node.args[1 - place])
             if factor is None:
@@ -160,7 +160,7 @@ class Products:
         return False
 
     def _scaled_and_shifted_after(self, node: fx.Node) -> bool:
-        """Of the form c + (x W + b) d."""
+        """Rewrite a node of the form c + (x W + b) d."""
         shift = self._constant(node.args[0])
         if shift is None:
             return False
@@ -190,7 +190,7 @@ class Products:
     # --- x W + b -----------------------------------------------------------------------------------
 
     def _product(self, node: fx.Node, source: Any) -> "_Product | None":
-        """What `source` is, where that is x W or x W + b with constant W and b, of the node's shape."""
+        """Return `source` as a product if it is x W or x W + b with constant W and b, of the node's shape."""
         product = self._call(source, aten.mm.default, aten.add.Tensor)
         shape, shift = self._shape(node), None
         if product is not None and product.target == aten.add.Tensor:

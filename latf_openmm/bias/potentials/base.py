@@ -18,7 +18,9 @@ from latf_openmm.settings import Settings
 from latf_openmm.units import SCALES, plain
 
 _SAMPLES = 20_000
+"""Points drawn from a model to find the region where its collective variables are."""
 _MARGIN = 0.35
+"""Part of the width of that region that is added on each side."""
 
 
 class Bias(nn.Module):
@@ -62,7 +64,7 @@ class Bias(nn.Module):
 
 
 class Receiver(nn.Module):
-    """How a message changes the state of an adaptive bias: ``forward(state, message)`` -> new state.
+    """Applies a message to the state of an adaptive bias: ``forward(state, message)`` -> new state.
 
     The same module runs in Python and inside the force, so that both have the same state to the last bit.
     """
@@ -114,7 +116,7 @@ class AdaptiveBias(Bias):
         self._messages: MessageFile | None = None
 
     def messages(self) -> MessageFile:
-        """Where forces made from now on read the messages."""
+        """Return the file from which forces made from now on read the messages."""
         if self._messages is None:
             self._messages = MessageFile(int(self.sent))
         return self._messages
@@ -165,7 +167,7 @@ class AdaptiveBias(Bias):
         return message
 
     def offset(self) -> float:
-        """What is taken off the bias energy before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
+        """Energy subtracted from the bias before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
         return 0.0
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -196,7 +198,7 @@ class AdaptiveBias(Bias):
         self._messages = None  # forces made before do not have this state
 
     def _form(self, name: str, value: Tensor) -> str:
-        """What a buffer of the snapshot has in common between all moments."""
+        """Describe a buffer by properties that never change during a run."""
         return f"shape {tuple(value.shape)}"
 
     def _changing(self) -> tuple[str, ...]:
@@ -206,7 +208,7 @@ class AdaptiveBias(Bias):
 
 @dataclass(frozen=True)
 class BiasContext:
-    """What a bias is built for.
+    """The simulation and the model that a bias is built for.
 
     Parameters
     ----------

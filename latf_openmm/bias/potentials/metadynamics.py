@@ -26,9 +26,13 @@ from latf_openmm.bias.potentials.widths import positive, within_state_widths
 from latf_openmm.errors import ConfigError
 
 _POINTS_PER_SIGMA = 3.0
-_MOST_POINTS = {1: 2000, 2: 400, 3: 80}
-_FEWEST_POINTS = 40
+"""Grid points for each width of a hill."""
+_MAX_POINTS = {1: 2000, 2: 400, 3: 80}
+"""Largest number of grid points along an axis, by the number of axes."""
+_MIN_POINTS = 40
+"""Smallest number of grid points along an axis."""
 _COVERED = 0.9
+"""Part of the samples of the model that has to lie inside the grid."""
 
 
 class _AxisGaussian(nn.Module):
@@ -237,7 +241,7 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
             sigma = positive(per_component(self.sigma, dim, "sigma"), "sigma")
         low, high = self._limits(context)
         points = self.points or [
-            int(np.clip(np.ceil(_POINTS_PER_SIGMA * (b - a) / s), _FEWEST_POINTS, _MOST_POINTS[dim]))
+            int(np.clip(np.ceil(_POINTS_PER_SIGMA * (b - a) / s), _MIN_POINTS, _MAX_POINTS[dim]))
             for a, b, s in zip(low, high, sigma, strict=True)
         ]
         points = [int(n) for n in per_component(list(points), dim, "points")]

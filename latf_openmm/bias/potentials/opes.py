@@ -281,7 +281,7 @@ class _Kernels:
         self.changes.append((index + 1, gone))
 
     def _share(self, index: int) -> Tensor:
-        """What one kernel has in the sum over all pairs."""
+        """Contribution of one kernel to the sum over all pairs."""
         kernel = self.kernels[index : index + 1]
         return (
             self._between(kernel, self.kernels)

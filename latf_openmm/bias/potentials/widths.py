@@ -6,6 +6,7 @@ from latf_openmm.bias.potentials.base import BiasContext
 from latf_openmm.errors import ConfigError
 
 _RARE = 0.02
+"""Part of the samples from which a state counts."""
 
 
 def positive(values: list[float], name: str) -> list[float]:
