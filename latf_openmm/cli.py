@@ -391,8 +391,8 @@ def simulate(
     from latf_openmm.progress import make_progress
     from latf_openmm.run.config import load_config
     from latf_openmm.run.folder import EXECUTION
+    from latf_openmm.sampling.dynamics import BiasSource
     from latf_openmm.sampling.stage import Stage, run_stage
-    from latf_openmm.sampling.walker_group import BiasSource
     from latf_openmm.storage import check_output
     from latf_openmm.systems import shared_system
 
