@@ -14,8 +14,8 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.loop import train_model
+from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, run_stage
-from latf_openmm.sampling.walker_group import BiasSource
 from latf_openmm.storage import check_output
 from latf_openmm.systems import shared_system
 from latf_openmm.training.feature_selection import reduce_features
