@@ -373,7 +373,7 @@ def verify(folder: RunArgument) -> None:
         Console().print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     render(found, Console())
-    raise typer.Exit(0 if found.whole else 1)
+    raise typer.Exit(0 if found.intact else 1)
 
 
 @app.command()
@@ -760,7 +760,7 @@ def states(
         cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in values]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
-    console.print(f"{ensemble.made}; verdict {ensemble.verdict}", highlight=False, soft_wrap=True)
+    console.print(f"{ensemble.description}; verdict {ensemble.verdict}", highlight=False, soft_wrap=True)
     for warning in ensemble.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
     console.print(f"{output}: states.csv, one structure of each state", highlight=False, soft_wrap=True)
@@ -797,8 +797,9 @@ def _temperatures(text: str) -> list[float]:
 def _tell(console: Console, ensemble: Any) -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     console.print(
-        f"  structures: {ensemble.made}; verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
-        f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
+        f"  structures: {ensemble.description}; verdict {ensemble.verdict}; "
+        f"{ensemble.independent:.0f} independent frames effectively ({ensemble.ess:.0f} frames), "
+        f"largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
     if ensemble.verdict == "poor":

@@ -90,7 +90,7 @@ class DoctorReport:
 
     @property
     def can_bias(self) -> bool:
-        """Whether at least one backend passes on at least one platform."""
+        """Return whether at least one backend passes on at least one platform."""
         return bool(self.usable)
 
     @property
@@ -213,7 +213,7 @@ def known_problems(versions: Versions) -> list[Check]:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a child answered, or how it died."""
+    """Answer of a child, or how it died."""
 
     ok: bool
     detail: str
@@ -354,11 +354,11 @@ def _machine_checks(machine: ProbeResult) -> list[Check]:
         return [Check("OpenMM platforms", "failed", machine.detail)]
     gpu, platforms = machine.data["gpu"], machine.data["platforms"]
     cuda = f"{gpu or 'no GPU'} (torch built for CUDA {machine.data['cuda'] or 'none'})"
-    found = Check("OpenMM platforms", "ok", ", ".join(platforms))
+    check = Check("OpenMM platforms", "ok", ", ".join(platforms))
     if gpu and "CUDA" not in platforms:
-        detail = f"{found.detail}; torch sees a GPU, but OpenMM has no CUDA platform"
-        found = Check(found.name, "warning", detail, GET_CUDA)
-    return [Check("torch CUDA", "ok", cuda), found, plugin_check(machine.data["failures"])]
+        detail = f"{check.detail}; torch sees a GPU, but OpenMM has no CUDA platform"
+        check = Check(check.name, "warning", detail, GET_CUDA)
+    return [Check("torch CUDA", "ok", cuda), check, plugin_check(machine.data["failures"])]
 
 
 def plugin_check(failures: Sequence[str]) -> Check:

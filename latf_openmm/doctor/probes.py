@@ -161,7 +161,7 @@ def _probe_machine(_platform: str) -> dict[str, Any]:
 
 
 def _probe_openmmtorch(_platform: str) -> dict[str, Any]:
-    """Whether the module can be imported and a TorchForce made."""
+    """Return whether the module can be imported and a TorchForce made."""
     _force("TorchForce")
     return {"ok": True, "detail": ""}
 

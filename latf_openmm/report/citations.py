@@ -50,7 +50,7 @@ class Work:
 
     @property
     def place(self) -> str:
-        """Where it was published."""
+        """Journal or conference, and year."""
         if self.journal:
             numbers = ", ".join(part for part in (self.volume, self.pages.replace("--", "–")) if part)
             return f"{self.journal} {numbers} ({self.year})"

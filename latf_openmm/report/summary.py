@@ -121,7 +121,7 @@ def _distance(rows: Sequence[Comparison], n_members: int) -> str:
 
 
 def _expected(compared: Sequence[Comparison], n_members: int) -> str:
-    """Whether differences are what their errors say."""
+    """Say whether differences are what their errors say."""
     if n_members < _COMMITTEE:
         return f"and {'one flow' if n_members == 1 else 'two flows'} cannot say whether that is expected"
     close = [

@@ -247,20 +247,20 @@ class Reweighting:
         if len(self.simulated) == 1:
             return np.zeros(1)
         members = [np.flatnonzero(self.owner == temperature) for temperature in self.simulated]
-        g = np.array([self.inefficiency[mine].mean() for mine in members])
-        independent = np.array([effective_sample_size(self.log_w[mine]) for mine in members]) / g
+        g = np.array([self.inefficiency[frames].mean() for frames in members])
+        independent = np.array([effective_sample_size(self.log_w[frames]) for frames in members]) / g
         # As many as there are, in the proportions of independent ones.
         counts = independent * min(g.min(), _MOST_FOR_MBAR / independent.max())
         drawn = [
-            rng.choice(mine, int(max(50, count)), p=normalised_weights(self.log_w[mine]))
-            for mine, count in zip(members, counts, strict=True)
+            rng.choice(frames, int(max(50, count)), p=normalised_weights(self.log_w[frames]))
+            for frames, count in zip(members, counts, strict=True)
         ]
         u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
         return reduced_free_energies(u_kn, [len(part) for part in drawn])
 
 
 def energies_known(trajectories: Sequence[FeatureTrajectory]) -> bool:
-    """Whether every trajectory has potential energies; a constant stands for unknown."""
+    """Return whether every trajectory has potential energies; a constant stands for unknown."""
     return all(np.ptp(t.potential_energy) > 0 for t in trajectories)
 
 

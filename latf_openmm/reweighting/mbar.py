@@ -189,13 +189,13 @@ def combine(runs: Sequence[BiasedRun], kT: float | None = None, blocks: int | No
 def _warn_of_gaps(combined: CombinedRuns) -> None:
     parts = combined.connected
     for part in range(1, int(parts.max()) + 1):
-        mine, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-        pair = combined.overlap[np.ix_(mine, others)]
+        members, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
+        pair = combined.overlap[np.ix_(members, others)]
         i, j = np.unravel_index(pair.argmax(), pair.shape)
         log.warning(
             "%s and %s do not overlap (%.2g), nor do other runs connect them: free energies between them mean "
             "nothing; simulate between them, or with a weaker restraint",
-            combined.runs[mine[i]].name,
+            combined.runs[members[i]].name,
             combined.runs[others[j]].name,
             pair.max(),
         )

@@ -86,7 +86,7 @@ class WeightedSample(ABC):
         """
 
     def _redraw(self, draws: int, seed: int) -> Array:
-        """How often each block is in each bootstrap sample, shape (n_blocks, draws)."""
+        """Number of times that each block is in each bootstrap sample, shape (n_blocks, draws)."""
         return redrawn_blocks(self.groups, draws, np.random.default_rng(seed)).astype(np.float64)
 
     def widening(self) -> float:
@@ -111,16 +111,16 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
                     run.n_frames,
                     run.n_frames / run.inefficiency,
                 )
-        own = np.empty(run.n_frames, dtype=np.int64)
+        numbers = np.empty(run.n_frames, dtype=np.int64)
         first = done
         for frames in walkers:
             pieces = np.array_split(frames, min(len(frames), max(1, -(-n // len(walkers)))))
             for piece in pieces:
-                own[piece] = done
+                numbers[piece] = done
                 done += 1
         if done - first < 2:
             raise DataError(f"{run.name}: errors need 2 blocks or more, got {done - first}")
-        block.append(own)
+        block.append(numbers)
         groups += [number] * (done - first)
     return np.concatenate(block), np.array(groups)
 

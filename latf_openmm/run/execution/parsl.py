@@ -106,8 +106,8 @@ class ParslSettings(ExecutionSettings):
         return tuple(text for text in given if text)
 
     @property
-    def here(self) -> bool:
-        """Whether the workers are on this machine."""
+    def is_local(self) -> bool:
+        """Return whether the workers are on this machine."""
         return self.provider == "local"
 
     @property
@@ -207,7 +207,7 @@ class ParslSettings(ExecutionSettings):
         if self.provider == "local":
             return LocalProvider(**blocks)
         cores = f" --cpus-per-task={self.cores_per_node}" if self.cores_per_node else ""
-        one = self.nodes_per_block == 1
+        single = self.nodes_per_block == 1
         return SlurmProvider(
             **blocks,
             partition=self.partition,
@@ -217,12 +217,12 @@ class ParslSettings(ExecutionSettings):
             exclusive=self.cores_per_node is None,
             scheduler_options=self.scheduler_options,
             walltime=self.walltime,
-            launcher=SingleNodeLauncher() if one else SrunLauncher(overrides=f"--cpu-bind=none{cores}"),
+            launcher=SingleNodeLauncher() if single else SrunLauncher(overrides=f"--cpu-bind=none{cores}"),
         )
 
 
 class RetryCost:
-    """What a failure costs of the retries of a task.
+    """Cost of a failure in retries of a task.
 
     An error raised on purpose would come again: all of them. A lost worker: one, or none where the task had gone on
     since it was last lost, as where jobs end by their walltime.

@@ -55,13 +55,15 @@ def check_mean_energies(frames: Sequence[ImportedFrames], kT: Callable[[float], 
     """
     energies: dict[float, list[Array]] = {}
     names: dict[float, str] = {}
-    for one in frames:
-        if one.biased or np.ptp(one.energy) == 0:
+    for trajectory in frames:
+        if trajectory.biased or np.ptp(trajectory.energy) == 0:
             continue
-        enthalpy = one.energy + (0.0 if one.pressure_volume is None else one.pressure_volume)
-        for temperature in one.temperatures():
-            energies.setdefault(temperature, []).append(enthalpy[one.temperature == temperature])
-            names.setdefault(temperature, one.source.name)
+        enthalpy = trajectory.energy + (
+            0.0 if trajectory.pressure_volume is None else trajectory.pressure_volume
+        )
+        for temperature in trajectory.temperatures():
+            energies.setdefault(temperature, []).append(enthalpy[trajectory.temperature == temperature])
+            names.setdefault(temperature, trajectory.source.name)
     temperatures = sorted(energies)
     for low, high in pairwise(temperatures):
         cold, hot = np.concatenate(energies[low]), np.concatenate(energies[high])
