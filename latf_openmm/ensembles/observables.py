@@ -42,11 +42,14 @@ _TITLES = {
     "hbonds": "hydrogen bonds",
     "contacts": "native contacts",
 }
+"""Names of observables for people."""
 
 _NOTHING = 1e6
 """Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
 _OF_STATES = {"population": 1, "free_energy": 2}
+"""Observables of states, and how many states they take."""
 _UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
+"""Their units."""
 
 
 def radius_of_gyration(trajectory: mdtraj.Trajectory) -> Array:

@@ -35,19 +35,28 @@ from latf_openmm.reweighting.weights import canonical_weights, members_of_runs, 
 from latf_openmm.units import SCALES
 
 _SHARE = 0.3
+"""Share of the effective samples of the simulated temperatures from which reweighting is chosen."""
 _DRAWS = 60
+"""Bootstrap samples."""
 _BLOCKS = 20
+"""Blocks of each run and temperature that are redrawn."""
 _SAMPLES = 20_000
+"""Samples of the flow."""
 _NEIGHBOURS = 24
+"""Frames that stand for a sample of the flow."""
 _HEAVY = 0.05
+"""Weight of one frame from which a warning is given."""
 _DISAGREE = 3.0  # errors
 _ALONE = 3.0
+"""Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
+"""Population from which a state with few effective samples is warned of."""
 _WORDS: dict[Level, str] = {
     "reweighted": "reweighting says",
     "refined": "annealing says",
     "flow": "the flow says",
 }
+"""Methods in the texts of warnings."""
 
 
 class EnsembleMaker:

@@ -21,8 +21,10 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 _DEEPEST = 8.0
+"""Free energy up to which surfaces are drawn [kT]."""
 _CURVES_A_ROW = 3
-_COLOURS = (
+"""Panels of a row of observables."""
+_COLOURS = (  # of states; Okabe and Ito's, then others
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf",
 )  # fmt: skip
 

@@ -9,8 +9,11 @@ from latf_openmm.report.cost import Cost
 from latf_openmm.run.folder import RunFolder
 
 _FEW_STATES = 4
+"""States that the summary names, at most."""
 _CLOSE = 2.0
+"""Standard errors within which two populations agree."""
 _COMMITTEE = 3
+"""Flows from which their disagreement is an error."""
 
 
 def listed(words: Sequence[str]) -> str:

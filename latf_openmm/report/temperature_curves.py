@@ -15,9 +15,10 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.systems import library_folder
 
 _TEMPERATURES = 9
-_MOST_WEIGHTS = 2_000_000
+"""Temperatures of a curve, about."""
+_MAX_WEIGHTS = 2_000_000
 """Frames times temperatures up to which curves have more temperatures than the run."""
-_MOST_COORDINATES = 200_000_000
+_MAX_COORDINATES = 200_000_000
 """Frames times atoms up to which structures are read again, once for each observable."""
 
 
@@ -70,7 +71,7 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
         left_out.append(
             "Energy and heat capacity are left out: the potential energies of the frames are not known."
         )
-    if len(maker.pool.z) * topology.n_atoms <= _MOST_COORDINATES:
+    if len(maker.pool.z) * topology.n_atoms <= _MAX_COORDINATES:
         names += _of_structures(run, structure)
     else:
         left_out.append(
@@ -86,7 +87,7 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
 def _between(ensembles: Sequence[StructureEnsemble]) -> list[float]:
     """Temperatures that make the curves of few temperatures smooth."""
     temperatures = np.array([ensemble.temperature for ensemble in ensembles])
-    if _TEMPERATURES * len(ensembles[0].weights) > _MOST_WEIGHTS:
+    if _TEMPERATURES * len(ensembles[0].weights) > _MAX_WEIGHTS:
         return []
     grid = np.linspace(temperatures[0], temperatures[-1], _TEMPERATURES)
     far = 0.4 * (grid[1] - grid[0])

@@ -10,6 +10,7 @@ from latf_openmm.run.folder import RoundFolder, RunFolder
 from latf_openmm.storage import whole_folder
 
 _CURVES = ("train_loss", "prediction", "divergence", "n_states", "sigma")
+"""Columns of the history that are written."""
 
 
 def write_events(run: RunFolder) -> Path:

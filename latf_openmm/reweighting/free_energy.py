@@ -12,6 +12,7 @@ from latf_openmm.reweighting.blocks import redrawn_blocks, student_widening
 
 Array = NDArray[np.float64]
 _POINTS = 4
+"""Points along each axis of a cell, of which the mean is taken."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_MOST_FOR_MBAR = 4000
-_MOST_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
+_MAX_MBAR_FRAMES = 4000
+"""Frames of a run that f_k is solved from, at most."""
+_MAX_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
 _CHUNK = 2_000_000  # numbers of other matrices at a time
 
 
@@ -115,7 +116,7 @@ class CombinedRuns(WeightedSample):
 
     def _choose(self) -> Indices:
         """Frames that the reduced free energies are solved from."""
-        most = min(_MOST_FOR_MBAR, max(50, _MOST_NUMBERS // len(self.runs) ** 2))
+        most = min(_MAX_MBAR_FRAMES, max(50, _MAX_NUMBERS // len(self.runs) ** 2))
         chosen, first = [], 0
         for run in self.runs:
             n = int(min(run.n_frames, most, np.ceil(2 * run.n_frames / run.inefficiency)))

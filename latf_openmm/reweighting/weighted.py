@@ -28,7 +28,8 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _BLOCK = 5.0  # length of a block, in statistical inefficiencies, at least
-_FEWEST_BLOCKS, _MOST_BLOCKS = 5, 50
+_MIN_BLOCKS, _MAX_BLOCKS = 5, 50
+"""Blocks of a run, at least and at most, where their number is not given."""
 
 
 class WeightedSample(ABC):
@@ -103,8 +104,8 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
         n = wanted
         if n is None:
             independent = run.n_frames / (_BLOCK * run.inefficiency)
-            n = int(np.clip(independent, _FEWEST_BLOCKS, _MOST_BLOCKS))
-            if independent < _FEWEST_BLOCKS:
+            n = int(np.clip(independent, _MIN_BLOCKS, _MAX_BLOCKS))
+            if independent < _MIN_BLOCKS:
                 log.warning(
                     "%s: %d frames are only %.3g times their statistical inefficiency; its errors may be too small",
                     run.name,

@@ -32,18 +32,23 @@ from latf_openmm.systems.molecule import NarrowBoxError, structure as read_struc
 from latf_openmm.systems.structure import force_field_file
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
+"""File name ends of topologies, by kind of system."""
 _COORDINATES = {
     "amber": (".inpcrd", ".rst7", ".rst", ".crd"),
     "gromacs": (".gro",),
     "charmm": (".crd", ".cor", ".pdb"),
 }
+"""File name ends of coordinates, by kind of system."""
 _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
+"""File name ends of structures."""
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
-_MOST_PAIRS = 5000  # training leaves out what is dead or redundant
+"""File name ends of parameters of CHARMM."""
+_MAX_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
 _SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000
+"""Frames of each walker in a proposed round."""
 _FAST, _PLAIN = 0.004, 0.002  # ps; with and without heavy hydrogens
 
 
@@ -238,7 +243,7 @@ def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
         return [{"kind": "base_vectors"}]
     selection, bonds = ("name CA and protein", 4) if alpha >= 4 else ("heavy", 3)
     wanted = {"selection": selection, "minimum_bonds": bonds}
-    few = _pairs(alpha if alpha >= 4 else heavy) <= _MOST_PAIRS
+    few = _pairs(alpha if alpha >= 4 else heavy) <= _MAX_PAIRS
     distances = _possible(topology, DistanceSettings, [wanted]) if few else []
     if not distances and not (alpha >= 4 and backbone):
         raise ConfigError(
@@ -311,6 +316,7 @@ _SPACING = {
     True: "  # With solvent, energies overlap between close temperatures only; farther ones are the flow's guess.",
     False: "  # Neighbours should overlap in energy; `latf-openmm generate` says how many frames reach a temperature.",
 }
+"""Comment on the temperatures, by whether there is solvent."""
 
 _TEMPLATE = """\
 # Written by latf-openmm init. Every value is a proposal: read it, change it, then
@@ -352,3 +358,4 @@ loop:
 generate:
   temperatures: [{between}]
 """
+"""The configuration; values are filled in."""

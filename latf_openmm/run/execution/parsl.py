@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from parsl.providers.base import ExecutionProvider
 
 _WALLTIME = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
+"""Hours, minutes and seconds of a Slurm job."""
 _OF_SLURM = ("partition", "account", "cores_per_node", "scheduler_options")
-_LONGEST_SILENCE = 120
+"""Settings that only Slurm has."""
+_MAX_SILENCE = 120
 """Seconds that a busy machine, network or scheduler may take to answer."""
 _IDLE = 120.0
 """Seconds without any task after which blocks are given back."""
@@ -179,7 +181,7 @@ class ParslSettings(ExecutionSettings):
             cores_per_worker=1e-6,  # as many workers as were asked for, on any number of cores
             available_accelerators=self.workers_on_node if self.gpus_per_node else (),
             heartbeat_period=self.heartbeat,
-            heartbeat_threshold=max(4 * self.heartbeat, _LONGEST_SILENCE),
+            heartbeat_threshold=max(4 * self.heartbeat, _MAX_SILENCE),
             block_error_handler=windowed_error_handler,
         )
         return Config(
@@ -202,7 +204,7 @@ class ParslSettings(ExecutionSettings):
             "min_blocks": self.min_blocks,
             "max_blocks": self.max_blocks,
             "worker_init": self.worker_init,
-            "cmd_timeout": _LONGEST_SILENCE,
+            "cmd_timeout": _MAX_SILENCE,
         }
         if self.provider == "local":
             return LocalProvider(**blocks)

@@ -30,8 +30,13 @@ _QUIET = {
         "conserved_en.",
     ),
 }
+"""Columns that are never reported as unknown, lower case."""
 _FEW = 0.2
-_BLOCKS, _HOTTER = 10, 0.15
+"""Different temperatures as a share of the frames up to which they are those of a thermostat."""
+_BLOCKS = 10
+"""Blocks for the error of the mean kinetic temperature."""
+_HOTTER = 0.15
+"""Relative difference of the kinetic temperature that is an error."""
 
 
 @dataclass

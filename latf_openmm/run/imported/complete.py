@@ -12,6 +12,7 @@ import scipy.io
 from latf_openmm.errors import DataError
 
 _XTC, _XTC_LONG, _TRR = 1995, 2023, 1993
+"""Numbers that frames begin with: XTC, XTC of many atoms, TRR."""
 _RAW_ATOMS = 9
 """XTC files do not compress positions of so few atoms."""
 

@@ -16,8 +16,14 @@ from latf_openmm.run.imported.trajectories import ImportedTrajectory
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_BLOCKS, _CERTAIN = 10, 3.0
-_PARTS, _PART = 16, 65_536
+_BLOCKS = 10
+"""Blocks for the error of a mean energy."""
+_CERTAIN = 3.0
+"""Standard errors from which a fall of the mean energy is certain."""
+_PARTS = 16
+"""Pieces of a file that are hashed."""
+_PART = 65_536
+"""Length of a piece [bytes]."""
 
 
 def check_distinct(trajectories: Sequence[ImportedTrajectory]) -> None:

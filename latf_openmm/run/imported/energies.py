@@ -20,10 +20,17 @@ from latf_openmm.systems import BuiltSystem
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_FRAMES, _FIRST_FRAMES, _FRAMES_ROUNDED = 10, 3, 5
+_FRAMES = 10
+"""Frames whose energies are recomputed."""
+_FIRST_FRAMES = 3
+"""Frames that suffice where energies agree at once."""
+_FRAMES_ROUNDED = 5
+"""Frames for the effect of rounded positions."""
 _NOTICED = 0.1  # kT
 _FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
+"""Units that are mistaken for kJ/mol, by the factor that makes kJ/mol of them."""
 _MAX_SHIFT = 100
+"""Rows by which a shifted table is looked for, at most."""
 _ABSURD = 100.0  # kT an atom
 
 

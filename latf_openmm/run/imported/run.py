@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _VARYING = 1e-4
+"""Relative change of volumes from which a box is not constant."""
 
 
 def import_run(

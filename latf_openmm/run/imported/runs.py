@@ -23,11 +23,13 @@ Array = NDArray[np.float64]
 
 _SAME = 0.05  # kT
 _APART = 1e-4
+"""Relative overlap below which runs have nothing in common."""
 _WAYS = (
     "give --bias FILE.py:FUNCTION or a YAML file of restraints, or columns "
     "bias_energy_RUN in every table; or say that "
     "trajectories share one bias (--run), or that each run crossed between all states by itself (--independent)"
 )
+"""Ways out that error messages name."""
 
 
 @dataclass

@@ -17,7 +17,9 @@ Array = NDArray[np.float64]
 _RESIDUAL = 0.01  # kT
 _UNSURE = 0.1  # kT
 _MIN_FRAMES = 30
+"""Frames of a run that a bias is found from, at least."""
 _MAX_PAIRED = 20
+"""Descriptors that fit best alone, of which pairs are tried, at most."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _RELATIVE = 0.01
+"""Difference of frame intervals that is tolerated, as a share."""
 _COARSE = 0.25
 """Rounding of times, as a share of the frame interval, from which on frames are counted."""
 

@@ -21,8 +21,11 @@ Array = NDArray[np.float64]
 Evaluate = Callable[[mdtraj.Trajectory], Array]
 
 FORMATS = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5", ".mdcrd")
+"""File name ends of trajectories."""
 _TIMED = (".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5")
+"""Those of formats whose frames have times."""
 _MAX_SAMPLES = 20
+"""Frames of a file kept for checks, at most."""
 _AKMA = 0.04888821
 """Unit of time in DCD headers [ps]."""
 

@@ -20,7 +20,9 @@ from latf_openmm.run.strategies.base import Decision, Frames, Situation, Strateg
 Array = NDArray[np.float64]
 
 _GRID = 16
+"""Candidates between the lowest and the highest temperature."""
 _SAMPLES = 20_000
+"""Samples for the populations of the flow."""
 _PRESENT = 0.02
 """Share from which a state matters at a temperature."""
 

@@ -31,11 +31,14 @@ from latf_openmm.storage import PARTIAL, RECORDS, sha256
 from latf_openmm.training.feature_selection import check_columns
 
 _UNNAMED = "?"
+"""Name of atoms whose names are not known."""
 _LOST = "missing; expected a file that run.json lists"
+"""Text for a file that is gone."""
 _MADE_LATER = ("summary.json", "ensemble.json", "comparison.json", "events.out.tfevents.*")
 """Files of what was generated, of the report, and for TensorBoard: folders with them have a manifest."""
 
 _GENERATED = ("samples.parquet", "free_energy.parquet", "populations.parquet", "topology.pdb")
+"""Files of generated samples."""
 
 
 def verify_run(path: Path, progress: Progress | None = None) -> Report:

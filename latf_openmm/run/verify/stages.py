@@ -27,7 +27,9 @@ from latf_openmm.systems.trusted_xml import read_state
 from latf_openmm.units import temperature_name
 
 _FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume")
+"""Columns that have to be finite."""
 _COLUMNS = ("walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy")
+"""Columns that every table of frames has."""
 
 
 @dataclass(frozen=True)
