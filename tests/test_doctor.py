@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console
 
 from latf_openmm.doctor import checks as doctor, probes
-from latf_openmm.doctor.checks import Check, DoctorReport, ProbeResult, Versions, known_problems
+from latf_openmm.doctor.checks import ProbeResult
+from latf_openmm.doctor.findings import Check, DoctorReport, render
+from latf_openmm.doctor.versions import (
+    GET_OPENMM,
+    GET_TORCH,
+    GET_TORCHFORCE,
+    TORCHFORCE_WHEELS,
+    Versions,
+    known_problems,
+)
 
 CPU_WHEEL = ("acellera-openmmtorch-cpu", "1.10")
 GOOD = {
@@ -34,7 +43,7 @@ def by_name(report):
 
 def rendered(report, width=100):
     console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    doctor.render(report, console)
+    render(report, console)
     return console.export_text()
 
 
@@ -132,9 +141,9 @@ def test_several_problems_are_all_named():
 
 def test_ways_out_agree_with_the_pins_of_the_project():
     pins = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    for way_out in (doctor.GET_TORCH, doctor.GET_OPENMM):
+    for way_out in (GET_TORCH, GET_OPENMM):
         assert way_out.removeprefix("pip install ") in pins
-    for wheel in doctor.TORCHFORCE_WHEELS[:-1]:
+    for wheel in TORCHFORCE_WHEELS[:-1]:
         assert wheel in pins
 
 
@@ -265,13 +274,13 @@ def test_no_backend_gives_exit_code_1_and_a_clear_verdict(monkeypatch):
     last = rendered(report, width=60).rstrip().splitlines()[-1]
     assert last == report.verdict
     assert last.startswith("Biasing does not work here")
-    assert doctor.GET_TORCHFORCE in last
+    assert GET_TORCHFORCE in last
 
 
 def test_verdict_starts_with_the_known_problem():
-    problem = Check("torch >= 2.13", "warning", "every evaluation fails", doctor.GET_TORCH)
+    problem = Check("torch >= 2.13", "warning", "every evaluation fails", GET_TORCH)
     check = Check("TorchForce", "failed", "no", "something else")
-    assert doctor.GET_TORCH in DoctorReport((check,), (problem,)).verdict
+    assert GET_TORCH in DoctorReport((check,), (problem,)).verdict
 
 
 # The probes themselves: a wrong force must not pass

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, together
+from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, mixture
 from latf_openmm.ensembles.files import describe, frames_table
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.ensembles.reweighter import EnsembleMaker, ensemble_at
@@ -287,7 +287,7 @@ def test_two_ensembles_together() -> None:
         EnsembleMaker(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
         for part in (slice(0, 4), slice(0, 4))
     )
-    both = together(one, other, 0.3)
+    both = mixture(one, other, 0.3)
     assert both.weights.sum() == pytest.approx(1.0)
     assert len(both.pool.z) == 2 * len(one.pool.z)
     # The same frames twice, from the same bootstrap samples: nothing is gained, and the errors say so.

@@ -155,7 +155,7 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
     assert result.exit_code in (0, 3), result.output
     record = json.loads((out / "T0.45" / "ensemble.json").read_text())
     assert record["level"] == "refined"
-    assert "walkers annealed from T = 0.7" in record["made"]
+    assert "walkers annealed from T = 0.7" in record["description"]
     table = pd.read_parquet(out / "T0.45" / "frames.parquet")
     assert table["weight"].sum() == pytest.approx(1.0)
     assert (

@@ -37,7 +37,7 @@ def test_many_frames_go_in_parts() -> None:
 
 def test_two_sets_together_keep_their_shares() -> None:
     one, other = some(50, 4, 1), some(70, 4, 2)
-    both = one.together(other, 0.3)
+    both = one.mixture(other, 0.3)
     for row in both.rows():
         assert row[:50].sum() == pytest.approx(0.3, rel=1e-6)
     expected = [np.concatenate([0.3 * a, 0.7 * b]) for a, b in zip(one.rows(), other.rows(), strict=True)]

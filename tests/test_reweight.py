@@ -236,7 +236,7 @@ def test_pieces_and_choice_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     pieces = combine(runs)
     np.testing.assert_allclose(pieces.log_weights, whole.log_weights, rtol=1e-12)
     np.testing.assert_allclose(free_energy_surface(pieces, GRID).errors[LOW], whole_surface.errors[LOW])
-    monkeypatch.setattr(mbar, "_MOST_FOR_MBAR", 200)
+    monkeypatch.setattr(mbar, "_MAX_MBAR_FRAMES", 200)
     few = combine(runs)
     assert len(few.chosen) == 200 * len(CENTRES)
     errors, bars = off(few)

@@ -215,7 +215,7 @@ def parse_temperatures(text: str) -> list[float]:
 def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     console.print(
-        f"  structures: {ensemble.made}; verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
+        f"  structures: {ensemble.description}; verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
         f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
@@ -252,7 +252,7 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
         cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
-    text = f"{summary.ensemble.made}; verdict {summary.ensemble.verdict}"
+    text = f"{summary.ensemble.description}; verdict {summary.ensemble.verdict}"
     console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -135,7 +135,7 @@ def verify(folder: RunArgument) -> None:
         Console().print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     render(found, Console())
-    raise typer.Exit(0 if found.whole else 1)
+    raise typer.Exit(0 if found.intact else 1)
 
 
 @app.command()

@@ -13,7 +13,8 @@ from latf_openmm.cli.application import app
 @app.command()
 def doctor() -> None:
     """Check this installation: versions, platforms, and whether biasing works. Exit code 1 if it cannot."""
-    from latf_openmm.doctor.checks import render, run_doctor
+    from latf_openmm.doctor.checks import run_doctor
+    from latf_openmm.doctor.findings import render
 
     report = run_doctor()
     render(report, Console())

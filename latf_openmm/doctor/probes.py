@@ -20,6 +20,7 @@ from openmm import unit
 from latf_openmm.sampling.contexts import PlatformChoice
 
 BACKENDS = ("TorchForce", "PythonForce")
+"""Force classes that can bias."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Accuracy:
 # The steps are near the best for numbers of that length; the limits are 20 to 50 times the errors measured
 # (for SINGLE: with energies and positions rounded to 32 bits).
 DOUBLE = Accuracy(step=1e-4, energy=1e-10, forces=1e-6)
+"""Where forces are evaluated in double precision."""
 SINGLE = Accuracy(step=3e-3, energy=1e-5, forces=5e-3)
+"""Where they are evaluated in single precision."""
 ACCURACIES: Mapping[str, Accuracy] = {"Reference": DOUBLE, "CPU": DOUBLE}
 """By platform, SINGLE for all others; CPU evaluates forces of this kind in double precision."""
 
@@ -161,7 +164,7 @@ def _probe_machine(_platform: str) -> dict[str, Any]:
 
 
 def _probe_openmmtorch(_platform: str) -> dict[str, Any]:
-    """Whether the module can be imported and a TorchForce made."""
+    """Return whether the module can be imported and a TorchForce made."""
     _force("TorchForce")
     return {"ok": True, "detail": ""}
 

@@ -45,7 +45,7 @@ class StructureEnsemble:
         Thermal energy [kJ/mol].
     level
         How the weights were made.
-    made
+    description
         The same, for people.
     pool
         Where the frames are.
@@ -74,7 +74,7 @@ class StructureEnsemble:
     temperature: float
     kT: float  # noqa: N815 - the field's own name
     level: Level
-    made: str
+    description: str
     pool: Pool
     weights: Array
     replicates: Replicates
@@ -147,7 +147,7 @@ class StructureEnsemble:
         return float(totals.sum() ** 2 / squares) if squares > 0 else 0.0
 
     def seen(self, chosen: Mask) -> bool:
-        """Whether the chosen frames, and the others, are enough independent ones to say how many they are."""
+        """Return whether the chosen frames, and the others, are enough independent ones to say how many they are."""
         return min(self.independent_in(chosen), self.independent_in(~chosen)) >= MIN_SEEN_SAMPLES
 
     def fraction(self, chosen: Mask) -> Estimate:
@@ -158,11 +158,11 @@ class StructureEnsemble:
         """
         return self._guarded(self.estimate(Statistic.mean(chosen)), chosen)
 
-    def _guarded(self, found: Estimate, chosen: Mask) -> Estimate:
+    def _guarded(self, estimate: Estimate, chosen: Mask) -> Estimate:
         """Return the share of frames with an error that holds where there are few."""
         if self.seen(chosen):
-            return found
-        return Estimate(found.value, max(found.error, 1.0 / (self.independent + 4.0)))
+            return estimate
+        return Estimate(estimate.value, max(estimate.error, 1.0 / (self.independent + 4.0)))
 
     def free_energy_difference(self, start: Mask, end: Mask) -> Estimate:
         """Return -kT ln(p_end / p_start) of two sets of frames (n_frames,) [kJ/mol].
@@ -238,14 +238,14 @@ class StructureEnsemble:
     def representatives(self) -> dict[int, int]:
         """One frame for each state: that with the least weighted distance to the others of the state, in z."""
         scale = self.pool.z.std(axis=0) + 1e-12
-        found = {}
+        frames = {}
         for state in np.unique(self.pool.states):
-            mine = np.flatnonzero((self.pool.states == state) & (self.weights > 0))
-            if len(mine):
-                centre = np.average(self.pool.z[mine], axis=0, weights=self.weights[mine])
-                off = ((self.pool.z[mine] - centre) / scale) ** 2
-                found[int(state)] = int(mine[off.sum(axis=1).argmin()])
-        return found
+            members = np.flatnonzero((self.pool.states == state) & (self.weights > 0))
+            if len(members):
+                centre = np.average(self.pool.z[members], axis=0, weights=self.weights[members])
+                off = ((self.pool.z[members] - centre) / scale) ** 2
+                frames[int(state)] = int(members[off.sum(axis=1).argmin()])
+        return frames
 
     def energies(self) -> Array:
         """Potential energy of every frame of the pool [kJ/mol].
@@ -260,17 +260,17 @@ class StructureEnsemble:
         return self.pool.energies()
 
 
-def together(one: StructureEnsemble, other: StructureEnsemble, share: float) -> StructureEnsemble:
+def mixture(first: StructureEnsemble, second: StructureEnsemble, share: float) -> StructureEnsemble:
     """Return two ensembles of one temperature as one, of which the first has the given share.
 
     Their replicates have to come from the same bootstrap samples: so the errors hold what the two have in common.
     """
-    n = len(one.inefficiency)
+    n = len(first.inefficiency)
     return replace(
-        one,
-        pool=one.pool.with_other(other.pool),
-        weights=np.concatenate([share * one.weights, (1 - share) * other.weights]),
-        replicates=one.replicates.together(other.replicates, share),
-        clusters=np.concatenate([one.clusters, n + other.clusters]),
-        inefficiency=np.concatenate([one.inefficiency, other.inefficiency]),
+        first,
+        pool=first.pool.with_other(second.pool),
+        weights=np.concatenate([share * first.weights, (1 - share) * second.weights]),
+        replicates=first.replicates.mixture(second.replicates, share),
+        clusters=np.concatenate([first.clusters, n + second.clusters]),
+        inefficiency=np.concatenate([first.inefficiency, second.inefficiency]),
     )

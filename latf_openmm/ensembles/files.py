@@ -109,7 +109,7 @@ def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
     found: dict[str, Any] = {
         "temperature": ensemble.temperature,
         "level": ensemble.level,
-        "made": ensemble.made,
+        "description": ensemble.description,
         "verdict": ensemble.verdict,
         "effective_sample_size": ensemble.ess,
         "independent_frames": ensemble.independent,

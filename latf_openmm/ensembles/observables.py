@@ -42,11 +42,14 @@ _TITLES = {
     "hbonds": "hydrogen bonds",
     "contacts": "native contacts",
 }
+"""Names of observables for people."""
 
 _NOTHING = 1e6
 """Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
 _OF_STATES = {"population": 1, "free_energy": 2}
+"""Observables of states, and how many states they take."""
 _UNITS_OF_STATES = {"population": "fraction", "free_energy": "kJ/mol"}
+"""Their units."""
 
 
 def radius_of_gyration(trajectory: mdtraj.Trajectory) -> Array:
@@ -117,14 +120,14 @@ def structure_observable(name: str, reference: mdtraj.Trajectory) -> Observable 
     ConfigError
         If there is no such observable, the file has no such function, or it gives no number for `reference`.
     """
-    made: dict[str, Callable[[], Observable]] = {
+    builders: dict[str, Callable[[], Observable]] = {
         "rg": lambda: radius_of_gyration,
         "rmsd": lambda: rmsd_to(reference),
         "contacts": lambda: native_contacts(reference),
         "hbonds": lambda: _tried("hbonds", hydrogen_bonds, reference),
     }
-    if name in made:
-        return made[name]()
+    if name in builders:
+        return builders[name]()
     if name in UNITS or name.partition(":")[0] in _OF_STATES:
         return None
     path, _, function = name.rpartition(":")
@@ -248,9 +251,9 @@ class Curve:
         value = find(self.table["value"].to_numpy(dtype=np.float64))
         if value is None:
             return None
-        again = [] if self.replicates is None else [find(column) for column in self.replicates.T]
-        found = np.array([one for one in again if one is not None], dtype=np.float64)
-        return Estimate(value, float(found.std(ddof=1)) if len(found) > 1 else float("nan"))
+        replicates = [] if self.replicates is None else [find(column) for column in self.replicates.T]
+        crossings = np.array([crossing for crossing in replicates if crossing is not None], dtype=np.float64)
+        return Estimate(value, float(crossings.std(ddof=1)) if len(crossings) > 1 else float("nan"))
 
 
 def _crossing(at: Array, values: Array, midpoint: float) -> float | None:
@@ -296,18 +299,24 @@ def curve(
     for ensemble in ensembles:
         if function is not None and id(ensemble.pool) not in known:
             known[id(ensemble.pool)] = ensemble.observe(function, topology)
-        one = _measure(name, ensemble, known.get(id(ensemble.pool)))
-        spread = ensemble.replicates.of(one.statistic)
+        measured = _measure(name, ensemble, known.get(id(ensemble.pool)))
+        spread = ensemble.replicates.of(measured.statistic)
         spreads.append(np.nan_to_num(spread, posinf=_NOTHING, neginf=-_NOTHING))  # a state without weight
         verdict = ensemble.verdict
-        if not one.seen:
+        if not measured.seen:
             verdict = "poor"
             warnings.append(
                 f"{name} at {ensemble.temperature:g}: fewer than {MIN_SEEN_SAMPLES:g} effective samples are on one "
                 "side of it: its value is a limit, not an estimate"
             )
         rows.append(
-            (ensemble.temperature, *_numbers(one.estimate), ensemble.level, verdict, ensemble.independent)
+            (
+                ensemble.temperature,
+                *_numbers(measured.estimate),
+                ensemble.level,
+                verdict,
+                ensemble.independent,
+            )
         )
     columns = ["temperature", "value", "error", "level", "verdict", "independent_frames"]
     same = all(ensemble.level != "flow" for ensemble in ensembles)
@@ -333,10 +342,10 @@ def _measure(name: str, ensemble: StructureEnsemble, values: Array | None) -> _M
         masks = [ensemble.pool.states == int(state) for state in states]
         if kind == "population":
             return _share(ensemble, masks[0])
-        found = ensemble.free_energy_difference(*masks)
+        difference = ensemble.free_energy_difference(*masks)
         seen = all(ensemble.independent_in(mask) >= MIN_SEEN_SAMPLES for mask in masks)
 
-        return _Measured(ensemble.free_energy_statistic(*masks), found, seen)
+        return _Measured(ensemble.free_energy_statistic(*masks), difference, seen)
     if name == "heat_capacity":
         u = ensemble.energies() / ensemble.kT
         return _Measured(Statistic.variance(u), ensemble.heat_capacity())

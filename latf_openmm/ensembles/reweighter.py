@@ -35,19 +35,28 @@ from latf_openmm.reweighting.weights import canonical_weights, members_of_runs, 
 from latf_openmm.units import SCALES
 
 _SHARE = 0.3
+"""Share of the effective samples of the simulated temperatures from which reweighting is chosen."""
 _DRAWS = 60
+"""Bootstrap samples."""
 _BLOCKS = 20
+"""Blocks of each run and temperature that are redrawn."""
 _SAMPLES = 20_000
+"""Samples of the flow."""
 _NEIGHBOURS = 24
+"""Frames that stand for a sample of the flow."""
 _HEAVY = 0.05
+"""Weight of one frame from which a warning is given."""
 _DISAGREE = 3.0  # errors
 _ALONE = 3.0
+"""Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
+"""Population from which a state with few effective samples is warned of."""
 _WORDS: dict[Level, str] = {
     "reweighted": "reweighting says",
     "refined": "annealing says",
     "flow": "the flow says",
 }
+"""Methods in the texts of warnings."""
 
 
 class EnsembleMaker:
@@ -87,10 +96,10 @@ class EnsembleMaker:
             raise ConfigError("level: reweighting needs the potential energies of the frames")
         if self.reweighting is None:
             return self._by_flow(temperature, None, None)
-        found = self._reweighted(temperature)
-        if level == "reweighted" or (level is None and found.independent >= self.enough):
-            return found
-        return self._by_flow(temperature, self.reweighting, found)
+        ensemble = self._reweighted(temperature)
+        if level == "reweighted" or (level is None and ensemble.independent >= self.enough):
+            return ensemble
+        return self._by_flow(temperature, self.reweighting, ensemble)
 
     def weights(self, temperature: float) -> Array:
         """Weights of all frames by MBAR, which sum to one; frames with known energies only."""
@@ -110,10 +119,10 @@ class EnsembleMaker:
         """
         assert self.reweighting is not None
         rng = np.random.default_rng([self.seed, 1])
-        found = np.empty((_DRAWS, len(self.pool.z)), np.float32)
-        for row in found:
+        factors = np.empty((_DRAWS, len(self.pool.z)), np.float32)
+        for row in factors:
             row[:] = self.reweighting.factors(self.blocks.bootstrap(rng))
-        return found
+        return factors
 
     @property
     def widening(self) -> float:
@@ -133,7 +142,7 @@ class EnsembleMaker:
 
     def _reweighted(self, temperature: float) -> StructureEnsemble:
         weights = self.weights(temperature)
-        found = StructureEnsemble(
+        ensemble = StructureEnsemble(
             temperature,
             self._kT(temperature),
             "reweighted",
@@ -148,25 +157,25 @@ class EnsembleMaker:
             (),
             self.verdict(self._independent(weights)),
         )
-        return replace(found, warnings=tuple(self.warnings(found)))
+        return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
 
-    def warnings(self, found: StructureEnsemble) -> list[str]:
+    def warnings(self, ensemble: StructureEnsemble) -> list[str]:
         """Return what a reader has to know of the weights of an ensemble."""
         texts = []
-        if found.independent < GOOD_SAMPLES:
-            label = SCALES[self.trained.temperature_scale].label(found.temperature)
-            texts.append(f"only about {found.independent:.3g} independent frames stand for {label}")
+        if ensemble.independent < GOOD_SAMPLES:
+            label = SCALES[self.trained.temperature_scale].label(ensemble.temperature)
+            texts.append(f"only about {ensemble.independent:.3g} independent frames stand for {label}")
         if self.alone:
             texts.append(
                 "all frames come from one trajectory: whether another one would give the same, nothing says; "
                 "simulate several walkers"
             )
-        if found.largest_weight > _HEAVY:
-            texts.append(f"one frame has {100 * found.largest_weight:.0f} % of the weight")
-        visited = np.unique(np.concatenate([self.pool.states, found.pool.states]))
-        for state in set(range(found.n_states)) - set(visited.tolist()):
+        if ensemble.largest_weight > _HEAVY:
+            texts.append(f"one frame has {100 * ensemble.largest_weight:.0f} % of the weight")
+        visited = np.unique(np.concatenate([self.pool.states, ensemble.pool.states]))
+        for state in set(range(ensemble.n_states)) - set(visited.tolist()):
             texts.append(f"state {state} was never visited; nothing is known of it")
-        return [*texts, *_unseen(found)]
+        return [*texts, *_unseen(ensemble)]
 
     def _by_flow(
         self, temperature: float, reweighting: Reweighting | None, other: StructureEnsemble | None
@@ -179,7 +188,7 @@ class EnsembleMaker:
         )
         members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
         weights = members.mean(axis=0)
-        found = StructureEnsemble(
+        ensemble = StructureEnsemble(
             temperature,
             self._kT(temperature),
             "flow",
@@ -194,17 +203,17 @@ class EnsembleMaker:
             (),
             "fair" if within_reach(trained, temperature) and not self.alone else "poor",
         )
-        verdict = found.verdict
-        warnings = self.warnings(found)
+        verdict = ensemble.verdict
+        warnings = self.warnings(ensemble)
         if warning := temperature_warning(trained, temperature):
             warnings.append(warning)
         if other is not None:
-            contradictions = disagreement(found, other) if other.verdict != "poor" else []
+            contradictions = disagreement(ensemble, other) if other.verdict != "poor" else []
             warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
             verdict = "poor" if contradictions else verdict
         if warning := distance_warning(distance):
             warnings.append(warning)
-        return replace(found, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
+        return replace(ensemble, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
 
 
 def ensemble_at(
@@ -258,25 +267,25 @@ def _near_samples(
     share = np.exp(logs[near] - logsumexp(logs[near], axis=1, keepdims=True))
     members = []
     for i in range(model.n_members):
-        own = slice(i, None, model.n_members)
-        counts = np.bincount(near[own].ravel(), share[own].ravel(), len(pool.z))
+        turns = slice(i, None, model.n_members)
+        counts = np.bincount(near[turns].ravel(), share[turns].ravel(), len(pool.z))
         members.append(counts / counts.sum())
     return np.array(members), distance[:, 0]
 
 
-def _unseen(found: StructureEnsemble) -> list[str]:
+def _unseen(ensemble: StructureEnsemble) -> list[str]:
     """States that next to nothing stands for."""
     texts = []
-    for state in range(found.n_states):
-        mine = found.pool.states == state
-        n = found.independent_in(mine)
-        if 0 < n < MIN_SEEN_SAMPLES and found.weights[mine].sum() > _PRESENT:
-            texts.append(f"state {state} rests on {n:.2g} independent frames: {found.fraction(mine)}")
+    for state in range(ensemble.n_states):
+        members = ensemble.pool.states == state
+        n = ensemble.independent_in(members)
+        if 0 < n < MIN_SEEN_SAMPLES and ensemble.weights[members].sum() > _PRESENT:
+            texts.append(f"state {state} rests on {n:.2g} independent frames: {ensemble.fraction(members)}")
     return texts
 
 
 def within_reach(trained: TrainedModel, temperature: float) -> bool:
-    """Whether frames reach temperatures on both sides, or this one was simulated."""
+    """Return whether frames reach temperatures on both sides, or this one was simulated."""
     ladder = [rung for rung, _ in trained.provenance.get("ladder") or []]
     reached = [*ladder, *trained.temperatures]
     if not trained.model.sees_temperature:
@@ -284,10 +293,10 @@ def within_reach(trained: TrainedModel, temperature: float) -> bool:
     return min(reached) * (1 - 1e-6) <= temperature <= max(reached) * (1 + 1e-6)
 
 
-def disagreement(one: StructureEnsemble, other: StructureEnsemble) -> list[str]:
+def disagreement(first: StructureEnsemble, second: StructureEnsemble) -> list[str]:
     """States whose populations by two levels are further apart than their errors."""
-    found = []
-    for state, (a, b) in enumerate(zip(one.populations(), other.populations(), strict=True)):
+    texts = []
+    for state, (a, b) in enumerate(zip(first.populations(), second.populations(), strict=True)):
         if abs(a.value - b.value) > max(0.02, _DISAGREE * float(np.hypot(a.error, b.error))):
-            found.append(f"state {state}: {_WORDS[one.level]} {a}, {_WORDS[other.level]} {b}")
-    return found
+            texts.append(f"state {state}: {_WORDS[first.level]} {a}, {_WORDS[second.level]} {b}")
+    return texts

@@ -35,19 +35,19 @@ def lifetimes(pool: Pool, temperature: float, lag: int) -> list[Estimate]:
             before, after = states[stretch][:-lag], states[stretch][lag:]
             visits += np.bincount(before, minlength=pool.n_states)
             stayed += np.bincount(before[before == after], minlength=pool.n_states)
-    found = []
+    estimates = []
     for n, same in zip(visits, stayed, strict=True):
         p = same / n if n else 0.0
         if not 0 < p < 1:
-            found.append(Estimate(float("nan"), float("nan")))
+            estimates.append(Estimate(float("nan"), float("nan")))
             continue
         spread = np.sqrt(p * (1 - p) / max(1.0, n / lag))
-        found.append(
+        estimates.append(
             Estimate(
                 float(-lag * interval / np.log(p)), float(lag * interval * spread / (p * np.log(p) ** 2))
             )
         )
-    return found
+    return estimates
 
 
 def state_table(
@@ -75,22 +75,22 @@ def state_table(
     times = lifetimes(pool, ensemble.temperature, lag)
     rows = []
     for state, population in enumerate(ensemble.populations()):
-        mine = ensemble.pool.states == state
+        members = ensemble.pool.states == state
         row: dict[str, float] = {
             "state": state,
             "population": population.value,
             "error": population.error,
-            "independent_frames": ensemble.independent_in(mine),
+            "independent_frames": ensemble.independent_in(members),
             "lifetime_ps": times[state].value,
             "lifetime_error": times[state].error,
         }
-        total = float(ensemble.weights[mine].sum())
+        total = float(ensemble.weights[members].sum())
         for name, values in observables.items():
             mean = spread = float("nan")
             if total > 0:
-                weights = ensemble.weights[mine] / total
-                mean = float(weights @ values[mine])
-                spread = float(np.sqrt(weights @ (values[mine] - mean) ** 2))
+                weights = ensemble.weights[members] / total
+                mean = float(weights @ values[members])
+                spread = float(np.sqrt(weights @ (values[members] - mean) ** 2))
             row |= {name: mean, f"{name}_spread": spread}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -50,7 +50,7 @@ class Work:
 
     @property
     def place(self) -> str:
-        """Where it was published."""
+        """Journal or conference, and year."""
         if self.journal:
             numbers = ", ".join(part for part in (self.volume, self.pages.replace("--", "–")) if part)
             return f"{self.journal} {numbers} ({self.year})"
@@ -121,6 +121,7 @@ _METHOD = (
         "10.1103/PhysRevResearch.4.L042005",
     ),
 )
+"""The method and what it rests on; cited for every run."""
 
 _OPES = Work(
     "Invernizzi2020OPES",
@@ -134,6 +135,7 @@ _OPES = Work(
     "2731--2736",
     "10.1021/acs.jpclett.0c00497",
 )
+"""For the bias kinds `opes` and `flow_barrier`."""
 
 _MBAR = Work(
     "Shirts2008MBAR",
@@ -147,6 +149,7 @@ _MBAR = Work(
     "124105",
     "10.1063/1.2978177",
 )
+"""For frames that are reweighted."""
 
 _PROGRAMS = (
     Work(
@@ -184,6 +187,7 @@ _PROGRAMS = (
         "10.1016/j.bpj.2015.08.015",
     ),
 )  # fmt: skip
+"""Programs that every run uses."""
 
 
 def works(bias: str | None, energies: bool) -> list[Work]:

@@ -57,12 +57,12 @@ class Comparison:
 def find_references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float, Reference]:
     """References of one round's model, at the temperatures of the run that have one."""
     validation = run.validation_pool(index)
-    found = {}
+    references = {}
     for temperature in run.temperatures():
         reference = find_reference(run.config.system, trained, validation, temperature)
         if reference is not None:
-            found[temperature] = reference
-    return found
+            references[temperature] = reference
+    return references
 
 
 def compare(

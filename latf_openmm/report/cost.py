@@ -8,6 +8,7 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import checked_record
 
 _DAY = 86_400.0
+"""Seconds of a day."""
 
 
 @dataclass(frozen=True)

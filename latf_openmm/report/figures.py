@@ -21,8 +21,10 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 _DEEPEST = 8.0
+"""Free energy up to which surfaces are drawn [kT]."""
 _CURVES_A_ROW = 3
-_COLOURS = (
+"""Panels of a row of observables."""
+_COLOURS = (  # of states; Okabe and Ito's, then others
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf",
 )  # fmt: skip
 
@@ -79,9 +81,9 @@ def _by_lag(axis: Axes, scan: LagScan, values: Sequence[float], label: str) -> N
     lags, settled = (np.array(x) for x in zip(*((r.lag, r.settled) for r in scan.rows), strict=True))
     y, colour = np.array(values), _COLOURS[0]
     axis.plot(lags, y, "-", lw=1, color=colour)
-    for mine, fill, name in ((settled, colour, "states settled"), (~settled, "white", "not settled")):
-        if mine.any():
-            axis.plot(lags[mine], y[mine], "o", ms=5, mfc=fill, mec=colour, label=name)
+    for rows, fill, name in ((settled, colour, "states settled"), (~settled, "white", "not settled")):
+        if rows.any():
+            axis.plot(lags[rows], y[rows], "o", ms=5, mfc=fill, mec=colour, label=name)
     axis.set(ylabel=label, ylim=(min(0.0, 1.12 * y.min()), 1.12 * max(y.max(), 0.01)))
 
 
@@ -115,14 +117,14 @@ def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
     z, states = pool.z[chosen], pool.states[chosen]
     size = float(np.clip(120 / np.sqrt(len(z)), 1.2, 5.0))
     for state in range(n_states):
-        mine = z[states == state]
-        if len(mine) == 0:
+        points = z[states == state]
+        if len(points) == 0:
             continue
         if z.shape[1] == 1:
-            axis.hist(mine[:, 0], bins=80, range=(z.min(), z.max()), color=state_colour(state), alpha=0.8)
+            axis.hist(points[:, 0], bins=80, range=(z.min(), z.max()), color=state_colour(state), alpha=0.8)
             continue
-        axis.plot(mine[:, 0], mine[:, 1], ".", ms=size, mew=0, color=state_colour(state), rasterized=True)
-        centre = np.median(mine[:, :2], axis=0)
+        axis.plot(points[:, 0], points[:, 1], ".", ms=size, mew=0, color=state_colour(state), rasterized=True)
+        centre = np.median(points[:, :2], axis=0)
         axis.annotate(
             str(state),
             (float(centre[0]), float(centre[1])),
@@ -210,7 +212,7 @@ def _panel(axis: Axes, probability: Array, grid: LatentGrid) -> QuadMesh:
 def _largest_error(surfaces: Sequence[Surface]) -> float:
     """End of the colours of errors: most cells below 5 kT are within."""
     errors = [s.error[_free_energy(s.flow) < 5.0] for s in surfaces if s.error is not None]
-    finite = np.concatenate([one[np.isfinite(one)] for one in errors]) if errors else np.empty(0)
+    finite = np.concatenate([error[np.isfinite(error)] for error in errors]) if errors else np.empty(0)
     return float(np.clip(np.quantile(finite, 0.95), 0.2, 4.0)) if len(finite) else 1.0
 
 
@@ -294,15 +296,15 @@ def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
     runs: dict[str, list[tuple[float, str]]] = {}
     for temperature, run in sorted({(walker.temperature, walker.run) for walker in pool.walkers}):
         runs.setdefault(run.split("/")[0], []).append((temperature, run))
-    rows, columns = max(len(own) for own in runs.values()), len(runs)
+    rows, columns = max(len(panels_of_round) for panels_of_round in runs.values()), len(runs)
     width = 4.2 if columns < 4 else 2.8
     figure = Figure(figsize=(width * columns + 0.5, 1.8 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     low, high = np.quantile(pool.z[:, 0], [0.0005, 0.9995])
     panels = [
-        (axes[row, column], *one)
+        (axes[row, column], *panel)
         for column, name in enumerate(sorted(runs))
-        for row, one in enumerate(runs[name])
+        for row, panel in enumerate(runs[name])
     ]
     for axis in set(axes.ravel()) - {axis for axis, *_ in panels}:
         axis.set_axis_off()

@@ -30,8 +30,8 @@ from latf_openmm.storage import write_json, write_manifest, write_text
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What was computed for the page."""
+class _Content:
+    """Everything computed for the page."""
 
     trained: TrainedModel
     pool: Pool
@@ -50,9 +50,9 @@ def write_report(run: RunFolder, index: int) -> Path:
     Path
         The page.
     """
-    folder, found = run.path / "report", _find(run, index)
-    write_structures(found.structures, folder)
-    write_json(folder / "comparison.json", [asdict(row) for row in found.rows])
+    folder, content = run.path / "report", _compute(run, index)
+    write_structures(content.structures, folder)
+    write_json(folder / "comparison.json", [asdict(row) for row in content.rows])
     environment = Environment(
         loader=PackageLoader("latf_openmm.report", "templates"),
         autoescape=True,
@@ -61,12 +61,12 @@ def write_report(run: RunFolder, index: int) -> Path:
         lstrip_blocks=True,
     )
     page = folder / "index.html"
-    write_text(page, environment.get_template("report.html").render(_facts(run, index, found)))
+    write_text(page, environment.get_template("report.html").render(_facts(run, index, content)))
     write_manifest(folder)
     return page
 
 
-def _find(run: RunFolder, index: int) -> _Found:
+def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
     trained, pool = run.trained(index), run.pool(index)
     maker = EnsembleMaker(trained, pool, run.config.seed)
@@ -75,7 +75,8 @@ def _find(run: RunFolder, index: int) -> _Found:
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
     flows = {t: flow_probability(trained.model, t, grid, members=True) for t in run.temperatures()}
     rows = [
-        compare(run, trained, grid, flows[one.temperature].mean(axis=0), one, references) for one in ensembles
+        compare(run, trained, grid, flows[ensemble.temperature].mean(axis=0), ensemble, references)
+        for ensemble in ensembles
     ]
     curves = melting(run, maker, ensembles)
     figures = {
@@ -90,23 +91,23 @@ def _find(run: RunFolder, index: int) -> _Found:
         figures["curves"] = plots.observable_curves(curves.curves, run.scale, simulated)
     pictures = {name: save_picture(figure, run.path / "report", name) for name, figure in figures.items()}
     structures = state_structures(run, ensembles, run.config.seed)
-    return _Found(trained, pool, ensembles, rows, curves, structures, pictures)
+    return _Content(trained, pool, ensembles, rows, curves, structures, pictures)
 
 
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
     """Figures of how the model came about."""
     figures = {"training": plots.training_curves(run.round(index).history())}
-    plans = [one.read_decision() for one in run.complete_rounds()[: index + 1]]
+    plans = [folder.read_decision() for folder in run.complete_rounds()[: index + 1]]
     if any(plans):
         figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
     return figures
 
 
-def _facts(run: RunFolder, index: int, found: _Found) -> dict[str, Any]:
-    """What the template fills in."""
-    trained, rows = found.trained, found.rows
+def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
+    """Values that the template fills in."""
+    trained, rows = content.trained, content.rows
     folders = run.complete_rounds()[: index + 1]
-    rounds = [one.summary() for one in folders]
+    rounds = [folder.summary() for folder in folders]
     spent = costs(run, rounds)
     return {
         "title": run.config.system.kind,
@@ -118,21 +119,21 @@ def _facts(run: RunFolder, index: int, found: _Found) -> dict[str, Any]:
         "kelvin": run.scale.name == "K",
         "n_states": trained.model.n_states,
         "n_members": trained.model.n_members,
-        "n_frames": len(found.pool.z),
+        "n_frames": len(content.pool.z),
         "states_settled": trained.provenance["states_settled"],
         "biased": any(row["biased"] for row in rounds),
-        "summary": summary(run, trained, found.ensembles, rows, spent),
-        "warnings": [*_warnings(trained, rows, rounds), *_heat(run, found.pool)],
+        "summary": summary(run, trained, content.ensembles, rows, spent),
+        "warnings": [*_warnings(trained, rows, rounds), *_heat(run, content.pool)],
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
         "reduction": trained.provenance.get("reduction"),
-        "plans": [one.read_decision() for one in folders],
-        "pictures": found.pictures,
-        "melting": found.melting,
-        "structures": found.structures,
-        "scene": scene(found.structures) if found.structures else None,
+        "plans": [folder.read_decision() for folder in folders],
+        "pictures": content.pictures,
+        "melting": content.melting,
+        "structures": content.structures,
+        "scene": scene(content.structures) if content.structures else None,
         "costs": spent,
-        "works": works(getattr(run.config.bias, "kind", None), energies_known(found.pool.trajectories)),
+        "works": works(getattr(run.config.bias, "kind", None), energies_known(content.pool.trajectories)),
         "duration": duration,
         "listed": listed,
         "time_label": time_label,
@@ -155,7 +156,7 @@ def _warnings(
 def _heat(run: RunFolder, pool: Pool) -> list[str]:
     label = run.scale.label
     return [
-        f"round {int(one.run.split('/')[0])}, {label(one.temperature)}: the kinetic temperature is "
-        f"{label(float(f'{one.kinetic:.4g}'))} ± {one.error:.2g}, so energies of these frames are {one.consequence}"
-        for one in thermostat_deviations(pool.walkers)
+        f"round {int(row.run.split('/')[0])}, {label(row.temperature)}: the kinetic temperature is "
+        f"{label(float(f'{row.kinetic:.4g}'))} ± {row.error:.2g}, so energies of these frames are {row.consequence}"
+        for row in thermostat_deviations(pool.walkers)
     ]

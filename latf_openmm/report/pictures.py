@@ -62,10 +62,10 @@ def surfaces(
     rows
         One for each temperature.
     """
-    found = []
+    panels = []
     for row in rows:
         reference, members = references.get(row.temperature), flows[row.temperature]
-        found.append(
+        panels.append(
             plots.Surface(
                 f"{row.label} ({'simulated' if row.simulated else 'generated'})",
                 members.mean(axis=0),
@@ -74,7 +74,7 @@ def surfaces(
                 free_energy_error(members) if len(members) > 1 else None,
             )
         )
-    return plots.free_energy_surfaces(found, grid)
+    return plots.free_energy_surfaces(panels, grid)
 
 
 def populations(
@@ -83,8 +83,8 @@ def populations(
     """State populations against temperature."""
     wanted = run.temperatures()
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
-    found = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
-    flow = plots.Populations(scan, *(np.array(column) for column in zip(*found, strict=True)))
+    estimates = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
+    flow = plots.Populations(scan, *(np.array(column) for column in zip(*estimates, strict=True)))
     measured = run.round(index).summary()["populations"]
     frames = plots.Populations(
         np.array([row["temperature"] for row in measured]),

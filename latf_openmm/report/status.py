@@ -10,7 +10,7 @@ from latf_openmm.run.loop import settled
 
 
 def status_lines(folder: Path) -> Iterator[str]:
-    """Where a run is and what it has found, one line at a time (rich markup)."""
+    """State and results of a run, one line at a time (rich markup)."""
     run = RunFolder.open(folder, builds=False)
     rounds = run.complete_rounds()
     total = run.config.loop.rounds

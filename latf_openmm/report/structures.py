@@ -64,7 +64,7 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the renderer draws.
+    """Content of the renderer.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ def state_structures(
     topology = run.topology()
     if topology.n_atoms < 3:
         return []
-    found: list[StateStructure] = []
+    states: list[StateStructure] = []
     rng = np.random.default_rng(seed)
     for state in range(ensembles[0].n_states):
         ensemble = _where_populated(ensembles, state)
@@ -120,13 +120,13 @@ def state_structures(
         frames = np.concatenate([[representative], _others(ensemble, state, representative, rng)])
         structures = solute_of(ensemble.pool.structures(frames, topology))
         if structures.topology.n_bonds:
-            first = found[0].structures[0] if found else structures[0]
+            first = states[0].structures[0] if states else structures[0]
             structures = lined_up(structures, first)
         population = ensemble.populations()[state]
-        found.append(
+        states.append(
             StateStructure(state, ensemble.temperature, population, f"state_{state}.pdb", structures)
         )
-    return found
+    return states
 
 
 def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> StructureEnsemble:
@@ -135,7 +135,9 @@ def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> Stru
     def share(ensemble: StructureEnsemble) -> float:
         return float(ensemble.weights[ensemble.pool.states == state].sum())
 
-    relied = [one for one in ensembles if one.verdict != "poor" and share(one) >= _PRESENT]
+    relied = [
+        ensemble for ensemble in ensembles if ensemble.verdict != "poor" and share(ensemble) >= _PRESENT
+    ]
     return max(relied or ensembles, key=share)
 
 
@@ -150,18 +152,18 @@ def _others(
     return np.unique(systematic(weights / weights.sum(), _OTHERS, rng))
 
 
-def write_structures(found: Sequence[StateStructure], folder: Path) -> None:
+def write_structures(states: Sequence[StateStructure], folder: Path) -> None:
     """Write the representative structure of each state as PDB, and remove those of an earlier report."""
     for path in folder.glob("state_*.pdb"):
-        if path.name not in {one.file for one in found}:
+        if path.name not in {state.file for state in states}:
             path.unlink()
-    for one in found:
-        write_structure(one.structures[0], folder / one.file)
+    for state in states:
+        write_structure(state.structures[0], folder / state.file)
 
 
-def scene(found: Sequence[StateStructure]) -> Scene:
+def scene(states: Sequence[StateStructure]) -> Scene:
     """Return what is drawn of the states that are populated most; there has to be one."""
-    topology = found[0].structures.topology
+    topology = states[0].structures.topology
     traces = chain_traces(topology)
     kind = "particles" if topology.n_bonds == 0 else "chains" if traces else "molecule"
     shown = _shown(topology, traces)
@@ -171,16 +173,16 @@ def scene(found: Sequence[StateStructure]) -> Scene:
     bonds = [] if kind == "tubes" else _bonds(topology, place)
     pieces = [[place[atom] for atom in piece] for piece in traces]
     others = [atom for piece in traces for atom in piece] if traces else shown
-    turn = to_screen(found[0].structures.xyz[0][shown])
-    chosen = sorted(found, key=lambda one: -one.population.value)[:_DRAWN]
+    turn = to_screen(states[0].structures.xyz[0][shown])
+    chosen = sorted(states, key=lambda state: -state.population.value)[:_DRAWN]
     return Scene(
         kind,
         [topology.atom(atom).element.symbol for atom in shown],
         bonds,
         pieces,
         _links(pieces) if traces else bonds,
-        _radius(found) if kind == "particles" else 0.0,
-        [_view(one, shown, others, turn) for one in sorted(chosen, key=lambda one: one.state)],
+        _radius(states) if kind == "particles" else 0.0,
+        [_view(state, shown, others, turn) for state in sorted(chosen, key=lambda state: state.state)],
     )
 
 
@@ -199,34 +201,34 @@ def _bonds(topology: mdtraj.Topology, place: Mapping[int, int]) -> list[list[int
 
 def _links(pieces: list[list[int]]) -> list[list[int]]:
     """Pairs of neighbours along pieces, numbered through."""
-    found, first = [], 0
+    links, first = [], 0
     for piece in pieces:
-        found += [[first + i, first + i + 1] for i in range(len(piece) - 1)]
+        links += [[first + i, first + i + 1] for i in range(len(piece) - 1)]
         first += len(piece)
-    return found
+    return links
 
 
-def _radius(found: Sequence[StateStructure]) -> float:
+def _radius(states: Sequence[StateStructure]) -> float:
     """Half the usual distance of nearest neighbours [0.1 nm]."""
     nearest = []
-    for one in found:
-        distances = squareform(pdist(one.structures.xyz[0]))
+    for state in states:
+        distances = squareform(pdist(state.structures.xyz[0]))
         np.fill_diagonal(distances, np.inf)
         nearest.append(distances.min(axis=1))
     return round(5.0 * float(np.median(nearest)), 3)
 
 
-def _view(one: StateStructure, shown: list[int], others: list[int], turn: NDArray[np.float32]) -> View:
+def _view(state: StateStructure, shown: list[int], others: list[int], turn: NDArray[np.float32]) -> View:
     """Coordinates about the centre of the representative; clusters lie as they are seen best."""
-    first = one.structures.xyz[0]
-    if one.structures.topology.n_bonds == 0:
-        return View(one.state, state_colour(one.state), _flat(_centred(first) @ to_screen(first)), [])
+    first = state.structures.xyz[0]
+    if state.structures.topology.n_bonds == 0:
+        return View(state.state, state_colour(state.state), _flat(_centred(first) @ to_screen(first)), [])
     centre = first[shown].mean(axis=0)
     return View(
-        one.state,
-        state_colour(one.state),
+        state.state,
+        state_colour(state.state),
         _flat((first[shown] - centre) @ turn),
-        [_flat((xyz[others] - centre) @ turn) for xyz in one.structures.xyz[1:]],
+        [_flat((xyz[others] - centre) @ turn) for xyz in state.structures.xyz[1:]],
     )
 
 

@@ -9,8 +9,11 @@ from latf_openmm.report.cost import Cost
 from latf_openmm.run.folder import RunFolder
 
 _FEW_STATES = 4
+"""States that the summary names, at most."""
 _CLOSE = 2.0
+"""Standard errors within which two populations agree."""
 _COMMITTEE = 3
+"""Flows from which their disagreement is an error."""
 
 
 def listed(words: Sequence[str]) -> str:
@@ -121,7 +124,7 @@ def _distance(rows: Sequence[Comparison], n_members: int) -> str:
 
 
 def _expected(compared: Sequence[Comparison], n_members: int) -> str:
-    """Whether differences are what their errors say."""
+    """Say whether differences are what their errors say."""
     if n_members < _COMMITTEE:
         return f"and {'one flow' if n_members == 1 else 'two flows'} cannot say whether that is expected"
     close = [

@@ -15,9 +15,10 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.systems import library_folder
 
 _TEMPERATURES = 9
-_MOST_WEIGHTS = 2_000_000
+"""Temperatures of a curve, about."""
+_MAX_WEIGHTS = 2_000_000
 """Frames times temperatures up to which curves have more temperatures than the run."""
-_MOST_COORDINATES = 200_000_000
+_MAX_COORDINATES = 200_000_000
 """Frames times atoms up to which structures are read again, once for each observable."""
 
 
@@ -37,14 +38,17 @@ class Melting:
     left_out: tuple[str, ...]
 
     def transitions(self) -> list[tuple[str, Estimate]]:
-        """What happens in the range of temperatures, and where, with errors; nothing where these are not known."""
-        found = []
-        for one in self.curves:
-            own = ".py:" in one.name
-            at = one.transition(0.5) if own else one.transition() if one.name == "heat_capacity" else None
+        """Transitions in the range of temperatures with their errors; none where these are not known."""
+        rows = []
+        for drawn in self.curves:
+            indicator = ".py:" in drawn.name
+            if indicator:
+                at = drawn.transition(0.5)
+            else:
+                at = drawn.transition() if drawn.name == "heat_capacity" else None
             if at is not None and np.isfinite(at.error):
-                found.append((f"{one.title} {'crosses one half' if own else 'is largest'}", at))
-        return found
+                rows.append((f"{drawn.title} {'crosses one half' if indicator else 'is largest'}", at))
+        return rows
 
 
 def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureEnsemble]) -> Melting:
@@ -67,7 +71,7 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
         left_out.append(
             "Energy and heat capacity are left out: the potential energies of the frames are not known."
         )
-    if len(maker.pool.z) * topology.n_atoms <= _MOST_COORDINATES:
+    if len(maker.pool.z) * topology.n_atoms <= _MAX_COORDINATES:
         names += _of_structures(run, structure)
     else:
         left_out.append(
@@ -75,31 +79,31 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
             "latf-openmm observe draws them."
         )
     everywhere = [*ensembles, *(maker.at(t) for t in _between(ensembles))] if names else []
-    everywhere.sort(key=lambda one: one.temperature)
+    everywhere.sort(key=lambda ensemble: ensemble.temperature)
     curves = [curve(name, everywhere, topology, structure) for name in names]
     return Melting(tuple(curves), tuple(left_out))
 
 
 def _between(ensembles: Sequence[StructureEnsemble]) -> list[float]:
     """Temperatures that make the curves of few temperatures smooth."""
-    there = np.array([one.temperature for one in ensembles])
-    if _TEMPERATURES * len(ensembles[0].weights) > _MOST_WEIGHTS:
+    temperatures = np.array([ensemble.temperature for ensemble in ensembles])
+    if _TEMPERATURES * len(ensembles[0].weights) > _MAX_WEIGHTS:
         return []
-    grid = np.linspace(there[0], there[-1], _TEMPERATURES)
+    grid = np.linspace(temperatures[0], temperatures[-1], _TEMPERATURES)
     far = 0.4 * (grid[1] - grid[0])
-    return [float(f"{t:.6g}") for t in grid if np.abs(there - t).min() > far]
+    return [float(f"{t:.6g}") for t in grid if np.abs(temperatures - t).min() > far]
 
 
 def _of_structures(run: RunFolder, structure: mdtraj.Trajectory) -> list[str]:
     """Names of observables of structures that say something of a system."""
     topology = structure.topology
-    found = [f"{library_folder(run.config.system.kind) / file}" for file in run.config.system.curves]
+    names = [f"{library_folder(run.config.system.kind) / file}" for file in run.config.system.curves]
     if topology.n_bonds == 0:
-        return found
+        return names
     for name in ("contacts", "rmsd", "rg"):
         try:
             structure_observable(name, structure)
         except ConfigError:
             continue  # a structure too small to have contacts
-        found.append(name)
-    return found
+        names.append(name)
+    return names

@@ -10,6 +10,7 @@ from latf_openmm.run.folder import RoundFolder, RunFolder
 from latf_openmm.storage import whole_folder
 
 _CURVES = ("train_loss", "prediction", "divergence", "n_states", "sigma")
+"""Columns of the history that are written."""
 
 
 def write_events(run: RunFolder) -> Path:
@@ -35,12 +36,12 @@ def write_events(run: RunFolder) -> Path:
             'TensorBoard is not installed: expected pip install "latf-openmm[tensorboard]"'
         ) from error
     folder = run.path / "tensorboard"
-    for one in run.complete_rounds():
-        path = folder / one.path.name
+    for record in run.complete_rounds():
+        path = folder / record.path.name
         shutil.rmtree(path, ignore_errors=True)  # all of it is in the rounds
         with whole_folder(path) as temporary:
             writer = SummaryWriter(str(temporary))
-            for name, step, value in [*_of_training(one.history()), *_of_decision(one)]:
+            for name, step, value in [*_of_training(record.history()), *_of_decision(record)]:
                 writer.add_scalar(name, value, step)
             writer.close()
     return folder
@@ -54,10 +55,10 @@ def _of_training(history: pd.DataFrame) -> list[tuple[str, int, float]]:
     ]
 
 
-def _of_decision(one: RoundFolder) -> list[tuple[str, int, float]]:
+def _of_decision(record: RoundFolder) -> list[tuple[str, int, float]]:
     """Errors over their tolerances, which the active strategy has found."""
-    rows = one.read_decision().get("tables", {}).get("targets", [])
+    rows = record.read_decision().get("tables", {}).get("targets", [])
     return [
-        (f"error over tolerance/T = {row['temperature']:g}", one.index, float(row["error over tolerance"]))
+        (f"error over tolerance/T = {row['temperature']:g}", record.index, float(row["error over tolerance"]))
         for row in rows
     ]

@@ -88,7 +88,7 @@ class FrameBlocks:
         return len(self.lengths)
 
     def bootstrap(self, rng: np.random.Generator) -> NDArray[np.int16]:
-        """How often each frame is in a sample of blocks redrawn within their groups, shape (n_frames,).
+        """Count how often each frame is in a sample of blocks redrawn within their groups, shape (n_frames,).
 
         At least one block is left out, so that there is something to test on.
         """

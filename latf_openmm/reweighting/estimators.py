@@ -117,8 +117,8 @@ def connected_states(overlap: Array, least: float) -> NDArray[np.int64]:
     overlap
         O_ij, the probability that a frame of state i could be taken for one of state j, shape (n_states, n_states).
     """
-    own = np.diag(overlap)
-    relative = np.sqrt(overlap * overlap.T / np.outer(own, own))
+    diagonal = np.diag(overlap)
+    relative = np.sqrt(overlap * overlap.T / np.outer(diagonal, diagonal))
     return np.asarray(csgraph.connected_components(relative >= least, directed=False)[1])
 
 

@@ -12,6 +12,7 @@ from latf_openmm.reweighting.blocks import redrawn_blocks, student_widening
 
 Array = NDArray[np.float64]
 _POINTS = 4
+"""Points along each axis of a cell, of which the mean is taken."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def flow_populations(model: LatentThermodynamicFlow, temperature: float, samples
 
 def populations_of_members(states: NDArray[np.int64], n_members: int, n_states: int) -> tuple[Array, Array]:
     """Populations and errors from states of samples that were drawn from the members in turn."""
-    each = [states[i::n_members] for i in range(n_members)]
-    shares = np.array([state_populations(own, np.ones(len(own)), n_states) for own in each])
+    by_member = [states[i::n_members] for i in range(n_members)]
+    shares = np.array([state_populations(s, np.ones(len(s)), n_states) for s in by_member])
     mean = shares.mean(axis=0)
     if n_members > 1:
         return mean, committee_error(shares)

@@ -27,14 +27,20 @@ from latf_openmm.reweighting.weights import canonical_weights, effective_sample_
 from latf_openmm.reweighting.windows import join_windows, window_groups
 
 _STRETCH = 2.5
+"""Factor beyond the simulated temperatures that rungs reach, at most."""
 _HALVINGS = 12
-_MOST_FOR_MBAR = 4000
-_MOST_FOR_BOOTSTRAP = 10_000
+"""Steps of the bisection for the end of the ladder."""
+_MAX_MBAR_FRAMES = 4000
+"""Frames of a simulated temperature that f_k is solved from, at most."""
+_MAX_BOOTSTRAP_FRAMES = 10_000
+"""Frames that f_k is solved from in bootstrap samples, at most."""
 _NOTHING = 1e-12
 """Share of a simulated temperature whose frames weigh nothing, so that its logarithm exists."""
 
-_MOST_IN_TABLE = 1_000_000
+_MAX_TABLE = 1_000_000
+"""Points of the table of the mixture, at most."""
 _PART = 65_536
+"""Frames whose numbers are in memory at a time."""
 
 Counts = NDArray[np.integer[Any]]
 
@@ -137,7 +143,7 @@ class Reweighting:
         ]
         self.owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
         self.simulated = np.unique(self.owner)
-        self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MOST_FOR_BOOTSTRAP)).astype(
+        self._few = np.linspace(0, len(self.energy) - 1, min(len(self.energy), _MAX_BOOTSTRAP_FRAMES)).astype(
             int
         )
         self.free_energies = self._reduced_free_energies(rng)
@@ -195,7 +201,7 @@ class Reweighting:
         betas = 1.0 / (self.boltzmann * self.simulated)
         spacing = np.sqrt(8e-6) / max(0.5 * float(np.ptp(betas)), 1e-9)
         top = float(self.energy.max())
-        return np.linspace(0.0, top, int(np.clip(np.ceil(top / spacing), 2, _MOST_IN_TABLE)))
+        return np.linspace(0.0, top, int(np.clip(np.ceil(top / spacing), 2, _MAX_TABLE)))
 
     @cached_property
     def _own_table(self) -> NDArray[np.float64]:
@@ -247,20 +253,20 @@ class Reweighting:
         if len(self.simulated) == 1:
             return np.zeros(1)
         members = [np.flatnonzero(self.owner == temperature) for temperature in self.simulated]
-        g = np.array([self.inefficiency[mine].mean() for mine in members])
-        independent = np.array([effective_sample_size(self.log_w[mine]) for mine in members]) / g
+        g = np.array([self.inefficiency[frames].mean() for frames in members])
+        independent = np.array([effective_sample_size(self.log_w[frames]) for frames in members]) / g
         # As many as there are, in the proportions of independent ones.
-        counts = independent * min(g.min(), _MOST_FOR_MBAR / independent.max())
+        counts = independent * min(g.min(), _MAX_MBAR_FRAMES / independent.max())
         drawn = [
-            rng.choice(mine, int(max(50, count)), p=normalised_weights(self.log_w[mine]))
-            for mine, count in zip(members, counts, strict=True)
+            rng.choice(frames, int(max(50, count)), p=normalised_weights(self.log_w[frames]))
+            for frames, count in zip(members, counts, strict=True)
         ]
         u_kn = self.energy[np.concatenate(drawn)] / (self.boltzmann * self.simulated[:, None])
         return reduced_free_energies(u_kn, [len(part) for part in drawn])
 
 
 def energies_known(trajectories: Sequence[FeatureTrajectory]) -> bool:
-    """Whether every trajectory has potential energies; a constant stands for unknown."""
+    """Return whether every trajectory has potential energies; a constant stands for unknown."""
     return all(np.ptp(t.potential_energy) > 0 for t in trajectories)
 
 

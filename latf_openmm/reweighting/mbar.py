@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_MOST_FOR_MBAR = 4000
-_MOST_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
+_MAX_MBAR_FRAMES = 4000
+"""Frames of a run that f_k is solved from, at most."""
+_MAX_NUMBERS = 10_000_000  # of the matrix that MBAR is solved from
 _CHUNK = 2_000_000  # numbers of other matrices at a time
 
 
@@ -115,7 +116,7 @@ class CombinedRuns(WeightedSample):
 
     def _choose(self) -> Indices:
         """Frames that the reduced free energies are solved from."""
-        most = min(_MOST_FOR_MBAR, max(50, _MOST_NUMBERS // len(self.runs) ** 2))
+        most = min(_MAX_MBAR_FRAMES, max(50, _MAX_NUMBERS // len(self.runs) ** 2))
         chosen, first = [], 0
         for run in self.runs:
             n = int(min(run.n_frames, most, np.ceil(2 * run.n_frames / run.inefficiency)))
@@ -189,13 +190,13 @@ def combine(runs: Sequence[BiasedRun], kT: float | None = None, blocks: int | No
 def _warn_of_gaps(combined: CombinedRuns) -> None:
     parts = combined.connected
     for part in range(1, int(parts.max()) + 1):
-        mine, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
-        pair = combined.overlap[np.ix_(mine, others)]
+        members, others = np.flatnonzero(parts == part), np.flatnonzero(parts != part)
+        pair = combined.overlap[np.ix_(members, others)]
         i, j = np.unravel_index(pair.argmax(), pair.shape)
         log.warning(
             "%s and %s do not overlap (%.2g), nor do other runs connect them: free energies between them mean "
             "nothing; simulate between them, or with a weaker restraint",
-            combined.runs[mine[i]].name,
+            combined.runs[members[i]].name,
             combined.runs[others[j]].name,
             pair.max(),
         )

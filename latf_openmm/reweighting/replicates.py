@@ -84,9 +84,9 @@ class Replicates:
         """Values of a statistic, shape (n_replicates,)."""
         return statistic.function(self.means(statistic.columns))
 
-    def together(self, other: "Replicates", share: float) -> "Replicates":
+    def mixture(self, other: "Replicates", share: float) -> "Replicates":
         """Return the replicates of two sets of frames as one, the first with the given share in every replicate."""
-        factors = [one.factors / (one.factors @ one.weights)[:, None] for one in (self, other)]
+        factors = [r.factors / (r.factors @ r.weights)[:, None] for r in (self, other)]
         return Replicates(
             np.concatenate(factors, axis=1).astype(np.float32),
             np.concatenate([share * self.weights, (1 - share) * other.weights]),

@@ -28,7 +28,8 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _BLOCK = 5.0  # length of a block, in statistical inefficiencies, at least
-_FEWEST_BLOCKS, _MOST_BLOCKS = 5, 50
+_MIN_BLOCKS, _MAX_BLOCKS = 5, 50
+"""Blocks of a run, at least and at most, where their number is not given."""
 
 
 class WeightedSample(ABC):
@@ -86,7 +87,7 @@ class WeightedSample(ABC):
         """
 
     def _redraw(self, draws: int, seed: int) -> Array:
-        """How often each block is in each bootstrap sample, shape (n_blocks, draws)."""
+        """Number of times that each block is in each bootstrap sample, shape (n_blocks, draws)."""
         return redrawn_blocks(self.groups, draws, np.random.default_rng(seed)).astype(np.float64)
 
     def widening(self) -> float:
@@ -103,24 +104,24 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
         n = wanted
         if n is None:
             independent = run.n_frames / (_BLOCK * run.inefficiency)
-            n = int(np.clip(independent, _FEWEST_BLOCKS, _MOST_BLOCKS))
-            if independent < _FEWEST_BLOCKS:
+            n = int(np.clip(independent, _MIN_BLOCKS, _MAX_BLOCKS))
+            if independent < _MIN_BLOCKS:
                 log.warning(
                     "%s: %d frames are only %.3g times their statistical inefficiency; its errors may be too small",
                     run.name,
                     run.n_frames,
                     run.n_frames / run.inefficiency,
                 )
-        own = np.empty(run.n_frames, dtype=np.int64)
+        numbers = np.empty(run.n_frames, dtype=np.int64)
         first = done
         for frames in walkers:
             pieces = np.array_split(frames, min(len(frames), max(1, -(-n // len(walkers)))))
             for piece in pieces:
-                own[piece] = done
+                numbers[piece] = done
                 done += 1
         if done - first < 2:
             raise DataError(f"{run.name}: errors need 2 blocks or more, got {done - first}")
-        block.append(own)
+        block.append(numbers)
         groups += [number] * (done - first)
     return np.concatenate(block), np.array(groups)
 

@@ -84,12 +84,12 @@ def training_weights(trajectories: Sequence[FeatureTrajectory]) -> list[NDArray[
     """Canonical weights, scaled so that every temperature has the same total and the mean is one."""
     weights = canonical_weights(trajectories)
     totals: dict[float, float] = {}
-    for trajectory, own in zip(trajectories, weights, strict=True):
-        totals[trajectory.temperature] = totals.get(trajectory.temperature, 0.0) + float(own.sum())
+    for trajectory, w in zip(trajectories, weights, strict=True):
+        totals[trajectory.temperature] = totals.get(trajectory.temperature, 0.0) + float(w.sum())
     n_frames = sum(trajectory.n_frames for trajectory in trajectories)
     return [
-        own * n_frames / (len(totals) * totals[trajectory.temperature])
-        for trajectory, own in zip(trajectories, weights, strict=True)
+        w * n_frames / (len(totals) * totals[trajectory.temperature])
+        for trajectory, w in zip(trajectories, weights, strict=True)
     ]
 
 

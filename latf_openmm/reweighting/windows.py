@@ -21,6 +21,7 @@ from latf_openmm.reweighting.estimators import (
 from latf_openmm.reweighting.reliability import MIN_OVERLAP
 
 _MAX_FRAMES = 10_000
+"""Frames that f_k is solved from, at most (50 of each run all the same)."""
 _CHUNK = 2_000_000  # numbers of a matrix at a time
 
 Array = NDArray[np.float64]

@@ -37,7 +37,7 @@ from latf_openmm.ensembles.ensemble import (
     Array,
     Level,
     StructureEnsemble,
-    together,
+    mixture,
 )
 from latf_openmm.ensembles.pool import encode
 from latf_openmm.ensembles.reweighter import EnsembleMaker, disagreement, within_reach
@@ -531,10 +531,10 @@ def _better(present: StructureEnsemble, refined: StructureEnsemble) -> Structure
     share = _best_share(refined, present)
     if share == 0.0:
         return present
-    found = together(refined, present, share)
+    found = mixture(refined, present, share)
     return replace(
         found,
-        made=f"{refined.made}; with {100 * (1 - share):.0f} % reweighted frames",
+        description=f"{refined.description}; with {100 * (1 - share):.0f} % reweighted frames",
         independent=_independent(found),
     )
 

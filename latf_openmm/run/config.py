@@ -234,7 +234,7 @@ def check(config: RunConfig) -> None:
     built = shared_system(config.system)
     check_copies(config.system, config.simulation)
     resolved = resolve_features(config.features, built.mdtraj_topology())
-    if config.execution.here:
+    if config.execution.is_local:
         config.simulation.platform_choice(config.system)
     if config.bias is None or config.loop.rounds < 2:
         return

@@ -32,24 +32,29 @@ from latf_openmm.systems.molecule import NarrowBoxError, structure as read_struc
 from latf_openmm.systems.structure import force_field_file
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
+"""File name ends of topologies, by kind of system."""
 _COORDINATES = {
     "amber": (".inpcrd", ".rst7", ".rst", ".crd"),
     "gromacs": (".gro",),
     "charmm": (".crd", ".cor", ".pdb"),
 }
+"""File name ends of coordinates, by kind of system."""
 _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
+"""File name ends of structures."""
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
-_MOST_PAIRS = 5000  # training leaves out what is dead or redundant
+"""File name ends of parameters of CHARMM."""
+_MAX_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
 _SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
 _FRAMES = 2000
+"""Frames of each walker in a proposed round."""
 _FAST, _PLAIN = 0.004, 0.002  # ps; with and without heavy hydrogens
 
 
 @dataclass(frozen=True)
 class Starter:
-    """What was proposed.
+    """A proposed configuration.
 
     Attributes
     ----------
@@ -161,14 +166,14 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
             raise ConfigError(
                 f"{top}: coordinates are missing; expected a file {', '.join(_COORDINATES[kind])}"
             )
-        found: dict[str, Any] = {"kind": kind, "topology": str(top), "coordinates": str(coordinates)}
+        section: dict[str, Any] = {"kind": kind, "topology": str(top), "coordinates": str(coordinates)}
         if kind == "charmm":
             parameters = [str(path) for path, suffix in by_suffix.items() if suffix in _PARAMETERS]
             if not parameters:
                 raise ConfigError(f"{top}: parameters are missing; expected files {', '.join(_PARAMETERS)}")
-            found["parameters"] = parameters
-            found["box"] = None
-        return found | {"options": {"hydrogen_mass": 3.0}}
+            section["parameters"] = parameters
+            section["box"] = None
+        return section | {"options": {"hydrogen_mass": 3.0}}
     if (python := first((".py",))) is not None:
         return {"kind": "python", "file": str(python)}
     structure = first(_STRUCTURES)
@@ -211,39 +216,41 @@ def _build(system: dict[str, Any]) -> BuiltSystem:
 def _relative(system: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths as the configuration in `folder` has to say them."""
 
-    def one(text: str) -> str:
+    def relative(text: str) -> str:
         return os.path.relpath(Path(text).resolve(), folder)
 
-    found = dict(system)
+    section = dict(system)
     for key in ("topology", "coordinates", "structure", "system", "file"):
-        if key in found:
-            found[key] = one(found[key])
-    if "parameters" in found:
-        found["parameters"] = [one(path) for path in found["parameters"]]
-    if "force_field" in found:
-        found["force_field"] = [
-            name if force_field_file(name) else one(name) for name in found["force_field"]
+        if key in section:
+            section[key] = relative(section[key])
+    if "parameters" in section:
+        section["parameters"] = [relative(path) for path in section["parameters"]]
+    if "force_field" in section:
+        section["force_field"] = [
+            name if force_field_file(name) else relative(name) for name in section["force_field"]
         ]
-    return found
+    return section
 
 
 def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
     """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames."""
     alpha, heavy = len(alpha_carbons(topology)), len(heavy_atoms(topology))
     torsions = _possible(topology, TorsionSettings, [{"angles": [angle]} for angle in ("phi", "psi")])
-    backbone = [{"kind": "torsions", "angles": [one["angles"][0] for one in torsions]}] if torsions else []
+    backbone = (
+        [{"kind": "torsions", "angles": [entry["angles"][0] for entry in torsions]}] if torsions else []
+    )
     if alpha < 4 and _possible(topology, BaseVectorSettings, [{}]):
         return [{"kind": "base_vectors"}]
     selection, bonds = ("name CA and protein", 4) if alpha >= 4 else ("heavy", 3)
     wanted = {"selection": selection, "minimum_bonds": bonds}
-    few = _pairs(alpha if alpha >= 4 else heavy) <= _MOST_PAIRS
+    few = _pairs(alpha if alpha >= 4 else heavy) <= _MAX_PAIRS
     distances = _possible(topology, DistanceSettings, [wanted]) if few else []
     if not distances and not (alpha >= 4 and backbone):
         raise ConfigError(
             f"no features can be proposed: neither protein nor nucleic acid, and {heavy} heavy atoms that are "
             "neither water nor ions; write the configuration by hand, with a selection of your own"
         )
-    return [*({"kind": "distances"} | one for one in distances), *backbone]
+    return [*({"kind": "distances"} | entry for entry in distances), *backbone]
 
 
 def _pairs(n: int) -> int:
@@ -254,12 +261,12 @@ def _possible(
     topology: mdtraj.Topology, kind: type[FeatureSettings], wanted: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Those settings of a feature that the topology has."""
-    found = []
+    chosen = []
     for settings in wanted:
         with suppress(ConfigError):
             kind(**settings).resolve(topology)
-            found.append(settings)
-    return found
+            chosen.append(settings)
+    return chosen
 
 
 def _temperatures(built: BuiltSystem) -> list[float]:
@@ -270,10 +277,10 @@ def _temperatures(built: BuiltSystem) -> list[float]:
 def _fastest(built: BuiltSystem) -> tuple[str, float]:
     """The platform that takes most steps a second, and how many."""
     wanted = ["CUDA", "HIP", "OpenCL", "CPU", *(["Reference"] if built.n_atoms <= _SMALL else [])]
-    there = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
+    available = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
     speeds = {}
     for name in wanted:
-        if name in there:
+        if name in available:
             try:
                 speeds[name] = _speed(built, name)
             except openmm.OpenMMException:
@@ -309,6 +316,7 @@ _SPACING = {
     True: "  # With solvent, energies overlap between close temperatures only; farther ones are the flow's guess.",
     False: "  # Neighbours should overlap in energy; `latf-openmm generate` says how many frames reach a temperature.",
 }
+"""Comment on the temperatures, by whether there is solvent."""
 
 _TEMPLATE = """\
 # Written by latf-openmm init. Every value is a proposal: read it, change it, then
@@ -350,3 +358,4 @@ loop:
 generate:
   temperatures: [{between}]
 """
+"""The configuration; values are filled in."""

@@ -14,7 +14,7 @@ class Resumable(Protocol):
     """First argument of a task that goes on from what is complete when it is started again."""
 
     def n_complete(self) -> int:
-        """How much of it is complete."""
+        """Return how much of it is complete."""
         ...
 
 
@@ -25,8 +25,8 @@ class ExecutionSettings(Settings):
 
     @property
     @abstractmethod
-    def here(self) -> bool:
-        """Whether tasks run on this machine, so that what they need can be looked for here."""
+    def is_local(self) -> bool:
+        """Return whether tasks run on this machine, so that what they need can be looked for on it."""
 
     def shell_lines(self) -> tuple[str, ...]:
         """Return what of the settings becomes part of shell scripts; see ``docs/trust.md``."""

@@ -28,6 +28,6 @@ def main(driver: int) -> None:
 
 
 if __name__ == "__main__":
-    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-    sys.path[:] = [place for place in sys.path if place != here]  # in this folder `parsl` is something else
+    folder = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    sys.path[:] = [place for place in sys.path if place != folder]  # in this folder `parsl` is something else
     main(int(sys.argv[1]))

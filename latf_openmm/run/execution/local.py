@@ -13,7 +13,7 @@ class LocalSettings(ExecutionSettings):
     kind: Literal["local"] = "local"
 
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         """Tasks run on this machine."""
         return True
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from parsl.providers.base import ExecutionProvider
 
 _WALLTIME = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
+"""Hours, minutes and seconds of a Slurm job."""
 _OF_SLURM = ("partition", "account", "cores_per_node", "scheduler_options")
-_LONGEST_SILENCE = 120
+"""Settings that only Slurm has."""
+_MAX_SILENCE = 120
 """Seconds that a busy machine, network or scheduler may take to answer."""
 _IDLE = 120.0
 """Seconds without any task after which blocks are given back."""
@@ -106,8 +108,8 @@ class ParslSettings(ExecutionSettings):
         return tuple(text for text in given if text)
 
     @property
-    def here(self) -> bool:
-        """Whether the workers are on this machine."""
+    def is_local(self) -> bool:
+        """Return whether the workers are on this machine."""
         return self.provider == "local"
 
     @property
@@ -179,7 +181,7 @@ class ParslSettings(ExecutionSettings):
             cores_per_worker=1e-6,  # as many workers as were asked for, on any number of cores
             available_accelerators=self.workers_on_node if self.gpus_per_node else (),
             heartbeat_period=self.heartbeat,
-            heartbeat_threshold=max(4 * self.heartbeat, _LONGEST_SILENCE),
+            heartbeat_threshold=max(4 * self.heartbeat, _MAX_SILENCE),
             block_error_handler=windowed_error_handler,
         )
         return Config(
@@ -202,12 +204,12 @@ class ParslSettings(ExecutionSettings):
             "min_blocks": self.min_blocks,
             "max_blocks": self.max_blocks,
             "worker_init": self.worker_init,
-            "cmd_timeout": _LONGEST_SILENCE,
+            "cmd_timeout": _MAX_SILENCE,
         }
         if self.provider == "local":
             return LocalProvider(**blocks)
         cores = f" --cpus-per-task={self.cores_per_node}" if self.cores_per_node else ""
-        one = self.nodes_per_block == 1
+        single = self.nodes_per_block == 1
         return SlurmProvider(
             **blocks,
             partition=self.partition,
@@ -217,12 +219,12 @@ class ParslSettings(ExecutionSettings):
             exclusive=self.cores_per_node is None,
             scheduler_options=self.scheduler_options,
             walltime=self.walltime,
-            launcher=SingleNodeLauncher() if one else SrunLauncher(overrides=f"--cpu-bind=none{cores}"),
+            launcher=SingleNodeLauncher() if single else SrunLauncher(overrides=f"--cpu-bind=none{cores}"),
         )
 
 
 class RetryCost:
-    """What a failure costs of the retries of a task.
+    """Cost of a failure in retries of a task.
 
     An error raised on purpose would come again: all of them. A lost worker: one, or none where the task had gone on
     since it was last lost, as where jobs end by their walltime.

@@ -35,7 +35,7 @@ def explain_atoms(path: Path, topology: mdtraj.Topology) -> str | None:
 
 
 def _reason(n: int, topology: mdtraj.Topology) -> str:
-    """What a number of atoms looks like."""
+    """Likely reason for a number of atoms."""
     atoms = list(topology.atoms)
     hydrogens = sum(a.element is not None and a.element.symbol == "H" for a in atoms)
     sites = sum(a.element is None or a.element.symbol == "VS" for a in atoms)
@@ -83,7 +83,7 @@ def check_bonds(path: Path, frames: list[int], samples: list[mdtraj.Trajectory],
 
 
 def _guess(ratios: Array) -> str:
-    """What makes bonds wrong."""
+    """Likely reason for wrong bonds."""
     if (unit := wrong_unit(ratios)) is not None:
         return f"{unit}; convert the file"
     return "its atoms are in another order than the system's, or of another molecule"

@@ -89,7 +89,7 @@ def _restraints(path: Path, trajectory: int) -> dict[str, Restraint]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--bias: {path} cannot be read ({first_line(error)})") from error
-    if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
+    if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise ConfigError(
             f"--bias: {path}: expected a list with an entry for each --trajectory, such as "
             "- {phi: {center: -1.0, force_constant: 200.0, period: 6.283185}}"
@@ -97,7 +97,9 @@ def _restraints(path: Path, trajectory: int) -> dict[str, Restraint]:
     if trajectory >= len(data):
         raise ConfigError(f"--bias: {path}: {len(data)} entries; expected one for each --trajectory")
     where = f"--bias: {path}: entry {trajectory}"
-    return {str(name): validate(Restraint, one, f"{where}: {name}") for name, one in data[trajectory].items()}
+    return {
+        str(name): validate(Restraint, entry, f"{where}: {name}") for name, entry in data[trajectory].items()
+    }
 
 
 class _ByFunction:

@@ -30,8 +30,13 @@ _QUIET = {
         "conserved_en.",
     ),
 }
+"""Columns that are never reported as unknown, lower case."""
 _FEW = 0.2
-_BLOCKS, _HOTTER = 10, 0.15
+"""Different temperatures as a share of the frames up to which they are those of a thermostat."""
+_BLOCKS = 10
+"""Blocks for the error of the mean kinetic temperature."""
+_HOTTER = 0.15
+"""Relative difference of the kinetic temperature that is an error."""
 
 
 @dataclass
@@ -135,16 +140,16 @@ def _rows(
             f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames and no "
             f"times to find rows by"
         )
-    found = _nearest_rows(times, wanted, 0.05 * spacing)
+    rows = _nearest_rows(times, wanted, 0.05 * spacing)
     tolerance = 0.05 * spacing + 4 * np.finfo(np.float32).eps * np.abs(wanted)
-    lost = np.flatnonzero(np.abs(times[found] - wanted) > tolerance)
+    lost = np.flatnonzero(np.abs(times[rows] - wanted) > tolerance)
     if len(lost):
         raise DataError(
             f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames; no row for frame "
             f"{frames.kept[lost[0]]}, at {wanted[lost[0]]:.6g} ps (its times are {times.min():.6g} "
             f"to {times.max():.6g} ps)"
         )
-    return found
+    return rows
 
 
 def _nearest_rows(times: Array, wanted: Array, tolerance: float) -> NDArray[np.int64]:
@@ -313,7 +318,7 @@ def _plumed_offset(table: Table, numbers: dict[str, Array], label: str) -> Array
 
 
 def _grew(bias: Array) -> bool:
-    """Whether a bias looks like one that began at zero and was built up."""
+    """Return whether a bias looks like one that began at zero and was built up."""
     fifth = max(1, len(bias) // 5)
     return bool(abs(bias[0]) < 1e-9 and bias[-fifth:].min() > bias[:fifth].max() > 0)
 
@@ -321,12 +326,12 @@ def _grew(bias: Array) -> bool:
 def _take_temperature(result: FrameColumns, table: Table, columns: dict[str, Array]) -> None:
     """A column of few values is that of the thermostat, one of many that of the velocities."""
     kinetic = columns.get("kinetic_temperature")
-    found = columns.get("temperature")
-    if found is not None and np.isfinite(found).all():
-        if len(np.unique(found)) <= max(1, _FEW * len(found)):
-            result.temperature = found
+    temperature = columns.get("temperature")
+    if temperature is not None and np.isfinite(temperature).all():
+        if len(np.unique(temperature)) <= max(1, _FEW * len(temperature)):
+            result.temperature = temperature
         else:
-            kinetic = found
+            kinetic = temperature
     if kinetic is not None:
         result.kinetic = kinetic
 

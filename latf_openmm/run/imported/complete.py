@@ -12,6 +12,7 @@ import scipy.io
 from latf_openmm.errors import DataError
 
 _XTC, _XTC_LONG, _TRR = 1995, 2023, 1993
+"""Numbers that frames begin with: XTC, XTC of many atoms, TRR."""
 _RAW_ATOMS = 9
 """XTC files do not compress positions of so few atoms."""
 
@@ -21,16 +22,16 @@ def check_frames(path: Path) -> None:
     headers = {".xtc": _xtc_frames, ".trr": _trr_frames}.get(path.suffix.lower())
     if headers is None:
         return
-    size, whole = path.stat().st_size, 0
+    size, n_complete = path.stat().st_size, 0
     with path.open("rb") as file:
         try:
             for end in headers(file, path):
                 if end > size:
-                    raise _cut(path, whole)
-                whole += 1
+                    raise _cut(path, n_complete)
+                n_complete += 1
         except struct.error:  # not even its header is there
-            if file.seek(0, os.SEEK_END) and whole:
-                raise _cut(path, whole) from None
+            if file.seek(0, os.SEEK_END) and n_complete:
+                raise _cut(path, n_complete) from None
 
 
 def check_number(path: Path, n_frames: int) -> None:
@@ -71,15 +72,15 @@ class _Padded(io.BytesIO):
         return data
 
 
-def _cut(path: Path, whole: int) -> DataError:
+def _cut(path: Path, n_complete: int) -> DataError:
     return DataError(
-        f"{path}: its last frame is incomplete, as after a job was killed; {whole} frames are whole: "
+        f"{path}: its last frame is incomplete, as after a job was killed; {n_complete} frames are whole: "
         "write those to a new file"
     )
 
 
 def _xtc_frames(file: BinaryIO, path: Path) -> Iterator[int]:
-    """Where each frame of an XTC file ends; none after what is no frame."""
+    """Ends of the frames of an XTC file [bytes]; none after what is no frame."""
     start = 0
     while header := file.read(56):
         magic, n_atoms = struct.unpack(">2i", header[:8])
@@ -97,7 +98,7 @@ def _xtc_frames(file: BinaryIO, path: Path) -> Iterator[int]:
 
 
 def _trr_frames(file: BinaryIO, path: Path) -> Iterator[int]:
-    """Where each frame of a TRR file ends; `DataError` where one has no positions."""
+    """Ends of the frames of a TRR file [bytes]; `DataError` where one has no positions."""
     start = frame = 0
     while header := file.read(84):
         sizes = struct.unpack(">13i", header[24:76])

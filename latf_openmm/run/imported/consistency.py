@@ -16,8 +16,14 @@ from latf_openmm.run.imported.trajectories import ImportedTrajectory
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_BLOCKS, _CERTAIN = 10, 3.0
-_PARTS, _PART = 16, 65_536
+_BLOCKS = 10
+"""Blocks for the error of a mean energy."""
+_CERTAIN = 3.0
+"""Standard errors from which a fall of the mean energy is certain."""
+_PARTS = 16
+"""Pieces of a file that are hashed."""
+_PART = 65_536
+"""Length of a piece [bytes]."""
 
 
 def check_distinct(trajectories: Sequence[ImportedTrajectory]) -> None:
@@ -55,13 +61,15 @@ def check_mean_energies(frames: Sequence[ImportedFrames], kT: Callable[[float], 
     """
     energies: dict[float, list[Array]] = {}
     names: dict[float, str] = {}
-    for one in frames:
-        if one.biased or np.ptp(one.energy) == 0:
+    for trajectory in frames:
+        if trajectory.biased or np.ptp(trajectory.energy) == 0:
             continue
-        enthalpy = one.energy + (0.0 if one.pressure_volume is None else one.pressure_volume)
-        for temperature in one.temperatures():
-            energies.setdefault(temperature, []).append(enthalpy[one.temperature == temperature])
-            names.setdefault(temperature, one.source.name)
+        enthalpy = trajectory.energy + (
+            0.0 if trajectory.pressure_volume is None else trajectory.pressure_volume
+        )
+        for temperature in trajectory.temperatures():
+            energies.setdefault(temperature, []).append(enthalpy[trajectory.temperature == temperature])
+            names.setdefault(temperature, trajectory.source.name)
     temperatures = sorted(energies)
     for low, high in pairwise(temperatures):
         cold, hot = np.concatenate(energies[low]), np.concatenate(energies[high])

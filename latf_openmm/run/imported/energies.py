@@ -20,10 +20,17 @@ from latf_openmm.systems import BuiltSystem
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
-_FRAMES, _FIRST_FRAMES, _FRAMES_ROUNDED = 10, 3, 5
+_FRAMES = 10
+"""Frames whose energies are recomputed."""
+_FIRST_FRAMES = 3
+"""Frames that suffice where energies agree at once."""
+_FRAMES_ROUNDED = 5
+"""Frames for the effect of rounded positions."""
 _NOTICED = 0.1  # kT
 _FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
+"""Units that are mistaken for kJ/mol, by the factor that makes kJ/mol of them."""
 _MAX_SHIFT = 100
+"""Rows by which a shifted table is looked for, at most."""
 _ABSURD = 100.0  # kT an atom
 
 
@@ -81,7 +88,7 @@ class EnergyModel:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding of positions does to energies: mean and standard deviation [kJ/mol], and the grid [nm]."""
+    """Effect of rounded positions on energies: mean and standard deviation [kJ/mol], and the grid [nm]."""
 
     grid: float
     mean: float
@@ -198,15 +205,15 @@ class Comparison:
         def fits(values: Array) -> bool:
             return float(np.std(values - computed)) <= tolerance
 
-        own, bias = self.table[self.frames], self.bias[self.frames]
+        recorded, bias = self.table[self.frames], self.bias[self.frames]
         if (
             np.ptp(bias) > 0
-            and np.std(own - bias - computed) < 0.5 * np.std(own - computed)
-            and fits(own - bias)
+            and np.std(recorded - bias - computed) < 0.5 * np.std(recorded - computed)
+            and fits(recorded - bias)
         ):
             log.warning("%s: potential_energy holds the bias energy, which is subtracted", self.name)
             return self._with_zero(self.table - self.bias, computed, effect, kT)
-        if fits(own):
+        if fits(recorded):
             return self._with_zero(self.table, computed, effect, kT)
         raise DataError(
             f"{self.name}: potential_energy is not that of the frames: {self._reason(computed, fits, model, effect)}"
@@ -233,10 +240,10 @@ class Comparison:
     def _reason(
         self, computed: Array, fits: Callable[[Array], bool], model: EnergyModel, effect: Rounding
     ) -> str:
-        """What is wrong with the table's energies."""
-        own = self.table[self.frames]
+        """Likely reason for the table's wrong energies."""
+        recorded = self.table[self.frames]
         for factor, name in _FACTORS.items():
-            if fits(own * factor):
+            if fits(recorded * factor):
                 return (
                     f"times {factor:g} it is; its unit is {name}, expected kJ/mol (name the column "
                     f"potential_energy ({name}))"
@@ -246,9 +253,9 @@ class Comparison:
             return f"row {row} is that of frame n: it is shifted by {abs(shift)} rows"
         if model.pressure is not None and self.volumes is not None:
             work = model.pressure * self.volumes[self.frames]
-            if fits(own - work):
+            if fits(recorded - work):
                 return "it is that with pV; expected the potential energy alone"
-        off = own - computed
+        off = recorded - computed
         return (
             f"at {len(computed)} frames it is {off.mean():.4g} ± {off.std():.3g} kJ/mol above the "
             f"recomputed ones, which "

@@ -56,12 +56,12 @@ class ImportedFrames:
 
     @property
     def biased(self) -> bool:
-        """Whether a bias acted that was not constant."""
+        """Return whether a bias acted that was not constant."""
         return bool(np.ptp(self.bias) > 1e-9 or self.source.bias or self.columns.runs)
 
     @property
     def adaptive(self) -> bool:
-        """Whether its bias grew while it was recorded."""
+        """Return whether its bias grew while it was recorded."""
         return bool(np.ptp(self.offset) > 1e-9)
 
     def temperatures(self) -> list[float]:

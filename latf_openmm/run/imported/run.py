@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _VARYING = 1e-4
+"""Relative change of volumes from which a box is not constant."""
 
 
 def import_run(
@@ -93,7 +94,7 @@ def import_run(
     _check_temperatures(config, trajectories)
     frames = Importer(config, progress, ignore_times).read(trajectories)
     check_mean_energies(frames, config.system.scale.kT)
-    temperatures = sorted({t for one in frames for t in one.temperatures()})
+    temperatures = sorted({t for trajectory in frames for t in trajectory.temperatures()})
     features = _Descriptors(RunFolder(path, config))
     runs = [runs_at(frames, t, config.system.scale.kT(t), features, independent) for t in temperatures]
     _check_lag(config, frames)
@@ -148,7 +149,7 @@ class Importer:
 
     @property
     def computes(self) -> bool:
-        """Whether the configuration's System has energies."""
+        """Return whether the configuration's System has energies."""
         return self.built.system.getNumForces() > 0 and self.config.system.simulated
 
     def _trajectory(self, source: ImportedTrajectory, bonds: Bonds) -> ImportedFrames:
@@ -294,9 +295,9 @@ def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:
     if not isinstance(lag, int):
         return
     longest = 0
-    for one in frames:
-        edges = np.flatnonzero(np.diff(_stretches(one))) + 1
-        longest = max(longest, int(np.diff([0, *edges, one.n_frames]).max()))
+    for trajectory in frames:
+        edges = np.flatnonzero(np.diff(_stretches(trajectory))) + 1
+        longest = max(longest, int(np.diff([0, *edges, trajectory.n_frames]).max()))
     if longest <= lag:
         raise DataError(
             f"at most {longest} frames follow on each other at one temperature, training.lag is "
@@ -305,10 +306,10 @@ def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:
         )
 
 
-def _stretches(one: ImportedFrames) -> NDArray[np.int64]:
+def _stretches(trajectory: ImportedFrames) -> NDArray[np.int64]:
     """A number that changes where frames do not follow on each other, or change their temperature."""
-    changed = np.concatenate([[0], np.cumsum(np.diff(one.temperature) != 0)])
-    pairs = np.stack([one.timeline.stretch, changed])
+    changed = np.concatenate([[0], np.cumsum(np.diff(trajectory.temperature) != 0)])
+    pairs = np.stack([trajectory.timeline.stretch, changed])
     return np.concatenate([[0], np.cumsum((np.diff(pairs, axis=1) != 0).any(axis=0))]).astype(np.int64)
 
 
@@ -357,24 +358,24 @@ def write_imported(
                         "files": files,
                     }
                 )
-        record = [_record(one, walkers[index]) for index, one in enumerate(frames)]
+        record = [_record(trajectory, walkers[index]) for index, trajectory in enumerate(frames)]
         write_json(folder / IMPORTED, record)
         start_record(temporary, dump_config(config))
         add_record(temporary, folder / IMPORTED)
         write_text(temporary / CONFIG, dump_config(config))
 
 
-def _record(one: ImportedFrames, walkers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was given for a trajectory, and what became of it."""
-    source = one.source
+def _record(trajectory: ImportedFrames, walkers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Files given for a trajectory, and the walkers made of them."""
+    source = trajectory.source
     return {
-        "paths": [str(file.path.resolve()) for file in one.files],
+        "paths": [str(file.path.resolve()) for file in trajectory.files],
         "temperature": source.temperature,
         "tables": [str(path.resolve()) for path in source.tables],
         "run": source.run,
         "bias": source.bias,
-        "frames": sum(file.n_frames for file in one.files),
-        "kept": one.n_frames,
+        "frames": sum(file.n_frames for file in trajectory.files),
+        "kept": trajectory.n_frames,
         "walkers": walkers,
     }
 
@@ -382,50 +383,50 @@ def _record(one: ImportedFrames, walkers: list[dict[str, Any]]) -> dict[str, Any
 def _write_walker(
     group: Path,
     number: int,
-    one: ImportedFrames,
+    trajectory: ImportedFrames,
     at: RunsAtTemperature,
     index: int,
     rows: NDArray[np.int64],
 ) -> list[int]:
     """Write the segments of one walker, one for each file with frames of it; return numbers of these files."""
-    table = _table(one, at, index, rows, number)
-    starts = np.cumsum([0, *(file.n_frames for file in one.files)])
-    file_of = np.searchsorted(starts, one.timeline.kept[rows], side="right") - 1
+    table = _table(trajectory, at, index, rows, number)
+    starts = np.cumsum([0, *(file.n_frames for file in trajectory.files)])
+    file_of = np.searchsorted(starts, trajectory.timeline.kept[rows], side="right") - 1
     chosen = np.unique(file_of)
     complete = len(rows) == starts[-1]
     for segment_number, file_number in enumerate(chosen):
-        file = one.files[file_number]
+        file = trajectory.files[file_number]
         segment = group / f"segment_{segment_number:04d}"
         segment.mkdir(parents=True)
         (segment / f"walker_{number:03d}{file.path.suffix.lower()}").symlink_to(file.path.resolve())
         part = table[file_of == file_number].copy()
         if not complete:
-            part["file_frame"] = one.timeline.kept[rows][file_of == file_number] - starts[file_number]
+            part["file_frame"] = trajectory.timeline.kept[rows][file_of == file_number] - starts[file_number]
         part.to_parquet(segment / "frames.parquet", index=False)
         write_manifest(segment)
     return [int(number) for number in chosen]
 
 
 def _table(
-    one: ImportedFrames, at: RunsAtTemperature, index: int, rows: NDArray[np.int64], number: int
+    trajectory: ImportedFrames, at: RunsAtTemperature, index: int, rows: NDArray[np.int64], number: int
 ) -> pd.DataFrame:
     """One row for each frame, as a stage writes it."""
-    step = one.timeline.step[rows]
-    stretch = _stretches(one)[rows]
+    step = trajectory.timeline.step[rows]
+    stretch = _stretches(trajectory)[rows]
     table = pd.DataFrame(
         {
             "walker": number,
             "frame": np.arange(len(rows)),
             "step": step,
-            "time_ps": step * one.timestep,
+            "time_ps": step * trajectory.timestep,
             "temperature": at.temperature,
-            "potential_energy": one.energy[rows],
-            "bias_energy": one.bias[rows],
-            "bias_offset": one.offset[rows],
+            "potential_energy": trajectory.energy[rows],
+            "bias_energy": trajectory.bias[rows],
+            "bias_offset": trajectory.offset[rows],
         }
     )
-    if one.pressure_volume is not None:
-        table["pressure_volume"] = one.pressure_volume[rows]
+    if trajectory.pressure_volume is not None:
+        table["pressure_volume"] = trajectory.pressure_volume[rows]
     if stretch[0] != stretch[-1]:
         table["stretch"] = stretch
     if len(at.runs) > 1:

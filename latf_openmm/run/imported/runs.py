@@ -23,11 +23,13 @@ Array = NDArray[np.float64]
 
 _SAME = 0.05  # kT
 _APART = 1e-4
+"""Relative overlap below which runs have nothing in common."""
 _WAYS = (
     "give --bias FILE.py:FUNCTION or a YAML file of restraints, or columns "
     "bias_energy_RUN in every table; or say that "
     "trajectories share one bias (--run), or that each run crossed between all states by itself (--independent)"
 )
+"""Ways out that error messages name."""
 
 
 @dataclass
@@ -72,9 +74,9 @@ class RunsAtTemperature:
 def group_runs(frames: Sequence[ImportedFrames], temperature: float) -> list[Run]:
     """Return the runs at a temperature: unbiased trajectories are one, biased ones each their own or as named."""
     runs: dict[str, Run] = {}
-    for index, one in enumerate(frames):
-        if temperature in one.temperatures():
-            name = one.source.run or (str(index) if one.biased else "unbiased")
+    for index, trajectory in enumerate(frames):
+        if temperature in trajectory.temperatures():
+            name = trajectory.source.run or (str(index) if trajectory.biased else "unbiased")
             runs.setdefault(name, Run(name)).members.append(index)
     return list(runs.values())
 
@@ -108,12 +110,12 @@ def runs_at(
             "all states by itself"
         )
     for biases in (_by_columns, _by_declaration):
-        found = biases(frames, result, kT)
-        if found is not None:
+        known = biases(frames, result, kT)
+        if known is not None:
             break
     else:
-        found = _by_fit(frames, result, kT, features)
-    result.bias.update(found)
+        known = _by_fit(frames, result, kT, features)
+    result.bias.update(known)
     _check_overlap(frames, result, kT)
     return result
 
@@ -170,18 +172,18 @@ def _by_declaration(
     return biases
 
 
-def _check_own(one: ImportedFrames, bias: Array, rows: NDArray[np.int64], kT: float) -> None:
+def _check_own(trajectory: ImportedFrames, bias: Array, rows: NDArray[np.int64], kT: float) -> None:
     """Compare a run's bias with what its table says of its own frames; use it where the table says nothing."""
-    recorded = one.columns.bias
+    recorded = trajectory.columns.bias
     if recorded is None:
-        one.bias[rows] = bias
+        trajectory.bias[rows] = bias
         return
     off = bias - recorded[rows]
     off -= np.median(off)
     if float(np.abs(off).max()) > max(_SAME * kT, 1e-3 * float(np.ptp(bias))):
         frame = int(rows[np.abs(off).argmax()])
         raise DataError(
-            f"{one.source.name}: frame {frame}: bias_energy of the table is {recorded[frame]:.5g} "
+            f"{trajectory.source.name}: frame {frame}: bias_energy of the table is {recorded[frame]:.5g} "
             f"kJ/mol, the bias given "
             f"for its run {bias[np.abs(off).argmax()]:.5g} kJ/mol; they have to agree but for a constant"
         )
@@ -203,19 +205,19 @@ def _by_fit(
     ends = np.cumsum([len(at.rows[i]) for i in order])
     owner = np.repeat([at.run_of(i) for i in order], [len(at.rows[i]) for i in order])
     bias = np.concatenate([frames[i].bias[at.rows[i]] for i in order])
-    found, missing = np.zeros((len(owner), len(at.runs))), None
+    energies, missing = np.zeros((len(owner), len(at.runs))), None
     for candidates in (lambda: (columns, periods), lambda: features(frames, at.rows)):
         values, turns = candidates()
         missing = None
         for number, run in enumerate(at.runs):
-            own = np.flatnonzero(owner == number)
-            if np.ptp(bias[own]) <= 1e-9:
+            members = np.flatnonzero(owner == number)
+            if np.ptp(bias[members]) <= 1e-9:
                 continue
-            result = find_static_bias(values, turns, own, bias[own], kT)
+            result = find_static_bias(values, turns, members, bias[members], kT)
             if result is None:
                 missing = run
                 break
-            found[:, number] = result.energies
+            energies[:, number] = result.energies
             log.info("%s: its bias is %s", frames[run.members[0]].source.name, result)
         if missing is None:
             log.warning(
@@ -225,7 +227,7 @@ def _by_fit(
                 len(at.runs),
                 result.on if result is not None else "nothing",
             )
-            return dict(zip(order, np.split(found, ends[:-1]), strict=True))
+            return dict(zip(order, np.split(energies, ends[:-1]), strict=True))
     assert missing is not None
     raise DataError(
         f"{frames[missing.members[0]].source.name}: there are {len(at.runs)} differently "

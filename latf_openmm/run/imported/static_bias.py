@@ -17,12 +17,14 @@ Array = NDArray[np.float64]
 _RESIDUAL = 0.01  # kT
 _UNSURE = 0.1  # kT
 _MIN_FRAMES = 30
+"""Frames of a run that a bias is found from, at least."""
 _MAX_PAIRED = 20
+"""Descriptors that fit best alone, of which pairs are tried, at most."""
 
 
 @dataclass(frozen=True)
 class StaticBias:
-    """What was found.
+    """A bias as a function of descriptors.
 
     Attributes
     ----------
@@ -43,7 +45,11 @@ class StaticBias:
 
 
 def find_static_bias(
-    values: Mapping[str, Array], periods: Mapping[str, float], own: NDArray[np.int64], bias: Array, kT: float
+    values: Mapping[str, Array],
+    periods: Mapping[str, float],
+    members: NDArray[np.int64],
+    bias: Array,
+    kT: float,
 ) -> StaticBias | None:
     """Return the bias as a function of one or two descriptors; None where there is none, or two that disagree.
 
@@ -53,33 +59,35 @@ def find_static_bias(
         Descriptors at all frames, each of shape (n_frames,).
     periods
         Of those that are periodic.
-    own
-        Frames of the run, shape (n_own,).
+    members
+        Frames of the run, shape (n_members,).
     bias
-        Recorded at them [kJ/mol], shape (n_own,).
+        Recorded at them [kJ/mol], shape (n_members,).
     """
-    if len(own) < _MIN_FRAMES:
+    if len(members) < _MIN_FRAMES:
         return None
-    usable = {n: x for n, x in values.items() if np.ptp(x[own]) > 1e-9 and not hidden_period(n, x, periods)}
-    found, single = list[StaticBias](), dict[str, float]()
+    usable = {
+        n: x for n, x in values.items() if np.ptp(x[members]) > 1e-9 and not hidden_period(n, x, periods)
+    }
+    candidates, single = list[StaticBias](), dict[str, float]()
     for name, x in usable.items():
         period = periods.get(name, 0.0)
-        unwrapped = _unwrapped(x, _middle(x[own], period), period)
-        result, single[name] = _fit([name], [unwrapped], own, bias, kT)
+        unwrapped = _unwrapped(x, _middle(x[members], period), period)
+        result, single[name] = _fit([name], [unwrapped], members, bias, kT)
         if result is not None and period > 0:  # its images are the nearest to its centre
-            unwrapped = _unwrapped(x, _vertex(unwrapped[own], bias), period)
-            result, _ = _fit([name], [unwrapped], own, bias, kT)
+            unwrapped = _unwrapped(x, _vertex(unwrapped[members], bias), period)
+            result, _ = _fit([name], [unwrapped], members, bias, kT)
         if result is not None:
-            found.append(result)
-    if not found:
+            candidates.append(result)
+    if not candidates:
         for pair in _pairs(single, periods):
-            result, _ = _fit(list(pair), [usable[name] for name in pair], own, bias, kT)
+            result, _ = _fit(list(pair), [usable[name] for name in pair], members, bias, kT)
             if result is not None:
-                found.append(result)
-    if not found:
+                candidates.append(result)
+    if not candidates:
         return None
-    best = min(found, key=lambda one: one.residual)
-    for other in found:
+    best = min(candidates, key=lambda candidate: candidate.residual)
+    for other in candidates:
         low = np.minimum(best.energies, other.energies)
         off = np.abs(best.energies - other.energies)
         if (off > _UNSURE * kT + 0.02 * np.maximum(low - bias.min(), 0.0)).any():
@@ -95,7 +103,7 @@ def _pairs(residuals: Mapping[str, float], periods: Mapping[str, float]) -> Iter
 
 
 def hidden_period(name: str, x: Array, periods: Mapping[str, float]) -> bool:
-    """Whether values look like an angle all around, of which nothing says that it is periodic."""
+    """Return whether values look like an angle all around, of which nothing says that it is periodic."""
     if name in periods:
         return False
     ends = np.array([-x.min(), x.max()])
@@ -110,7 +118,7 @@ def _middle(x: Array, period: float) -> float:
 
 
 def _vertex(x: Array, bias: Array) -> float:
-    """Where a quadratic function has its extremum."""
+    """Return the place of the extremum of a quadratic function."""
     square, linear, _ = np.polyfit(x - x.mean(), bias, 2)
     return float(x.mean() - 0.5 * linear / square)
 
@@ -121,21 +129,21 @@ def _unwrapped(x: Array, middle: float, period: float) -> Array:
 
 
 def _fit(
-    names: list[str], x: list[Array], own: NDArray[np.int64], bias: Array, kT: float
+    names: list[str], x: list[Array], members: NDArray[np.int64], bias: Array, kT: float
 ) -> tuple[StaticBias | None, float]:
     """Fit a quadratic function; return it where it is exact and sure at all frames, and its residual anyway."""
-    scaled = [(values - values[own].mean()) / values[own].std() for values in x]
+    scaled = [(values - values[members].mean()) / values[members].std() for values in x]
     terms = [np.ones_like(scaled[0]), *scaled, *(s**2 for s in scaled)]
     if len(scaled) == 2:
         terms.append(scaled[0] * scaled[1])
     design = np.stack(terms, axis=1)
-    coefficients, _, rank, _ = np.linalg.lstsq(design[own], bias, rcond=None)
-    off = design[own] @ coefficients - bias
+    coefficients, _, rank, _ = np.linalg.lstsq(design[members], bias, rcond=None)
+    off = design[members] @ coefficients - bias
     residual = float(np.abs(off).max())
     if rank < design.shape[1] or residual > _RESIDUAL * kT:
         return None, residual
     energies = design @ coefficients
-    inverse = np.linalg.inv(design[own].T @ design[own])
+    inverse = np.linalg.inv(design[members].T @ design[members])
     unsure = float(np.sqrt(np.mean(off**2))) * np.sqrt(np.einsum("ni,ij,nj->n", design, inverse, design))
     above = np.maximum(energies - bias.min(), 0.0)
     if (3 * unsure > _UNSURE * kT + 0.02 * above).any() or energies.min() < bias.min() - 20 * kT:

@@ -29,10 +29,15 @@ _ENERGY = {
     "j/mol": 1e-3,
     "ev": 96.48533212,
 }
+"""Units of energy [kJ/mol]."""
 _TIME = {"ps": 1.0, "fs": 1e-3, "ns": 1e3, "us": 1e6}
+"""Units of time [ps]."""
 _OTHER = {"nm^3": 1.0, "a^3": 1e-3, "k": 1.0, "nm": 1.0, "kelvin": 1.0}
+"""Units of volume [nm^3], length [nm] and temperature [K]."""
 _SUFFIXES = {"kcal_mol": "kcal/mol", "kj_mol": "kj/mol", "kcal": "kcal/mol", "ns": "ns", "fs": "fs"}
+"""Ends of column names that stand for a unit."""
 _SUFFIXED = ("potential_energy", "bias_energy", "time")
+"""Columns whose names can end with a unit."""
 _KNOWN = {
     *(
         "potential_energy",
@@ -45,6 +50,7 @@ _KNOWN = {
     ),
     *("time", "volume", "density", "enthalpy", "kinetic_temperature", "bias", "speed", "frame"),
 }
+"""Names that columns have in this package."""
 _AMBER = {
     "NSTEP": ("step", 1.0),
     "TIME(PS)": ("time", 1.0),
@@ -55,6 +61,7 @@ _AMBER = {
     "Etot": ("total_energy", 4.184),
     "EKtot": ("kinetic_energy", 4.184),
 }
+"""Columns of Amber's output: name, and factor to kJ/mol, ps, nm^3 and K."""
 
 
 @dataclass

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _RELATIVE = 0.01
+"""Difference of frame intervals that is tolerated, as a share."""
 _COARSE = 0.25
 """Rounding of times, as a share of the frame interval, from which on frames are counted."""
 
@@ -148,8 +149,8 @@ def _intervals(
     if not len(between):
         return np.zeros(0, np.int64)
     _check_usual(name, float(np.median(between)), spacing, tolerance, simulation)
-    whole = np.round(between / spacing).astype(np.int64)
-    wrong = np.flatnonzero((np.abs(between - whole * spacing) > tolerance) | (whole < 1))
+    intervals = np.round(between / spacing).astype(np.int64)
+    wrong = np.flatnonzero((np.abs(between - intervals * spacing) > tolerance) | (intervals < 1))
     if len(wrong):
         frame = int(wrong[0])
         raise DataError(
@@ -157,7 +158,7 @@ def _intervals(
             f"{spacing:.4g} ps, or a "
             "gap of several such"
         )
-    return whole
+    return intervals
 
 
 def _coarse_intervals(

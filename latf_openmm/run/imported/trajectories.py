@@ -21,8 +21,11 @@ Array = NDArray[np.float64]
 Evaluate = Callable[[mdtraj.Trajectory], Array]
 
 FORMATS = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5", ".mdcrd")
+"""File name ends of trajectories."""
 _TIMED = (".xtc", ".trr", ".nc", ".netcdf", ".ncdf", ".h5", ".hdf5")
+"""Those of formats whose frames have times."""
 _MAX_SAMPLES = 20
+"""Frames of a file kept for checks, at most."""
 _AKMA = 0.04888821
 """Unit of time in DCD headers [ps]."""
 
@@ -70,14 +73,14 @@ class ImportedTrajectory:
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Name for messages."""
         files = self.files
         return str(files[0]) if len(files) == 1 else f"{files[0]} to {files[-1].name}"
 
 
 @dataclass
 class ReadFile:
-    """What one reading of a file gave.
+    """Content of a file that was read once.
 
     Attributes
     ----------
@@ -107,12 +110,12 @@ def split_paths(text: str) -> tuple[Path, ...]:
     """
     if Path(text).exists():
         return (Path(text),)
-    found: list[Path] = []
+    paths: list[Path] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         pattern = Path(part)
         matches = [str(path) for path in pattern.parent.glob(pattern.name)] if set(part) & set("*?[") else []
-        found += map(Path, sorted(matches, key=_natural) or [part])
-    return tuple(found) or (Path(text),)
+        paths += map(Path, sorted(matches, key=_natural) or [part])
+    return tuple(paths) or (Path(text),)
 
 
 def given_trajectories(

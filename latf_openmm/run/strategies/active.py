@@ -20,7 +20,9 @@ from latf_openmm.run.strategies.base import Decision, Frames, Situation, Strateg
 Array = NDArray[np.float64]
 
 _GRID = 16
+"""Candidates between the lowest and the highest temperature."""
 _SAMPLES = 20_000
+"""Samples for the populations of the flow."""
 _PRESENT = 0.02
 """Share from which a state matters at a temperature."""
 
@@ -128,33 +130,35 @@ class _Known:
     # --- targets
 
     def target(self, temperature: float) -> _Target:
-        """What is known at a temperature that is wanted."""
-        found = self.at(temperature)
-        populations = tuple(found.populations())
+        """Return the errors and changes at a temperature that is wanted."""
+        ensemble = self.at(temperature)
+        populations = tuple(ensemble.populations())
         kT = self.s.scale.kT(temperature)
-        energy = found.energy()
+        energy = ensemble.energy()
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
         independent = self._reached(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
-            float(committee.max()) / self.settings.population_tolerance if found.level == "flow" else 0.0,
+            float(committee.max()) / self.settings.population_tolerance if ensemble.level == "flow" else 0.0,
             energy.error / self.settings.energy_tolerance,
             math.sqrt(FAIR_SAMPLES / max(independent, 1e-3)) if independent < FAIR_SAMPLES else 0.0,
         )
-        change = self._change(temperature, found, kT)
-        return _Target(temperature, found.level, independent, populations, committee, energy, error, change)
+        change = self._change(temperature, ensemble, kT)
+        return _Target(
+            temperature, ensemble.level, independent, populations, committee, energy, error, change
+        )
 
-    def _change(self, temperature: float, found: StructureEnsemble, kT: float) -> float:
-        """How far this round's frames moved the answer, over the tolerances; infinite without an earlier round."""
+    def _change(self, temperature: float, ensemble: StructureEnsemble, kT: float) -> float:
+        """Return how far the round's frames moved the answer, over the tolerances; infinite without an earlier one."""
         if self.old is None:
             return math.inf
         before = self.old.at(temperature)
         moved = max(
-            abs(a.value - b.value) for a, b in zip(found.populations(), before.populations(), strict=True)
+            abs(a.value - b.value) for a, b in zip(ensemble.populations(), before.populations(), strict=True)
         )
-        heated = abs(found.energy().value - before.energy().value) / kT
+        heated = abs(ensemble.energy().value - before.energy().value) / kT
         return max(
             moved / self.settings.population_tolerance,
             heated / self.settings.energy_tolerance,
@@ -210,7 +214,7 @@ class _Known:
             first = members[0]
             g = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
             logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
-        return {temperature: math.exp(float(np.mean(own))) for temperature, own in logs.items()}
+        return {temperature: math.exp(float(np.mean(values))) for temperature, values in logs.items()}
 
     def share(self, start: float, target: float) -> float:
         """Share of frames at one temperature that count at another.
@@ -238,7 +242,7 @@ class _Known:
     # --- bias
 
     def visits(self, temperature: float) -> float:
-        """How often a walker is expected to enter the state it enters least in a round, without bias.
+        """Return how often a walker is expected to enter the state it enters least in a round, without bias.
 
         Of the states that have a share at some temperature wanted or simulated; counted in unbiased walkers, between
         and beyond their temperatures by a straight line of its logarithm in 1/T.
@@ -261,7 +265,7 @@ class _Known:
         """Entries a frame into the relevant state entered least, at each temperature with unbiased walkers."""
         pool = self.s.pool
         relevant = self._relevant
-        found: dict[float, float] = {}
+        rates: dict[float, float] = {}
         for temperature in self.simulated:
             entries, frames = np.zeros(pool.n_states), 0
             for states in self._unbiased(temperature):
@@ -270,14 +274,14 @@ class _Known:
                 frames += len(states)
             if frames:
                 # Nothing seen in n frames: less often than once in them.
-                found[temperature] = max(float(entries[relevant].min()), 0.5) / frames
-        return found
+                rates[temperature] = max(float(entries[relevant].min()), 0.5) / frames
+        return rates
 
     @cached_property
     def _relevant(self) -> NDArray[np.bool_]:
         shares = [self._shares(t) for t in {*self.s.targets, *self.simulated}]
-        found = np.max(shares, axis=0) > _PRESENT
-        return np.asarray(found if found.any() else np.ones(self.s.n_states, bool))
+        present = np.max(shares, axis=0) > _PRESENT
+        return np.asarray(present if present.any() else np.ones(self.s.n_states, bool))
 
     # --- starts
 
@@ -292,17 +296,17 @@ class _Known:
         rng = np.random.default_rng([self.s.seed, 13])
         states = self.s.pool.states
         order = np.argsort(states, kind="stable")
-        found = {}
+        starts = {}
         for temperature in chosen:
             wanted = self._even if temperature in biased else self._lacking(temperature)
-            own = self.at(temperature).weights
-            within = np.bincount(states, own, self.s.n_states)
+            frame_weights = self.at(temperature).weights
+            within = np.bincount(states, frame_weights, self.s.n_states)
             # A state without weight has frames all the same, and each is as good as another.
-            own = np.where(within[states] > 0, own, 1.0)
-            within = np.bincount(states, own, self.s.n_states)
-            weights = (own * wanted[states] / within[states])[order]
-            found[temperature] = order[systematic(weights / weights.sum(), self.s.walkers, rng)]
-        return found
+            frame_weights = np.where(within[states] > 0, frame_weights, 1.0)
+            within = np.bincount(states, frame_weights, self.s.n_states)
+            weights = (frame_weights * wanted[states] / within[states])[order]
+            starts[temperature] = order[systematic(weights / weights.sum(), self.s.walkers, rng)]
+        return starts
 
     def _shares(self, temperature: float) -> Array:
         """Population of each state."""

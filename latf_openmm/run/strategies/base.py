@@ -110,11 +110,11 @@ def even_over_states(situation: Situation, temperature: float, rng: np.random.Ge
     """Frames to start from, evenly over the states, of the same temperature where there are any."""
     pool = situation.pool
     states = np.unique(pool.states)
-    here = pool.temperatures() == temperature
+    same_temperature = pool.temperatures() == temperature
     chosen = []
     for walker in range(situation.walkers):
         state = pool.states == states[walker % len(states)]
-        candidates = np.flatnonzero(state & here)
+        candidates = np.flatnonzero(state & same_temperature)
         chosen.append(rng.choice(candidates if len(candidates) else np.flatnonzero(state)))
     return np.array(chosen, dtype=np.int64)
 

@@ -7,6 +7,7 @@ import numpy as np
 from latf_openmm.run.strategies.base import Decision, Situation, StrategySettings, plain
 
 _GOLDEN = 0.6180339887498949
+"""Golden ratio less one; its multiples spread evenly over [0, 1)."""
 
 
 class UniformSettings(StrategySettings):

@@ -11,7 +11,7 @@ from latf_openmm.storage import MANIFEST, PARTIAL, damage, damages, listed_files
 
 @dataclass
 class Findings:
-    """What was found in one part of a run.
+    """Counts and damages of one part of a run.
 
     Attributes
     ----------
@@ -58,13 +58,13 @@ class Findings:
 
     def hashes(self, folder: Path) -> None:
         """Compare a folder with its manifest, after all else was looked at: that says more than a hash does."""
-        found = damages(folder)
-        if found is None:
+        wrong = damages(folder)
+        if wrong is None:
             self.damage(folder / MANIFEST, "missing; expected names, sizes and hashes of the files beside it")
             return
         self.hashed.append(folder)
         self.counts["hashed"] += 1
-        for path, text in found.items():
+        for path, text in wrong.items():
             self.damage(path, text)
 
 
@@ -112,8 +112,8 @@ class Report:
         return {path: text for findings in first for path, text in findings.damages.items()}
 
     @property
-    def whole(self) -> bool:
-        """Whether nothing is wrong."""
+    def intact(self) -> bool:
+        """Return whether nothing is wrong."""
         return not self.damages
 
 

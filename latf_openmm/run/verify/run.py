@@ -32,11 +32,14 @@ from latf_openmm.storage import PARTIAL, RECORDS
 from latf_openmm.training.feature_selection import check_columns
 
 _UNNAMED = "?"
+"""Name of atoms whose names are not known."""
 _LOST = "missing; expected a file that run.json lists"
+"""Text for a file that is gone."""
 _MADE_LATER = ("summary.json", "ensemble.json", "comparison.json", "events.out.tfevents.*")
 """Files of what was generated, of the report, and for TensorBoard: folders with them have a manifest."""
 
 _GENERATED = ("latent_samples.parquet", "free_energy.parquet", "topology.pdb")
+"""Files of latent samples."""
 
 
 def verify_run(path: Path, progress: Progress | None = None) -> Report:
@@ -61,7 +64,7 @@ def verify_run(path: Path, progress: Progress | None = None) -> Report:
             if not file.is_file() and file not in said:
                 parts.setdefault("records", Findings()).damage(file, _LOST)
         others = Findings()
-        _look_at_others(path, {folder for one in parts.values() for folder in one.hashed}, others)
+        _look_at_others(path, {folder for findings in parts.values() for folder in findings.hashed}, others)
     if others.counts or others.damages:
         parts["other folders"] = others
     return Report(path, parts, _unfinished(path))
@@ -228,7 +231,7 @@ def _look_at_starts(
 
 
 def _settings(run: RunFolder, index: int) -> SimulationSettings:
-    """How a round is simulated; where its plan is damaged, as the configuration says."""
+    """Return the settings of a round; where its plan is damaged, as the configuration says."""
     try:
         return run.plan(index)[0]
     except DataError:
@@ -256,7 +259,7 @@ def _look_at_round(
         return
     stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
     try:
-        found = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
+        recorded = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
         at = sorted(float(row["temperature"]) for row in record["populations"])
         _ = record["seconds"], record["change"], record["versions"], record["biased"]
         shares = [sum(row["populations"]) for row in record["populations"]]
@@ -270,15 +273,15 @@ def _look_at_round(
         expected["frames"] = counts.total()
         if at != sorted(counts):
             findings.damage(path, f"temperatures {_list(at)}; expected {_list(sorted(counts))}")
-    if found["frames"] != weighted:
-        findings.damage(path, f"{weighted} frames have weights; expected {found['frames']}")
+    if recorded["frames"] != weighted:
+        findings.damage(path, f"{weighted} frames have weights; expected {recorded['frames']}")
     if not np.allclose(shares, 1.0, atol=1e-6):
         findings.damage(path, f"populations sum to {_list(shares)}; expected 1")
     with suppress(OSError, ValueError, KeyError, TypeError):  # said of the model itself
         expected["n_states"] = json.loads((folder.model / "model.json").read_text())["n_states"]
     for name, value in expected.items():
-        if found[name] != value:
-            findings.damage(path, f"{name} is {found[name]}; expected {value}")
+        if recorded[name] != value:
+            findings.damage(path, f"{name} is {recorded[name]}; expected {value}")
     findings.record(path)
 
 
@@ -295,8 +298,8 @@ def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
 
 
 def _unfinished(path: Path) -> list[Path]:
-    found = sorted(p for p in path.rglob("*") if p.name.endswith(PARTIAL) or f"{PARTIAL}." in p.name)
-    return [p for p in found if not any(parent in found for parent in p.parents)]
+    temporary = sorted(p for p in path.rglob("*") if p.name.endswith(PARTIAL) or f"{PARTIAL}." in p.name)
+    return [p for p in temporary if not any(parent in temporary for parent in p.parents)]
 
 
 def _read(path: Path, findings: Findings) -> dict[str, Any] | None:
@@ -337,7 +340,7 @@ def render(report: Report, console: Console) -> None:
         console.print(Text(f"{path}: {text}", "red"), soft_wrap=True)
     for path in report.unfinished:
         console.print(Text(f"{path}: unfinished, left by an interruption; harmless"), soft_wrap=True)
-    console.print(Text(_verdict(report), "green" if report.whole else "bold red"), soft_wrap=True)
+    console.print(Text(_verdict(report), "green" if report.intact else "bold red"), soft_wrap=True)
 
 
 def _hashes(findings: Findings) -> str:
@@ -347,7 +350,7 @@ def _hashes(findings: Findings) -> str:
 def _verdict(report: Report) -> str:
     total = sum((findings.counts for findings in report.parts.values()), Counter[str]())
     seen = f"{total['segments']} segments, {total['frames']} frames, {total['models']} models"
-    if not report.whole:
+    if not report.intact:
         n = len(report.damages)
         return (
             f"damaged: {n} file{'s' if n > 1 else ''} or folders, each named above ({seen} looked at). Results that "

@@ -28,12 +28,14 @@ from latf_openmm.systems.trusted_xml import read_state
 from latf_openmm.units import temperature_name
 
 _FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume")
+"""Columns that have to be finite."""
 _COLUMNS = ("walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy")
+"""Columns that every table of frames has."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What a segment should hold.
+    """Expected content of a segment.
 
     Attributes
     ----------
@@ -106,11 +108,11 @@ def stage_checks(
 
 
 def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool) -> Iterator[Check]:
-    there = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
+    segments = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
     n_expected = task.n_segments
     if not complete:
-        n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in there), default=0)
-    adaptive = any((path / "bias.pt").is_file() for path in there)
+        n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in segments), default=0)
+    adaptive = any((path / "bias.pt").is_file() for path in segments)
     others = ("checkpoint.bin", "state.xml", *(("bias.pt",) if adaptive else ()))
     dynamics = task.dynamics
     for index in range(n_expected):
@@ -127,7 +129,7 @@ def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complet
         )
         label = f"{task.folder.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))
-    for path in there:
+    for path in segments:
         if path not in {task.segment(index) for index in range(n_expected)}:
             text = f"not expected; {task.folder.name} has {n_expected} segments"
             yield Check(part, path.name, partial(_note, path, text))
@@ -199,7 +201,7 @@ def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findi
     if findings.missing(segment.folder, "a complete segment"):
         return
     findings.counts["segments"] += 1
-    found = {
+    counts = {
         walker: count
         for walker in segment.walkers
         if (count := _look_at_trajectory(segment.trajectory(walker), topology, findings)) is not None
@@ -219,7 +221,7 @@ def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findi
     ):
         findings.damage(segment.table, text)
     if segment.frames is not None:
-        for walker, count in found.items():
+        for walker, count in counts.items():
             if segment.imported and table is not None and "file_frame" in table:
                 last = int(table["file_frame"].max())
                 if last >= count:
@@ -270,14 +272,14 @@ def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
 
 
 def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
-    """What is wrong with the rows of a table; empty where nothing is."""
+    """Return the first error in the rows of a table; empty where nothing is."""
     frame = segment.first + np.arange(n_frames)
     each = segment.first + np.arange(n_frames // segment.members)
     step = np.tile((each + 1) * segment.interval, segment.members)
     if segment.imported:  # gaps, and frames at another temperature
         given = table["step"].to_numpy(dtype=float)
-        whole = (np.diff(given) > 0).all() and (np.mod(given, segment.interval) == 0).all()
-        step = given if whole and len(given) == n_frames else step
+        regular = (np.diff(given) > 0).all() and (np.mod(given, segment.interval) == 0).all()
+        step = given if regular and len(given) == n_frames else step
     strangers = sorted(set(table["walker"]) - set(segment.walkers))
     if strangers:
         return f"rows of walker {strangers[0]}; expected walkers {_span(segment.walkers)}"
@@ -303,17 +305,17 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
     return ""
 
 
-def _gap(found: NDArray[Any], expected: NDArray[np.int64]) -> str:
+def _gap(numbers: NDArray[Any], expected: NDArray[np.int64]) -> str:
     """The first thing that is wrong with frame numbers; empty where nothing is."""
-    values, counts = np.unique(found, return_counts=True)
+    values, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():
         return f"frame {values[counts > 1][0]} is there {counts.max()} times"
     if len(lost := np.setdiff1d(expected, values)):
         return f"frame {lost[0]} is missing" + (f", and {len(lost) - 1} more" if len(lost) > 1 else "")
     if len(more := np.setdiff1d(values, expected)):
         return f"frame {more[0]} is there"
-    off = np.flatnonzero(found != expected)
-    return f"frame {found[off[0]]} is where {expected[off[0]]} should be" if len(off) else ""
+    off = np.flatnonzero(numbers != expected)
+    return f"frame {numbers[off[0]]} is where {expected[off[0]]} should be" if len(off) else ""
 
 
 def _look_at_arrays(path: Path, findings: Findings) -> None:
@@ -362,7 +364,7 @@ def _note(path: Path, text: str, findings: Findings) -> None:
 
 
 def _recorded(folder: Path, config: RunConfig) -> Stage | None:
-    """What was simulated, by the record of the stage; None where it cannot be read."""
+    """Return the stage by its record of the stage; None where it cannot be read."""
     file = folder / "stage.json"
     try:
         record = _read_json(file)
