@@ -21,7 +21,7 @@ from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WINDOW, read_trajectory
 from latf_openmm.reweighting.reliability import MIN_FRAMES
 from latf_openmm.run.config import RunConfig, check, check_possible, dump_config
-from latf_openmm.run.folder import IMPORTED, RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported.atoms import check_bonds
 from latf_openmm.run.imported.columns import check_kinetic, check_volumes, frame_columns
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
@@ -44,6 +44,7 @@ from latf_openmm.run.imported.trajectories import (
     read_file,
 )
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.schema import add_record, start_record
 from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem, shared_system
