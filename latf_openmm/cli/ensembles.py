@@ -216,7 +216,8 @@ def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     console.print(
         f"  structures: {ensemble.description}; verdict {ensemble.verdict}; "
-        f"{ensemble.independent:.0f} independent frames effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
+        f"{ensemble.independent:.0f} independent frames effectively ({ensemble.ess:.0f} frames), "
+        f"largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
     if ensemble.verdict == "poor":

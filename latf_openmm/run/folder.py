@@ -145,10 +145,10 @@ class RunFolder:
             If the record of one is missing.
         """
         self.check_rounds()
-        found: list[RoundFolder] = []
-        while (candidate := self.round(len(found))).complete:
-            found.append(candidate)
-        return found
+        rounds: list[RoundFolder] = []
+        while (candidate := self.round(len(rounds))).complete:
+            rounds.append(candidate)
+        return rounds
 
     def check_rounds(self) -> None:
         """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
@@ -209,7 +209,7 @@ class RunFolder:
         return load_model(self.round(index).model)
 
     def source(self, index: int) -> dict[str, Any]:
-        """What is made from one round is made of: the round, hashes of model and configuration, settings."""
+        """Return the origin of what is made from one round: the round, hashes of model and configuration, settings."""
         files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
         hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
         return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
@@ -258,19 +258,19 @@ class RunFolder:
         features, built = self.features(), shared_system(self.config.system)
         topology, masses = built.mdtraj_topology(), built.masses
         everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
-        found, row = [], 0
+        trajectories, row = [], 0
         for walker in walkers:
-            mine, row = everything[row : row + len(walker.table)], row + len(walker.table)
+            rows, row = everything[row : row + len(walker.table)], row + len(walker.table)
             first, speeds = 0, None
             for piece in walker.chunks(topology):
                 cell = piece.unitcell_vectors
-                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
+                rows[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
                 first += piece.n_frames
                 if speeds is None:
                     kT = self.scale.kT(walker.temperature)
                     speeds = thermal_square_speeds(features, piece.xyz, cell, masses, kT)
-            found.append(replace(_feature_trajectory(walker, mine, self.config), square_speeds=speeds))
-        return found
+            trajectories.append(replace(_feature_trajectory(walker, rows, self.config), square_speeds=speeds))
+        return trajectories
 
     def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
         """Featurise all walkers of stages that lie anywhere."""

@@ -145,7 +145,7 @@ def _open_or_start(run: RunFolder) -> None:
 
 
 def _ended(run: RunFolder) -> bool:
-    """Whether no task is left, so that no workers are needed."""
+    """Return whether no task is left, so that no workers are needed."""
     complete = run.complete_rounds()[: run.config.loop.rounds]
     validated = run.config.validation is None or run.validated.is_file()
     return validated and bool(complete) and settled(run, complete[-1]) is not None

@@ -23,6 +23,7 @@ BOX = "box "
 
 
 BAD_PLAN = "damaged ({}); expected the plan of a round"
+"""Text on a plan that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class RoundFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the round has ended."""
+        """True where the round has ended."""
         return self.record.is_file()
 
     def imported(self) -> bool:
-        """Whether its frames were imported.
+        """Return whether its frames were imported.
 
         Raises
         ------
@@ -151,9 +152,9 @@ class RoundFolder:
 def read_plan(path: Path, bad: str) -> dict[str, Any]:
     """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {bad.format(first_line(error))}") from error
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         raise DataError(f"{path}: {bad.format('not a mapping')}")
-    return found
+    return record

@@ -91,13 +91,13 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
 
 
 def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
-    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
-    most = {
+    """Number of times that groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    restarts = {
         walker.run: int(walker.table["restarts"].max())
         for walker in pool.walkers[n_earlier_walkers(folder, pool) :]
         if "restarts" in walker.table  # not of imported ones
     }
-    return {run: count for run, count in most.items() if count}
+    return {run: count for run, count in restarts.items() if count}
 
 
 def n_earlier_walkers(folder: RoundFolder, pool: Pool) -> int:
@@ -106,7 +106,7 @@ def n_earlier_walkers(folder: RoundFolder, pool: Pool) -> int:
 
 
 def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
-    """How far this round's weighted frames moved the distribution, in this round's latent plane.
+    """Distance by which this round's weighted frames moved the distribution, in this round's latent plane.
 
     The frames up to the previous round and all frames, each under their own weights, are binned with this
     round's model, so that the two are compared in one plane.
@@ -131,6 +131,6 @@ def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[
 
 
 def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDArray[np.float64]:
-    here = pool.temperatures() == temperature
+    at_temperature = pool.temperatures() == temperature
     weights = np.concatenate(training_weights(pool.trajectories))
-    return grid.histogram(pool.z[here], weights[here])
+    return grid.histogram(pool.z[at_temperature], weights[at_temperature])
