@@ -91,7 +91,7 @@ def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
 
 
 def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
-    """Number of times that groups of walkers of this round went on without their checkpoint; those that did not are left out."""
+    """Number of times that groups of walkers of this round went on without their checkpoint, where there are any."""
     restarts = {
         walker.run: int(walker.table["restarts"].max())
         for walker in pool.walkers[n_earlier_walkers(folder, pool) :]
