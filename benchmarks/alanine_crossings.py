@@ -1,7 +1,7 @@
 """Count how often alanine dipeptide crosses the phi barrier, without and with the learned bias.
 
     latf-openmm run alanine_dipeptide --output RUN      # over an hour on two cores
-    python benchmarks/alanine_crossings.py RUN
+    python -m benchmarks.alanine_crossings RUN
 
 A visit to phi > 0 is counted when the core 30..100 degrees is reached from the core -170..-40 degrees and left
 for it again (cores, so that recrossings of the top are not counted); a walker that starts at phi > 0 counts

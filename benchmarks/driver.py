@@ -1,6 +1,6 @@
 """What the driver itself costs: stages of many walkers whose tasks do nothing.
 
-    python benchmarks/driver.py [--engine threads|parsl] [WALKERS ...]
+    python -m benchmarks.driver [--engine threads|parsl] [WALKERS ...]
 
 Each walker is a task of `run_stage` on an executor with four threads: a pool of this process, or Parsl with its
 bookkeeping but without workers in other processes. A task makes the folders of its segments, so that progress is told

@@ -1,8 +1,8 @@
 """Error at the temperatures wanted against force evaluations: the active strategy beside simpler ones.
 
-    python benchmarks/active/run.py --work WORK                  # everything; hours on two cores, resumable
-    python benchmarks/active/run.py --work WORK --system lj7 --seed 1
-    python benchmarks/active/run.py --work WORK --only-tables    # docs/benchmarks/active.md again
+    python -m benchmarks.active.run --work WORK                  # everything; hours on two cores, resumable
+    python -m benchmarks.active.run --work WORK --system lj7 --seed 1
+    python -m benchmarks.active.run --work WORK --only-tables    # docs/benchmarks/active.md again
 
 Each case is one loop. After every round the frames there are (reweighted, or guided by the flow) are compared with the
 truth at six temperatures. Fixed and active begin with the same round at both ends of the range. Replica exchange over
@@ -11,7 +11,6 @@ the six temperatures has as many force evaluations. WORK may be that of `benchma
 
 import argparse
 import json
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,18 +18,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from cases import SYSTEMS, Regime, SystemCase
-from data import features_of, truth
 from numpy.typing import NDArray
-from replica_exchange import run_replica_exchange
 from sklearn.cluster import KMeans
 
+from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase
+from benchmarks.quality.data import features_of, truth
+from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.ensembles.reweighter import EnsembleMaker
 from latf_openmm.frames.trajectory import featurise
@@ -305,7 +302,7 @@ def write_tables(work: Path, docs: Path) -> None:
     )
     text = f"""# Active learning: error against force evaluations
 
-Made by `python benchmarks/active/run.py --work WORK`; two CPU cores, no GPU. Errors are root mean squares over six
+Made by `python -m benchmarks.active.run --work WORK`; two CPU cores, no GPU. Errors are root mean squares over six
 temperatures and all seeds, against the truths of `benchmarks/quality`; populations are those of {_REGIONS} regions of a
 physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
 ends of the range. `{_OPES}` is the dipeptide with OPES in all loops, where `active` decides where, and with steps

@@ -16,9 +16,9 @@ import openmm
 import torch
 from numpy.typing import NDArray
 from openmm import app, unit
-from samplers import OneComponent
 from torch import Tensor
 
+from benchmarks.biasing.samplers import OneComponent
 from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
 from latf_openmm.bias.cv import CollectiveVariables
 from latf_openmm.bias.force import stepping

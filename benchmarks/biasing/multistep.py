@@ -7,9 +7,9 @@ import numpy as np
 import openmm
 import torch
 from openmm import unit
-from samplers import TEMPERATURE, Array
 
 import latf_openmm as latf
+from benchmarks.biasing.samplers import TEMPERATURE, Array
 from latf_openmm.bias.cv import FeatureCV
 from latf_openmm.bias.multistep import MultistepStepper
 from latf_openmm.bias.potentials.base import cv_context

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import openmm
 from openmm import app, unit
-from samplers import (
+
+from benchmarks.biasing.samplers import (
     KT,
     PHI,
     PSI,

@@ -1,9 +1,9 @@
 """Biasing, measured: free-energy surfaces, exactly known systems, cost of a step; writes docs/benchmarks/biasing.md.
 
-python benchmarks/biasing/run.py --work WORK                    # everything; hours on two cores, resumable
-python benchmarks/biasing/run.py --work WORK --part cost        # or exact, surfaces, multistep
-python benchmarks/biasing/run.py --work WORK --part surfaces --seeds 4 --ns 2
-python benchmarks/biasing/run.py --work WORK --only-tables
+python -m benchmarks.biasing.run --work WORK                    # everything; hours on two cores, resumable
+python -m benchmarks.biasing.run --work WORK --part cost        # or exact, surfaces, multistep
+python -m benchmarks.biasing.run --work WORK --part surfaces --seeds 4 --ns 2
+python -m benchmarks.biasing.run --work WORK --only-tables
 """
 
 import argparse
@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import cost
-import exact
 import matplotlib
-import multistep
-import surfaces
 import torch
+
+from benchmarks.biasing import cost, exact, multistep, surfaces
 
 PARTS = ("surfaces", "exact", "cost", "multistep")
 
@@ -60,7 +58,7 @@ def _write(file: Path, text: str) -> None:
 
 _HEAD = """# Biasing
 
-Written by `python benchmarks/biasing/run.py --work WORK`.
+Written by `python -m benchmarks.biasing.run --work WORK`.
 
 """
 

@@ -7,7 +7,6 @@ its line; without it the line is left out.
 """
 
 import importlib.util
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,15 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from reference import BUILD_NS, SEEDS, STATIC_NS, reference_frames
-from samplers import KT, PACE, PARTS, RECORD, TIMESTEP, Array, Frames, all_methods
 from scipy.ndimage import gaussian_filter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-from cases import DIPEPTIDE
-from data import training_data
-
 import latf_openmm as latf
+from benchmarks.biasing.reference import BUILD_NS, SEEDS, STATIC_NS, reference_frames
+from benchmarks.biasing.samplers import KT, PACE, PARTS, RECORD, TIMESTEP, Array, Frames, all_methods
+from benchmarks.quality.cases import DIPEPTIDE
+from benchmarks.quality.data import training_data
 from latf_openmm.features import resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.training.settings import TrainingSettings

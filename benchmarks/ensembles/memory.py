@@ -1,6 +1,6 @@
 """Peak memory and time of the commands on a pool of many frames of a 166-atom protein.
 
-    python benchmarks/ensembles/memory.py --work WORK --frames 1000000
+    python -m benchmarks.ensembles.memory --work WORK --frames 1000000
 
 A short chignolin run is simulated and trained once; its segments are then repeated by hard links until the pool has as
 many frames as asked for. That tests the size, not the physics.

@@ -106,7 +106,7 @@ def _what(long: pd.DataFrame) -> str:
     seeds = long.groupby(["system", "regime"])["seed"].nunique()
     counted = ", ".join(f"{s} {r} {n}" for (s, r), n in seeds.items())
     return (
-        "Made by `python benchmarks/ensembles/run.py --work WORK`; the cases are those of "
+        "Made by `python -m benchmarks.ensembles.run --work WORK`; the cases are those of "
         "`benchmarks/quality/cases.py`. Each is one round of the loop (simulate, train), then what `latf-openmm "
         "generate` gives at each temperature, with the level it chose itself. Beside it, from the same frames: MBAR "
         "alone; the flow's samples with the frames near them; a flow in the paper's form, its samples mapped to the "
@@ -292,7 +292,7 @@ def _memory(path: Path) -> list[str]:
     rows = json.loads(path.read_text())
     lines = [
         "## Memory\n",
-        f"`python benchmarks/ensembles/memory.py --work WORK` on {rows[0]['frames']:,} frames of chignolin (166 "
+        f"`python -m benchmarks.ensembles.memory --work WORK` on {rows[0]['frames']:,} frames of chignolin (166 "
         "atoms), the same short run repeated: this tests the size, not the physics. Peak of the process.\n",
         "| command | peak memory (GB) | time (s) |",
         "|---|---|---|",

@@ -1,8 +1,8 @@
 """Structures with weights at temperatures nobody simulated, beside other ways to get them.
 
-    python benchmarks/ensembles/run.py --work WORK                  # everything; hours on two cores, resumable
-    python benchmarks/ensembles/run.py --work WORK --system lj7 --regime wide --seed 1
-    python benchmarks/ensembles/run.py --work WORK --only-tables    # docs/benchmarks/ensembles.md again
+    python -m benchmarks.ensembles.run --work WORK                  # everything; hours on two cores, resumable
+    python -m benchmarks.ensembles.run --work WORK --system lj7 --regime wide --seed 1
+    python -m benchmarks.ensembles.run --work WORK --only-tables    # docs/benchmarks/ensembles.md again
 
 Each case is one round of the loop, then what `latf-openmm generate` does at each temperature. Beside it: MBAR alone on
 the same frames; samples of a flow in the paper's form, mapped to the nearest frame; replica exchange with as many force
@@ -22,15 +22,14 @@ import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from runs import Run, chosen  # first: it finds the modules of benchmarks/quality
 
-from cases import SYSTEMS, SystemCase  # isort: skip
-from data import Truth, features_of, truth
-from methods import smoothed
-from replica_exchange import run_replica_exchange
-from report_tables import write_tables
-from structures import geometry
-
+from benchmarks.ensembles.report_tables import write_tables
+from benchmarks.ensembles.runs import Run, chosen
+from benchmarks.ensembles.structures import geometry
+from benchmarks.quality.cases import SYSTEMS, SystemCase
+from benchmarks.quality.data import Truth, features_of, truth
+from benchmarks.quality.methods import smoothed
+from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import generate
 from latf_openmm.ensembles.reweighter import EnsembleMaker

@@ -4,15 +4,12 @@ Cases and truths are those of `benchmarks/quality`, whose work folder may be use
 """
 
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-
 import numpy as np
-from cases import SYSTEMS, Regime, SystemCase
 
+from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import LoopSettings, RunConfig
 from latf_openmm.run.folder import RunFolder

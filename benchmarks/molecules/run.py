@@ -1,6 +1,6 @@
 """What a run of a molecule shows: transitions, whether the variables see them, and generated against simulated.
 
-python benchmarks/molecules/run.py RUN --observables systems/chignolin/observables.py --folded folded --opened opened
+python -m benchmarks.molecules.run RUN --observables systems/chignolin/observables.py --folded folded --opened opened
     --observe n3_o8 rg --output docs/benchmarks/chignolin
 
 RUN is a finished run of latf-openmm with a validation section. Written are OUTPUT.md, OUTPUT.csv and OUTPUT.png.
@@ -242,7 +242,7 @@ def page(run: RunFolder, output: Path, tables: dict[str, pd.DataFrame], auc: dic
         numbers[column] = numbers[column].map("{:.3g}".format)
     return f"""# {name}: what a run shows
 
-Made by `python benchmarks/molecules/run.py` on {now}, {platform.machine()}, CPU; {cost}
+Made by `python -m benchmarks.molecules.run` on {now}, {platform.machine()}, CPU; {cost}
 (what was there already when a run was continued is not counted).
 
 ## Openings and closings

@@ -1,6 +1,6 @@
 """What each part of the model is worth: LJ7 with one part changed at a time, on the frames of the quality benchmark.
 
-python benchmarks/quality/ablation.py --work WORK            # after run.py has made the data there
+python -m benchmarks.quality.ablation --work WORK            # after run.py has made the data there
 """
 
 import argparse
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import SYSTEMS, Array
-from data import training_data, truth
 
+from benchmarks.quality.cases import SYSTEMS, Array
+from benchmarks.quality.data import training_data, truth
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability, jensen_shannon
 from latf_openmm.training.fit import fit
@@ -125,7 +125,7 @@ def _write_table(work: Path) -> None:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     text = f"""# What each part is worth
 
-Written by `python benchmarks/quality/ablation.py --work WORK`. LJ7; mean excess divergence (nats) over the temperatures
+Written by `python -m benchmarks.quality.ablation --work WORK`. LJ7; mean excess divergence (nats) over the temperatures
 that were not simulated, in the latent plane of each variant's own encoder; in brackets the number of seeds.
 
 {chr(10).join(lines)}

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cases import Array, Regime, SystemCase
 from numpy.typing import NDArray
-from replica_exchange import run_replica_exchange
 
+from benchmarks.quality.cases import Array, Regime, SystemCase
+from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, thermal_square_speeds
 from latf_openmm.frames.walkers import read_stage

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from cases import Array, Plane, SystemCase
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from benchmarks.quality.cases import Array, Plane, SystemCase
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.transfer import frame_weights

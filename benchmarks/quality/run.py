@@ -1,8 +1,8 @@
 """Quality of r_T(z) at temperatures that were not simulated, beside other ways to get it from the same frames.
 
-    python benchmarks/quality/run.py --work WORK                  # everything; hours on two cores, resumable
-    python benchmarks/quality/run.py --work WORK --system lj7 --regime wide --seed 1
-    python benchmarks/quality/run.py --work WORK --only-tables    # docs/benchmarks/quality.md again
+    python -m benchmarks.quality.run --work WORK                  # everything; hours on two cores, resumable
+    python -m benchmarks.quality.run --work WORK --system lj7 --regime wide --seed 1
+    python -m benchmarks.quality.run --work WORK --only-tables    # docs/benchmarks/quality.md again
 
 Data, truths and one JSON file for each case stay in WORK; what is there is not made again.
 """
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import SYSTEMS, SystemCase
-from data import Truth, training_data, truth
-from methods import (
+
+from benchmarks.quality.cases import SYSTEMS, SystemCase
+from benchmarks.quality.data import Truth, training_data, truth
+from benchmarks.quality.methods import (
     Estimate,
     Frames,
     flow_estimate,
@@ -26,8 +27,7 @@ from methods import (
     nearest_weights,
     train,
 )
-from tables import write_tables
-
+from benchmarks.quality.tables import write_tables
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.reweighting.free_energy import (
     LatentGrid,

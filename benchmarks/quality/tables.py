@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cases import SYSTEMS
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
+from benchmarks.quality.cases import SYSTEMS
 from latf_openmm.model.checkpoint import versions
 
 OURS = "latf-openmm"
@@ -49,7 +49,7 @@ def write_tables(results: Path, folder: Path) -> None:
 
 _HEAD = """# Quality at temperatures that were not simulated
 
-Written by `python benchmarks/quality/run.py --work WORK` on {date} ({machine}, one thread a case; latf_openmm
+Written by `python -m benchmarks.quality.run --work WORK` on {date} ({machine}, one thread a case; latf_openmm
 {latf_openmm}, torch {torch}, openmm {openmm}). All methods get the same frames. Figures are means over seeds (other
 frames and other initial weights), with the standard deviation over seeds.
 

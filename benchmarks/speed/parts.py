@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-
 Row = dict[str, Any]
 
 
@@ -335,9 +333,9 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
 def training(work: str, seed: int) -> list[Row]:
     """All stages with the defaults: three starts, four flows, reweighted frames."""
     import torch
-    from cases import SYSTEMS
-    from data import training_data
 
+    from benchmarks.quality.cases import SYSTEMS
+    from benchmarks.quality.data import training_data
     from latf_openmm.training.fit import fit
     from latf_openmm.training.settings import TrainingSettings
 

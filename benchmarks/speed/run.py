@@ -1,8 +1,8 @@
 """How fast, and how much memory: every part in a process of its own, one after the other.
 
-    python benchmarks/speed/run.py --work WORK                   # about half an hour; resumable
-    python benchmarks/speed/run.py --work WORK --only scaling    # some parts
-    python benchmarks/speed/run.py --work WORK --only-tables     # docs/benchmarks/speed.csv again
+    python -m benchmarks.speed.run --work WORK                   # about half an hour; resumable
+    python -m benchmarks.speed.run --work WORK --only scaling    # some parts
+    python -m benchmarks.speed.run --work WORK --only-tables     # docs/benchmarks/speed.csv again
 
 WORK may be that of `benchmarks/quality`, whose frames are used. Ten million frames of fifty descriptors take 2 GB of
 the disk.
@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-_HERE = Path(__file__).resolve().parent
-_ROOT = _HERE.parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _PARTS: dict[str, list[list[str]]] = {
     "startup": [[]],
     "training": [["WORK", "1"]],
@@ -49,12 +48,12 @@ def measure(part: str, arguments: list[str], work: Path) -> Path:
         given = [str(work.resolve()) if text == "WORK" else text for text in arguments]
         threads = {"OMP_NUM_THREADS": "2" if part in ("generation", "reweighting") else "1"}
         done = subprocess.run(
-            [sys.executable, str(_HERE / "parts.py"), part, *given],
+            [sys.executable, "-m", "benchmarks.speed.parts", part, *given],
             check=True,
             capture_output=True,
             text=True,
             cwd=file.parent,
-            env=os.environ | threads | {"POCL_MAX_PTHREAD_COUNT": "1"},
+            env=os.environ | threads | {"POCL_MAX_PTHREAD_COUNT": "1", "PYTHONPATH": str(_ROOT)},
         )
         rows = json.loads(done.stdout.splitlines()[-1])
         file.write_text(json.dumps({"date": str(date.today()), "rows": rows}))

@@ -1,0 +1,1 @@
+"""Active strategy beside fixed and uniform temperatures."""

@@ -1,0 +1,1 @@
+"""Biases: surfaces, cost, bias every few steps."""

@@ -1,0 +1,1 @@
+"""Structures at temperatures that were not simulated."""

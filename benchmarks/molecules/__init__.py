@@ -1,0 +1,1 @@
+"""One run of a molecule of the library."""

@@ -1,0 +1,1 @@
+"""Densities from little data beside other estimators."""

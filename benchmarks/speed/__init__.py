@@ -1,0 +1,1 @@
+"""Time of trainings and simulations."""
