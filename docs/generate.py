@@ -102,7 +102,7 @@ MODULES = {
         "latf_openmm.bias.potentials.base.Bias",
         "latf_openmm.bias.potentials.base.AdaptiveBias",
         "latf_openmm.run.strategies.base.StrategySettings",
-        "latf_openmm.run.strategies.base.Situation",
+        "latf_openmm.run.strategies.base.RoundState",
         "latf_openmm.run.strategies.base.Decision",
     ),
 }

@@ -573,7 +573,7 @@ def generate(
     interruption. Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
     """
     from latf_openmm.ensembles.files import write_structures
-    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.ensembles.reweighter import Reweighter
     from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
     from latf_openmm.run.annealed import ensembles_at
@@ -592,10 +592,10 @@ def generate(
         raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run_folder.trained(index), run_folder.pool(index)
     console, poor = Console(), False
-    maker = EnsembleMaker(trained, pool, run_folder.config.seed)
+    reweighter = Reweighter(trained, pool, run_folder.config.seed)
     with make_progress() as progress:
         ensembles = ensembles_at(
-            run_folder, index, temperature, level.value, minutes, progress=progress, maker=maker
+            run_folder, index, temperature, level.value, minutes, progress=progress, reweighter=reweighter
         )
     for value, ensemble in zip(temperature, ensembles, strict=True):
         target = output / temperature_name(value)
@@ -721,7 +721,7 @@ def states(
 
     from latf_openmm.ensembles.files import write_structure
     from latf_openmm.ensembles.observables import structure_observable
-    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.ensembles.reweighter import Reweighter
     from latf_openmm.ensembles.states import state_table
     from latf_openmm.errors import ConfigError
     from latf_openmm.progress import make_progress
@@ -742,14 +742,14 @@ def states(
             raise ConfigError(f"--observable: {name} is not a function of single structures")
         functions[name.rpartition(":")[2]] = function
     trained, topology = run_folder.trained(index), run_folder.topology()
-    maker = EnsembleMaker(trained, run_folder.pool(index), run_folder.config.seed)
+    reweighter = Reweighter(trained, run_folder.pool(index), run_folder.config.seed)
     wanted = min(trained.temperatures) if temperature is None else temperature
     with make_progress() as progress:
         (ensemble,) = ensembles_at(
-            run_folder, index, [wanted], level.value, minutes, progress=progress, maker=maker
+            run_folder, index, [wanted], level.value, minutes, progress=progress, reweighter=reweighter
         )
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
-    table = state_table(ensemble, maker.pool, int(trained.provenance["lag"]), values)
+    table = state_table(ensemble, reweighter.pool, int(trained.provenance["lag"]), values)
     write_text(output / "states.csv", table.to_csv(index=False))
     for state, frame in ensemble.representatives().items():
         write_structure(ensemble.pool.structures(np.array([frame]), topology), output / f"state_{state}.pdb")

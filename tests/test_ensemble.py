@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, mixture
 from latf_openmm.ensembles.files import describe, frames_table
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import EnsembleMaker, ensemble_at
+from latf_openmm.ensembles.reweighter import Reweighter, ensemble_at
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.frames.walkers import WalkerFrames
@@ -284,7 +284,7 @@ def test_correlated_frames_count_less_in_the_mixture() -> None:
 def test_two_ensembles_together() -> None:
     pool = plenty(n=1500)
     one, other = (
-        EnsembleMaker(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
+        Reweighter(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
         for part in (slice(0, 4), slice(0, 4))
     )
     both = mixture(one, other, 0.3)

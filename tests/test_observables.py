@@ -20,7 +20,7 @@ from latf_openmm.ensembles.observables import (
     rmsd_to,
     structure_observable,
 )
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
@@ -36,8 +36,8 @@ REFERENCE = mdtraj.Trajectory(
 
 @pytest.fixture(scope="module")
 def ensembles() -> list[StructureEnsemble]:
-    maker = EnsembleMaker(trained(), plenty(n=3000))
-    return [maker.at(temperature) for temperature in (0.9, 1.2, 1.5, 1.8, 2.1)]
+    reweighter = Reweighter(trained(), plenty(n=3000))
+    return [reweighter.at(temperature) for temperature in (0.9, 1.2, 1.5, 1.8, 2.1)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.ensembles.ensemble import StructureEnsemble
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.run.annealed import Refiner, Sweep, ensembles_at
 from latf_openmm.run.config import LoopSettings, load_config
@@ -44,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def maker(run: RunFolder) -> EnsembleMaker:
-    return EnsembleMaker(run.trained(0), run.pool(0), run.config.seed)
+def reweighter(run: RunFolder) -> Reweighter:
+    return Reweighter(run.trained(0), run.pool(0), run.config.seed)
 
 
 def exact_energy(run: RunFolder, temperature: float) -> float:
@@ -57,9 +57,9 @@ def exact_energy(run: RunFolder, temperature: float) -> float:
 
 @pytest.mark.parametrize("temperature", [0.45, 1.0, 1.9])
 def test_refined_frames_have_the_energy_of_the_temperature(
-    run: RunFolder, maker: EnsembleMaker, temperature: float
+    run: RunFolder, reweighter: Reweighter, temperature: float
 ) -> None:
-    (found,) = ensembles_at(run, 0, [temperature], "refined", maker=maker)
+    (found,) = ensembles_at(run, 0, [temperature], "refined", reweighter=reweighter)
     assert found.level == "refined"
     assert found.temperature == temperature
     assert len(found.weights) == SETTINGS.walkers * SETTINGS.frames
@@ -74,8 +74,8 @@ def test_refined_frames_have_the_energy_of_the_temperature(
     assert any("is outside the simulated" in text for text in found.warnings) == outside
 
 
-def test_where_it_starts(run: RunFolder, maker: EnsembleMaker) -> None:
-    refiner = Refiner(run, 0, maker)
+def test_where_it_starts(run: RunFolder, reweighter: Reweighter) -> None:
+    refiner = Refiner(run, 0, reweighter)
     assert refiner.simulated == [0.7, 1.3]
     assert 0.7 <= refiner.start(0.5) < 0.75  # nothing hotter is nearer
     assert 1.0 < refiner.start(1.0) <= 1.3  # from the hotter side
@@ -88,23 +88,23 @@ def test_where_it_starts(run: RunFolder, maker: EnsembleMaker) -> None:
 
 
 def test_what_is_there_is_not_simulated_again(
-    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (once,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+    (once,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
 
     def moved(self: Mover, population: Population, steps: int, seed: int) -> Population:
         raise AssertionError("simulated again")
 
     monkeypatch.setattr(Mover, "moved", moved)
-    (again,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+    (again,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
     np.testing.assert_array_equal(once.weights, again.weights)
     np.testing.assert_array_equal(once.pool.z, again.pool.z)
 
 
 def test_a_flow_that_is_wrong_costs_only_frames(
-    run: RunFolder, maker: EnsembleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refiner = Refiner(run, 0, maker)
+    refiner = Refiner(run, 0, reweighter)
     refiner.folder = tmp_path
     monkeypatch.setattr(refiner, "_log_psi", lambda z, temperature, goal: 2.0 * np.sin(3.0 * z[:, 0]))
     with refiner.mover() as mover:
@@ -113,37 +113,37 @@ def test_a_flow_that_is_wrong_costs_only_frames(
     assert abs(energy.value - exact_energy(run, 0.5)) < 3.5 * energy.error
 
 
-def test_the_best_level_is_chosen(run: RunFolder, maker: EnsembleMaker) -> None:
-    (best,) = ensembles_at(run, 0, [0.4], maker=maker)
+def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> None:
+    (best,) = ensembles_at(run, 0, [0.4], reweighter=reweighter)
     assert best.level == "refined"  # about as many frames reach it as states have walkers
-    (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, maker=maker)
+    (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, reweighter=reweighter)
     assert left_out.level in ("flow", "reweighted")
     assert any("refining would take about" in text for text in left_out.warnings)
-    (flow,) = ensembles_at(run, 0, [0.4], "flow", maker=maker)
+    (flow,) = ensembles_at(run, 0, [0.4], "flow", reweighter=reweighter)
     assert flow.level == "flow"
-    order = ensembles_at(run, 0, [0.4, 0.55], maker=maker)
+    order = ensembles_at(run, 0, [0.4, 0.55], reweighter=reweighter)
     assert [one.temperature for one in order] == [0.4, 0.55]
 
 
 def test_walkers_that_fail_leave_the_other_levels(
-    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(self: Refiner, *arguments: object) -> list[StructureEnsemble]:
         raise SimulationError("walkers became unstable")
 
     monkeypatch.setattr(Refiner, "at", at)
-    (found,) = ensembles_at(run, 0, [0.38], maker=maker)
+    (found,) = ensembles_at(run, 0, [0.38], reweighter=reweighter)
     assert found.level != "refined"
     assert "refining failed: walkers became unstable" in found.warnings
     with pytest.raises(SimulationError):
-        ensembles_at(run, 0, [0.38], "refined", maker=maker)
+        ensembles_at(run, 0, [0.38], "refined", reweighter=reweighter)
 
 
-def test_no_temperature(run: RunFolder, maker: EnsembleMaker) -> None:
+def test_no_temperature(run: RunFolder, reweighter: Reweighter) -> None:
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
-        ensembles_at(run, 0, [-1.0], maker=maker)
+        ensembles_at(run, 0, [-1.0], reweighter=reweighter)
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
-        ensembles_at(run, 0, [-1.0], "refined", maker=maker)
+        ensembles_at(run, 0, [-1.0], "refined", reweighter=reweighter)
 
 
 def test_the_commands(run: RunFolder, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_nothing_complete_yet(tmp_path: Path) -> None:
 
 
 def test_stops_when_settled(tmp_path: Path) -> None:
-    config = tiny(loop={"rounds": 5, "stop_below": 10.0}, generate={"temperatures": []})
+    config = tiny(loop={"rounds": 5, "convergence_threshold": 10.0}, generate={"temperatures": []})
     assert len(run_loop(config, tmp_path / "run").complete_rounds()) == 2
 
 

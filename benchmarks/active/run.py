@@ -32,7 +32,7 @@ from replica_exchange import run_replica_exchange
 from sklearn.cluster import KMeans
 
 from latf_openmm.bias.potentials.opes import OpesSettings
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
 from latf_openmm.run.loop import run_loop
@@ -171,11 +171,11 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     rows = []
     for index in range(case.rounds):
         pool = run.pool(index)
-        maker = EnsembleMaker(run.trained(index), pool, case.seed)
+        reweighter = Reweighter(run.trained(index), pool, case.seed)
         features = np.concatenate([t.features for t in run.feature_trajectories(list(pool.walkers))])
         labels = exact.label(features)
         for temperature in case.case.temperatures:
-            found = maker.at(temperature)
+            found = reweighter.at(temperature)
             rows.append(
                 {
                     "round": index,

@@ -59,7 +59,7 @@ _WORDS: dict[Level, str] = {
 """Methods in the texts of warnings."""
 
 
-class EnsembleMaker:
+class Reweighter:
     """Makes ensembles at one temperature after the other; what they share is computed once.
 
     Parameters
@@ -240,7 +240,7 @@ def ensemble_at(
     ConfigError
         If the temperature is not positive, or reweighting is asked for without potential energies.
     """
-    return EnsembleMaker(trained, pool, seed).at(temperature, level)
+    return Reweighter(trained, pool, seed).at(temperature, level)
 
 
 def _inefficiency(pool: Pool) -> Array:

@@ -332,9 +332,9 @@ def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: Te
         What was decided after each round; empty where nothing is known.
     """
     measured = [
-        (index, plan["tables"]["targets"])
+        (index, plan["diagnostics"]["targets"])
         for index, plan in enumerate(plans)
-        if plan.get("tables", {}).get("targets")
+        if plan.get("diagnostics", {}).get("targets")
     ]
     figure = Figure(figsize=(11 if measured else 6, 3.4), layout="constrained")
     axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]

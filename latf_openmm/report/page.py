@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
 from latf_openmm.report.citations import works
@@ -69,8 +69,8 @@ def write_report(run: RunFolder, index: int) -> Path:
 def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
     trained, pool = run.trained(index), run.pool(index)
-    maker = EnsembleMaker(trained, pool, run.config.seed)
-    ensembles = [maker.at(temperature) for temperature in run.temperatures()]
+    reweighter = Reweighter(trained, pool, run.config.seed)
+    ensembles = [reweighter.at(temperature) for temperature in run.temperatures()]
     references = find_references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
     flows = {t: flow_probability(trained.model, t, grid, members=True) for t in run.temperatures()}
@@ -78,7 +78,7 @@ def _compute(run: RunFolder, index: int) -> _Content:
         compare(run, trained, grid, flows[ensemble.temperature].mean(axis=0), ensemble, references)
         for ensemble in ensembles
     ]
-    curves = melting(run, maker, ensembles)
+    curves = melting(run, reweighter, ensembles)
     figures = {
         "plane": plots.latent_plane(pool, trained.model.n_states),
         "free_energy": surfaces(flows, grid, rows, references),

@@ -40,7 +40,7 @@ from latf_openmm.ensembles.ensemble import (
     mixture,
 )
 from latf_openmm.ensembles.pool import encode
-from latf_openmm.ensembles.reweighter import EnsembleMaker, disagreement, within_reach
+from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_reach
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
@@ -109,25 +109,25 @@ class Refiner:
     ----------
     run, index
         The run, and the round whose model and frames are used.
-    maker
+    reweighter
         The same frames and model.
     settings
         How walkers are annealed; default: the run's `generate.refine`.
     """
 
     def __init__(
-        self, run: RunFolder, index: int, maker: EnsembleMaker, settings: AnnealingSettings | None = None
+        self, run: RunFolder, index: int, reweighter: Reweighter, settings: AnnealingSettings | None = None
     ) -> None:
-        if maker.reweighting is None:
+        if reweighter.reweighting is None:
             raise ConfigError("level: refining needs the potential energies of the frames")
         config = run.config
-        self.run, self.maker = run, maker
+        self.run, self.reweighter = run, reweighter
         self.settings = settings or config.generate.refine
         self.folder = run.round(index).path / "refined"
         self.dynamics = config.simulation.dynamics()
         self.scale = run.scale
-        self.simulated = [float(t) for t in maker.reweighting.simulated]
-        self.features = maker.trained.feature_module()
+        self.simulated = [float(t) for t in reweighter.reweighting.simulated]
+        self.features = reweighter.trained.feature_module()
         self.pressure = pressure_of(shared_system(config.system).system)
         self._reach: dict[float, float] = {}
 
@@ -189,7 +189,7 @@ class Refiner:
 
     def _reached(self, temperature: float) -> float:
         if temperature not in self._reach:
-            self._reach[temperature] = self.maker.reach(temperature)
+            self._reach[temperature] = self.reweighter.reach(temperature)
         return self._reach[temperature]
 
     def sweeps(self, temperatures: Sequence[float]) -> list[Sweep]:
@@ -202,8 +202,8 @@ class Refiner:
 
     def evaluations(self, sweep: Sweep) -> int:
         """Force evaluations of one copy that a sweep will take, about."""
-        energy = self.maker.pool.energies()
-        weights = self.maker.weights(sweep.start)
+        energy = self.reweighter.pool.energies()
+        weights = self.reweighter.weights(sweep.start)
         variance = float(weights @ (energy - weights @ energy) ** 2)
         capacity = variance / self.scale.kT(sweep.start) ** 2
         changes = expected_changes(sweep.start, sweep.goals[-1], capacity, self.settings.overlap)
@@ -221,7 +221,7 @@ class Refiner:
     def seconds(self, sweep: Sweep, mover: Mover) -> float:
         """Time that a sweep will take here, about, from a few steps of a few walkers."""
         n = max(_TRIAL_WALKERS, self.dynamics.together(mover.system, self.settings.walkers))
-        starts = self._starts(sweep, self.maker.pool.z)[0][:n]
+        starts = self._starts(sweep, self.reweighter.pool.z)[0][:n]
         population = self._population(sweep, starts, np.zeros(len(starts)))
         mover.moved(population, 1, 0)  # Contexts are made
         begin = time.perf_counter()
@@ -260,7 +260,7 @@ class Refiner:
         record = {
             "start": sweep.start,
             "goals": sweep.goals,
-            "seed": self.maker.seed,
+            "seed": self.reweighter.seed,
             "settings": self.settings.model_dump(),
             "dynamics": self.dynamics.model_dump(),
         }
@@ -270,7 +270,7 @@ class Refiner:
         """Return the frames to start from, and log psi of each; write them, and a record of the sweep, once."""
         record, starts = folder / "sweep.json", folder / "starts.npz"
         if not record.is_file():
-            frames, log_psi = self._starts(sweep, self.maker.pool.z)
+            frames, log_psi = self._starts(sweep, self.reweighter.pool.z)
             write_arrays(starts, {"frames": frames, "log_psi": log_psi})
             write_record(record, json.loads(self._record(sweep)) | {"files": {starts.name: facts(starts)}})
         check_file(starts)
@@ -298,7 +298,7 @@ class Refiner:
                 start,
                 sweep.goals,
                 self.settings,
-                self.maker.seed,
+                self.reweighter.seed,
                 self.log_psi,
                 population,
                 advance,
@@ -309,35 +309,35 @@ class Refiner:
 
     def _starts(self, sweep: Sweep, z: Array) -> tuple[NDArray[np.int64], Array]:
         """Frames of the pool to start from, drawn by weight times psi, and log psi of each."""
-        assert self.maker.reweighting is not None
+        assert self.reweighter.reweighting is not None
         log_psi = np.concatenate(
             [self._log_psi(z[i : i + _CHUNK], sweep.start, sweep.goals[0]) for i in range(0, len(z), _CHUNK)]
         )
-        chances = normalised_weights(self.maker.reweighting.log_weights(sweep.start) + log_psi)
-        rng = np.random.default_rng([self.maker.seed, 11])
+        chances = normalised_weights(self.reweighter.reweighting.log_weights(sweep.start) + log_psi)
+        rng = np.random.default_rng([self.reweighter.seed, 11])
         rows = systematic(chances, self.settings.walkers, rng)
         return rows, log_psi[rows]
 
     def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
-        found = self.maker.pool.structures(frames, self.run.topology())
+        found = self.reweighter.pool.structures(frames, self.run.topology())
         return Population(
             sweep.start,
             found.xyz.astype(np.float64),
             boxes_of(found),
-            self.maker.pool.energies()[frames],
+            self.reweighter.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
         )
 
     def log_psi(self, positions: Array, boxes: Array | None, temperature: float, goal: float) -> Array:
         """Return log psi of walkers, shape (n,), as `latf_openmm.sampling.annealing` wants it."""
-        z, _ = encode(self.maker.trained, featurise(self.features, positions, boxes))
+        z, _ = encode(self.reweighter.trained, featurise(self.features, positions, boxes))
         return self._log_psi(z, temperature, goal)
 
     @torch.no_grad()
     def _log_psi(self, z: Array, temperature: float, goal: float) -> Array:
         """Log of r_goal(z) / r_T(z), kept between 0.1 and 100: a flow may be wrong."""
-        model, at = self.maker.trained.model, torch.from_numpy(z).to(torch.float32)
+        model, at = self.reweighter.trained.model, torch.from_numpy(z).to(torch.float32)
         ratio = model.density(goal).log_prob(at) - model.density(temperature).log_prob(at)
         return np.clip(ratio.double().numpy(), math.log(_LEAST), math.log(_MOST))
 
@@ -379,12 +379,12 @@ class Refiner:
     def _ensemble(
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
     ) -> StructureEnsemble:
-        maker, table = self.maker, walker.table
+        reweighter, table = self.reweighter, walker.table
         logs = table["log_weight"].to_numpy()
         ancestors = starts[table["ancestor"].to_numpy()]
         weights = normalised_weights(logs)
         # An ancestor's part in a bootstrap sample is that of its descendants.
-        replicates = Replicates(maker.factors[:, ancestors], weights)
+        replicates = Replicates(reweighter.factors[:, ancestors], weights)
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
@@ -394,10 +394,10 @@ class Refiner:
             "refined",
             f"{self.settings.walkers} walkers annealed from {self.scale.label(sweep.start)} in {changes} changes of "
             f"temperature, {families:.0f} ancestors effectively",
-            self.run.pool_of(maker.trained, [walker]),
+            self.run.pool_of(reweighter.trained, [walker]),
             weights,
             replicates,
-            maker.widening,
+            reweighter.widening,
             clusters.astype(np.int64),
             np.ones(len(frames)),
             families,
@@ -408,9 +408,9 @@ class Refiner:
 
     def _judged(self, found: StructureEnsemble, families: float) -> StructureEnsemble:
         """Add what has to be known: how much carries it, where it lies, and what the other levels say."""
-        maker, label = self.maker, self.scale.label
-        texts = maker.warnings(found)
-        verdict = maker.verdict(min(found.independent, _FAMILY * families))
+        reweighter, label = self.reweighter, self.scale.label
+        texts = reweighter.warnings(found)
+        verdict = reweighter.verdict(min(found.independent, _FAMILY * families))
         if families < MIN_ANCESTORS:
             texts.append(
                 f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
@@ -424,12 +424,12 @@ class Refiner:
         if far := self.far(found.temperature):
             verdict = "poor"
             texts.append(far)
-        other = maker.at(found.temperature, "reweighted")
+        other = reweighter.at(found.temperature, "reweighted")
         if other.verdict != "poor" and (contradictions := disagreement(found, other)):
             texts += contradictions
             verdict = "fair" if verdict == "good" else verdict
-        if within_reach(maker.trained, found.temperature):
-            texts += disagreement(found, maker.at(found.temperature, "flow"))
+        if within_reach(reweighter.trained, found.temperature):
+            texts += disagreement(found, reweighter.at(found.temperature, "flow"))
         return replace(found, warnings=tuple(texts), verdict=verdict)
 
 
@@ -440,7 +440,7 @@ def ensembles_at(
     level: Choice = "auto",
     minutes: float = 15.0,
     progress: Progress | None = None,
-    maker: EnsembleMaker | None = None,
+    reweighter: Reweighter | None = None,
 ) -> list[StructureEnsemble]:
     """Return structures with weights at each temperature, made in the best way there is.
 
@@ -457,7 +457,7 @@ def ensembles_at(
         enough, or those near the flow's samples. Or one of the three.
     minutes
         See `level`.
-    maker
+    reweighter
         Of the same round, if there is one already.
 
     Raises
@@ -471,22 +471,22 @@ def ensembles_at(
     """
     for temperature in temperatures:
         check_temperature("temperature", temperature)
-    if maker is None:
-        maker = EnsembleMaker(run.trained(index), run.pool(index), run.config.seed)
+    if reweighter is None:
+        reweighter = Reweighter(run.trained(index), run.pool(index), run.config.seed)
     if level in ("reweighted", "flow"):
-        return [maker.at(temperature, _plain(level)) for temperature in temperatures]
+        return [reweighter.at(temperature, _plain(level)) for temperature in temperatures]
     if level == "refined":
         check_simulated(run.config.system)
-    if level == "auto" and (maker.reweighting is None or not run.config.system.simulated):
-        return [maker.at(temperature) for temperature in temperatures]
+    if level == "auto" and (reweighter.reweighting is None or not run.config.system.simulated):
+        return [reweighter.at(temperature) for temperature in temperatures]
     if level == "refined":
         found, wanted = {}, list(temperatures)
     else:
-        found = {temperature: maker.at(temperature) for temperature in temperatures}
+        found = {temperature: reweighter.at(temperature) for temperature in temperatures}
         wanted = [t for t, one in found.items() if one.level == "flow" or one.independent < AMPLE_SAMPLES]
     if not wanted:
         return [found[temperature] for temperature in temperatures]
-    refiner = Refiner(run, index, maker)
+    refiner = Refiner(run, index, reweighter)
     if level == "auto":
         for temperature in wanted:
             if far := refiner.far(temperature):

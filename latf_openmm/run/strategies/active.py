@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.reweighting.free_energy import flow_populations
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
-from latf_openmm.run.strategies.base import Decision, Frames, Situation, StrategySettings, plain
+from latf_openmm.run.strategies.base import Decision, Frames, RoundState, StrategySettings, default_decision
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class ActiveSettings(StrategySettings):
     )
     stop: bool = Field(True, description="whether to stop when errors and changes are within the tolerances")
 
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, round_state: RoundState) -> Decision:
         """Plan the next round from errors at the targets and how far frames of each temperature carry.
 
         The error e of a target is the largest of: the error of a state's population over its tolerance, and by the
@@ -53,20 +53,20 @@ class ActiveSettings(StrategySettings):
         frames, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures
         are chosen one after the other, each for the largest fall of the sum over targets; all cost the same.
         """
-        if situation.maker.reweighting is None:
-            return plain(
-                situation,
-                situation.configured,
+        if round_state.reweighter.reweighting is None:
+            return default_decision(
+                round_state,
+                round_state.configured,
                 "potential energies are not known, so the configured temperatures stay",
             )
-        known = _Known(situation, self)
-        rows = [known.target(t) for t in situation.targets]
+        known = ErrorModel(round_state, self)
+        rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
-        biased = tuple(t for t in chosen if situation.can_bias and stuck[t] < self.visits)
+        biased = tuple(t for t in chosen if round_state.can_bias and stuck[t] < self.visits)
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
-        reasons = [_why(situation, rows, chosen), _bias_text(situation, chosen, biased, stuck)]
+        reasons = [_why(round_state, rows, chosen), _bias_text(round_state, chosen, biased, stuck)]
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
@@ -109,23 +109,23 @@ class _Target:
         }
 
 
-class _Known:
-    """What was measured, and what is expected of frames at other temperatures."""
+class ErrorModel:
+    """Errors measured at each temperature, and expected of frames of other temperatures."""
 
-    def __init__(self, situation: Situation, settings: ActiveSettings) -> None:
-        self.s, self.settings = situation, settings
-        self.maker = situation.maker
-        assert self.maker.reweighting is not None
-        self.simulated = [float(t) for t in self.maker.reweighting.simulated]
-        self.energy = situation.pool.energies()
+    def __init__(self, round_state: RoundState, settings: ActiveSettings) -> None:
+        self.s, self.settings = round_state, settings
+        self.reweighter = round_state.reweighter
+        assert self.reweighter.reweighting is not None
+        self.simulated = [float(t) for t in self.reweighter.reweighting.simulated]
+        self.energy = round_state.pool.energies()
         # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
-        self.at = cache(self.maker.at)
-        self._reached = cache(self.maker.reach)
-        self._weights = cache(self.maker.weights)
-        self.old: EnsembleMaker | None = None
-        if situation.before:
-            old = situation.pool.first(situation.before)
-            self.old = EnsembleMaker(situation.trained, old, situation.seed)
+        self.at = cache(self.reweighter.at)
+        self._reached = cache(self.reweighter.reach)
+        self._weights = cache(self.reweighter.weights)
+        self.old: Reweighter | None = None
+        if round_state.before:
+            old = round_state.pool.first(round_state.before)
+            self.old = Reweighter(round_state.trained, old, round_state.seed)
 
     # --- targets
 
@@ -212,7 +212,7 @@ class _Known:
         logs: dict[float, list[float]] = {}
         for members in members_of_runs(self.s.pool.trajectories):
             first = members[0]
-            g = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
+            g = float(self.reweighter.inefficiency[self.s.pool.of_walker(first)][0])
             logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
         return {temperature: math.exp(float(np.mean(values))) for temperature, values in logs.items()}
 
@@ -362,8 +362,8 @@ class _Known:
         return rows
 
 
-def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -> str:
-    label = situation.scale.label
+def _why(round_state: RoundState, rows: list[_Target], chosen: tuple[float, ...]) -> str:
+    label = round_state.scale.label
     worst = max(rows, key=lambda row: row.error)
     return (
         f"{', '.join(label(t) for t in chosen)} next: the error is largest at {label(worst.temperature)}, "
@@ -372,11 +372,14 @@ def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -
 
 
 def _bias_text(
-    situation: Situation, chosen: tuple[float, ...], biased: tuple[float, ...], expected: dict[float, float]
+    round_state: RoundState,
+    chosen: tuple[float, ...],
+    biased: tuple[float, ...],
+    expected: dict[float, float],
 ) -> str:
-    label = situation.scale.label
+    label = round_state.scale.label
     said = ", ".join(f"{expected[t]:.2g} at {label(t)}" for t in chosen)
-    if not situation.can_bias:
+    if not round_state.can_bias:
         return f"no bias is configured; entries into the rarest state expected of a walker: {said}"
     where = ", ".join(label(t) for t in biased) or "nowhere"
     return f"bias {where}: without it a walker is expected to enter its rarest state so often: {said}"
