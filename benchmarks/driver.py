@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from latf_openmm.sampling import stage as simulation
+from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
-from latf_openmm.sampling.walker_group import GroupTask
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
 _SEGMENTS = 2

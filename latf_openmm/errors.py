@@ -20,7 +20,7 @@ class ConfigError(LatfError, ValueError):
 
 
 class DamagedRunError(ConfigError):
-    """What says that a folder is a run, its configuration or record, was changed or is missing."""
+    """The configuration or the record of a run folder was changed or is missing."""
 
 
 class DataError(LatfError, ValueError):

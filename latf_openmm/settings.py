@@ -48,11 +48,11 @@ def family(base: type[S], package: str) -> dict[str, type[S]]:
     module = importlib.import_module(package)
     for info in pkgutil.iter_modules(module.__path__):
         importlib.import_module(f"{package}.{info.name}")
-    found: dict[str, type[S]] = {}
+    kinds: dict[str, type[S]] = {}
     for cls in _subclasses(base):
         if (kind := _kind(cls)) is not None:
-            found[kind] = cls
-    return dict(sorted(found.items()))
+            kinds[kind] = cls
+    return dict(sorted(kinds.items()))
 
 
 def _subclasses(cls: type[S]) -> Iterable[type[S]]:
@@ -88,8 +88,8 @@ def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and not error["loc"]:
         return message  # of several keys; it names them
-    found = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{where}: {message[0].lower() + message[1:]}{found}"
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"{where}: {message[0].lower() + message[1:]}{got}"
 
 
 def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
@@ -102,19 +102,19 @@ def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
 def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list[str]]:
     """Return the place as the user wrote it (without pydantic's union tags), and the keys allowed there."""
     text = ""
-    here: list[type[BaseModel]] = [cls]
+    models: list[type[BaseModel]] = [cls]
     keys = list(cls.model_fields)
     for part in loc:
         if isinstance(part, int):
             text += f"[{part}]"
             continue
-        tagged = [model for model in here if _kind(model) == part]
+        tagged = [model for model in models if _kind(model) == part]
         if tagged:
-            here = tagged
+            models = tagged
             continue
-        keys = [name for model in here for name in model.model_fields]
-        fields = [model.model_fields[part] for model in here if part in model.model_fields]
-        here = [inner for field in fields for inner in _models_in(field.annotation)]
+        keys = [name for model in models for name in model.model_fields]
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [inner for field in fields for inner in _models_in(field.annotation)]
         text += f".{part}" if text else part
     return text or "(top level)", keys
 

@@ -37,15 +37,21 @@ Facts = dict[str, Any]
 _Version = tuple[int, int, int, int]
 _TICK = 100_000_000  # nanoseconds; clocks of file systems are coarse
 _LOCK = ".lock"
+"""Ending of the name of a lock."""
 _PIECE = 1 << 20
+"""Bytes hashed at a time."""
 _SEAL = "sha256_of_the_rest"
+"""Key of a record with the hash of its other keys."""
 _RESTORE = "restore it from a copy, or begin a new run"
+"""Advice where a file is missing or damaged."""
 _RECORDS_READ: dict[_Version, dict[str, Facts]] = {}
+"""Files that each record lists, of records that were read in this process."""
 _FILES_CHECKED: set[tuple[_Version, str]] = set()
+"""Files, with their hashes, that were hashed in this process."""
 
 
 def partial(path: Path) -> Path:
-    """Where something is written until it is whole."""
+    """Path to which something is written until it is complete."""
     return path.with_name(path.name + PARTIAL)
 
 
@@ -162,8 +168,8 @@ def check_output(path: Path, folder: bool, new: str = "") -> None:
     if new and path.exists():
         raise ConfigError(f"{path}: already exists; {new}")
     if path.exists() and path.is_dir() != folder:
-        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file to write")
-        raise ConfigError(f"{path}: this is {found}; expected {wanted}")
+        actual, expected = ("a file", "a folder") if folder else ("a folder", "a file to write")
+        raise ConfigError(f"{path}: this is {actual}; expected {expected}")
     for above in path.absolute().parents:
         if above.is_dir():
             return
@@ -199,11 +205,11 @@ def _sync(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Hash of a file, read in pieces."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def facts(path: Path) -> Facts:
@@ -342,7 +348,7 @@ def check_folder(folder: Path, leave_out: Sequence[str] = ()) -> None:
 
 
 def is_listed(path: Path) -> bool:
-    """Whether a record has a file, which may be missing; raise `DataError` where such a record is damaged."""
+    """Return whether a record lists a file, which may be missing; raise `DataError` if such a record is damaged."""
     return _listing(path) is not None
 
 
@@ -361,18 +367,18 @@ def _listing(path: Path) -> Path | None:
 
 
 def _version_of(path: Path) -> _Version | None:
-    """What changes with a file; None where it may change without that: when it was written just now."""
+    """Numbers that change with a file; None if they may not, because it was written just now."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    if time.time_ns() - found.st_mtime_ns < _TICK:
+    if time.time_ns() - status.st_mtime_ns < _TICK:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def damages(folder: Path) -> dict[Path, str] | None:
-    """What is wrong with the files of a folder according to its manifest; None where it has no manifest."""
+    """Return what is wrong with the files of a folder according to its manifest; None if it has no manifest."""
     path = folder / MANIFEST
     if not path.is_file():
         return None
@@ -389,7 +395,7 @@ def damages(folder: Path) -> dict[Path, str] | None:
 
 
 def damage(path: Path) -> str | None:
-    """How a file differs from what its nearest record says; empty where it does not, None where nothing is known."""
+    """Describe how a file differs from its nearest record; empty if it does not, None if no record lists it."""
     try:
         record = _listing(path)
         if record is None:
@@ -401,10 +407,10 @@ def damage(path: Path) -> str | None:
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
-    """How a file differs from what was written; empty where it does not."""
+    """Describe how a file differs from what was written; empty if it does not."""
     if not path.is_file():
         return f"missing; expected a file of {size} bytes"
     if path.stat().st_size != size:
         return f"{path.stat().st_size} bytes; expected {size}"
-    found = facts(path)["sha256"]
-    return "" if found == digest else f"changed since it was written: sha256 {found}; expected {digest}"
+    actual = facts(path)["sha256"]
+    return "" if actual == digest else f"changed since it was written: sha256 {actual}; expected {digest}"

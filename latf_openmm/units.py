@@ -20,7 +20,7 @@ GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole /
 
 @dataclass(frozen=True)
 class TemperatureScale:
-    """What one unit of temperature means.
+    """A unit of temperature and its meaning.
 
     Parameters
     ----------
@@ -61,8 +61,11 @@ class TemperatureScale:
 
 
 KELVIN = TemperatureScale("K", GAS_CONSTANT)
+"""Temperatures in kelvin."""
 REDUCED = TemperatureScale("reduced", 1.0)
+"""Reduced temperatures: kT = T kJ/mol."""
 SCALES = {scale.name: scale for scale in (KELVIN, REDUCED)}
+"""Scales of temperature by their names."""
 
 
 def temperature_name(temperature: float) -> str:

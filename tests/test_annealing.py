@@ -9,18 +9,10 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import SimulationError
 from latf_openmm.reweighting.weights import systematic
-from latf_openmm.sampling.annealing import (
-    Annealed,
-    AnnealingSettings,
-    Mover,
-    Population,
-    anneal,
-    changed,
-    expected_changes,
-    next_temperature,
-    redrawn,
-)
-from latf_openmm.sampling.walker_group import DynamicsSettings
+from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal, expected_changes
+from latf_openmm.sampling.dynamics import DynamicsSettings
+from latf_openmm.sampling.population import Population, changed, next_temperature, resampled
+from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 from latf_openmm.units import REDUCED
@@ -53,7 +45,7 @@ def population(temperature: float, n: int, seed: int = 0) -> Population:
     spacing = np.diff(np.unique(found.positions[:, 0, 0])).min()
     positions[:, 0, :2] += rng.uniform(-0.5, 0.5, (n, 2)) * spacing
     positions[:, 0, 2] = rng.normal(0, np.sqrt(temperature / (2 * SYSTEM.flatness)), n)
-    energies = Mover(SYSTEM, DYNAMICS).energies(positions, None)
+    energies = Propagator(SYSTEM, DYNAMICS).energies(positions, None)
     return Population(temperature, positions, None, energies, np.zeros(n), np.arange(n))
 
 
@@ -93,7 +85,7 @@ def test_redraws_change_no_average() -> None:
     for log_psi in (np.zeros(500), np.sin(before.energies), -0.5 * before.energies):
         means = []
         for _ in range(400):
-            after = redrawn(before, log_psi, rng)
+            after = resampled(before, log_psi, rng)
             assert len(after) == 500
             means.append(after.weights @ after.energies)
         assert abs(np.mean(means) - wanted) < 4 * np.std(means) / 20 + 0.01 * abs(wanted)
@@ -101,7 +93,7 @@ def test_redraws_change_no_average() -> None:
 
 def test_walkers_with_even_weights_stay() -> None:
     before = gaussian(100)
-    assert redrawn(before, np.zeros(100), np.random.default_rng(0)) is before
+    assert resampled(before, np.zeros(100), np.random.default_rng(0)) is before
 
 
 def test_systematic_draws_are_within_one_of_their_weights() -> None:
@@ -116,7 +108,7 @@ def reached(goal: float, **changes: object) -> tuple[Annealed, Array]:
     lookahead = changes.pop("lookahead", None)
     settings = AnnealingSettings(walkers=3000, frames=1).model_copy(update=changes)
     start = population(1.3, 3000)
-    (found,) = anneal(Mover(SYSTEM, DYNAMICS), start, [goal], settings, 7, lookahead)  # type: ignore[arg-type]
+    (found,) = anneal(Propagator(SYSTEM, DYNAMICS), start, [goal], settings, 7, lookahead)  # type: ignore[arg-type]
     return found, found.population.weights
 
 
@@ -145,10 +137,10 @@ def test_a_wrong_lookahead_is_no_error() -> None:
 def test_moves_leave_a_distribution_alone() -> None:
     """At a step so long that velocities drawn without regard to the scheme would heat z to three times kT."""
     dynamics = DYNAMICS.model_copy(update={"timestep": 0.1})
-    mover, now = Mover(SYSTEM, dynamics), population(0.7, 2000)
+    propagator, now = Propagator(SYSTEM, dynamics), population(0.7, 2000)
     squares, energies = [], []
     for seed in range(15):
-        now = mover.moved(now, 3, seed)
+        now = propagator.propagated(now, 3, seed)
         squares.append((now.positions[:, 0, 2] ** 2).mean())
         energies.append(now.energies.mean())
     exact_square = 0.7 / (2 * SYSTEM.flatness)
@@ -156,19 +148,19 @@ def test_moves_leave_a_distribution_alone() -> None:
     usual = population(0.7, 2000, seed=5)
     start = usual.energies.mean()
     for seed in range(40):
-        usual = Mover(SYSTEM, DYNAMICS).moved(usual, 10, seed)
+        usual = Propagator(SYSTEM, DYNAMICS).propagated(usual, 10, seed)
     assert usual.energies.mean() == pytest.approx(start, abs=0.07)
 
 
 def test_several_goals_in_one_sweep() -> None:
     settings = AnnealingSettings(walkers=500, steps=20, frames=3)
     start = population(1.3, 500)
-    found = list(anneal(Mover(SYSTEM, DYNAMICS), start, [1.1, 0.9, 0.7], settings, 3))
+    found = list(anneal(Propagator(SYSTEM, DYNAMICS), start, [1.1, 0.9, 0.7], settings, 3))
     assert [one.population.temperature for one in found] == [1.1, 0.9, 0.7]
     assert found[0].positions.shape == (3, 500, 1, 3)
     assert found[0].energies.shape == (3, 500)
     np.testing.assert_allclose(
-        found[1].energies[1], Mover(SYSTEM, DYNAMICS).energies(found[1].positions[1], None)
+        found[1].energies[1], Propagator(SYSTEM, DYNAMICS).energies(found[1].positions[1], None)
     )
     for one in found:
         share = exact(one.population.temperature)[1]
@@ -179,7 +171,7 @@ def test_several_goals_in_one_sweep() -> None:
 def test_an_interrupted_sweep_goes_on_as_if_nothing_happened(tmp_path: Path, stop_after: int) -> None:
     settings = AnnealingSettings(walkers=50, steps=5, frames=2, overlap=0.9)
     start, goals = population(1.3, 50), [1.0, 0.7]
-    whole = list(anneal(Mover(SYSTEM, DYNAMICS), start, goals, settings, 3))
+    whole = list(anneal(Propagator(SYSTEM, DYNAMICS), start, goals, settings, 3))
     told = []
 
     class StoppedError(Exception):
@@ -195,7 +187,7 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_happened(tmp_path: Path, sto
     for advanced in (advance, lambda amount, note: None):
         try:
             for one in anneal(
-                Mover(SYSTEM, DYNAMICS), start, goals, settings, 3, keep=keep, advance=advanced
+                Propagator(SYSTEM, DYNAMICS), start, goals, settings, 3, keep=keep, advance=advanced
             ):
                 got[one.population.temperature] = one
         except StoppedError:
@@ -204,19 +196,19 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_happened(tmp_path: Path, sto
         same = got[one.population.temperature]
         np.testing.assert_array_equal(same.positions, one.positions)
         np.testing.assert_array_equal(same.population.log_weights, one.population.log_weights)
-    assert not list(anneal(Mover(SYSTEM, DYNAMICS), start, goals, settings, 3, keep=keep))
+    assert not list(anneal(Propagator(SYSTEM, DYNAMICS), start, goals, settings, 3, keep=keep))
 
 
 def test_a_walker_that_explodes_loses_its_weight() -> None:
     start = population(0.7, 20)
     start.positions[3] = 1e4
-    found = Mover(SYSTEM, DYNAMICS).moved(start, 100, 1)
+    found = Propagator(SYSTEM, DYNAMICS).propagated(start, 100, 1)
     assert not np.isfinite(found.log_weights[3])
     assert np.isfinite(np.delete(found.log_weights, 3)).all()
     assert found.weights[3] == 0
     start.positions[:] = 1e4
     with pytest.raises(SimulationError, match=r"all walkers became unstable at 0\.7"):
-        Mover(SYSTEM, DYNAMICS).moved(start, 100, 1)
+        Propagator(SYSTEM, DYNAMICS).propagated(start, 100, 1)
 
 
 def dipeptides(positions: Array, n: int) -> Population:
@@ -227,13 +219,13 @@ def test_molecules_move_in_one_context() -> None:
     system = AlanineDipeptideSettings()
     dynamics = DynamicsSettings(timestep=0.002, friction=1.0, frame_interval=10, context_walkers=3)
     start = dipeptides(system.build(1).positions, 7)  # in threes, and one is left over
-    found = Mover(system, dynamics).moved(start, 200, 1)
-    np.testing.assert_allclose(found.energies, Mover(system, dynamics).energies(found.positions, None))
+    found = Propagator(system, dynamics).propagated(start, 200, 1)
+    np.testing.assert_allclose(found.energies, Propagator(system, dynamics).energies(found.positions, None))
     assert len(set(found.energies)) == 7
     assert np.abs(found.positions).max() < 1.5
     assert found.energies.mean() > -110  # warmer than the start, which is minimised
     start.positions[4] = start.positions[4, 0]  # all atoms in one place
-    lost = Mover(system, dynamics).moved(start, 200, 1)
+    lost = Propagator(system, dynamics).propagated(start, 200, 1)
     assert list(np.flatnonzero(~np.isfinite(lost.log_weights))) == [4]
 
 
@@ -242,11 +234,11 @@ def test_molecules_move_in_several_processes() -> None:
     dynamics = DynamicsSettings(timestep=0.002, friction=1.0, frame_interval=10)
     built = system.build(1)
     start = dipeptides(built.positions, 4)
-    with Mover(system, dynamics, 2) as mover:
-        found = mover.moved(start, 200, 1)
-        again = mover.moved(start, 200, 1)
+    with Propagator(system, dynamics, 2) as propagator:
+        found = propagator.propagated(start, 200, 1)
+        again = propagator.propagated(start, 200, 1)
     np.testing.assert_array_equal(found.positions, again.positions)
-    np.testing.assert_allclose(found.energies, Mover(system, dynamics).energies(found.positions, None))
+    np.testing.assert_allclose(found.energies, Propagator(system, dynamics).energies(found.positions, None))
     assert len(set(found.energies)) == 4
     bonds = [(b[0].index, b[1].index) for b in built.topology.bonds() if b[1].element.symbol == "H"]
     for i, j in bonds:  # constrained ones

@@ -123,6 +123,7 @@ def kill_a_worker(stage: Stage, killed: list[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_no_trace(tmp_path: Path) -> None:
     quiet, stage = (lj7(tmp_path / name, frames=1000) for name in ("quiet", "killed"))
     run_stage(quiet)
@@ -172,7 +173,7 @@ def test_relative_folders_reach_the_workers_as_absolute(
     monkeypatch.chdir(tmp_path)
     seen: list[Path] = []
     monkeypatch.setattr(
-        "latf_openmm.sampling.stage.run_alone", lambda task: seen.extend([task.folder, task.exchange])
+        "latf_openmm.sampling.group_runs.run_alone", lambda task: seen.extend([task.folder, task.exchange])
     )
     stage = lj7(Path("stage"))
     with ThreadPoolExecutor(1) as executor:

@@ -56,8 +56,8 @@ def finished(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(small_run.path, path)
     run_loop(tiny(small_config()), path)
-    command("generate", path, "-T", 1, "-o", path / "later", "--samples", 100, "--level", "reweighted")
-    command("generate", path, "-T", 1.6, "-o", path / "refined", "--samples", 100, "--level", "refined")
+    command("generate", path, "-T", 1, "-o", path / "later", "--samples", 100, "--method", "reweighted")
+    command("generate", path, "-T", 1.6, "-o", path / "refined", "--samples", 100, "--method", "refined")
     command("report", path)
     assert list(path.glob("rounds/001/refined/sweep_*/T1.6/segment_0000/walker_000.dcd"))
     return path

@@ -39,7 +39,7 @@ def test_every_command_with_its_options(pages: dict[str, str]) -> None:
     assert {"run", "import", "lag-scan", "generate"} <= set(sections)
     for option in (
         "`--temperature, -T`",
-        "`--level` | `auto` or `reweighted`",
+        "`--method` | `auto` or `reweighted`",
         "`[NAME]`",
         "`FILES...`",
         "`--data`",

@@ -28,10 +28,11 @@ from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.sampling.dynamics import BiasSource, GroupTask
 from latf_openmm.sampling.kinetic import KineticTemperature
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
-from latf_openmm.sampling.walker_group import BiasSource, GroupTask, WalkerGroup
+from latf_openmm.sampling.walker_group import WalkerGroup
 from latf_openmm.systems import SYSTEM_KINDS, inspection, library_folder
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.base import SystemSettings

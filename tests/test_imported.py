@@ -68,7 +68,7 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
     summary = run.round(0).summary()
     assert summary["simulated_ps"] == pytest.approx(6 * 100 * 20 * 0.01)
     result = RUNNER.invoke(
-        app, ["generate", str(run.path), "-T", "1.0", "--level", "reweighted", "-o", str(tmp_path / "out")]
+        app, ["generate", str(run.path), "-T", "1.0", "--method", "reweighted", "-o", str(tmp_path / "out")]
     )
     assert result.exit_code in (0, 3), result.output
     # The same configuration continues with a biased round.

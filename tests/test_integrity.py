@@ -38,7 +38,7 @@ def sound(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A finished run, with structures generated later."""
     path = tmp_path_factory.mktemp("sound") / "run"
     shutil.copytree(small_run.path, path)
-    arguments = ["-T", "1", "-o", str(path / "later"), "--samples", "100", "--level", "reweighted"]
+    arguments = ["-T", "1", "-o", str(path / "later"), "--samples", "100", "--method", "reweighted"]
     result = CliRunner().invoke(app, ["generate", str(path), *arguments])
     assert result.exit_code in (0, 3), result.output
     return path
@@ -192,7 +192,7 @@ def test_what_generate_does_not_check_it_does_not_open(sound: Path, tmp_path: Pa
             opened_files.append(str(arguments[0]))
 
     sys.addaudithook(watch)
-    arguments = ["-T", "1", "-o", str(tmp_path / "new"), "--samples", "100", "--level", "reweighted"]
+    arguments = ["-T", "1", "-o", str(tmp_path / "new"), "--samples", "100", "--method", "reweighted"]
     result = CliRunner().invoke(app, ["generate", str(sound), *arguments])
     watching.clear()
     opened = {Path(name).name for name in opened_files if name.startswith(str(sound))}

@@ -10,7 +10,8 @@ from conftest import small_config
 from test_ensemble import DIM, beyond, plenty, trained
 from typer.testing import CliRunner
 
-from latf_openmm.cli import _temperatures, app
+from latf_openmm.cli import app
+from latf_openmm.cli.ensembles import parse_temperatures
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import (
     Curve,
@@ -129,14 +130,14 @@ def test_a_state_that_is_not_there(ensembles: list[StructureEnsemble]) -> None:
             curve(name, ensembles, REFERENCE.topology, REFERENCE)
 
 
-def test_ranges_of_temperatures() -> None:
-    assert _temperatures("280:420:70") == [280.0, 350.0, 420.0]
-    assert _temperatures("0.2:0.7:0.1") == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
-    assert _temperatures("350,300") == [300.0, 350.0]
-    assert _temperatures("300") == [300.0]
+def test_ranges_ofparse_temperatures() -> None:
+    assert parse_temperatures("280:420:70") == [280.0, 350.0, 420.0]
+    assert parse_temperatures("0.2:0.7:0.1") == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert parse_temperatures("350,300") == [300.0, 350.0]
+    assert parse_temperatures("300") == [300.0]
     for text in ("300:200:10", "300:400", "warm", "300,-1", "300:400:0", ""):
         with pytest.raises(ConfigError, match="--temperatures"):
-            _temperatures(text)
+            parse_temperatures(text)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ from latf_openmm.run.annealed import Refiner, Sweep, ensembles_at
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
-from latf_openmm.sampling.annealing import AnnealingSettings, Mover, Population
+from latf_openmm.sampling.annealing import AnnealingSettings
+from latf_openmm.sampling.population import Population
+from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.systems.three_hole import three_hole_potential
 
 RUNNER = CliRunner()
@@ -92,10 +94,10 @@ def test_what_is_there_is_not_simulated_again(
 ) -> None:
     (once,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
 
-    def moved(self: Mover, population: Population, steps: int, seed: int) -> Population:
+    def moved(self: Propagator, population: Population, steps: int, seed: int) -> Population:
         raise AssertionError("simulated again")
 
-    monkeypatch.setattr(Mover, "moved", moved)
+    monkeypatch.setattr(Propagator, "moved", moved)
     (again,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
     np.testing.assert_array_equal(once.weights, again.weights)
     np.testing.assert_array_equal(once.pool.z, again.pool.z)
@@ -107,8 +109,8 @@ def test_a_flow_that_is_wrong_costs_only_frames(
     refiner = Refiner(run, 0, reweighter)
     refiner.folder = tmp_path
     monkeypatch.setattr(refiner, "_log_psi", lambda z, temperature, goal: 2.0 * np.sin(3.0 * z[:, 0]))
-    with refiner.mover() as mover:
-        (found,) = refiner.at(Sweep(refiner.start(0.5), (0.5,)), mover)
+    with refiner.propagator() as propagator:
+        (found,) = refiner.at(Sweep(refiner.start(0.5), (0.5,)), propagator)
     energy = found.energy()
     assert abs(energy.value - exact_energy(run, 0.5)) < 3.5 * energy.error
 
@@ -176,7 +178,7 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "curves" / "free_energy_0_1.csv")
     assert np.isfinite(table["value"]).all()
     bad = RUNNER.invoke(
-        app, ["generate", str(run.path), "-T", "1.0", "-o", str(out / "x"), "--level", "best"]
+        app, ["generate", str(run.path), "-T", "1.0", "-o", str(out / "x"), "--method", "best"]
     )
     assert bad.exit_code == 2
 

@@ -170,6 +170,7 @@ def test_cost_adds_up(dipeptide: RunFolder) -> None:
     assert rows[0].ns_per_day == pytest.approx(rows[0].simulated_ps / rows[0].simulate * 86.4)
 
 
+@pytest.mark.slow
 def test_clusters_are_spheres(tmp_path: Path) -> None:
     run = run_loop(tiny("lj7", simulation={"walkers": 4}), tmp_path / "lj7")
     text = write_report(run, 0).read_text()

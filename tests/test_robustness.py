@@ -98,12 +98,14 @@ def check_finite(
         assert torch.isfinite(density.log_prob(z)).all()
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name", ["lj7", *(pytest.param(n, marks=pytest.mark.slow) for n in SYSTEMS if n != "lj7")]
+)
 def test_little_data_give_a_finite_model(name: str, frames) -> None:
     check_finite(frames(name), ModelSettings(), seed=1)
 
 
-@pytest.mark.parametrize("latent_dim", [1, 5])
+@pytest.mark.parametrize("latent_dim", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_any_latent_dimension(latent_dim: int, frames) -> None:
     check_finite(frames("lj7"), ModelSettings(latent_dim=latent_dim), seed=1)
 

@@ -35,8 +35,9 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
+from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped, run_stage
-from latf_openmm.sampling.walker_group import BiasSource, WalkerGroup, run_group
+from latf_openmm.sampling.walker_group import WalkerGroup, run_group
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings

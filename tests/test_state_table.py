@@ -57,7 +57,7 @@ def test_the_command(small_run: RunFolder, tmp_path: Path) -> None:
         str(small_run.path),
         "-o",
         str(out),
-        "--level",
+        "--method",
         "reweighted",
         "--observable",
         f"{mine}:height",

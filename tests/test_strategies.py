@@ -247,6 +247,7 @@ def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder
         assert name == "temperature" or f"<th>{name}</th>" in page
 
 
+@pytest.mark.slow
 def test_a_killed_decision_is_made_again(active_run: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(active_run.path, copy)

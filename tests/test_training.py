@@ -712,7 +712,7 @@ def test_batch_pairs_a_frame_with_the_state_one_lag_later(trajectories):
     short = shortened(trajectories[:4], 100)
     run = prepare(short, MODEL, QUICK, LAG, seed=0)
     first = torch.tensor([0, 17, 205])
-    batch = run.batch(run.own(first), torch.arange(400))
+    batch = run.batch(run.at_own_temperatures(first), torch.arange(400))
     assert batch.labels.tolist() == [5, 22, 210]
     raw = torch.from_numpy(np.concatenate([t.features for t in short]))
     torch.testing.assert_close(batch.features, run.model.normalise(raw[first]))

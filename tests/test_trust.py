@@ -360,7 +360,7 @@ def test_a_configuration_of_ones_own_is_consent_that_stays(config_with_code: Pat
 @pytest.mark.slow
 def test_no_command_asks_on_a_run_of_ones_own(config_with_code: Path, tmp_path: Path) -> None:
     run, again = tmp_path / "first", tmp_path / "copied"
-    plain = ["--level", "reweighted"]
+    plain = ["--method", "reweighted"]
     run_loop(load_config(config_with_code), run)
     shutil.copytree(run, again)
     for folder, new in ((run, tmp_path / "a"), (again, tmp_path / "b")):

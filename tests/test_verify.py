@@ -242,9 +242,19 @@ DAMAGES: list[tuple[str, str, Callable[[Path], None], str]] = [
         delete,
         "missing; expected what was generated at a simulated temperature",
     ),
-    ("samples truncated", f"{GENERATED}/samples.parquet", truncate, "cannot be read"),
-    ("sample lost", f"{GENERATED}/samples.parquet", rows(lambda t: t.iloc[1:]), "199 samples; expected 200"),
-    ("sample NaN", f"{GENERATED}/samples.parquet", setting("z0", 3, np.nan), "z0 not a number in a row"),
+    ("samples truncated", f"{GENERATED}/latent_samples.parquet", truncate, "cannot be read"),
+    (
+        "sample lost",
+        f"{GENERATED}/latent_samples.parquet",
+        rows(lambda t: t.iloc[1:]),
+        "199 samples; expected 200",
+    ),
+    (
+        "sample NaN",
+        f"{GENERATED}/latent_samples.parquet",
+        setting("z0", 3, np.nan),
+        "z0 not a number in a row",
+    ),
     ("structures truncated", f"{GENERATED}/structures.dcd", truncate, "structures; expected 200"),
     ("summary missing", f"{GENERATED}/summary.json", delete, "missing; expected the record"),
     ("round not JSON", "rounds/000/round.json", truncate, "cannot be read"),
@@ -359,12 +369,14 @@ def test_an_unfinished_run_is_whole(copy: Path) -> None:
 
 def test_what_was_made_later_is_looked_at(copy: Path) -> None:
     command = ["generate", str(copy), "-T", "0.9", "-o", str(copy / "later"), "--samples", "100"]
-    CliRunner().invoke(app, [*command, "--level", "reweighted", "--structures", "20"], catch_exceptions=False)
+    CliRunner().invoke(
+        app, [*command, "--method", "reweighted", "--structures", "20"], catch_exceptions=False
+    )
     assert found(copy) == {}
     flip(copy / "later/T0.9/ensemble.dcd")
-    flip(copy / "later/T0.9/structures.dcd")
+    flip(copy / "later/T0.9/latent/latent_samples.parquet")
     named = found(copy)
-    assert sorted(named) == ["later/T0.9/ensemble.dcd", "later/T0.9/structures.dcd"]
+    assert sorted(named) == ["later/T0.9/ensemble.dcd", "later/T0.9/latent/latent_samples.parquet"]
     assert "changed since it was written" in named["later/T0.9/ensemble.dcd"]
 
 
@@ -375,7 +387,7 @@ def test_annealed_walkers_are_looked_at(copy: Path) -> None:
         config.model_copy(update={"generate": config.generate.model_copy(update={"refine": refine})}), copy
     )
     command = ["observe", str(copy), "-T", "0.6", "-o", str(copy / "curves"), "--observable", "energy"]
-    result = CliRunner().invoke(app, [*command, "--level", "refined"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*command, "--method", "refined"], catch_exceptions=False)
     assert result.exit_code in (0, 3), result.output
     report = verify_run(copy)
     assert report.damages == {}

@@ -1,6 +1,5 @@
 """The loop as a user runs it: two rounds on a tiny three-hole run, resumed, generated from, reported."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -121,6 +120,7 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(finished: RunFolder, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
     """SIGKILL in the middle of a simulation in two processes; then the same command."""
@@ -167,6 +167,19 @@ def test_a_second_process_is_refused(finished: RunFolder) -> None:
         run_loop(tiny(), finished.path)
 
 
+def test_structures_of_samples_are_the_frames_that_the_table_names(finished: RunFolder) -> None:
+    folder = finished.last_round().generated(1.0)
+    samples = pd.read_parquet(folder / "latent_samples.parquet")
+    structures = mdtraj.load(str(folder / "structures.dcd"), top=str(folder / "topology.pdb"))
+    assert structures.n_frames == len(samples)
+    row = samples.iloc[7]
+    walker = next(
+        w for w in finished.walkers(1) if w.run == row["nearest_run"] and w.walker == row["nearest_walker"]
+    )
+    frame = walker.load(finished.topology()).xyz[row["nearest_frame"]]
+    np.testing.assert_allclose(structures.xyz[7], frame, atol=1e-6)
+
+
 def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = RUNNER.invoke(
@@ -174,29 +187,24 @@ def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> No
     )
     assert result.exit_code in (0, 3), result.output
     assert "outside the simulated T = 0.7 to T = 1.3" in " ".join(result.output.split())
-    samples = pd.read_parquet(out / "T0.9" / "samples.parquet")
+    samples = pd.read_parquet(out / "T0.9" / "latent" / "latent_samples.parquet")
     assert len(samples) == 300
     assert np.isfinite(samples[["z0", "z1", "log_density"]].to_numpy()).all()
-    surface = pd.read_parquet(out / "T0.9" / "free_energy.parquet")
+    surface = pd.read_parquet(out / "T0.9" / "latent" / "free_energy.parquet")
     assert surface["free_energy"].min() == 0.0
-    populations = pd.read_parquet(out / "T0.9" / "populations.parquet")
+    populations = pd.read_csv(out / "T0.9" / "populations.csv")
     assert populations["population"].sum() == pytest.approx(1.0)
-    structures = mdtraj.load(str(out / "T0.9" / "structures.dcd"), top=str(out / "T0.9" / "topology.pdb"))
-    assert structures.n_frames == 300
-    # Each structure is the frame the table names.
-    row = samples.iloc[7]
-    walker = next(
-        w for w in finished.walkers(1) if w.run == row["nearest_run"] and w.walker == row["nearest_walker"]
-    )
-    frame = walker.load(finished.topology()).xyz[row["nearest_frame"]]
-    np.testing.assert_allclose(structures.xyz[7], frame, atol=1e-6)
+    assert (out / "T0.9" / "ensemble.json").is_file()
+    listed = set(json.loads((out / "T0.9" / "manifest.json").read_text())["files"])
+    written = {p.relative_to(out / "T0.9").as_posix() for p in (out / "T0.9").rglob("*") if p.is_file()}
+    assert written - listed == {"manifest.json"}
     again = RUNNER.invoke(app, ["generate", str(finished.path), "-T", "0.9", "-o", str(out)])
     assert isinstance(again.exception, ConfigError)
 
 
 def test_generate_writes_structures_with_weights(finished: RunFolder, tmp_path: Path) -> None:
     arguments = ["generate", str(finished.path), "-T", "0.9", "--structures", "40", "--samples", "200"]
-    arguments += ["--level", "reweighted"]
+    arguments += ["--method", "reweighted"]
     result = RUNNER.invoke(app, [*arguments, "-o", str(tmp_path / "out")])
     said = " ".join(result.output.split())
     folder = tmp_path / "out" / "T0.9"
@@ -213,9 +221,11 @@ def test_generate_writes_structures_with_weights(finished: RunFolder, tmp_path: 
     assert off.max() < 1e-6
     energy = (table["potential_energy"] * table["weight"]).sum()
     assert record["mean_energy"]["value"] == pytest.approx(energy)
-    assert (
-        record["sha256"]["ensemble.dcd"] == hashlib.sha256((folder / "ensemble.dcd").read_bytes()).hexdigest()
-    )
+    populations = pd.read_csv(folder / "populations.csv")
+    shares = table.groupby("state")["weight"].sum()
+    for row in populations.itertuples():
+        assert row.population == pytest.approx(shares.get(row.state, 0.0), abs=1e-9)
+    assert [row["value"] for row in record["populations"]] == pytest.approx(list(populations["population"]))
     states = sorted(int(path.stem.split("_")[1]) for path in folder.glob("state_*.pdb"))
     assert states == sorted(table["state"].unique())
 

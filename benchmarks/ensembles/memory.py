@@ -68,9 +68,9 @@ def main() -> None:
     command = [sys.executable, "-m", "latf_openmm.cli"]
     rows = []
     for words in (
-        ["generate", str(folder), "-T", "375", "-o", str(out / "reweighted"), "--level", "reweighted"],
-        ["generate", str(folder), "-T", "375", "-o", str(out / "flow"), "--level", "flow"],
-        ["generate", str(folder), "-T", "320", "-o", str(out / "refined"), "--level", "refined"],
+        ["generate", str(folder), "-T", "375", "-o", str(out / "reweighted"), "--method", "reweighted"],
+        ["generate", str(folder), "-T", "375", "-o", str(out / "flow"), "--method", "flow"],
+        ["generate", str(folder), "-T", "320", "-o", str(out / "refined"), "--method", "refined"],
         [
             "observe",
             str(folder),
@@ -80,7 +80,7 @@ def main() -> None:
             "rg",
             "-o",
             str(out / "curve"),
-            "--level",
+            "--method",
             "flow",
         ],
     ):
@@ -89,7 +89,7 @@ def main() -> None:
         _, status, usage = os.wait4(process.pid, 0)
         rows.append(
             {
-                "command": f"{words[0]} --level {words[-1]}",
+                "command": f"{words[0]} --method {words[-1]}",
                 "frames": arguments.frames,
                 "seconds": time.perf_counter() - before,
                 "gigabytes": usage.ru_maxrss / 1e6,

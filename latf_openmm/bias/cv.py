@@ -76,9 +76,11 @@ class FeatureCV(CollectiveVariables):
         n_atoms: int,
         periods: Sequence[float] | None = None,
     ) -> None:
-        own = nn.Identity() if network is None else _own_copy(network)
+        copied_network = nn.Identity() if network is None else _own_copy(network)
         n = features.n_features
-        z = _evaluate(own, "the network", [torch.zeros(1, n, dtype=torch.float64)], f"{n} descriptors", True)
+        z = _evaluate(
+            copied_network, "the network", [torch.zeros(1, n, dtype=torch.float64)], f"{n} descriptors", True
+        )
         dim = int(z.shape[1])
         if periods is not None and len(periods) != dim:
             raise ModelError(f"{len(periods)} periods for {dim} collective variables")
@@ -97,7 +99,7 @@ class FeatureCV(CollectiveVariables):
             features.compact(new, len(atoms) or n_atoms)
         self.register_buffer("atoms", atoms)
         self.features = features
-        self.network = own
+        self.network = copied_network
         self.double()
         self.requires_grad_(False)
 
@@ -142,16 +144,16 @@ class ModuleCV(CollectiveVariables):
         batched: bool = False,
     ) -> None:
         if isinstance(module, nn.Module):
-            own, name = _own_copy(module), type(module).__name__
+            function, name = _own_copy(module), type(module).__name__
         else:
-            own, name = _load_script(Path(module)).double().eval(), str(module)
+            function, name = _load_script(Path(module)).double().eval(), str(module)
         frame = torch.from_numpy(np.asarray(positions, dtype=np.float64))
         cell = torch.empty(0) if box is None else torch.from_numpy(np.asarray(box, dtype=np.float64))
-        dim = _try_module(own, name, frame, cell, batched)
+        dim = _try_module(function, name, frame, cell, batched)
         if periods is not None and len(periods) != dim:
             raise ModelError(f"{len(periods)} periods for the {dim} variables of {name}")
         super().__init__(len(frame), periods or [0.0] * dim)
-        self.call = _Batched(own, box is not None) if batched else _OneByOne(own, box is not None)
+        self.call = _Batched(function, box is not None) if batched else _OneByOne(function, box is not None)
         self.requires_grad_(False)
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:

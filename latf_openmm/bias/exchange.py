@@ -66,18 +66,18 @@ class Exchange:
             with path.open("rb") as file:
                 file.seek(self.read.get(path.name, 0))
                 data = file.read()
-            whole = len(data) // size * size
-            table = np.frombuffer(data[:whole]).reshape(-1, self.width + 1)
+            n_bytes = len(data) // size * size
+            table = np.frombuffer(data[:n_bytes]).reshape(-1, self.width + 1)
             bad = np.flatnonzero(_check_sums(table[:, :-1]) != table[:, -1])
             if len(bad):
                 row = self.read.get(path.name, 0) // size + bad[0]
                 raise DataError(f"{path}: row {row} is damaged; its check sum is not that of its numbers")
-            self.read[path.name] = self.read.get(path.name, 0) + whole
+            self.read[path.name] = self.read.get(path.name, 0) + n_bytes
             rows.append(table[:, :-1])
         return torch.from_numpy(np.concatenate(rows).copy()) if rows else torch.empty(0, self.width)
 
     def position(self) -> dict[str, int]:
-        """How far each file was read or, of the own one, written."""
+        """Return the number of bytes read from each file or, for this walker's, written."""
         return {**self.read, self.own.name: self.written}
 
     def rewind(self, position: dict[str, int]) -> None:

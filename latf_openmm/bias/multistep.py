@@ -11,6 +11,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.systems.inspection import BIAS_NAME
 
 _ALL = 0xFFFFFFFF
+"""Bits of all 32 force groups."""
 
 
 class MultistepStepper:

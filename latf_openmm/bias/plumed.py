@@ -24,6 +24,7 @@ _HEADER = """\
 # model.pt was written with torch {torch}; PLUMED looks for it in the working directory.
 UNITS LENGTH=nm ENERGY=kj/mol TIME=ps
 """
+"""First lines of the PLUMED input."""
 
 _FOOTER = """
 latent: PYTORCH_MODEL FILE=model.pt ARG={arguments}
@@ -33,6 +34,7 @@ PRINT ARG={nodes} STRIDE=100 FILE=COLVAR
 # opes: OPES_METAD ARG={nodes} TEMP={temperature:.6g} PACE=500 BARRIER={barrier:.3g}
 # PRINT ARG={nodes},opes.bias STRIDE=100 FILE=COLVAR
 """
+"""Last lines of the PLUMED input."""
 
 
 class DescriptorsToLatent(nn.Module):

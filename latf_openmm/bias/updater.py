@@ -157,15 +157,15 @@ class BiasUpdater:
 
     def _check(self, context: openmm.Context) -> None:
         try:
-            there = int(context.getParameter(self.parameter))
+            received = int(context.getParameter(self.parameter))
         except openmm.OpenMMException:
             raise ConfigError(
                 f"the Context has no adaptive bias of the name {self.name!r}; make its System with add_bias"
             ) from None
         check_integrated(context, self.name)
-        if there != int(self.bias.sent):
+        if received != int(self.bias.sent):
             raise ConfigError(
-                f"the bias in the Context has received {there} messages, the one in Python has sent "
+                f"the bias in the Context has received {received} messages, the one in Python has sent "
                 f"{int(self.bias.sent)}: restore both from the same moment, the bias with load_bias before add_bias"
             )
 

@@ -13,7 +13,7 @@ from latf_openmm.frames.walkers import write_trajectory
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.periodic import gather_molecules
 from latf_openmm.reweighting.ladder import energies_known
-from latf_openmm.storage import sha256, whole_file, write_json
+from latf_openmm.storage import whole_file, write_json, write_manifest, write_text
 
 
 def write_structures(
@@ -29,8 +29,9 @@ def write_structures(
 
     ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
     ``ensemble.dcd`` or ``ensemble.xtc`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
-    without weights); ``state_N.pdb`` (one structure of each state); ``ensemble.json`` (level, effective sizes,
-    populations, energy and heat capacity with errors, warnings, `source`, versions, and the hashes of the files).
+    without weights); ``state_N.pdb`` (one structure of each state); ``populations.csv``; ``ensemble.json`` (level,
+    effective sizes, populations, energy and heat capacity with errors, warnings, `source`, versions);
+    ``manifest.json`` with the hashes of all of them.
 
     Parameters
     ----------
@@ -53,28 +54,38 @@ def write_structures(
     with whole_file(folder / f"ensemble.{trajectory}") as temporary:
         write_trajectory(chosen, temporary, trajectory)
     write_structure(chosen[0], folder / "ensemble.pdb")
+    write_text(folder / "populations.csv", populations_table(ensemble).to_csv(index=False))
     for state, frame in ensemble.representatives().items():
         one = ensemble.pool.structures(np.array([frame]), topology)
         write_structure(one, folder / f"state_{state}.pdb")
-    names = [
-        "frames.parquet",
-        f"ensemble.{trajectory}",
-        *sorted(path.name for path in folder.glob("state_*.pdb")),
-    ]
     summary = describe(ensemble) | {
         "source": source or {},
         "versions": versions(),
         "structures": structures,
         "seed": seed,
-        "sha256": {name: sha256(folder / name) for name in names},
     }
     write_json(record, summary)
+    write_manifest(folder)
 
 
 def write_structure(structure: mdtraj.Trajectory, path: Path) -> None:
     """Write a PDB file; molecules are whole and beside each other."""
     with whole_file(path) as temporary:
         gather_molecules(structure).save_pdb(str(temporary))
+
+
+def populations_table(ensemble: StructureEnsemble) -> pd.DataFrame:
+    """One row for each state: population, error, effective samples."""
+    rows = [
+        {
+            "state": state,
+            "population": population.value,
+            "error": population.error,
+            "effective_samples": ensemble.independent_in(ensemble.pool.states == state),
+        }
+        for state, population in enumerate(ensemble.populations())
+    ]
+    return pd.DataFrame(rows)
 
 
 def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:

@@ -147,34 +147,28 @@ def write_ensemble(
     folder: Path,
     max_structures: int = 1000,
 ) -> None:
-    """Write samples, free energy, populations, structures and a summary into `folder`.
+    """Write latent samples, free energy and a summary into `folder`.
 
-    ``samples.parquet`` (z, state, log_density, the nearest frame and its distance), ``free_energy.parquet``
-    (grid of the first two collective variables), ``populations.parquet``, ``structures.dcd`` with
-    ``topology.pdb`` (the nearest frames of the first `max_structures` samples) and ``summary.json``.
+    ``latent_samples.parquet`` (z, state, log_density, the nearest frame and its distance), ``free_energy.parquet``
+    (grid of the first two collective variables), ``summary.json`` (populations of the samples, warnings) and, unless
+    `max_structures` is 0, ``structures.dcd`` with ``topology.pdb`` (the nearest frames of the first samples).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _samples_table(ensemble, pool).to_parquet(folder / "samples.parquet", index=False)
+    _samples_table(ensemble, pool).to_parquet(folder / "latent_samples.parquet", index=False)
     grid = LatentGrid.around(np.concatenate([pool.z, ensemble.z]))
     free_energy_table(trained, ensemble.temperature, grid).to_parquet(
         folder / "free_energy.parquet", index=False
     )
-    states = pd.DataFrame(
-        {
-            "state": np.arange(len(ensemble.populations)),
-            "population": ensemble.populations,
-            "error": ensemble.errors,
-        }
-    )
-    states.to_parquet(folder / "populations.parquet", index=False)
-    structures = gather_molecules(pool.structures(ensemble.nearest[:max_structures], topology))
-    write_trajectory(structures, folder / "structures.dcd")
-    structures[0].save_pdb(str(folder / "topology.pdb"))
+    nearest = ensemble.nearest[:max_structures]
+    if len(nearest):
+        structures = gather_molecules(pool.structures(nearest, topology))
+        write_trajectory(structures, folder / "structures.dcd")
+        structures[0].save_pdb(str(folder / "topology.pdb"))
     summary: dict[str, Any] = {
         "temperature": ensemble.temperature,
         "temperature_scale": trained.temperature_scale,
         "samples": len(ensemble.z),
-        "structures": len(structures),
+        "structures": len(nearest),
         "populations": ensemble.populations.tolist(),
         "errors": ensemble.errors.tolist(),
         "trained_at": list(trained.temperatures),

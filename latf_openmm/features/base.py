@@ -17,7 +17,8 @@ from latf_openmm.features.selection import selected
 from latf_openmm.periodic import molecules_of
 from latf_openmm.settings import Settings
 
-_LARGEST_MATRIX = 6000
+_MAX_MATRIX = 6000
+"""Largest number of elements of a matrix that gives differences of positions; more are indexed."""
 
 
 class Features(nn.Module):
@@ -125,9 +126,9 @@ _MOLECULES = "molecules_of_topology"
 def _remembering_molecules(resolve: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @wraps(resolve)
     def resolved(self: FeatureSettings, topology: mdtraj.Topology) -> FeatureSettings:
-        found: FeatureSettings = resolve(self, topology).model_copy()
-        object.__setattr__(found, _MOLECULES, molecules_of(topology).tolist())
-        return found
+        resolved: FeatureSettings = resolve(self, topology).model_copy()
+        object.__setattr__(resolved, _MOLECULES, molecules_of(topology).tolist())
+        return resolved
 
     return resolved
 
@@ -347,7 +348,7 @@ class PairVectors(nn.Module):
         """Let atom i be atom ``new[i]`` of `n_atoms` from now on."""
         self.first, self.second = new[self.first], new[self.second]
         n = len(self.first)
-        if n * n_atoms <= _LARGEST_MATRIX:
+        if n * n_atoms <= _MAX_MATRIX:
             matrix = torch.zeros(n, n_atoms, dtype=torch.float64)
             matrix[torch.arange(n), self.second] += 1.0
             matrix[torch.arange(n), self.first] -= 1.0

@@ -23,6 +23,7 @@ from latf_openmm.labels import Labels
 _WIDE, _HIGH = 0.5, 0.3  # nm
 _CUTOFF = 2.4  # of the scaled distance
 _RING = {"C2", "C4", "C6"}
+"""Names of the ring atoms that place a base."""
 
 
 class BaseVectors(PairFeatures):
@@ -77,8 +78,8 @@ class BaseVectors(PairFeatures):
         )
         length = torch.sqrt((scaled * scaled).sum(-1, keepdim=True))
         angle = self.gamma * torch.clamp(length, max=self.cutoff)  # at the cutoff all four are zero
-        found = torch.cat([torch.sin(angle) * scaled / length, 1.0 + torch.cos(angle)], dim=-1) / self.gamma
-        return found.reshape(positions.shape[0], -1)
+        vectors = torch.cat([torch.sin(angle) * scaled / length, 1.0 + torch.cos(angle)], dim=-1) / self.gamma
+        return vectors.reshape(positions.shape[0], -1)
 
 
 class BaseVectorSettings(FeatureSettings):

@@ -29,13 +29,13 @@ def next_residues(topology: mdtraj.Topology) -> dict[int, int]:
     }
     for bond in topology.bonds:
         for last, first in ((bond[0], bond[1]), (bond[1], bond[0])):
-            one, other = last.residue, first.residue
+            residue, next_residue = last.residue, first.residue
             if (
                 (last.name, first.name) in _BACKBONE
-                and one.chain.index == other.chain.index
-                and one is not other
+                and residue.chain.index == next_residue.chain.index
+                and residue is not next_residue
             ):
-                following[one.index] = other.index
+                following[residue.index] = next_residue.index
     return following
 
 
@@ -65,17 +65,17 @@ class Separations:
         ]
         closing = [pair for pair in next_residues(topology).items() if abs(pair[0] - pair[1]) > 1]
         self._rings = bool(closing)
-        for one, other in [*order, *closing] if closing else []:
-            self._neighbours.setdefault(one, set()).add(other)
-            self._neighbours.setdefault(other, set()).add(one)
+        for first, second in [*order, *closing] if closing else []:
+            self._neighbours.setdefault(first, set()).add(second)
+            self._neighbours.setdefault(second, set()).add(first)
 
-    def apart(self, one: Residue, other: Residue, separation: int) -> bool:
-        """Whether two residues are at least `separation` apart along their chain, or in different chains."""
-        if one.chain.index != other.chain.index:
+    def apart(self, first: Residue, second: Residue, separation: int) -> bool:
+        """Return whether two residues are at least `separation` apart along their chain, or in different chains."""
+        if first.chain.index != second.chain.index:
             return True
-        if not self._rings or abs(one.index - other.index) < separation:
-            return abs(one.index - other.index) >= separation
-        return other.index not in self._near(one.index, separation - 1)
+        if not self._rings or abs(first.index - second.index) < separation:
+            return abs(first.index - second.index) >= separation
+        return second.index not in self._near(first.index, separation - 1)
 
     def _near(self, start: int, steps: int) -> set[int]:
         reached, shell = {start}, {start}

@@ -224,27 +224,27 @@ def read_reference(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
     if not path.is_file():
         raise ConfigError(f"reference: {path}: no such file")
     try:
-        found = mdtraj.load(str(path))[0]
+        reference = mdtraj.load(str(path))[0]
     except Exception as error:
         reason = textwrap.shorten(first_line(error), 120, placeholder=" ...")
         raise ConfigError(f"reference: {path}: cannot be read ({reason})") from error
-    if found.n_atoms != topology.n_atoms:
-        raise ConfigError(f"reference: {path}: {found.n_atoms} atoms, the system has {topology.n_atoms}")
-    for mine, other in zip(topology.atoms, found.topology.atoms, strict=True):
-        if mine.element != other.element:
+    if reference.n_atoms != topology.n_atoms:
+        raise ConfigError(f"reference: {path}: {reference.n_atoms} atoms, the system has {topology.n_atoms}")
+    for atom, other in zip(topology.atoms, reference.topology.atoms, strict=True):
+        if atom.element != other.element:
             raise ConfigError(
-                f"reference: {path}: atom {mine.index} is {other} ({other.element.name}), the system has "
-                f"{Labels(topology).atom(mine.index)} ({mine.element.name}) there{_guessed(mine, other)}"
+                f"reference: {path}: atom {atom.index} is {other} ({other.element.name}), the system has "
+                f"{Labels(topology).atom(atom.index)} ({atom.element.name}) there{_guessed(atom, other)}"
             )
     try:
-        return as_structure(found, topology)
+        return as_structure(reference, topology)
     except DataError as error:
         raise ConfigError(f"reference: {path}: {error}") from None
 
 
-def _guessed(mine: Atom, other: Atom) -> str:
-    """What to do where atoms have the same name and another element."""
-    if mine.name != other.name:
+def _guessed(atom: Atom, other: Atom) -> str:
+    """Advice where atoms have the same name and another element."""
+    if atom.name != other.name:
         return ""
     return "; without an element column elements are guessed by where names begin: write the elements"
 

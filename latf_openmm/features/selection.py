@@ -15,13 +15,16 @@ from latf_openmm.features.solute import Indices, Kind, heavy_atoms, residue_kind
 log = logging.getLogger(__name__)
 
 _WORDS = {"solute": solute_atoms, "heavy": heavy_atoms}
+"""Words that MDTraj does not know, and the atoms they stand for."""
 _WORD = re.compile(rf"(?<![\w'\"])({'|'.join(_WORDS)})(?![\w'\"])")
+"""One of these words, outside quotation marks."""
 _BACKBONE = ("C", "CA", "N", "O")
+"""Names of the backbone atoms of a protein."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Residue:
-    """What a selection may ask of a residue."""
+    """Properties of a residue that a selection may use."""
 
     name: str
     index: int
@@ -35,7 +38,7 @@ class _Residue:
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
-    """What a selection may ask of an atom."""
+    """Properties of an atom that a selection may use."""
 
     name: str
     index: int

@@ -26,13 +26,18 @@ _AMINO_ACIDS = _names(
     "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL HID HIE HIP HSD HSE HSP HISD HISE "
     "HISH CYX CYM CYS2 CYSH ASH ASPH ASPP GLH GLUH GLUP LYN LSN LYSH ARGN AR0 TYM MSE HYP SEP TPO PTR SEC PYL ORN NLE"
 )
+"""Residue names of amino acids, with those of protonation states and force fields."""
 _CAPS = _names("ACE NME NMA NH2 NHE FOR CT1 CT2 CT3")
+"""Residue names of caps of proteins."""
 _NUCLEOTIDES = _names("A C G U T I DA DC DG DT DU DI RA RC RG RU ADE CYT GUA THY URA PSU")
+"""Residue names of nucleotides, without the marks of their ends."""
 _WATER = _names(
     "HOH WAT SOL H2O HHO OHH OH2 TIP TIP2 TIP3 TIP4 TIP5 TIP3P TIP4P TIP5P T3P T4P T5P TP3 TP4 TP5 T4E T4I TIP4EW SPC "
     "SPCE OPC OPC3 OP3 SWM4 SWM6 DOD D2O W PW"
 )
+"""Residue names of water."""
 _SUGAR = ("C1'", "C3'", "C4'")
+"""Carbon atoms that every nucleotide has."""
 _ION_ATOMS = 8
 """Largest ion of several atoms without carbon, such as phosphate."""
 _COPIES = 20
@@ -40,7 +45,7 @@ _COPIES = 20
 
 
 class Kind(Enum):
-    """What a residue is."""
+    """Kind of a residue."""
 
     PROTEIN = "protein"
     NUCLEIC = "nucleic"
@@ -250,18 +255,18 @@ class _Classifier:
         if not all(name in named and named[name].element.number == 6 for name in _SUGAR):
             return _without_elements(residue) and _nucleotide_name(residue)
         return _nucleotide_name(residue) or any(
-            {mine.element.number, other.element.number} == {8, 15}
-            for mine, other in self._links.get(residue.index, [])
+            {atom.element.number, other.element.number} == {8, 15}
+            for atom, other in self._links.get(residue.index, [])
         )
 
     def _is_cap(self, residue: Residue, kinds: list[Kind]) -> bool:
-        """Whether it is bound to the backbone of an amino acid by an amide, or is called like what is."""
+        """Return whether it is bound to the backbone of an amino acid by an amide, or has the name of such a cap."""
         if residue.name in _CAPS and all(atom.element.number in (0, 1, 6, 7, 8) for atom in residue.atoms):
             return True
         return any(
             kinds[other.residue.index] is Kind.PROTEIN
-            and (mine.element.number, other.name) in ((6, "N"), (7, "C"))
-            for mine, other in self._links.get(residue.index, [])
+            and (atom.element.number, other.name) in ((6, "N"), (7, "C"))
+            for atom, other in self._links.get(residue.index, [])
         )
 
     def _is_ion(self, residue: Residue, kinds: list[Kind]) -> bool:

@@ -30,13 +30,13 @@ _PROTEIN = {
     "chi3": mdtraj.compute_chi3,
     "chi4": mdtraj.compute_chi4,
 }
-# Atom names and the residue each is in: the first (0) or the one that follows it (1).
+"""Functions of MDTraj that find torsions of a protein."""
 _BACKBONE = {
     "phi": (("C", 0), ("N", 1), ("CA", 1), ("C", 1)),
     "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
     "omega": (("CA", 0), ("C", 0), ("N", 1), ("CA", 1)),
 }
-# Atom names and the residue each is in: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983).
+"""Atom names and the residue each is in: the first (0) or the one that follows it (1)."""
 _NUCLEIC = {
     "alpha": (("O3'", -1), ("P", 0), ("O5'", 0), ("C5'", 0)),
     "beta": (("P", 0), ("O5'", 0), ("C5'", 0), ("C4'", 0)),
@@ -45,7 +45,9 @@ _NUCLEIC = {
     "epsilon": (("C4'", 0), ("C3'", 0), ("O3'", 0), ("P", 1)),
     "zeta": (("C3'", 0), ("O3'", 0), ("P", 1), ("O5'", 1)),
 }
+"""Atom names, each with its residue: the one before (-1), the nucleotide itself, the one after (IUPAC-IUB, 1983)."""
 _GLYCOSIDIC = (("O4'", "C1'", "N9", "C4"), ("O4'", "C1'", "N1", "C2"))
+"""Atom names of chi of nucleotides: of purines, then of pyrimidines."""
 AngleName = Literal[
     "phi", "psi", "omega", "chi1", "chi2", "chi3", "chi4",
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "chi",
@@ -117,11 +119,11 @@ class TorsionSettings(FeatureSettings):
             return TorsionSettings(atoms=self.atoms, names=names, angles=None)
         atoms, names, labels = [], [], Labels(topology)
         for angle in self.angles or []:
-            found = _named(topology, angle)
-            if not found:
+            torsions = _named(topology, angle)
+            if not torsions:
                 raise ConfigError(f"the topology has no {angle} torsion")
-            atoms += [quadruple for quadruple, _ in found]
-            names += [f"{angle} {labels.residue(residue)}" for _, residue in found]
+            atoms += [quadruple for quadruple, _ in torsions]
+            names += [f"{angle} {labels.residue(residue)}" for _, residue in torsions]
         return TorsionSettings(atoms=atoms, names=names, angles=None)
 
     def keep(self, columns: Sequence[int]) -> tuple[FeatureSettings, list[int]]:
@@ -160,29 +162,29 @@ def _closing(topology: mdtraj.Topology, angle: str) -> list[tuple[int, int, int,
     """Torsions of a backbone where the residue that follows is not the next of the chain, as in rings."""
     if angle not in _BACKBONE:
         return []
-    found = []
+    quadruples = []
     for k, following in next_residues(topology).items():
         if following != k + 1:
             atoms = [{atom.name: atom.index for atom in topology.residue(i).atoms} for i in (k, following)]
             if all(name in atoms[step] for name, step in _BACKBONE[angle]):
                 i, j, m, n = (atoms[step][name] for name, step in _BACKBONE[angle])
-                found.append((i, j, m, n))
-    return found
+                quadruples.append((i, j, m, n))
+    return quadruples
 
 
 def _nucleic(topology: mdtraj.Topology, angle: str) -> list[tuple[tuple[int, int, int, int], int]]:
     after = next_residues(topology)
     before = {following: index for index, following in after.items()}
     atoms = [{atom.name: atom.index for atom in residue.atoms} for residue in topology.residues]
-    wanted = [[(name, 0) for name in one] for one in _GLYCOSIDIC] if angle == "chi" else [_NUCLEIC[angle]]
-    found = []
+    wanted = [[(name, 0) for name in names] for names in _GLYCOSIDIC] if angle == "chi" else [_NUCLEIC[angle]]
+    torsions = []
     for k in range(topology.n_residues):
         if "C1'" not in atoms[k]:
             continue
         place = {-1: before.get(k, -1), 0: k, 1: after.get(k, -1)}
-        for one in wanted:
-            if all(place[step] >= 0 and name in atoms[place[step]] for name, step in one):
-                i, j, m, n = (atoms[place[step]][name] for name, step in one)
-                found.append(((i, j, m, n), k))
+        for names in wanted:
+            if all(place[step] >= 0 and name in atoms[place[step]] for name, step in names):
+                i, j, m, n = (atoms[place[step]][name] for name, step in names)
+                torsions.append(((i, j, m, n), k))
                 break  # N1 of a purine is not bound to its sugar
-    return found
+    return torsions

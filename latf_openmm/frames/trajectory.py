@@ -15,12 +15,14 @@ from latf_openmm.errors import DataError
 from latf_openmm.features import Features
 from latf_openmm.units import KELVIN, TemperatureScale
 
-_MOST_IN_MEMORY = 250_000_000
+_MAX_IN_MEMORY = 250_000_000
 """Descriptors of all frames together that are kept in memory: 1 GB."""
 _IN_CACHE = 250_000
 """Descriptors computed at a time: what they are made of fits into a processor's cache."""
 _FRAMES_AT_A_TIME = 64, 2048
+"""Smallest and largest number of frames featurised at a time."""
 _FRAMES_FOR_SPEEDS = 200
+"""Largest number of frames from which mean squared speeds are computed; more are thinned."""
 _MOMENT = 1e-5
 """Time between positions from which speeds are computed [ps]."""
 
@@ -143,15 +145,15 @@ def joined_features(trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.flo
     Where they are consecutive rows of one array already, as those of a run are, that array, without a copy.
     """
     parts = [trajectory.features for trajectory in trajectories]
-    whole = parts[0].base
-    if isinstance(whole, np.ndarray) and whole.shape == (sum(map(len, parts)), parts[0].shape[1]):
-        place = whole.ctypes.data
+    base = parts[0].base
+    if isinstance(base, np.ndarray) and base.shape == (sum(map(len, parts)), parts[0].shape[1]):
+        place = base.ctypes.data
         for part in parts:
-            if part.base is not whole or part.ctypes.data != place or part.dtype != whole.dtype:
+            if part.base is not base or part.ctypes.data != place or part.dtype != base.dtype:
                 break
             place += part.nbytes
         else:
-            return np.asarray(whole, dtype=np.float32)
+            return np.asarray(base, dtype=np.float32)
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
@@ -163,7 +165,7 @@ def new_features(n_frames: int, n_features: int, folder: Path) -> NDArray[np.flo
     folder
         Where the file is, or above it while it is not there yet; the file is gone when the array is, or the process.
     """
-    if n_frames * n_features < _MOST_IN_MEMORY:
+    if n_frames * n_features < _MAX_IN_MEMORY:
         return np.empty((n_frames, n_features), np.float32)
     place = folder.absolute()
     with tempfile.TemporaryFile(dir=next(p for p in (place, *place.parents) if p.is_dir())) as file:
@@ -196,13 +198,13 @@ def featurise(
     frames = int(np.clip(_IN_CACHE // width, *_FRAMES_AT_A_TIME))
     if box is not None:
         module.in_rectangular_boxes(not box[:, ~np.eye(3, dtype=bool)].any())
-    found = np.empty((len(positions), width), np.float32)
+    descriptors = np.empty((len(positions), width), np.float32)
     for start in range(0, len(positions), frames):
         part = slice(start, start + frames)
         cell = torch.empty(0) if box is None else torch.as_tensor(box[part])
         xyz = torch.as_tensor(np.ascontiguousarray(positions[part]))
-        found[part] = module(xyz.float(), cell.float()).numpy()
-    return found
+        descriptors[part] = module(xyz.float(), cell.float()).numpy()
+    return descriptors
 
 
 @torch.no_grad()
@@ -245,8 +247,8 @@ def thermal_square_speeds(
     squares = torch.zeros(len(features.names), dtype=torch.float64)
     for start in range(0, len(xyz), _FRAMES_AT_A_TIME[0]):
         part = slice(start, start + _FRAMES_AT_A_TIME[0])
-        there = cell if box is None else cell[part]
-        change = features(xyz[part] + step[part], there) - features(xyz[part] - step[part], there)
+        cells = cell if box is None else cell[part]
+        change = features(xyz[part] + step[part], cells) - features(xyz[part] - step[part], cells)
         squares += change.square().sum(dim=0)
     return np.asarray((squares / (len(xyz) * (2 * _MOMENT) ** 2)).numpy())
 

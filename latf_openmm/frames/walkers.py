@@ -30,6 +30,7 @@ CHUNK = 2000
 _ATOMS = 5_000_000
 """Most atoms of all these frames."""
 _HDF5 = (".h5", ".hdf5")
+"""File name endings of HDF5 trajectories."""
 _WITH_VECTORS = (".xtc", ".trr")
 """Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
 
@@ -42,7 +43,7 @@ WINDOW = "bias_of_run_"
 
 @dataclass(frozen=True)
 class WalkerFrames:
-    """What one walker of a stage left: where its frames are, and their table.
+    """Frames that one walker of a stage left: their files and their table.
 
     Attributes
     ----------

@@ -22,11 +22,14 @@ from latf_openmm.settings import validate
 from latf_openmm.storage import check_file, write_manifest
 
 FORMAT = 3
+"""Number of the format in which models are written."""
 _OTHER_FORMAT = (
     f"format {{!r}}, this version reads format {FORMAT}; models of format 2 and before may compute other "
     "descriptors than they were trained on: train again"
 )
+"""Message about a model of another format."""
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError)
+"""Errors that reading a damaged model may raise."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ class TrainedModel:
             raise ModelError(
                 f"the model was trained for a topology of {len(self.atoms)} atoms, this one has {len(atoms)}"
             )
-        for index, (mine, other) in enumerate(zip(self.atoms, atoms, strict=True)):
-            if mine != other:
-                raise ModelError(f"atom {index} is {other}, the model was trained with {mine} there")
+        for index, (expected, other) in enumerate(zip(self.atoms, atoms, strict=True)):
+            if expected != other:
+                raise ModelError(f"atom {index} is {other}, the model was trained with {expected} there")
 
     def check_topology(self, topology: Any) -> None:
         """Raise `ModelError` when an OpenMM or MDTraj topology is not the one the model was trained for."""

@@ -60,11 +60,11 @@ class SplineCoupling(nn.Module):
         self.conditioner = _identity_start(mlp(widths))
 
     def inputs(self, kept: Tensor, context: Tensor) -> Tensor:
-        """What the conditioner is given, shape (n, n_in)."""
-        one = torch.ones_like(kept.sum(dim=1, keepdim=True))
+        """Inputs of the conditioner, shape (n, n_in)."""
+        constant = torch.ones_like(kept.sum(dim=1, keepdim=True))
         # Saturate far outside the data, so that the flow's tails are those of a fixed affine map.
         seen = 2.0 * self.bound * torch.tanh(kept / (2.0 * self.bound))
-        return torch.cat([one, seen, context.to(kept.dtype)], dim=1)
+        return torch.cat([constant, seen, context.to(kept.dtype)], dim=1)
 
     def _conditioned(self, kept: Tensor, context: Tensor) -> Tensor:
         out = self.conditioner(self.inputs(kept, context))

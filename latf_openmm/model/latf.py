@@ -101,7 +101,7 @@ class LatentThermodynamicFlow(nn.Module):
 
     @property
     def sees_temperature(self) -> bool:
-        """Whether the flow knows the temperature, or only the prior does."""
+        """Return whether the flow knows the temperature, or only the prior does."""
         return self.settings.flow.context == "temperature"
 
     def renew_flows(self, n: int) -> None:
@@ -156,7 +156,7 @@ class LatentThermodynamicFlow(nn.Module):
         return torch.minimum(torch.maximum(t, low), high)
 
     def context(self, t: Tensor) -> Tensor:
-        """What the flow is told of each point's reduced temperature, ln t or nothing; shape (n, n_context)."""
+        """Context of the flow for each point: ln of its reduced temperature, or nothing; shape (n, n_context)."""
         if not self.sees_temperature:
             return torch.zeros((len(t), 0)).to(t)
         return torch.log(t).unsqueeze(1)
@@ -209,9 +209,9 @@ class LatentDensity:
         context = model.context(torch.tensor([t]).to(u))
         z = torch.empty_like(u)
         for index, flow in enumerate(model.flows):
-            mine = u[index :: model.n_members].split(_PART)
+            parts = u[index :: model.n_members].split(_PART)
             z[index :: model.n_members] = torch.cat(
-                [flow.inverse(part, context.expand(len(part), -1)) for part in mine]  # type: ignore[operator]
+                [flow.inverse(part, context.expand(len(part), -1)) for part in parts]  # type: ignore[operator]
             )
         return z
 

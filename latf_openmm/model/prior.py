@@ -17,6 +17,7 @@ from scipy.special import gammaln, logsumexp
 from torch import Tensor
 
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(512)
+"""Gauss-Legendre nodes and weights on [-1, 1], for radial integrals."""
 
 
 def _radial_range(tau: float, t: float, dim: int) -> tuple[float, float]:

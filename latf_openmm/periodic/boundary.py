@@ -57,7 +57,7 @@ class BondTree:
 
 @dataclass(frozen=True)
 class Boundary:
-    """How a System treats space: its boundary conditions, and which atoms stay together.
+    """Boundary conditions of a System, and which of its atoms stay together.
 
     Attributes
     ----------
@@ -199,8 +199,8 @@ def _system_links(system: openmm.System) -> Indices:
     for force in system.getForces():
         if isinstance(force, openmm.DrudeForce):
             pairs += [force.getParticleParameters(i)[:2] for i in range(force.getNumParticles())]
-    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return np.concatenate([found, _bonds_of(system, openmm.HarmonicBondForce)])
+    links = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return np.concatenate([links, _bonds_of(system, openmm.HarmonicBondForce)])
 
 
 def _bonds_of(system: openmm.System, kind: Any, only_periodic: bool = False) -> Indices:
@@ -215,7 +215,7 @@ def _bonds_of(system: openmm.System, kind: Any, only_periodic: bool = False) -> 
 
 
 def _has_periodic_bonds(system: openmm.System, links: Indices) -> bool:
-    """Whether the bonds of molecules, not only restraints, use periodic boundary conditions."""
+    """Return whether the bonds of molecules, not only restraints, use periodic boundary conditions."""
     known = {frozenset(pair) for pair in links.tolist()}
     kinds = (openmm.HarmonicBondForce, openmm.CustomBondForce)
     periodic = [pair for kind in kinds for pair in _bonds_of(system, kind, only_periodic=True).tolist()]

@@ -15,7 +15,7 @@ _DUMMY = 0.2  # nm; cells this small stand for none (CRYST1 1 1 1)
 
 
 def is_cell(vectors: ArrayLike) -> NDArray[np.bool_]:
-    """Whether vectors (..., 3, 3) [nm] are those of a box; zeros and dummy cells of 0.1 nm stand for none.
+    """Return whether vectors (..., 3, 3) [nm] are those of a box; zeros and dummy cells of 0.1 nm stand for none.
 
     Examples
     --------

@@ -114,12 +114,12 @@ def make_whole(trajectory: mdtraj.Trajectory) -> mdtraj.Trajectory:
     return _with_positions(trajectory, whole_positions(trajectory.xyz, boxes, boundary))
 
 
-def as_structure(found: mdtraj.Trajectory, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+def as_structure(trajectory: mdtraj.Trajectory, topology: mdtraj.Topology) -> mdtraj.Trajectory:
     """Return structures of a file as ones of a System: molecules whole and beside each other, the box the System's.
 
     Parameters
     ----------
-    found
+    trajectory
         As read; molecules are put together by its own box, or by the System's where it has none.
     topology
         Of the System.
@@ -129,13 +129,13 @@ def as_structure(found: mdtraj.Trajectory, topology: mdtraj.Topology) -> mdtraj.
     DataError
         If the box of the file is none.
     """
-    boundary, vectors = boundary_of(topology), file_vectors(found)
+    boundary, vectors = boundary_of(topology), file_vectors(trajectory)
     boxes: Array | None = None
     if is_cell(vectors).all():
         boxes = reduced_box(vectors)
     elif boundary.box is not None:
-        boxes = np.repeat(boundary.box[None], found.n_frames, axis=0)
-    xyz = found.xyz if boxes is None else whole_positions(found.xyz, boxes, boundary)
+        boxes = np.repeat(boundary.box[None], trajectory.n_frames, axis=0)
+    xyz = trajectory.xyz if boxes is None else whole_positions(trajectory.xyz, boxes, boundary)
     structures = mdtraj.Trajectory(xyz, topology)
     if boundary.periodic is not False:
         structures.unitcell_vectors = boxes
@@ -210,7 +210,7 @@ def _move_branches(xyz: Positions, moves: Array, frames: Indices, branches: Indi
 
 
 def _lattice_steps(vectors: Array, box: Array) -> Array:
-    """How many lattice vectors to take off `vectors` (..., 3), rounding one axis after the other; `box` (..., 3, 3).
+    """Lattice vectors to subtract from `vectors` (..., 3), rounding one axis after the other; `box` (..., 3, 3).
 
     What is left is the shortest vector wherever that is shorter than half the box along each axis.
     """

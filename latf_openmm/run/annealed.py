@@ -50,15 +50,9 @@ from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, MAX_TEMPERATURE_F
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.sampling.annealing import (
-    SETTLE,
-    Annealed,
-    AnnealingSettings,
-    Mover,
-    Population,
-    anneal,
-    expected_changes,
-)
+from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal, expected_changes
+from latf_openmm.sampling.population import Population
+from latf_openmm.sampling.propagator import SETTLE, Propagator
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.storage import (
     check_file,
@@ -131,10 +125,10 @@ class Refiner:
         self.pressure = pressure_of(shared_system(config.system).system)
         self._reach: dict[float, float] = {}
 
-    def mover(self) -> Mover:
+    def propagator(self) -> Propagator:
         """Return what moves walkers."""
         simulation = self.run.config.simulation
-        return Mover(self.run.config.system, self.dynamics, simulation.processes)
+        return Propagator(self.run.config.system, self.dynamics, simulation.processes)
 
     def far(self, temperature: float) -> str | None:
         """Return what to say of a temperature that is too far from all simulated ones; None of others."""
@@ -218,18 +212,20 @@ class Refiner:
         rounds = changes + settings.frames * len(record["goals"])
         return rounds * (settings.steps + SETTLE) * settings.walkers
 
-    def seconds(self, sweep: Sweep, mover: Mover) -> float:
+    def seconds(self, sweep: Sweep, propagator: Propagator) -> float:
         """Time that a sweep will take here, about, from a few steps of a few walkers."""
-        n = max(_TRIAL_WALKERS, self.dynamics.together(mover.system, self.settings.walkers))
+        n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
         starts = self._starts(sweep, self.reweighter.pool.z)[0][:n]
         population = self._population(sweep, starts, np.zeros(len(starts)))
-        mover.moved(population, 1, 0)  # Contexts are made
+        propagator.propagated(population, 1, 0)  # Contexts are made
         begin = time.perf_counter()
-        mover.moved(population, _TRIAL_STEPS, 0)
+        propagator.propagated(population, _TRIAL_STEPS, 0)
         each = (time.perf_counter() - begin) / ((_TRIAL_STEPS + SETTLE) * len(starts))
         return each * self.evaluations(sweep)
 
-    def at(self, sweep: Sweep, mover: Mover, progress: Progress | None = None) -> list[StructureEnsemble]:
+    def at(
+        self, sweep: Sweep, propagator: Propagator, progress: Progress | None = None
+    ) -> list[StructureEnsemble]:
         """Return the ensembles at the goals of a sweep; simulate what is not there yet.
 
         Raises
@@ -246,7 +242,7 @@ class Refiner:
         try:
             with FileLock(folder / ".lock", timeout=0):
                 frames, log_psi = self._begin(sweep, folder)
-                self._simulate(sweep, folder, frames, log_psi, mover, progress)
+                self._simulate(sweep, folder, frames, log_psi, propagator, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
         walkers = {walker.temperature: walker for walker in read_stage(folder)}
@@ -283,7 +279,7 @@ class Refiner:
         folder: Path,
         frames: NDArray[np.int64],
         log_psi: Array,
-        mover: Mover,
+        propagator: Propagator,
         progress: Progress | None,
     ) -> None:
         population = folder / "walkers.npz"
@@ -294,7 +290,7 @@ class Refiner:
         words = f"refine from {self.scale.label(sweep.start)}"
         with bar(progress, words, self.evaluations(sweep)) as advance:
             annealed = anneal(
-                mover,
+                propagator,
                 start,
                 sweep.goals,
                 self.settings,
@@ -492,16 +488,16 @@ def ensembles_at(
             if far := refiner.far(temperature):
                 found[temperature] = replace(_with_warning(found[temperature], far), verdict="poor")
         wanted = [temperature for temperature in wanted if refiner.far(temperature) is None]
-    with refiner.mover() as mover:
+    with refiner.propagator() as propagator:
         for sweep in refiner.sweeps(wanted):
             if level == "auto":
-                expected = refiner.seconds(sweep, mover) / 60.0
+                expected = refiner.seconds(sweep, propagator) / 60.0
                 if expected > minutes:
                     text = f"refining would take about {expected:.0f} minutes; it was left out"
                     found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
                     continue
             try:
-                refined = refiner.at(sweep, mover, progress)
+                refined = refiner.at(sweep, propagator, progress)
             except SimulationError as error:  # a damaged file is not passed over
                 if level == "refined":
                     raise

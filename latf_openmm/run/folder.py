@@ -6,7 +6,7 @@
     DIR/run.json                          schema of the folder, versions that worked on it
     DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
     DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
-    DIR/rounds/000/generated/T0.3/{samples.parquet, free_energy.parquet, structures.dcd, summary.json, ...}
+    DIR/rounds/000/generated/T0.3/{latent_samples.parquet, free_energy.parquet, structures.dcd, ...}
     DIR/rounds/000/starts.npz             start structures of the next round
     DIR/rounds/000/decision.json          what the next round does, and why
     DIR/rounds/000/round.json             written last: the round is complete
@@ -300,6 +300,23 @@ class RunFolder:
         if not rounds:
             raise DataError(f"{self.path}: no round is complete yet; run 'latf-openmm run' first")
         return rounds[-1]
+
+    def chosen_round(self, index: int | None) -> int:
+        """Return the round given, or the last complete one.
+
+        Raises
+        ------
+        ConfigError
+            If the round is not complete.
+        DataError
+            If no round has ended yet.
+        """
+        last = self.last_round().index
+        if index is None:
+            return last
+        if not 0 <= index <= last:
+            raise ConfigError(f"--round: {index} is not a complete round; the last one is {last}")
+        return index
 
     def topology(self) -> mdtraj.Topology:
         """Topology of one copy of the system."""

@@ -39,8 +39,8 @@ from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_o
 from latf_openmm.run.folder import BOX, EXECUTION, RoundFolder, RunFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.run.strategies import Decision, RoundState
+from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, check_simulated, read_dropped, run_stage
-from latf_openmm.sampling.walker_group import BiasSource
 from latf_openmm.storage import (
     CONFIG,
     alone,

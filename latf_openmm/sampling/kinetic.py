@@ -27,7 +27,9 @@ from latf_openmm.units import GAS_CONSTANT
 
 Array = NDArray[np.float64]
 _TOLERANCE = 1e-6
+"""Relative tolerance of constraints on velocities."""
 _VELOCITY = unit.nanometer / unit.picosecond
+"""Unit of velocities."""
 
 
 class KineticTemperature:

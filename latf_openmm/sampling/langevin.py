@@ -38,28 +38,30 @@ def langevin_integrator(
     Another time step is set by `latf_openmm.sampling.langevin.set_timestep`, not by the integrator's own `setStepSize`.
     """
     numbers = {"friction": plain(friction, unit.picosecond**-1), "timestep": plain(timestep, unit.picosecond)}
-    numbers |= {f"kelvin[{index}]": float(one) for index, one in enumerate(kelvin)}
+    numbers |= {f"kelvin[{index}]": float(temperature) for index, temperature in enumerate(kelvin)}
     for name, value in numbers.items():
         if not value > 0:
             raise ConfigError(f"{name}: must be above 0, got {value:g}")
-    made = openmm.CustomIntegrator(numbers["timestep"])
-    made.addGlobalVariable("friction", numbers["friction"])
-    made.addGlobalVariable("a", 0.0)
-    made.addGlobalVariable("b", 0.0)
-    set_timestep(made, numbers["timestep"])
-    made.addPerDofVariable("kT", 0.0)
-    made.setPerDofVariableByName("kT", [openmm.Vec3(*[KELVIN.kT(one)] * 3) for one in kelvin])
-    made.addPerDofVariable("before", 0.0)
-    made.addUpdateContextState()
-    made.addComputePerDof("v", "v + dt*f/m")
-    made.addConstrainVelocities()
-    made.addComputePerDof("x", "x + 0.5*dt*v")
-    made.addComputePerDof("v", "a*v + b*sqrt(kT/m)*gaussian")
-    made.addComputePerDof("x", "x + 0.5*dt*v")
-    made.addComputePerDof("before", "x")
-    made.addConstrainPositions()
-    made.addComputePerDof("v", "v + (x - before)/dt")
-    return made
+    integrator = openmm.CustomIntegrator(numbers["timestep"])
+    integrator.addGlobalVariable("friction", numbers["friction"])
+    integrator.addGlobalVariable("a", 0.0)
+    integrator.addGlobalVariable("b", 0.0)
+    set_timestep(integrator, numbers["timestep"])
+    integrator.addPerDofVariable("kT", 0.0)
+    integrator.setPerDofVariableByName(
+        "kT", [openmm.Vec3(*[KELVIN.kT(temperature)] * 3) for temperature in kelvin]
+    )
+    integrator.addPerDofVariable("before", 0.0)
+    integrator.addUpdateContextState()
+    integrator.addComputePerDof("v", "v + dt*f/m")
+    integrator.addConstrainVelocities()
+    integrator.addComputePerDof("x", "x + 0.5*dt*v")
+    integrator.addComputePerDof("v", "a*v + b*sqrt(kT/m)*gaussian")
+    integrator.addComputePerDof("x", "x + 0.5*dt*v")
+    integrator.addComputePerDof("before", "x")
+    integrator.addConstrainPositions()
+    integrator.addComputePerDof("v", "v + (x - before)/dt")
+    return integrator
 
 
 def set_timestep(integrator: openmm.Integrator, timestep: float) -> None:

@@ -1,14 +1,12 @@
-"""One stage: walkers at several temperatures, in this process, in several, or on workers of an executor."""
+"""One stage: walkers at several temperatures, in groups of which each has a Context."""
 
 import logging
-import queue
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +16,9 @@ from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.progress import Advance, bar
-from latf_openmm.sampling.processes import (
-    end_pool,
-    lost_workers_named,
-    process_pool,
-    set_apart,
-    shared_objects,
-)
-from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, run_group
+from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask
+from latf_openmm.sampling.group_runs import run_here, run_in_processes, run_on
 from latf_openmm.storage import (
-    alone,
     check_folder,
     read_record,
     remove_locks,
@@ -44,9 +35,6 @@ DROPPED = "dropped.json"
 """File of a stage that names the groups of walkers it goes on without."""
 
 _Walkers = list[tuple[int, int]]
-
-_LOOK = 1.0
-"""Seconds between looks at the segments that workers completed; longer where a look takes long."""
 
 
 class SimulationSettings(DynamicsSettings):
@@ -85,7 +73,7 @@ class SimulationSettings(DynamicsSettings):
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage simulates.
+    """One stage of simulation, with its starts.
 
     Parameters
     ----------
@@ -120,7 +108,7 @@ class Stage:
         """Which walkers share a Context, as (place of the temperature, walker)."""
         settings = self.settings
         n, places = settings.walkers, range(len(settings.temperatures))
-        wanted = settings.together(self.system, n)
+        wanted = settings.context_size(self.system, n)
         if wanted < 2 * n:
             size = min(wanted, n)
             return [
@@ -130,22 +118,22 @@ class Stage:
             ]
         groups: list[_Walkers] = []
         for place in places:
-            mine = [(place, walker) for walker in range(n)]
+            walkers = [(place, walker) for walker in range(n)]
             fits = groups and len(groups[-1]) + n <= wanted
-            if fits and self._one_bias(groups[-1][0][0], place):
-                groups[-1].extend(mine)
+            if fits and self._same_bias(groups[-1][0][0], place):
+                groups[-1].extend(walkers)
             else:
-                groups.append(mine)
+                groups.append(walkers)
         return groups
 
     def _biased(self, place: int) -> bool:
         return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
 
-    def _one_bias(self, one: int, other: int) -> bool:
-        """Whether walkers at two temperatures have the same bias, or none."""
-        if self._biased(one) != self._biased(other):
+    def _same_bias(self, first: int, second: int) -> bool:
+        """Return whether walkers at two temperatures have the same bias, or none."""
+        if self._biased(first) != self._biased(second):
             return False
-        return not self._biased(one) or self.settings.share_bias == "all"
+        return not self._biased(first) or self.settings.share_bias == "all"
 
     def _task(self, rows: _Walkers) -> GroupTask:
         settings = self.settings
@@ -158,8 +146,8 @@ class Stage:
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
-        together = settings.share_bias == "all" and len(settings.temperatures) > 1
-        shared = "all" if together else temperature_name(lowest)
+        shared_by_all = settings.share_bias == "all" and len(settings.temperatures) > 1
+        shared = "all" if shared_by_all else temperature_name(lowest)
         return GroupTask(
             self.system,
             settings.dynamics(),
@@ -170,8 +158,8 @@ class Stage:
             settings.frames,
             _task_seed(self.seed, place, rows[0][1]),
             self.folder / name,
-            self.folder / "exchange" / shared if together or len(rows) < n else None,
-            min(settings.temperatures) if together else None,
+            self.folder / "exchange" / shared if shared_by_all or len(rows) < n else None,
+            min(settings.temperatures) if shared_by_all else None,
             _rows_of(self.boxes, settings.temperatures, rows),
         )
 
@@ -179,7 +167,7 @@ class Stage:
 def _rows_of(
     arrays: dict[float, NDArray[np.float64]], temperatures: Sequence[float], rows: _Walkers
 ) -> NDArray[np.float64] | None:
-    """What the arrays of each temperature have for these walkers; None where there is nothing for them."""
+    """Rows of these walkers in the arrays of each temperature; None where there are none for them."""
     if temperatures[rows[0][0]] not in arrays:
         return None
     return np.stack([arrays[temperatures[place]][walker] for place, walker in rows])
@@ -238,12 +226,12 @@ def run_stage(
         if waiting:
             _check_complete(tasks)
         if executor is not None:
-            failures = _run_on(executor, tasks, advance)
+            failures = run_on(executor, tasks, advance)
             remove_locks(stage.folder)
         elif stage.settings.processes == 1 or len(waiting) < 2:
-            failures = _run_here(tasks, advance)
+            failures = run_here(tasks, advance)
         else:
-            failures = _run_in_processes(tasks, stage.settings.processes, advance)
+            failures = run_in_processes(tasks, stage.settings.processes, advance)
     if not failures:
         return
     ended = {t for task in tasks if task.folder.name not in failures for t in task.temperatures}
@@ -314,119 +302,6 @@ def read_dropped(folder: Path) -> dict[str, str]:
     except (DataError, KeyError, AttributeError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise DataError(f"{path}: damaged ({reason}); expected names of walkers and reasons") from None
-
-
-def _run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
-    failures = {}
-    for task in tasks:
-        try:
-            run_group(task, advance)
-        except SimulationError as error:
-            failures[task.folder.name] = str(error)
-    return failures
-
-
-def _run_in_processes(
-    tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
-) -> dict[str, str]:
-    pool, futures = process_pool(processes), list[Future[None]]()
-    with shared_objects() as shared:
-        done: queue.Queue[int] = shared.Queue()
-        stop = shared.Event()
-        try:
-            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
-            while not all(future.done() for future in futures) or not done.empty():
-                with suppress(queue.Empty):
-                    advance(done.get(timeout=0.2))
-        except BaseException:
-            set_apart(stop)
-            raise
-        finally:
-            end_pool(pool, futures)
-        with lost_workers_named():
-            return _failures(tasks, futures)
-
-
-def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:
-    """Groups that stayed unstable, and why; any other error is raised."""
-    errors = [future.exception() for future in futures]
-    for error in errors:
-        if error is not None and not isinstance(error, SimulationError):
-            raise error
-    return {
-        task.folder.name: str(error) for task, error in zip(tasks, errors, strict=True) if error is not None
-    }
-
-
-def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
-    """Run a group in this process; end soon after the parent was interrupted."""
-
-    def tell(frames: int) -> None:
-        if stop.is_set():
-            raise SystemExit("interrupted")
-        done.put(frames)
-
-    run_group(task, tell)
-
-
-def _run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
-    watch = _Watch(tasks, advance)
-    watch.look()
-    left = [_absolute(task) for task in watch.unfinished()]
-    futures: list[Future[None]] = [executor.submit(run_alone, task) for task in left]
-    waiting, pause = set(futures), _LOOK
-    try:
-        while waiting:
-            waiting = wait(waiting, pause).not_done
-            pause = max(_LOOK, 10 * watch.look())
-    except BaseException:
-        for future in waiting:
-            with suppress(NotImplementedError):  # Parsl's ends with its workers
-                future.cancel()
-        raise
-    return _failures(left, futures)
-
-
-def run_alone(task: GroupTask) -> None:
-    """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
-    with alone(task.folder):
-        run_group(task, lambda frames: None)
-
-
-def _absolute(task: GroupTask) -> GroupTask:
-    """Return the task for a process that works in another folder."""
-    bias = task.bias
-    return replace(
-        task,
-        folder=task.folder.absolute(),
-        exchange=None if task.exchange is None else task.exchange.absolute(),
-        bias=None if bias is None else bias.model_copy(update={"model": bias.model.absolute()}),
-    )
-
-
-class _Watch:
-    """Tells of segments as their folders appear."""
-
-    def __init__(self, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> None:
-        self.advance = advance
-        self.left = [(task, 0) for task in tasks]
-
-    def unfinished(self) -> list[GroupTask]:
-        """Tasks with segments that were not there yet."""
-        return [task for task, _ in self.left]
-
-    def look(self) -> float:
-        """Look once for the next segment of each task; return how long it took [s]."""
-        begin, left = time.perf_counter(), []
-        for task, seen in self.left:
-            now = seen
-            while now < task.n_segments and task.segment(now).is_dir():
-                self.advance(task.frames_in(now))
-                now += 1
-            if now < task.n_segments:
-                left.append((task, now))
-        self.left = left
-        return time.perf_counter() - begin
 
 
 def _write_record(stage: Stage) -> None:

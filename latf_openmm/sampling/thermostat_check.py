@@ -9,6 +9,7 @@ from latf_openmm.frames.walkers import WalkerFrames
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 
 _DEVIATION, _ERRORS = 0.02, 4.0
+"""Deviation of the mean kinetic temperature that is reported: relative, and in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ThermostatDeviation:
 
     @property
     def consequence(self) -> str:
-        """What follows for energies, and what may help."""
+        """Consequence for energies, and advice."""
         if self.kinetic < self.temperature:
             return "too low: something in the System, such as a force with friction, takes heat away"
         if self.biased:

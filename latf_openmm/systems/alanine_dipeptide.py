@@ -22,4 +22,4 @@ class AlanineDipeptideSettings(LibraryMolecule):
 
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, or copies of it."""
-        return self.made("amber14/protein.ff14SB.xml", copies)
+        return self.in_solvent("amber14/protein.ff14SB.xml", copies)

@@ -11,7 +11,7 @@ from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
-    made,
+    create_system,
     nanometres,
     reading,
 )
@@ -39,5 +39,5 @@ class AmberSettings(MoleculeSettings):
         if box is None:
             box = box_of_files(top.topology.getPeriodicBoxVectors(), "topology", self.topology)
         files = f"{self.coordinates} and {self.topology}"
-        system = made(top.createSystem, top.topology, self.options, box, "topology", files)
+        system = create_system(top.createSystem, top.topology, self.options, box, "topology", files)
         return Molecule(top.topology, system, nanometres(start.positions), box)

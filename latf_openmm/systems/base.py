@@ -65,7 +65,7 @@ class BuiltSystem:
 
     @property
     def periodic(self) -> bool:
-        """Whether any force of the System uses periodic boundary conditions."""
+        """Return whether any force of the System uses periodic boundary conditions."""
         return bool(self.system.usesPeriodicBoundaryConditions())
 
     def copied(self, n_copies: int) -> "BuiltSystem":
@@ -83,7 +83,7 @@ class BuiltSystem:
         return replace(self, system=copies.system, positions=positions, copies=copies)
 
     def placed(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where positions of single copies are in the System, shape (n_copies, n_atoms, 3) [nm]."""
+        """Move positions of single copies to their places in the System, shape (n_copies, n_atoms, 3) [nm]."""
         return positions if self.copies is None else self.copies.placed(positions)
 
     def single(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -28,8 +28,11 @@ _WEAK = 0.1
 _OPPOSITE = 1.3
 """Length of a side of a triangle that is no bond, relative to the mean of the others: 1.4 for a right angle."""
 _ANGSTROM = 10.0
+"""Angstrom in a nanometre."""
 _TOLERANCE = 0.5
+"""Deviation of a bond from its length that is always allowed, relative to the length."""
 _FLUCTUATIONS = 10.0
+"""Deviation of a bond from its length that is always allowed, in thermal standard deviations."""
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
+    create_system,
     existing,
-    made,
     nanometres,
     reading,
     structure,
 )
 
 _FEW_ATOMS, _WIDER = 100, 5.0
+"""Number of atoms above which a box is checked; ratio of its edges to the extent of the atoms that is too large."""
 
 
 class CharmmSettings(MoleculeSettings):
@@ -74,7 +75,7 @@ class CharmmSettings(MoleculeSettings):
             if pdb
             else "system.box (nor can it be in a crd file; it can in a PDB file)"
         )
-        system = made(
+        system = create_system(
             lambda **options: psf.createSystem(parameters, **options),
             psf.topology,
             self.options,

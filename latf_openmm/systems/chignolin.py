@@ -17,4 +17,4 @@ class ChignolinSettings(SolvatedMolecule):
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, folded, or copies of it."""
         field: Any = ff14sb_onlysc() if self.solvent == "gbn2" else "amber14/protein.ff14SB.xml"
-        return self.made(field, copies, self.solvent, self.pressure)
+        return self.in_solvent(field, copies, self.solvent, self.pressure)

@@ -44,6 +44,7 @@ _PAIRWISE: dict[type, tuple[str, ...]] = {
 }
 """Forces of all pairs, and what is said of single pairs."""
 _REFUSED = ("ParticleParameterOffsets", "ExceptionParameterOffsets", "InteractionGroups")
+"""Parts of forces that cannot be copied."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +116,18 @@ def many_copies(system: openmm.System, n_copies: int) -> Copies:
         _check(force)
     longest = _longest_ways(system)
     cutoff = _STRETCHED * float(longest.max())
-    found = copy.deepcopy(system)
-    for index in reversed(range(found.getNumForces())):
-        if isinstance(found.getForce(index), openmm.CMMotionRemover):
-            found.removeForce(index)
-    widest = max([cutoff, *(_own_cutoff(force) for force in found.getForces())])
+    combined = copy.deepcopy(system)
+    for index in reversed(range(combined.getNumForces())):
+        if isinstance(combined.getForce(index), openmm.CMMotionRemover):
+            combined.removeForce(index)
+    widest = max([cutoff, *(_own_cutoff(force) for force in combined.getForces())])
     sites = _grid(n_copies, widest + 2 * _STRETCHED * _radius(longest, masses_of(system)) + _SLACK)
-    _add_particles(found, n_copies)
-    for force in found.getForces():
+    _add_particles(combined, n_copies)
+    for force in combined.getForces():
         _repeat(force, system.getNumParticles(), n_copies)
         _cut(force, cutoff)
-    found.addForce(_tethers(sites, system.getNumParticles()))
-    return Copies(found, sites, cutoff)
+    combined.addForce(_tethers(sites, system.getNumParticles()))
+    return Copies(combined, sites, cutoff)
 
 
 def masses_of(system: openmm.System) -> NDArray[np.float64]:
@@ -161,24 +162,26 @@ def _longest_ways(system: openmm.System) -> NDArray[np.float64]:
     for force in system.getForces():
         for i in range(force.getNumAngles() if isinstance(force, openmm.HarmonicAngleForce) else 0):
             *atoms, angle, _ = force.getAngleParameters(i)
-            one, two = (lengths.get((min(pair), max(pair))) for pair in pairwise(atoms))
-            if one is not None and two is not None:
-                across = one**2 + two**2 - 2 * one * two * math.cos(angle.value_in_unit(unit.radian))
+            first, second = (lengths.get((min(pair), max(pair))) for pair in pairwise(atoms))
+            if first is not None and second is not None:
+                across = (
+                    first**2 + second**2 - 2 * first * second * math.cos(angle.value_in_unit(unit.radian))
+                )
                 ways[min(atoms[0], atoms[2]), max(atoms[0], atoms[2])] = math.sqrt(across)
     rows, columns = np.array(list(ways), dtype=np.int64).reshape(-1, 2).T
     graph = csr_matrix((list(ways.values()), (rows, columns)), shape=(n, n))
-    found = np.asarray(shortest_path(graph, directed=False))
-    if not np.isfinite(found).all():
-        lost = int(np.argwhere(~np.isfinite(found[0]))[0][0])
+    distances = np.asarray(shortest_path(graph, directed=False))
+    if not np.isfinite(distances).all():
+        lost = int(np.argwhere(~np.isfinite(distances[0]))[0][0])
         raise ConfigError(
             f"atoms 0 and {lost} are not connected by harmonic bonds or constraints, so nothing keeps copies of "
             "the system apart; give each walker its own Context"
         )
-    return found
+    return distances
 
 
 def _radius(longest: NDArray[np.float64], masses: NDArray[np.float64]) -> float:
-    """How far from the centre of mass an atom can be [nm]: no further than its mean distance from the others."""
+    """Largest distance of an atom from the centre of mass [nm]: at most its mean distance from the others."""
     return float((longest @ masses).max() / masses.sum())
 
 

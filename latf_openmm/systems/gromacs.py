@@ -11,7 +11,7 @@ from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
-    made,
+    create_system,
     nanometres,
     reading,
 )
@@ -39,5 +39,5 @@ class GromacsSettings(MoleculeSettings):
         options = {} if self.include is None else {"includeDir": str(self.include)}
         top = reading("topology", self.topology, lambda name: app.GromacsTopFile(name, **options))
         files = str(self.coordinates)
-        system = made(top.createSystem, top.topology, self.options, box, "topology", files)
+        system = create_system(top.createSystem, top.topology, self.options, box, "topology", files)
         return Molecule(top.topology, system, nanometres(start.positions), box)

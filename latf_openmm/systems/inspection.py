@@ -21,6 +21,7 @@ BIAS_NAME = "LatentBias"
 BIAS_GROUP = 31
 """Force group of a bias where no other force is in it."""
 _N_GROUPS = 32
+"""Number of force groups that OpenMM has."""
 _OTHER_DYNAMICS = {
     "DrudeForce": "its Drude particles need a DrudeLangevinIntegrator",
     "RPMDMonteCarloBarostat": "it needs an RPMDIntegrator",
@@ -36,6 +37,7 @@ _TERMS = {
 }
 """Forces that force fields use, too, and what gives their number of terms: an umbrella has one or two."""
 _FEW = 2
+"""Largest number of terms of a force that is taken for a restraint."""
 _warned: set[str] = set()
 
 
@@ -165,7 +167,7 @@ def free_force_group(system: openmm.System, source: str = "system") -> int:
 
 
 def has_motion_remover(system: openmm.System) -> bool:
-    """Whether the System's centre of mass is kept at rest."""
+    """Return whether the System's centre of mass is kept at rest."""
     return any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
 
 

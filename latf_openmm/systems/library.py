@@ -5,6 +5,7 @@ from pathlib import Path
 from latf_openmm.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of the installed package."""
 
 
 def library_root() -> Path:

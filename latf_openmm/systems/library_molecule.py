@@ -37,7 +37,7 @@ class LibraryMolecule(SystemSettings):
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, or copies of it."""
 
-    def made(
+    def in_solvent(
         self, force_field: Any, copies: int, solvent: Solvent = "obc2", pressure: float | None = None
     ) -> BuiltSystem:
         """Return the molecule in a solvent.

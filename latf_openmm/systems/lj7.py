@@ -11,6 +11,7 @@ from latf_openmm.systems.base import BuiltSystem, SystemSettings, flat_force, pa
 from latf_openmm.units import REDUCED, TemperatureScale
 
 N_PARTICLES = 7
+"""Number of particles of the cluster."""
 
 
 class LJ7Settings(SystemSettings):

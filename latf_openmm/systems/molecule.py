@@ -33,6 +33,7 @@ from latf_openmm.units import KELVIN, TemperatureScale
 
 Array = NDArray[np.float64]
 _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
+"""OpenMM constraints by their names in the configuration."""
 _DROPLET = 30
 """Molecules of water from which a System without a box is taken for one whose box got lost."""
 _DENSEST = 300.0
@@ -40,9 +41,11 @@ _DENSEST = 300.0
 _WATERS = frozenset(
     {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
 )
+"""Residue names of water."""
 _REPEATED = "WARNING: duplicate atom"
 """How OpenMM's warning of an atom that it drops begins."""
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
+"""OpenMM treatments of long-range forces by their names in the configuration."""
 
 
 class NarrowBoxError(ConfigError):
@@ -50,7 +53,7 @@ class NarrowBoxError(ConfigError):
 
 
 class ForceFieldOptions(Settings):
-    """How a System is made from parameters."""
+    """Options for a System made from parameters."""
 
     method: Literal["auto", "none", "pme", "cutoff"] = Field(
         "auto", description="long-range interactions; auto: PME where there is a periodic box, else no cutoff"
@@ -98,21 +101,21 @@ class ForceFieldOptions(Settings):
                 "system.options.implicit: implicit solvent is for structures without a periodic box; remove the box "
                 "or choose method: none"
             )
-        found: dict[str, Any] = {
+        keywords: dict[str, Any] = {
             "nonbondedMethod": _METHODS[method],
             "constraints": _CONSTRAINTS[self.constraints],
             "rigidWater": self.rigid_water,
         }
         if method != "none":
-            found["nonbondedCutoff"] = self.cutoff * unit.nanometer
+            keywords["nonbondedCutoff"] = self.cutoff * unit.nanometer
         if self.hydrogen_mass is not None:
-            found["hydrogenMass"] = self.hydrogen_mass * unit.amu
-        return found
+            keywords["hydrogenMass"] = self.hydrogen_mass * unit.amu
+        return keywords
 
 
 @dataclass(frozen=True)
 class Molecule:
-    """What was read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm].
+    """A molecule as read: an OpenMM System, its topology and start positions (n_atoms, 3) [nm].
 
     `box` (3, 3) [nm] is that of the positions, which a System without periodic boundaries does not use; None: not
     known.
@@ -156,46 +159,46 @@ class MoleculeSettings(SystemSettings):
             what walkers cannot simulate rightly (`latf_openmm.systems.inspection`), or several copies are not possible
             in one System.
         """
-        found = self.read()
-        _check(found)
-        known = springs(found.system)
-        add_missing_bonds(found.topology, known)
-        system, positions = inspected(found.system, self.source), _start(found)
-        if not SystemTopology.of(found.topology, system).boundary.infinite:
-            check_start(found.topology, system, known, positions, self.source)
-        return BuiltSystem(self.kind, found.topology, system, positions[None], KELVIN).copied(copies)
+        molecule = self.read()
+        _check(molecule)
+        known = springs(molecule.system)
+        add_missing_bonds(molecule.topology, known)
+        system, positions = inspected(molecule.system, self.source), _start(molecule)
+        if not SystemTopology.of(molecule.topology, system).boundary.infinite:
+            check_start(molecule.topology, system, known, positions, self.source)
+        return BuiltSystem(self.kind, molecule.topology, system, positions[None], KELVIN).copied(copies)
 
 
-def _check(found: Molecule) -> None:
+def _check(molecule: Molecule) -> None:
     numbers = {
-        "the topology": found.topology.getNumAtoms(),
-        "the System": found.system.getNumParticles(),
-        "the positions": len(found.positions),
+        "the topology": molecule.topology.getNumAtoms(),
+        "the System": molecule.system.getNumParticles(),
+        "the positions": len(molecule.positions),
     }
     if len(set(numbers.values())) > 1:
         said = ", ".join(f"{name} has {n} atoms" for name, n in numbers.items())
         raise ConfigError(f"system: its parts do not fit together: {said}")
-    if found.topology.getNumAtoms() == 0:
+    if molecule.topology.getNumAtoms() == 0:
         raise ConfigError("system: there are no atoms in it")
-    if not np.isfinite(found.positions).all():
-        atom = int(np.argwhere(~np.isfinite(found.positions))[0][0])
+    if not np.isfinite(molecule.positions).all():
+        atom = int(np.argwhere(~np.isfinite(molecule.positions))[0][0])
         raise ConfigError(f"system: the position of atom {atom} is not a number")
 
 
-def _start(found: Molecule) -> Array:
+def _start(molecule: Molecule) -> Array:
     """Start positions with whole molecules; the System's default box becomes one that OpenMM takes."""
-    system, box = found.system, found.box
+    system, box = molecule.system, molecule.box
     if system.usesPeriodicBoundaryConditions():
         try:
             box = default_box(system)
         except DataError as error:
             raise ConfigError(f"system: its default box cannot be used: {error}") from None
         system.setDefaultPeriodicBoxVectors(*box)
-        _check_box(box, longest_cutoff(system), len(found.positions))
+        _check_box(box, longest_cutoff(system), len(molecule.positions))
     if box is None:
-        return found.positions
-    boundary = SystemTopology.of(found.topology, system).boundary
-    return np.asarray(whole_positions(found.positions[None], box[None], boundary)[0])
+        return molecule.positions
+    boundary = SystemTopology.of(molecule.topology, system).boundary
+    return np.asarray(whole_positions(molecule.positions[None], box[None], boundary)[0])
 
 
 def _check_box(box: Array, cutoff: float, n_atoms: int) -> None:
@@ -275,7 +278,7 @@ def structure(key: str, path: Path) -> Any:
     return read
 
 
-def made(
+def create_system(
     create: Any, topology: app.Topology, options: ForceFieldOptions, box: Array | None, what: str, files: str
 ) -> openmm.System:
     """Return the System of OpenMM's `create(**arguments)`, with implicit solvent where it is wanted.

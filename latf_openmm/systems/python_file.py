@@ -42,7 +42,7 @@ def _as_a_script(module: ModuleType, folder: Path) -> Iterator[None]:
 
 
 def _lies_in(module: ModuleType | None, folder: Path) -> bool:
-    """Whether a module is a file, or a package, in the folder itself."""
+    """Return whether a module is a file, or a package, in the folder itself."""
     file = getattr(module, "__file__", None)
     if file is None:
         return False
@@ -77,23 +77,23 @@ class PythonFileSettings(MoleculeSettings):
                 function = getattr(module, self.function, None)
                 if not callable(function):
                     raise ConfigError(f"system.function: {self.file} has no function {self.function!r}")
-                found = function()
+                returned = function()
         except ConfigError:
             raise
         except Exception as error:
             raise ConfigError(
                 f"system.file: {self.file} failed ({type(error).__name__}: {first_line(error)})"
             ) from error
-        return self._molecule(found)
+        return self._molecule(returned)
 
-    def _molecule(self, found: Any) -> Molecule:
-        fits = isinstance(found, tuple) and len(found) == 3
-        if not (fits and isinstance(found[0], openmm.System) and isinstance(found[1], app.Topology)):
+    def _molecule(self, returned: Any) -> Molecule:
+        fits = isinstance(returned, tuple) and len(returned) == 3
+        if not (fits and isinstance(returned[0], openmm.System) and isinstance(returned[1], app.Topology)):
             raise ConfigError(
                 f"system.function: {self.function} in {self.file} must return (openmm.System, openmm.app.Topology, "
-                f"positions), got {type(found).__name__}"
+                f"positions), got {type(returned).__name__}"
             )
-        system, topology, positions = found
+        system, topology, positions = returned
         try:
             numbers = np.asarray(_numbers(positions), dtype=np.float64).reshape(-1, 3)
         except (TypeError, ValueError) as error:

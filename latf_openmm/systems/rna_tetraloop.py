@@ -16,4 +16,4 @@ class RnaTetraloopSettings(SolvatedMolecule):
 
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, folded, or copies of it."""
-        return self.made("amber14/RNA.OL3.xml", copies, self.solvent, self.pressure)
+        return self.in_solvent("amber14/RNA.OL3.xml", copies, self.solvent, self.pressure)

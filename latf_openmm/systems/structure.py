@@ -13,7 +13,7 @@ from latf_openmm.systems.molecule import (
     Molecule,
     MoleculeSettings,
     box_of_files,
-    made,
+    create_system,
     nanometres,
     structure,
 )
@@ -62,7 +62,7 @@ class StructureSettings(MoleculeSettings):
                 f"system.force_field: {self.force_field} cannot be read ({first_line(error)})"
             ) from error
         box = box_of_files(pdb.topology.getPeriodicBoxVectors(), "structure", self.structure)
-        system = made(
+        system = create_system(
             lambda **options: field.createSystem(pdb.topology, **options),
             pdb.topology,
             self.options,

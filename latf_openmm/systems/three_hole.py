@@ -20,6 +20,7 @@ _EXPRESSION = (
     "3*exp(-x^2-(y-1/3)^2) - 3*exp(-x^2-(y-5/3)^2) - 5*exp(-(x-1)^2-y^2) - 5*exp(-(x+1)^2-y^2)"
     " + 0.2*x^4 + 0.2*(y-1/3)^4"
 )
+"""The potential as an OpenMM expression, in reduced units."""
 
 
 def three_hole_potential(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,8 +17,11 @@ from openmm import app
 from latf_openmm.errors import ConfigError, DataError, first_line
 
 _CODE = ("PythonForce",)
+"""Types of OpenMM that run code as they are read."""
 _SCRIPT = "script"
+"""Ending of the tags of force-field elements that hold Python."""
 _TRUST = "if you trust whoever wrote it, say trust: true in the system section"
+"""Advice where a file can run code."""
 
 
 def read_state(path: Path) -> openmm.State:
@@ -143,6 +146,6 @@ def _types_with_code(root: ElementTree.Element) -> Iterator[str]:
         if element is root or name is None or not name.isidentifier():  # numbers are parameters
             continue
         kind = getattr(openmm, name, None)
-        own = isinstance(kind, type) and kind.__module__ == openmm.openmm.__name__
-        if not own or name in _CODE:
+        is_openmm = isinstance(kind, type) and kind.__module__ == openmm.openmm.__name__
+        if not is_openmm or name in _CODE:
             yield name

@@ -25,19 +25,24 @@ from latf_openmm.training.coupling import coupled
 from latf_openmm.training.settings import TrainingSettings
 
 _HELD_OUT_DRAWS = 20_000
+"""Draws of left-out frames on which flows are scored."""
 _PART = 2000
 """Points of each member that are scored at a time: what a layer makes of them fits into a processor's cache."""
 _DRAWS_PER_FRAME = 8
+"""Largest number of draws in an epoch for each frame."""
 _NEIGHBOUR = 10
-_MOST_IN_TREE = 1_000_000
+"""Number of the nearest neighbour whose distance is the width of the noise on a frame."""
+_MAX_IN_TREE = 1_000_000
+"""Largest number of points in the search tree for neighbours; more are thinned."""
 _STEEPEST = 10.0
+"""Largest norm of the gradient of one member; longer ones are shortened."""
 
 Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class CommitteeData:
-    """What the flows are trained on.
+    """Data that the flows are trained on.
 
     Attributes
     ----------
@@ -243,7 +248,7 @@ def _neighbour_distance(z: Tensor, model: LatentThermodynamicFlow) -> Tensor:
     """
     scale = model.flows[0].get_buffer("scale").cpu()
     points = (z.cpu() / scale).numpy()
-    every = -(-len(points) // _MOST_IN_TREE)
+    every = -(-len(points) // _MAX_IN_TREE)
     tree, k = cKDTree(points[::every]), min(_NEIGHBOUR + 1, len(points))
     distance = tree.query(points, [k])[0].astype(np.float32) * every ** (-1.0 / points.shape[1])
     return torch.from_numpy(distance).float().to(z.device) * scale.to(z.device)

@@ -126,9 +126,9 @@ class _Spline:
         members, moved, n = at.shape
         ends, sums = _ends_of_bins(self.bins, bound, at.dtype, at.device)
         widths = self.fractions[:, :, 0].reshape(members * moved, self.bins, n)
-        found = torch.baddbmm(ends, sums.expand(members * moved, -1, -1), widths)
-        torch.ge(at.reshape(-1, 1, n), found, out=found)
-        return found.reshape(members, moved, self.bins, n)
+        knots = torch.baddbmm(ends, sums.expand(members * moved, -1, -1), widths)
+        torch.ge(at.reshape(-1, 1, n), knots, out=knots)
+        return knots.reshape(members, moved, self.bins, n)
 
     def _slopes(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Slopes of the knots left and right of each point; those of the outer knots are one."""
@@ -180,13 +180,13 @@ class _Spline:
 
     def _by_sizes(self, less: Tensor, gradient: Tensor) -> None:
         """Write the gradient of raw sizes; `less` is -1 times that of x0 and y0, then of w and h."""
-        start, own = less.mul_(self.share).split(2, dim=2)
-        own.mul_(self.own)
+        start, size = less.mul_(self.share).split(2, dim=2)
+        size.mul_(self.own)
         # Through the softmax: fractions times what each has beyond their mean.
-        mean = torch.addcmul(own, start, self.passed).unsqueeze(3)
-        found = gradient.unflatten(2, (2, self.bins))
-        torch.addcmul(mean, self.before.unsqueeze(2), start.unsqueeze(3), value=-1.0, out=found)
-        found.mul_(self.fractions).scatter_add_(3, self._both(), -own.unsqueeze(3))
+        mean = torch.addcmul(size, start, self.passed).unsqueeze(3)
+        raw = gradient.unflatten(2, (2, self.bins))
+        torch.addcmul(mean, self.before.unsqueeze(2), start.unsqueeze(3), value=-1.0, out=raw)
+        raw.mul_(self.fractions).scatter_add_(3, self._both(), -size.unsqueeze(3))
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.settings import Settings
 
 _FRAMES = 20_000
+"""Largest number of frames from which correlations are computed; more are thinned."""
 _COLUMNS = 256
 """Descriptors that are looked at together."""
 _LAG = 0.01  # of a trajectory
@@ -37,7 +38,7 @@ class ReductionSettings(Settings):
 
 @dataclass(frozen=True)
 class Reduction:
-    """What was kept.
+    """Descriptors that were kept.
 
     Attributes
     ----------
@@ -180,10 +181,10 @@ def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: sli
     """Standard deviation within a temperature, and autocorrelation, of some descriptors, (2, n_columns)."""
     lagged, squares, frames = 0.0, 0.0, 0
     for temperature in sorted({t.temperature for t in trajectories}):
-        here = [t for t in trajectories if t.temperature == temperature]
-        count = sum(t.n_frames for t in here)
-        mean = sum(t.features[:, columns].sum(axis=0, dtype=np.float64) for t in here) / count
-        for t in here:
+        selected = [t for t in trajectories if t.temperature == temperature]
+        count = sum(t.n_frames for t in selected)
+        mean = sum(t.features[:, columns].sum(axis=0, dtype=np.float64) for t in selected) / count
+        for t in selected:
             lag = max(1, round(_LAG * t.n_frames))
             x = t.features[:, columns] - mean
             squares = squares + np.square(x).sum(axis=0)

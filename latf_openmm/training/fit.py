@@ -83,14 +83,14 @@ def fit(
     lag, scan = _choose_lag(trajectories, model_settings, settings, seed, progress)
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
-        found = find_states(run, seed, progress)
+        states = find_states(run, seed, progress)
         labels = _density_stages(run, progress)
     share = populations(labels, run.weights, run.model.n_states)
     rungs: list[tuple[float, float]] = []
     if run.energies_used:
         rungs = list(zip(run.ladder.temperatures.tolist(), run.ladder.sample_sizes.tolist(), strict=True))
     model = run.model.cpu().eval()
-    return TrainingResult(model, run.history, share.tolist(), found.settled, rungs, lag, scan)
+    return TrainingResult(model, run.history, share.tolist(), states.settled, rungs, lag, scan)
 
 
 def _choose_lag(

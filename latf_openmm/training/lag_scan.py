@@ -28,15 +28,20 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _LAGS = 6
+"""Number of lags in a default scan."""
 _LONGEST_DEFAULT = 200
+"""Longest lag of a default scan [frames]."""
 _REACHED = 0.8
+"""Part of the largest timescale that the recommended lag has to reach."""
 _BLOCKS = 10
+"""Blocks of frames for the bootstrap, at least."""
 _RESAMPLES = 50
+"""Resamples of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class LagRow:
-    """What the states stage found at one lag.
+    """Result of the states stage at one lag.
 
     Attributes
     ----------
@@ -70,7 +75,7 @@ class LagRow:
 
     @property
     def metastable(self) -> bool:
-        """Whether there are two states at least, and the slowest exchange takes longer than the lag."""
+        """Return whether there are two states at least, and the slowest exchange takes longer than the lag."""
         return bool(self.timescales) and self.timescales[0] > self.lag
 
 
@@ -210,9 +215,9 @@ def transition_counts(
         Number of states.
     """
     counts = np.zeros(n_states**2)
-    for own, weight in zip(states, weights, strict=True):
-        if len(own) > lag:
-            pairs = own[:-lag] * n_states + own[lag:]
+    for labels, weight in zip(states, weights, strict=True):
+        if len(labels) > lag:
+            pairs = labels[:-lag] * n_states + labels[lag:]
             counts += np.bincount(pairs, weight[:-lag], minlength=n_states**2)
     return counts.reshape(n_states, n_states)
 
@@ -274,9 +279,9 @@ def longest_timescales(
     weights = training_weights(trajectories)
     each, errors = [], []
     for temperature in sorted({t.temperature for t in trajectories}):
-        mine = [i for i, t in enumerate(trajectories) if t.temperature == temperature]
-        longest = sum(trajectories[i].n_frames for i in mine)
-        parts = [(i, stretch) for i in mine for stretch in trajectories[i].stretches]
+        indices = [i for i, t in enumerate(trajectories) if t.temperature == temperature]
+        longest = sum(trajectories[i].n_frames for i in indices)
+        parts = [(i, stretch) for i in indices for stretch in trajectories[i].stretches]
         blocks = _block_counts(
             [states[i][part] for i, part in parts], [weights[i][part] for i, part in parts], lag, n_states
         )
@@ -292,12 +297,12 @@ def _block_counts(
     """Transition counts of at least `_BLOCKS` blocks of pairs, shape (n_blocks, n_states, n_states)."""
     parts = -(-_BLOCKS // len(states))
     counts = []
-    for own, weight in zip(states, weights, strict=True):
-        edges = np.linspace(0, max(0, len(own) - lag), parts + 1).astype(int)
+    for labels, weight in zip(states, weights, strict=True):
+        edges = np.linspace(0, max(0, len(labels) - lag), parts + 1).astype(int)
         for start, end in pairwise(edges):
             # The pairs whose first frames are in the block.
             block = slice(start, end + lag)
-            counts.append(transition_counts([own[block]], [weight[block]], lag, n_states))
+            counts.append(transition_counts([labels[block]], [weight[block]], lag, n_states))
     return np.array(counts)
 
 
@@ -322,19 +327,19 @@ def _scan_one(
 ) -> LagRow:
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
-        found = find_states(run, seed, None)
+        outcome = find_states(run, seed, None)
     n_states = run.model.n_states
     ends = np.cumsum([t.n_frames for t in trajectories])
-    states = np.split(found.labels.cpu().numpy(), ends[:-1])
+    states = np.split(outcome.labels.cpu().numpy(), ends[:-1])
     rng = np.random.default_rng(seed)
     timescales, error = longest_timescales(trajectories, states, lag, n_states, rng)
     return LagRow(
         lag,
         lag * trajectories[0].frame_interval,
         n_states,
-        found.settled,
-        found.information,
+        outcome.settled,
+        outcome.information,
         timescales,
         error,
-        tuple(populations(found.labels, run.weights, n_states).tolist()),
+        tuple(populations(outcome.labels, run.weights, n_states).tolist()),
     )

@@ -22,7 +22,8 @@ from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
 
-_SMALLEST_BATCH = 64
+_MIN_BATCH = 64
+"""Smallest number of pairs in a batch."""
 _BATCHES_PER_EPOCH = 50
 """Where pairs are few, an epoch goes through them several times."""
 _MANY = 32
@@ -38,7 +39,7 @@ _SLOW = 0.9
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch ended with; the terms are on held-out pairs (nats).
+    """Losses at the end of one epoch; the terms are on held-out pairs (nats).
 
     In the flow stage `divergence` is -log r_T(z) of left-out frames alone, without the entropy of p(z|x).
     """
@@ -55,7 +56,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained under which prior, and what decides that it has settled."""
+    """A stage of training: its parameters and prior, and the test that it has settled."""
 
     name: Literal["states", "joint"]
     prior: RepresentativePrior | None
@@ -126,7 +127,7 @@ class TrainingRun:
     @property
     def batch_size(self) -> int:
         """Pairs in a batch: fewer when there are few."""
-        return min(self.settings.batch_size, max(_SMALLEST_BATCH, len(self.pairs.train) // 16))
+        return min(self.settings.batch_size, max(_MIN_BATCH, len(self.pairs.train) // 16))
 
     def order(self, n: int, most: int) -> Tensor:
         """Random passes over n pairs, as many as an epoch has, but at most `most` pairs."""
@@ -136,7 +137,7 @@ class TrainingRun:
         passes = [torch.randperm(n, generator=self.generator) for _ in range(-(-wanted // n))]
         return torch.cat(passes)[:wanted]
 
-    def own(self, first: Tensor) -> ChosenPairs:
+    def at_own_temperatures(self, first: Tensor) -> ChosenPairs:
         """Frames at their own temperatures, with their weights."""
         return ChosenPairs(first, self.weights[first], self.temperatures[first])
 
@@ -165,11 +166,11 @@ class TrainingRun:
         # Many short epochs between relabellings need fewer pairs than the one joint stage.
         most = s.pairs_per_epoch // 2 if stage.name == "states" else s.pairs_per_epoch
         order = self.order(len(self.pairs.train), most)
-        chosen = self.own(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
+        chosen = self.at_own_temperatures(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
         total, n = 0.0, 0
         for part in chosen.split(self.batch_size):
-            found = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
-            loss = found.loss(s.beta, s.decorrelation)
+            batch_terms = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
+            loss = batch_terms.loss(s.beta, s.decorrelation)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
@@ -183,13 +184,13 @@ class TrainingRun:
         self.model.eval()
         generator = torch.Generator().manual_seed(0)
         first = torch.from_numpy(self.pairs.held_out).to(self.features.device)
-        chosen = self.own(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
+        chosen = self.at_own_temperatures(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
         prediction, divergence, weight = 0.0, 0.0, 0.0
         for part in chosen.split(2048):
             batch = self.batch(part, labels)
-            found = terms(self.model, batch, stage.prior, generator)
-            prediction += float(found.prediction) * len(part.first)
-            divergence += float(found.divergence) * len(part.first)
+            batch_terms = terms(self.model, batch, stage.prior, generator)
+            prediction += float(batch_terms.prediction) * len(part.first)
+            divergence += float(batch_terms.divergence) * len(part.first)
             weight += float(batch.weights.sum())
         return Epoch(
             stage=stage.name,
@@ -266,7 +267,7 @@ def _moments(pairs: LaggedPairs) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _scales(std: NDArray[np.float64], trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float64]:
-    """What descriptors are divided by, shape (n_features,).
+    """Scales that descriptors are divided by, shape (n_features,).
 
     Their standard deviation, but of a fast one more: how far thermal motion carries it while slow ones cross their
     spread. Collective variables are slow then, and a bias on them is not stiff for the time step.

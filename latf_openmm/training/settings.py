@@ -8,7 +8,7 @@ from latf_openmm.settings import Settings
 
 
 class TrainingSettings(Settings):
-    """How the model is trained."""
+    """Settings for training the model."""
 
     lag: int | Literal["auto"] = Field(
         "auto", description="lag time [frames]; 'auto': the one a short scan of lags recommends"
@@ -58,7 +58,7 @@ class TrainingSettings(Settings):
     @classmethod
     def _lag(cls, value: Any) -> Any:
         """Say in one line what is wrong, not one for each part of the union."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value != "auto" and not (whole and value >= 1):
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        if value != "auto" and not (integer and value >= 1):
             raise ValueError(f"expected 'auto' or a whole number of frames, 1 or more, got {value!r}")
         return value

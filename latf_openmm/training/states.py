@@ -19,7 +19,7 @@ from latf_openmm.training.run import PART, Stage, TrainingRun
 
 log = logging.getLogger(__name__)
 
-_MOST_FOR_CLUSTERS = 200_000
+_MAX_FOR_CLUSTERS = 200_000
 """Frames that the clusters at the start are made of; evenly chosen from more."""
 
 
@@ -50,10 +50,10 @@ def find_states(run: TrainingRun, seed: int, progress: Progress | None) -> Found
         for start in range(s.restarts):
             if start:
                 run.model.encoder = run.new_encoder()
-            found = _refine_states(run, seed + 7919 * start, advance)
-            log.info("start %d: %d states, information %.3f", start, run.model.n_states, found.information)
-            if best is None or found.information > best.information:
-                best, best_decoder = found, run.model.decoder
+            refined = _refine_states(run, seed + 7919 * start, advance)
+            log.info("start %d: %d states, information %.3f", start, run.model.n_states, refined.information)
+            if best is None or refined.information > best.information:
+                best, best_decoder = refined, run.model.decoder
                 best_state = copy.deepcopy(run.model.state_dict())
     assert best is not None and best_state is not None
     run.model.decoder = best_decoder
@@ -104,15 +104,15 @@ def initial_labels(
     standardise: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """k-means labels of standardised descriptors, numbered 0..k-1 without gaps, shape (n_frames,)."""
-    every = -(-len(features) // _MOST_FOR_CLUSTERS)
+    every = -(-len(features) // _MAX_FOR_CLUSTERS)
     sample = standardise(features[::every]).cpu().numpy()
     n_clusters = min(n_clusters, len(np.unique(sample, axis=0)))
     means = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3, batch_size=4096)
     means.fit(sample, sample_weight=weights[::every])
     parts = (standardise(part).cpu().numpy() for part in features.split(PART))
     labels = np.concatenate([means.predict(part) for part in parts])
-    found = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return torch.from_numpy(found).to(features.device)
+    compact = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return torch.from_numpy(compact).to(features.device)
 
 
 def populations(labels: Tensor, weights: Tensor, n_states: int) -> Tensor:

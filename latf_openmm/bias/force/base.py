@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 BackendName = Literal["auto", "torchforce", "python"]
 ForcesName = Literal["traced", "autograd"]
 BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
+"""Names of the backends, `auto` among them."""
 
 
 def choose_backend(backend: BackendName) -> Literal["torchforce", "python"]:

@@ -98,7 +98,7 @@ class Following(nn.Module):
 
 
 class ForceModule(nn.Module):
-    """What a force calls.
+    """The module that a force calls.
 
     Arguments are the positions (n, 3) [nm], then, as far as there are: the box vectors (3, 3) [nm] in a periodic
     System; the number of messages of an adaptive bias; the factor on the forces.

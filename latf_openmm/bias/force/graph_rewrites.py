@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 class KnownGraph(Protocol):
-    """What is known of a graph while it is simplified."""
+    """Knowledge of a graph while it is simplified."""
 
     graph: fx.Graph
     values: dict[fx.Node, Any]
@@ -146,7 +146,7 @@ class Products:
         return False
 
     def _scaled_after(self, node: fx.Node) -> bool:
-        """Of the form (x W + b) c, or (x v) c."""
+        """Rewrite a node of the form (x W + b) c, or (x v) c."""
         for place in (0, 1):
             product, factor = node.args[place], self._constant(node.args[1 - place])
             if factor is None:
@@ -160,7 +160,7 @@ class Products:
         return False
 
     def _scaled_and_shifted_after(self, node: fx.Node) -> bool:
-        """Of the form c + (x W + b) d."""
+        """Rewrite a node of the form c + (x W + b) d."""
         shift = self._constant(node.args[0])
         if shift is None:
             return False
@@ -174,8 +174,13 @@ class Products:
     def _copied(self, node: fx.Node) -> bool:
         """Rows added to a constant that is zero, each to another one."""
         start, dim, index, rows = node.args
-        there = self._constant(start)
-        if there is None or there.any() or not isinstance(index, fx.Node) or index not in self.known.constant:
+        initial = self._constant(start)
+        if (
+            initial is None
+            or initial.any()
+            or not isinstance(index, fx.Node)
+            or index not in self.known.constant
+        ):
             return False
         places = self.known.values[index]
         if len(places.unique()) < len(places):
@@ -185,18 +190,18 @@ class Products:
     # --- x W + b -----------------------------------------------------------------------------------
 
     def _product(self, node: fx.Node, source: Any) -> "_Product | None":
-        """What `source` is, where that is x W or x W + b with constant W and b, of the node's shape."""
-        found = self._call(source, aten.mm.default, aten.add.Tensor)
+        """Return `source` as a product if it is x W or x W + b with constant W and b, of the node's shape."""
+        product = self._call(source, aten.mm.default, aten.add.Tensor)
         shape, shift = self._shape(node), None
-        if found is not None and found.target == aten.add.Tensor:
-            terms = (found.args[0], found.args[1])
+        if product is not None and product.target == aten.add.Tensor:
+            terms = (product.args[0], product.args[1])
             places = [i for i in (0, 1) if self._call(terms[i], aten.mm.default)]
             shift = self._constant(terms[1 - places[0]]) if places else None
-            found = self._call(terms[places[0]], aten.mm.default) if shift is not None else None
-        weight = self._constant(found.args[1]) if found else None
-        if not found or weight is None or self._shape(found) != shape or self._shape(source) != shape:
+            product = self._call(terms[places[0]], aten.mm.default) if shift is not None else None
+        weight = self._constant(product.args[1]) if product else None
+        if not product or weight is None or self._shape(product) != shape or self._shape(source) != shape:
             return None
-        return _Product(found.args[0], weight, shift)
+        return _Product(product.args[0], weight, shift)
 
     def _scaled_product(self, node: fx.Node, source: Any, factor: Tensor, shift: Tensor | None) -> bool:
         """Make of the node (x W + b) `factor` + `shift`, if `source` is x W + b."""

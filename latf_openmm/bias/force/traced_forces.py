@@ -23,6 +23,7 @@ _LIKE = {
 }
 """Depend on the form of their first argument only."""
 _SAME = {aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default, aten.clone.default}
+"""Give their argument, or a copy of it."""
 _VIEWS = {
     aten.view.default,
     aten._unsafe_view.default,
@@ -34,8 +35,11 @@ _VIEWS = {
     aten.slice.Tensor,
     aten._to_copy.default,
 }
+"""Give the elements of their argument in another shape."""
 _TRANSPOSES = {aten.t.default, aten.transpose.int}
+"""Swap two dimensions; a constant keeps the layout that they give it."""
 _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+"""Arithmetic on elements, which expands its arguments itself."""
 
 
 def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
@@ -194,7 +198,7 @@ class _Simplifier:
         return None
 
     def _is_zero(self, node: fx.Node) -> bool:
-        """Whether the node is x - x or zero times something: derivatives that are written into a graph."""
+        """Return whether the node is x - x or zero times something: derivatives that are written into a graph."""
         if node in self.grows or self._tensor(node) is None:
             return False
         if node.target == aten.sub.Tensor:

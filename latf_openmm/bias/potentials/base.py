@@ -18,7 +18,9 @@ from latf_openmm.settings import Settings
 from latf_openmm.units import SCALES, plain
 
 _SAMPLES = 20_000
+"""Points drawn from a model to find the region where its collective variables are."""
 _MARGIN = 0.35
+"""Part of the width of that region that is added on each side."""
 
 
 class Bias(nn.Module):
@@ -62,7 +64,7 @@ class Bias(nn.Module):
 
 
 class Receiver(nn.Module):
-    """How a message changes the state of an adaptive bias: ``forward(state, message)`` -> new state.
+    """Applies a message to the state of an adaptive bias: ``forward(state, message)`` -> new state.
 
     The same module runs in Python and inside the force, so that both have the same state to the last bit.
     """
@@ -114,7 +116,7 @@ class AdaptiveBias(Bias):
         self._messages: MessageFile | None = None
 
     def messages(self) -> MessageFile:
-        """Where forces made from now on read the messages."""
+        """Return the file from which forces made from now on read the messages."""
         if self._messages is None:
             self._messages = MessageFile(int(self.sent))
         return self._messages
@@ -144,9 +146,9 @@ class AdaptiveBias(Bias):
         """
         if not bool(torch.isfinite(z).all()):
             raise ConfigError(f"a collective variable is not finite: {z.tolist()}")
-        own = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
+        variables = z.double() if self.components.numel() == 0 else z.double()[:, self.components]
         messages = [] if others is None or len(others) == 0 else self.absorb(others)
-        messages += self.adapt(own, kT)
+        messages += self.adapt(variables, kT)
         self.sent += len(messages)
         self.updates += 1
         return messages
@@ -165,7 +167,7 @@ class AdaptiveBias(Bias):
         return message
 
     def offset(self) -> float:
-        """What is taken off the bias energy before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
+        """Energy subtracted from the bias before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
         return 0.0
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -180,23 +182,23 @@ class AdaptiveBias(Bias):
         ConfigError
             If the snapshot is of another kind of bias, or of one with another number of variables or grid.
         """
-        own = self.snapshot()
-        if set(snapshot) != set(own):
+        current = self.snapshot()
+        if set(snapshot) != set(current):
             raise ConfigError(
-                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(own)}"
+                f"a snapshot of {sorted(snapshot)} does not belong to this bias, which has {sorted(current)}"
             )
         for name, value in snapshot.items():
-            there, here = self._form(name, value), self._form(name, own[name])
-            if there != here:
+            given, expected = self._form(name, value), self._form(name, current[name])
+            if given != expected:
                 raise ConfigError(
-                    f"a snapshot with {name!r} of {there} does not belong to this bias, which has {here}"
+                    f"a snapshot with {name!r} of {given} does not belong to this bias, which has {expected}"
                 )
         for name, value in snapshot.items():
             setattr(self, name, value.clone())
         self._messages = None  # forces made before do not have this state
 
     def _form(self, name: str, value: Tensor) -> str:
-        """What a buffer of the snapshot has in common between all moments."""
+        """Describe a buffer by properties that never change during a run."""
         return f"shape {tuple(value.shape)}"
 
     def _changing(self) -> tuple[str, ...]:
@@ -206,7 +208,7 @@ class AdaptiveBias(Bias):
 
 @dataclass(frozen=True)
 class BiasContext:
-    """What a bias is built for.
+    """The simulation and the model that a bias is built for.
 
     Parameters
     ----------
@@ -255,8 +257,8 @@ class BiasContext:
         if len(set(components)) < len(components):
             raise ConfigError(f"bias.components: {list(components)} names one twice")
         periods = tuple(self.periods[i] for i in components)
-        own = range(self.dim) if self.components is None else self.components
-        return replace(self, periods=periods, components=tuple(own[i] for i in components))
+        selected = range(self.dim) if self.components is None else self.components
+        return replace(self, periods=periods, components=tuple(selected[i] for i in components))
 
     def samples(self, what: str) -> Tensor:
         """Points of the model's density at this temperature, shape (n, dim).
@@ -333,7 +335,7 @@ def strengths(value: float | list[float], dim: int, name: str = "strength") -> T
         If the list has another length, or one is negative.
     """
     values = per_component(value, dim, name)
-    if any(one < 0 for one in values):
+    if any(number < 0 for number in values):
         raise ConfigError(f"bias.{name}: must not be negative, got {values}")
     return torch.tensor(values, dtype=torch.float64)
 

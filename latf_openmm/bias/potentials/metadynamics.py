@@ -26,9 +26,13 @@ from latf_openmm.bias.potentials.widths import positive, within_state_widths
 from latf_openmm.errors import ConfigError
 
 _POINTS_PER_SIGMA = 3.0
-_MOST_POINTS = {1: 2000, 2: 400, 3: 80}
-_FEWEST_POINTS = 40
+"""Grid points for each width of a hill."""
+_MAX_POINTS = {1: 2000, 2: 400, 3: 80}
+"""Largest number of grid points along an axis, by the number of axes."""
+_MIN_POINTS = 40
+"""Smallest number of grid points along an axis."""
 _COVERED = 0.9
+"""Part of the samples of the model that has to lie inside the grid."""
 
 
 class _AxisGaussian(nn.Module):
@@ -142,12 +146,12 @@ class Metadynamics(AdaptiveBias):
                 f"from {self.spline.low.tolist()} to {self._high()}"
             )
         rows = []
-        for own in z[inside]:
+        for centre in z[inside]:
             height = self.height
             if self.bias_factor < float("inf"):
-                now = float(self.energy(own.unsqueeze(0), self.state))
+                now = float(self.energy(centre.unsqueeze(0), self.state))
                 height *= float(np.exp(-now / (self.kT * (self.bias_factor - 1))))
-            rows.append(self._add(torch.cat([own, torch.tensor([height], dtype=torch.float64)])))
+            rows.append(self._add(torch.cat([centre, torch.tensor([height], dtype=torch.float64)])))
         self.added = torch.stack(rows) if rows else torch.empty(0, self.width, dtype=torch.float64)
         return rows
 
@@ -237,7 +241,7 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
             sigma = positive(per_component(self.sigma, dim, "sigma"), "sigma")
         low, high = self._limits(context)
         points = self.points or [
-            int(np.clip(np.ceil(_POINTS_PER_SIGMA * (b - a) / s), _FEWEST_POINTS, _MOST_POINTS[dim]))
+            int(np.clip(np.ceil(_POINTS_PER_SIGMA * (b - a) / s), _MIN_POINTS, _MAX_POINTS[dim]))
             for a, b, s in zip(low, high, sigma, strict=True)
         ]
         points = [int(n) for n in per_component(list(points), dim, "points")]

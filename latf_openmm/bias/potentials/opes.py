@@ -188,8 +188,8 @@ class Opes(AdaptiveBias):
             heights = torch.ones_like(heights)
         heights = heights * float(torch.prod(self.first / sigma))
         book = _Kernels(self, self.state[1:])
-        for own, height in zip(z, heights, strict=True):
-            book.add(torch.cat([own, sigma, height.unsqueeze(0)]))
+        for centre, height in zip(z, heights, strict=True):
+            book.add(torch.cat([centre, sigma, height.unsqueeze(0)]))
         fresh = int(self.updates) % _RESUM == 0
         self.overlap = book.total_overlap() if fresh else self.overlap + book.overlap_change
         norm = len(book.kernels) / self.overlap.clamp_min(1e-300)
@@ -252,14 +252,14 @@ class _Kernels:
         best = int(squared.argmin())
         return best if float(squared[best]) < self.bias.threshold**2 else -1
 
-    def _merge(self, one: Tensor, other: Tensor) -> Tensor:
+    def _merge(self, first: Tensor, second: Tensor) -> Tensor:
         """Kernel with the weight, mean and variance of both."""
         d = self.bias.dim
-        height = one[-1] + other[-1]
-        a, b = one[-1] / height, other[-1] / height
-        there = one[:d] + wrap(other[:d] - one[:d], self.bias.periods)
-        centre = a * one[:d] + b * there
-        variance = a * one[d : 2 * d] ** 2 + b * other[d : 2 * d] ** 2 + a * b * (there - one[:d]) ** 2
+        height = first[-1] + second[-1]
+        a, b = first[-1] / height, second[-1] / height
+        nearest = first[:d] + wrap(second[:d] - first[:d], self.bias.periods)
+        centre = a * first[:d] + b * nearest
+        variance = a * first[d : 2 * d] ** 2 + b * second[d : 2 * d] ** 2 + a * b * (nearest - first[:d]) ** 2
         return torch.cat([wrap(centre, self.bias.periods), torch.sqrt(variance), height.unsqueeze(0)])
 
     def _insert(self, kernel: Tensor) -> None:
@@ -281,9 +281,13 @@ class _Kernels:
         self.changes.append((index + 1, gone))
 
     def _share(self, index: int) -> Tensor:
-        """What one kernel has in the sum over all pairs."""
-        one = self.kernels[index : index + 1]
-        return self._between(one, self.kernels) + self._between(self.kernels, one) - self._between(one, one)
+        """Contribution of one kernel to the sum over all pairs."""
+        kernel = self.kernels[index : index + 1]
+        return (
+            self._between(kernel, self.kernels)
+            + self._between(self.kernels, kernel)
+            - self._between(kernel, kernel)
+        )
 
 
 class OpesSettings(AdaptiveBiasSettings):

@@ -114,19 +114,19 @@ class SumSettings(BiasSettings):
 
         if not isinstance(parts, list):
             return parts
-        made = []
+        validated = []
         for index, part in enumerate(parts):
             if isinstance(part, dict):
                 kind = part.get("kind")
                 if kind not in BIAS_KINDS:
                     raise ValueError(f"[{index}].kind: expected one of {', '.join(BIAS_KINDS)}, got {kind!r}")
                 try:
-                    made.append(validate(BIAS_KINDS[kind], part, f"[{index}]"))
+                    validated.append(validate(BIAS_KINDS[kind], part, f"[{index}]"))
                 except ConfigError as error:
                     raise ValueError("; ".join(error.problems)) from None
             else:
-                made.append(part)
-        return made
+                validated.append(part)
+        return validated
 
     def make(self, context: BiasContext) -> Bias:
         """Make all parts."""

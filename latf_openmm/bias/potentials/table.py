@@ -13,6 +13,24 @@ from latf_openmm.bias.potentials.base import Bias
 _BASIS = [[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]
 """Six times the cubic B-spline basis; row p is the power f^p, column the neighbour -1, 0, 1, 2."""
 _PAD = 2
+"""Grid points added on each side of an axis."""
+
+
+def _corner_offsets(strides: Sequence[int]) -> NDArray[np.float64]:
+    """Offsets of the 4**dim coefficients around a cell in the flat table, the first axis fastest."""
+    dim = len(strides)
+    order = [*range(1, dim), 0]
+    corners = np.stack(np.meshgrid(*[range(4)] * dim, indexing="ij"), -1).reshape(-1, dim)
+    offsets = (corners + _PAD - 1) @ np.array(strides, dtype=float)[order]
+    return np.asarray(offsets, dtype=np.float64)
+
+
+def _basis_with_slopes() -> Tensor:
+    """Return the basis and its derivative, value and slope side by side, shape (4, 8)."""
+    value = torch.tensor(_BASIS, dtype=torch.float64) / 6.0
+    slope = torch.zeros_like(value)
+    slope[:3] = value[1:] * torch.tensor([[1.0], [2.0], [3.0]])
+    return torch.stack([value, slope], dim=2).reshape(4, 8)
 
 
 class GridSpline(nn.Module):
@@ -71,17 +89,12 @@ class GridSpline(nn.Module):
         self.register_buffer("below", torch.nextafter(self.cells, torch.zeros_like(self.cells)))
         self.register_buffer("limit", torch.where(self.wraps > 0, self.below, torch.inf))
         # Coefficients around a cell, the first axis fastest, as the products in `forward` want them.
-        order = [*range(1, self.dim), 0]
-        corners = np.stack(np.meshgrid(*[range(4)] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)
-        offsets = (corners + _PAD - 1) @ np.array(strides, dtype=float)[order]
+        offsets = _corner_offsets(strides)
         self.register_buffer("offsets", torch.from_numpy(offsets))
         wide = np.repeat(np.array(strides, dtype=float)[:, None], len(offsets), axis=1)
         self.register_buffer("strides", torch.from_numpy(wide))
         self.register_buffer("powers", torch.arange(4, dtype=torch.float64))
-        value = torch.tensor(_BASIS, dtype=torch.float64) / 6.0
-        slope = torch.zeros_like(value)
-        slope[:3] = value[1:] * torch.tensor([[1.0], [2.0], [3.0]])
-        self.register_buffer("basis", torch.stack([value, slope], dim=2).reshape(4, 8))
+        self.register_buffer("basis", _basis_with_slopes())
         self.register_buffer("slopes", torch.tensor([2 ** (self.dim - 1 - i) for i in range(self.dim)]))
 
     def axis(self, index: int) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from latf_openmm.bias.potentials.base import BiasContext
 from latf_openmm.errors import ConfigError
 
 _RARE = 0.02
+"""Part of the samples from which a state counts."""
 
 
 def positive(values: list[float], name: str) -> list[float]:
@@ -32,9 +33,9 @@ def within_state_widths(context: BiasContext, what: str) -> list[float]:
     """
     if context.model is None:
         raise ConfigError(f"{what}: has to be given for collective variables without a trained model")
-    whole = BiasContext.of_model(context.model, context.temperature, context.kT).samples(what)
+    samples = BiasContext.of_model(context.model, context.temperature, context.kT).samples(what)
     with torch.no_grad():
-        states = context.model.assign(whole.float())
+        states = context.model.assign(samples.float())
     z = context.samples(what)
     widths = [
         z[states == state].std(dim=0)

@@ -19,8 +19,9 @@ from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.annealing import AnnealingSettings
+from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask
+from latf_openmm.sampling.segments import read_checkpoint
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
-from latf_openmm.sampling.walker_group import BiasSource, DynamicsSettings, GroupTask, read_checkpoint
 from latf_openmm.settings import validate
 from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.systems.trusted_xml import read_state

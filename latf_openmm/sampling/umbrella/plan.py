@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 
 class UmbrellaSettings(Settings):
-    """How each window is simulated and what is recorded."""
+    """Settings for the simulation of each window and its record."""
 
     timestep: float = Field(gt=0, le=10, description="integration step [ps]")
     friction: float = Field(1.0, gt=0, description="Langevin friction [1/ps]")

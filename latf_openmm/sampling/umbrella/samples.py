@@ -90,7 +90,7 @@ class WindowFile:
 
     @staticmethod
     def path(folder: Path, index: int) -> Path:
-        """Where the file of a window is."""
+        """Path of the file of a window."""
         return folder / f"window_{index:04d}.npz"
 
     def write(self, folder: Path, index: int) -> None:

@@ -151,8 +151,8 @@ class UmbrellaWindows:
         if not path.is_file():
             write_record(path, record)
             return
-        there = read_record(path)
-        if differing := [key for key, value in record.items() if there.get(key) != value]:
+        written = read_record(path)
+        if differing := [key for key, value in record.items() if written.get(key) != value]:
             raise ConfigError(
                 f"{plan.folder}: holds windows with other {', '.join(differing)}; take another folder, or delete it"
             )

@@ -1,0 +1,261 @@
+"""Commands at any temperature: generate, observe, states."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latf_openmm.cli.application import app
+from latf_openmm.cli.options import (
+    Format,
+    Method,
+    MethodOption,
+    MinutesOption,
+    RoundOption,
+    RunArgument,
+    TrustOption,
+)
+
+if TYPE_CHECKING:
+    from latf_openmm.ensembles.ensemble import StructureEnsemble
+    from latf_openmm.ensembles.observables import Curve
+    from latf_openmm.run.states import StateSummary
+
+_MAX_TEMPERATURES = 1000
+"""Temperatures that one command computes, at most."""
+
+
+@app.command()
+def generate(
+    folder: RunArgument,
+    temperature: Annotated[list[float], typer.Option("--temperature", "-T", help="May be repeated.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write; one subfolder a temperature.")
+    ],
+    samples: Annotated[int, typer.Option(min=100, help="Latent samples at each temperature.")] = 20_000,
+    structures: Annotated[int, typer.Option(min=1, help="Structures at each temperature.")] = 1000,
+    round_index: RoundOption = None,
+    method: MethodOption = Method.AUTO,
+    minutes: MinutesOption = 15.0,
+    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = Format.DCD,
+    trust: TrustOption = False,
+) -> None:
+    """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
+
+    Where too few frames reach a temperature, walkers are simulated there; the same command continues after an
+    interruption. Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
+    """
+    from latf_openmm.progress import make_progress
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.run.generated import generate_ensembles
+
+    run = RunFolder.open(folder, trust)
+    with make_progress() as progress:
+        results = generate_ensembles(
+            run,
+            temperature,
+            output,
+            round_index=round_index,
+            samples=samples,
+            structures=structures,
+            method=method.value,
+            minutes=minutes,
+            trajectory=trajectory.value,
+            progress=progress,
+        )
+    console = Console()
+    for result in results:
+        console.print(f"{result.folder}: {run.scale.label(result.structures.temperature)}", highlight=False)
+        _print_ensemble(console, result.structures)
+        _print_warnings(console, result.warnings)
+    if any(result.structures.verdict == "poor" for result in results):
+        raise typer.Exit(3)
+
+
+@app.command()
+def observe(
+    folder: RunArgument,
+    temperatures: Annotated[
+        str, typer.Option("--temperatures", "-T", help="Range FIRST:LAST:STEP, or numbers with commas.")
+    ],
+    observable: Annotated[
+        list[str],
+        typer.Option(
+            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
+            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
+            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
+    ] = None,
+    midpoint: Annotated[
+        float | None, typer.Option(help="Value whose crossing is the transition; default: the maximum.")
+    ] = None,
+    round_index: RoundOption = None,
+    method: MethodOption = Method.AUTO,
+    minutes: MinutesOption = 15.0,
+    trust: TrustOption = False,
+) -> None:
+    """Observables against temperature, with errors: a table and a figure.
+
+    Ends with code 3 where a value is not to be relied on (verdict "poor").
+    """
+    from latf_openmm.progress import make_progress
+    from latf_openmm.report.observed import write_observed
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.run.observed import observe as observe_run
+    from latf_openmm.storage import check_output
+
+    run = RunFolder.open(folder, trust)
+    check_output(output, folder=True)
+    values = parse_temperatures(temperatures)
+    with make_progress() as progress:
+        observed = observe_run(
+            run,
+            values,
+            observable,
+            reference=reference,
+            round_index=round_index,
+            method=method.value,
+            minutes=minutes,
+            progress=progress,
+        )
+    write_observed(observed, output)
+    console = Console()
+    for curve in observed.curves:
+        _print_curve(console, curve, midpoint)
+    console.print(f"{output}: a table for each observable, observables.png", highlight=False)
+    _print_warnings(console, observed.warnings)
+    if observed.poor:
+        raise typer.Exit(3)
+
+
+@app.command()
+def states(
+    folder: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Default: the lowest simulated.")
+    ] = None,
+    observable: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
+            "each state; may be repeated."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
+    ] = None,
+    round_index: RoundOption = None,
+    method: MethodOption = Method.AUTO,
+    minutes: MinutesOption = 15.0,
+    trust: TrustOption = False,
+) -> None:
+    """Metastable states: populations, lifetimes, what structures in each look like, one structure of each."""
+    from latf_openmm.progress import make_progress
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.run.states import summarise_states
+    from latf_openmm.storage import check_output
+
+    run = RunFolder.open(folder, trust)
+    check_output(output, folder=True)
+    with make_progress() as progress:
+        summary = summarise_states(
+            run,
+            temperature,
+            observable or (),
+            reference=reference,
+            round_index=round_index,
+            method=method.value,
+            minutes=minutes,
+            progress=progress,
+        )
+    summary.write(output)
+    console = Console()
+    _print_states(console, summary)
+    _print_warnings(console, summary.ensemble.warnings)
+    console.print(f"{output}: states.csv, one structure of each state", highlight=False, soft_wrap=True)
+    if summary.ensemble.verdict == "poor":
+        raise typer.Exit(3)
+
+
+def parse_temperatures(text: str) -> list[float]:
+    """Numbers of ``first:last:step`` (both ends included) or of a list with commas."""
+    from latf_openmm.errors import ConfigError
+
+    try:
+        numbers = [float(part) for part in text.replace(",", ":").split(":")]
+    except ValueError:
+        numbers = []
+    if any(math.isinf(number) for number in numbers):
+        numbers = []
+    if ":" in text:
+        if len(numbers) != 3 or not (0 < numbers[0] < numbers[1] and numbers[2] > 0):
+            raise ConfigError(f"--temperatures: {text!r}: expected FIRST:LAST:STEP, ascending and above 0")
+        first, last, step = numbers
+        if (last - first) / step > _MAX_TEMPERATURES:
+            raise ConfigError(
+                f"--temperatures: {text!r}: expected at most {_MAX_TEMPERATURES} temperatures, a larger STEP"
+            )
+        return [float(f"{first + i * step:.10g}") for i in range(int((last - first) / step + 1e-9) + 1)]
+    if not numbers or not all(number > 0 for number in numbers):
+        raise ConfigError(
+            f"--temperatures: {text!r}: expected FIRST:LAST:STEP or numbers above 0 with commas"
+        )
+    return sorted(set(numbers))
+
+
+def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
+    """Say how an ensemble of structures was made, and what it gives."""
+    console.print(
+        f"  structures: {ensemble.description}; verdict {ensemble.verdict}; {ensemble.independent:.0f} independent frames "
+        f"effectively ({ensemble.ess:.0f} frames), largest weight {100 * ensemble.largest_weight:.2g} %",
+        highlight=False,
+    )
+    if ensemble.verdict == "poor":
+        console.print(
+            "  populations and energies are not to be relied on; ensemble.json has them", highlight=False
+        )
+        return
+    for state, population in enumerate(ensemble.populations()):
+        console.print(f"  state {state}: {population}", highlight=False)
+    console.print(f"  mean potential energy: {ensemble.energy()} kJ/mol", highlight=False)
+    console.print(f"  heat capacity: {ensemble.heat_capacity()} k_B (configurational)", highlight=False)
+
+
+def _print_curve(console: Console, curve: "Curve", midpoint: float | None) -> None:
+    shown = Table(title=f"{curve.name} [{curve.unit}]" if curve.unit else curve.name)
+    for column in ("T", "value", "error", "level", "verdict", "independent frames"):
+        shown.add_column(column)
+    for t, value, error, method, verdict, n in curve.table.itertuples(index=False):
+        shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", method, verdict, f"{n:.0f}")
+    console.print(shown)
+    transition = curve.transition(midpoint)
+    if transition is not None:
+        where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
+        console.print(f"{curve.name}: {where} at T = {transition}", highlight=False)
+
+
+def _print_states(console: Console, summary: "StateSummary") -> None:
+    unit, names = "ps" if summary.scale.name == "K" else "reduced", summary.observables
+    title = summary.scale.label(summary.ensemble.temperature)
+    shown = Table("state", "population", f"lifetime [{unit}]", *names, title=title)
+    for row in summary.table.to_dict("records"):
+        life = f"{row['lifetime_ps']:.3g} ± {row['lifetime_error']:.2g}" if row["lifetime_ps"] > 0 else "-"
+        cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
+        shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
+    console.print(shown)
+    text = f"{summary.ensemble.description}; verdict {summary.ensemble.verdict}"
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _print_warnings(console: Console, warnings: "tuple[str, ...]") -> None:
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)

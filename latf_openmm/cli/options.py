@@ -1,0 +1,61 @@
+"""Arguments and options that several commands have."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """Choices of --format."""
+
+    DCD = "dcd"
+    XTC = "xtc"
+
+
+class LogFormat(str, Enum):
+    """Choices of --log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Method(str, Enum):
+    """Choices of --method."""
+
+    AUTO = "auto"
+    REWEIGHTED = "reweighted"
+    REFINED = "refined"
+    FLOW = "flow"
+
+
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(help="A YAML configuration, or a system of the library: lj7, lj7/fast, three_hole, ..."),
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run.")]
+DataOption = Annotated[
+    list[Path], typer.Option("--data", help="Folder of a simulation stage; may be repeated.")
+]
+RoundOption = Annotated[
+    int | None, typer.Option("--round", help="Use this round; default: the last complete one.")
+]
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        help="How structures get their weights: frames reweighted by MBAR; walkers annealed from the nearest "
+        "temperature that frames reach; frames near the flow's samples; auto: the best of these."
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code that the configuration in the folder of a run names, from now on: for a run of somebody "
+        "else that you trust.",
+    ),
+]
+MinutesOption = Annotated[
+    float, typer.Option(min=0.0, help="With --method auto: leave out annealing that would take longer.")
+]

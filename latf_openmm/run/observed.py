@@ -1,0 +1,90 @@
+"""Observables of a run against temperature: what ``latf-openmm observe`` computes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from latf_openmm.ensembles.ensemble import StructureEnsemble
+from latf_openmm.ensembles.observables import Curve, check_observable, curve
+from latf_openmm.run.annealed import Choice, ensembles_at
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.units import TemperatureScale
+
+
+@dataclass(frozen=True)
+class ObservedCurves:
+    """Curves of observables, and the ensembles they are of.
+
+    Attributes
+    ----------
+    curves
+        One for each observable; each has a table.
+    ensembles
+        One for each temperature.
+    scale
+        Of the temperatures.
+    simulated
+        Temperatures of the simulations.
+    """
+
+    curves: list[Curve]
+    ensembles: list[StructureEnsemble]
+    scale: TemperatureScale
+    simulated: list[float]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that a reader must know, each once."""
+        texts = [text for e in self.ensembles if e.verdict != "good" for text in e.warnings]
+        texts += [text for item in self.curves for text in item.warnings]
+        return tuple(dict.fromkeys(texts))
+
+    @property
+    def poor(self) -> bool:
+        """Whether a value is not to be relied on."""
+        return any(bool((item.table["verdict"] == "poor").any()) for item in self.curves)
+
+
+def observe(
+    run: RunFolder,
+    temperatures: Sequence[float],
+    observables: Sequence[str],
+    *,
+    reference: Path | None = None,
+    round_index: int | None = None,
+    method: Choice = "auto",
+    minutes: float = 15.0,
+    progress: Progress | None = None,
+) -> ObservedCurves:
+    """Return curves of observables against temperature, with errors.
+
+    Parameters
+    ----------
+    run
+        A run with a complete round.
+    temperatures
+        In the scale of the system.
+    observables
+        Names, or ``FILE.py:FUNCTION``; see `latf_openmm.ensembles.observables.UNITS`.
+    reference
+        PDB file for RMSD and contacts; None: where the system starts.
+    round_index
+        Round whose model and frames are used; None: the last complete one.
+    method, minutes
+        As for `latf_openmm.ensembles_at`.
+
+    Raises
+    ------
+    ConfigError
+        If an observable or a temperature is not possible.
+    DataError
+        If a file that is used was damaged.
+    """
+    index, structure = run.chosen_round(round_index), run.reference_structure(reference)
+    for name in observables:
+        check_observable(name, structure, run.trained(index).model.n_states)
+    ensembles = ensembles_at(run, index, temperatures, method, minutes, progress=progress)
+    curves = [curve(name, ensembles, run.topology(), structure) for name in observables]
+    return ObservedCurves(curves, ensembles, run.scale, list(run.config.simulation.temperatures))

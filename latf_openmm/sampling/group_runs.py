@@ -1,0 +1,140 @@
+"""Groups of walkers of one stage, run in this process, in several, or on workers of an executor."""
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from latf_openmm.errors import SimulationError
+from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.processes import (
+    end_pool,
+    lost_workers_named,
+    process_pool,
+    set_apart,
+    shared_objects,
+)
+from latf_openmm.sampling.walker_group import run_group
+from latf_openmm.storage import alone
+
+_LOOK = 1.0
+"""Seconds between looks at the segments that workers completed; longer where a look takes long."""
+
+
+def run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    """Run groups one after the other; return those that stayed unstable, and why."""
+    failures = {}
+    for task in tasks:
+        try:
+            run_group(task, advance)
+        except SimulationError as error:
+            failures[task.folder.name] = str(error)
+    return failures
+
+
+def run_in_processes(
+    tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
+) -> dict[str, str]:
+    """Run groups in processes of this machine; return those that stayed unstable, and why."""
+    pool, futures = process_pool(processes), list[Future[None]]()
+    with shared_objects() as shared:
+        done: queue.Queue[int] = shared.Queue()
+        stop = shared.Event()
+        try:
+            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+            while not all(future.done() for future in futures) or not done.empty():
+                with suppress(queue.Empty):
+                    advance(done.get(timeout=0.2))
+        except BaseException:
+            set_apart(stop)
+            raise
+        finally:
+            end_pool(pool, futures)
+        with lost_workers_named():
+            return _failures(tasks, futures)
+
+
+def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:
+    """Groups that stayed unstable, and why; any other error is raised."""
+    errors = [future.exception() for future in futures]
+    for error in errors:
+        if error is not None and not isinstance(error, SimulationError):
+            raise error
+    return {
+        task.folder.name: str(error) for task, error in zip(tasks, errors, strict=True) if error is not None
+    }
+
+
+def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
+    """Run a group in this process; end soon after the parent was interrupted."""
+
+    def tell(frames: int) -> None:
+        if stop.is_set():
+            raise SystemExit("interrupted")
+        done.put(frames)
+
+    run_group(task, tell)
+
+
+def run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+    """Run groups as tasks of an executor; return those that stayed unstable, and why."""
+    watch = _Watch(tasks, advance)
+    watch.look()
+    left = [_absolute(task) for task in watch.unfinished()]
+    futures: list[Future[None]] = [executor.submit(run_alone, task) for task in left]
+    waiting, pause = set(futures), _LOOK
+    try:
+        while waiting:
+            waiting = wait(waiting, pause).not_done
+            pause = max(_LOOK, 10 * watch.look())
+    except BaseException:
+        for future in waiting:
+            with suppress(NotImplementedError):  # Parsl's ends with its workers
+                future.cancel()
+        raise
+    return _failures(left, futures)
+
+
+def run_alone(task: GroupTask) -> None:
+    """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
+    with alone(task.folder):
+        run_group(task, lambda frames: None)
+
+
+def _absolute(task: GroupTask) -> GroupTask:
+    """Return the task for a process that works in another folder."""
+    bias = task.bias
+    return replace(
+        task,
+        folder=task.folder.absolute(),
+        exchange=None if task.exchange is None else task.exchange.absolute(),
+        bias=None if bias is None else bias.model_copy(update={"model": bias.model.absolute()}),
+    )
+
+
+class _Watch:
+    """Tells of segments as their folders appear."""
+
+    def __init__(self, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> None:
+        self.advance = advance
+        self.left = [(task, 0) for task in tasks]
+
+    def unfinished(self) -> list[GroupTask]:
+        """Tasks with segments that were not there yet."""
+        return [task for task, _ in self.left]
+
+    def look(self) -> float:
+        """Look once for the next segment of each task; return how long it took [s]."""
+        begin, left = time.perf_counter(), []
+        for task, seen in self.left:
+            now = seen
+            while now < task.n_segments and task.segment(now).is_dir():
+                self.advance(task.frames_in(now))
+                now += 1
+            if now < task.n_segments:
+                left.append((task, now))
+        self.left = left
+        return time.perf_counter() - begin
