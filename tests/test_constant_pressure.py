@@ -144,11 +144,11 @@ def test_an_ideal_gas(tmp_path: Path) -> None:
     reweighter, pressure = volumes_are_exact(run, MANY), pressure_of(run.config.system.build().system)
     assert pressure is not None
     # Walkers annealed there at constant pressure, each with its own box.
-    (refined,) = ensembles_at(run, 1, [355.0], "refined", reweighter=reweighter)
-    again = refined.expectation(refined.observe(lambda t: t.unitcell_volumes, run.topology()))
+    (annealed,) = ensembles_at(run, 1, [355.0], "annealed", reweighter=reweighter)
+    again = annealed.expectation(annealed.observe(lambda t: t.unitcell_volumes, run.topology()))
     assert abs(again.value - volume(355.0, MANY)) < 4 * again.error
     assert again.error < 0.06 * volume(355.0, MANY)
-    walker = refined.pool.walkers[0]
+    walker = annealed.pool.walkers[0]
     found_volumes = walker.load(run.topology()).unitcell_volumes
     np.testing.assert_allclose(found_volumes, walker.table["pressure_volume"] / pressure, rtol=1e-3)
     assert np.abs(walker.table["potential_energy"]).max() < 1e-6

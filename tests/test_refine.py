@@ -1,4 +1,4 @@
-"""Ensembles refined by annealing, on a short three-hole run: against the quadrature, and as a command."""
+"""Ensembles by annealing, on a short three-hole run: against the quadrature, and as a command."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             "generate": config.generate.model_copy(update={"refine": SETTINGS, "temperatures": []}),
         }
     )
-    return run_loop(config, tmp_path_factory.mktemp("refined") / "run")
+    return run_loop(config, tmp_path_factory.mktemp("annealed") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,15 @@ def exact_energy(run: RunFolder, temperature: float) -> float:
 def test_refined_frames_have_the_energy_of_the_temperature(
     run: RunFolder, reweighter: Reweighter, temperature: float
 ) -> None:
-    (found,) = ensembles_at(run, 0, [temperature], "refined", reweighter=reweighter)
-    assert found.level == "refined"
+    (found,) = ensembles_at(run, 0, [temperature], "annealed", reweighter=reweighter)
+    assert found.method == "annealed"
     assert found.temperature == temperature
     assert len(found.weights) == SETTINGS.walkers * SETTINGS.frames
     assert found.weights.sum() == pytest.approx(1.0)
     energy = found.energy()
     assert abs(energy.value - exact_energy(run, temperature)) < 3.5 * energy.error
     assert 0 < energy.error < 0.15 * temperature
-    assert found.independent > 30
+    assert found.n_effective > 30
     heights = found.observe(lambda t: t.xyz[:, 0, 1], run.topology())
     assert found.expectation(heights).error > 0
     outside = temperature != 1.0
@@ -92,13 +92,13 @@ def test_where_it_starts(run: RunFolder, reweighter: Reweighter) -> None:
 def test_what_is_there_is_not_simulated_again(
     run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (once,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
+    (once,) = ensembles_at(run, 0, [0.55], "annealed", reweighter=reweighter)
 
     def moved(self: Propagator, population: Population, steps: int, seed: int) -> Population:
         raise AssertionError("simulated again")
 
     monkeypatch.setattr(Propagator, "moved", moved)
-    (again,) = ensembles_at(run, 0, [0.55], "refined", reweighter=reweighter)
+    (again,) = ensembles_at(run, 0, [0.55], "annealed", reweighter=reweighter)
     np.testing.assert_array_equal(once.weights, again.weights)
     np.testing.assert_array_equal(once.pool.z, again.pool.z)
 
@@ -117,12 +117,12 @@ def test_a_flow_that_is_wrong_costs_only_frames(
 
 def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> None:
     (best,) = ensembles_at(run, 0, [0.4], reweighter=reweighter)
-    assert best.level == "refined"  # about as many frames reach it as states have walkers
+    assert best.method == "annealed"  # about as many frames reach it as states have walkers
     (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, reweighter=reweighter)
-    assert left_out.level in ("flow", "reweighted")
+    assert left_out.method in ("flow", "reweighted")
     assert any("refining would take about" in text for text in left_out.warnings)
     (flow,) = ensembles_at(run, 0, [0.4], "flow", reweighter=reweighter)
-    assert flow.level == "flow"
+    assert flow.method == "flow"
     order = ensembles_at(run, 0, [0.4, 0.55], reweighter=reweighter)
     assert [one.temperature for one in order] == [0.4, 0.55]
 
@@ -135,17 +135,17 @@ def test_walkers_that_fail_leave_the_other_levels(
 
     monkeypatch.setattr(Refiner, "at", at)
     (found,) = ensembles_at(run, 0, [0.38], reweighter=reweighter)
-    assert found.level != "refined"
+    assert found.method != "annealed"
     assert "refining failed: walkers became unstable" in found.warnings
     with pytest.raises(SimulationError):
-        ensembles_at(run, 0, [0.38], "refined", reweighter=reweighter)
+        ensembles_at(run, 0, [0.38], "annealed", reweighter=reweighter)
 
 
 def test_no_temperature(run: RunFolder, reweighter: Reweighter) -> None:
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
         ensembles_at(run, 0, [-1.0], reweighter=reweighter)
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
-        ensembles_at(run, 0, [-1.0], "refined", reweighter=reweighter)
+        ensembles_at(run, 0, [-1.0], "annealed", reweighter=reweighter)
 
 
 def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
     result = RUNNER.invoke(app, arguments)
     assert result.exit_code in (0, 3), result.output
     record = json.loads((out / "T0.45" / "ensemble.json").read_text())
-    assert record["level"] == "refined"
+    assert record["method"] == "annealed"
     assert "walkers annealed from T = 0.7" in record["description"]
     table = pd.read_parquet(out / "T0.45" / "frames.parquet")
     assert table["weight"].sum() == pytest.approx(1.0)
@@ -202,4 +202,4 @@ def test_what_never_happens_is_no_confident_number(run: RunFolder, tmp_path: Pat
     row = pd.read_csv(out / "mine_far.csv").iloc[0]
     assert row["value"] == 0
     assert row["error"] > 1e-4
-    assert row["verdict"] == "poor"
+    assert row["reliability"] == "poor"

@@ -93,7 +93,7 @@ def test_the_share_of_frames_that_count_elsewhere() -> None:
     assert known.share(1.0, 0.02) == pytest.approx(np.exp(-(beta**2) * DIM / 2), rel=0.2)
 
 
-def test_a_rounds_independent_frames() -> None:
+def test_a_rounds_effective_samples() -> None:
     """g = (1 + c) / (1 - c) of these walks."""
     cold = [walk(1.0, 8000, i, 0.0, 0.95) for i in range(2)]
     hot = [walk(2.0, 8000, 7 + i, 0.0, 0.5) for i in range(2)]
@@ -132,7 +132,7 @@ def test_the_error_expected_is_what_a_round_brings() -> None:
         *(walk(1.6, 1500, 50 + i, 0.0, 0.8) for i in range(6)),
     )
     after = ErrorModel(replace(s, pool=more), ActiveSettings()).target(1.6)
-    assert after.independent == pytest.approx(before.independent + gain, rel=0.3)
+    assert after.n_effective == pytest.approx(before.n_effective + gain, rel=0.3)
 
 
 def test_bias_where_walkers_are_stuck() -> None:
@@ -180,7 +180,7 @@ def test_walkers_start_in_what_is_missing() -> None:
 def test_the_committee_counts_where_the_flow_speaks() -> None:
     known = ErrorModel(round_state(targets=(1.5, 0.05)), ActiveSettings())
     near, far = known.target(1.5), known.target(0.05)
-    assert (near.level, far.level) == ("reweighted", "flow")
+    assert (near.method, far.method) == ("reweighted", "flow")
     frames = max(max(p.error for p in near.populations) / 0.02, near.energy.error / 0.1)
     assert near.error == pytest.approx(frames)
     assert far.error >= far.committee.max() / 0.02

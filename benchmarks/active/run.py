@@ -181,7 +181,7 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
                     "round": index,
                     "evaluations": (index + 1) * case.each,
                     "temperature": temperature,
-                    "level": found.level,
+                    "level": found.method,
                     "simulated": run.round(index).summary()["temperatures"],
                     **exact.errors(temperature, labels, pool.energies(), found.weights),
                 }

@@ -162,7 +162,7 @@ def _ensemble_frames(
 ) -> Frames:
     trajectories = run.feature_trajectories(list(ensemble.pool.walkers))
     features = np.concatenate([t.features for t in trajectories])
-    if ensemble.level == "refined":
+    if ensemble.method == "annealed":
         folds = np.random.default_rng(0).permutation(len(ensemble.inefficiency))[ensemble.clusters] % _FOLDS
     else:
         folds = _folds(list(FrameBlocks(trajectories).lengths))
@@ -208,13 +208,13 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
         }
         flow, alone = reweighter.at(temperature, "flow"), reweighter.at(temperature, "reweighted")
         for method, one in (("latf-openmm", ensemble), ("MBAR alone", alone), ("flow alone", flow)):
-            if one.level == "refined" or pool_frames is None:
+            if one.method == "annealed" or pool_frames is None:
                 frames = _ensemble_frames(case, folder, trained, one)
-            if one.level != "refined":
+            if one.method != "annealed":
                 pool_frames = frames if pool_frames is None else pool_frames
                 frames = pool_frames
-            row = common | {"method": method, "level": one.level, "verdict": one.verdict}
-            row |= {"independent": one.independent, "warnings": list(one.warnings)}
+            row = common | {"method": method, "level": one.method, "verdict": one.reliability}
+            row |= {"independent": one.n_effective, "warnings": list(one.warnings)}
             row |= {"errors": errors_of(case, one, frames)}
             row |= compare(case, reference, frames, one.weights, kT)
             if method == "latf-openmm" and case.name == "alanine_dipeptide":
@@ -245,7 +245,7 @@ def _refined_evaluations(
 ) -> int:
     """Force evaluations of the sweeps that the ensembles come from."""
     refiner = Refiner(folder, 0, reweighter)
-    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.level == "refined"])
+    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.method == "annealed"])
     return sum(refiner.evaluations_made(refiner.folder_of(sweep)) for sweep in sweeps)
 
 

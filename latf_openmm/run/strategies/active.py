@@ -49,9 +49,10 @@ class ActiveSettings(StrategySettings):
 
         The error e of a target is the largest of: the error of a state's population over its tolerance, and by the
         committee of flows where the flow speaks; that of the mean energy over its tolerance; sqrt(30 / n) where fewer
-        than 30 independent frames n reach it. A round at temperature c gives m = walkers x frames / g independent
-        frames, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures
-        are chosen one after the other, each for the largest fall of the sum over targets; all cost the same.
+        than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
+        samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
+        Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
+        same.
         """
         if round_state.reweighter.reweighting is None:
             return default_decision(
@@ -88,8 +89,8 @@ class _Target:
     """One temperature wanted: what is known there."""
 
     temperature: float
-    level: str
-    independent: float
+    method: str
+    n_effective: float
     populations: tuple[Estimate, ...]
     committee: Array
     energy: Estimate  # kT
@@ -99,8 +100,8 @@ class _Target:
     def record(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
-            "ensemble": self.level,
-            "independent frames": self.independent,
+            "ensemble": self.method,
+            "effective samples": self.n_effective,
             "largest error of a population": max(p.error for p in self.populations),
             "of the committee": float(self.committee.max()),
             "error of the energy (kT)": self.energy.error,
@@ -137,17 +138,17 @@ class ErrorModel:
         energy = ensemble.energy()
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
-        independent = self._reached(temperature)
+        n_effective = self._reached(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
-            float(committee.max()) / self.settings.population_tolerance if ensemble.level == "flow" else 0.0,
+            float(committee.max()) / self.settings.population_tolerance if ensemble.method == "flow" else 0.0,
             energy.error / self.settings.energy_tolerance,
-            math.sqrt(FAIR_SAMPLES / max(independent, 1e-3)) if independent < FAIR_SAMPLES else 0.0,
+            math.sqrt(FAIR_SAMPLES / max(n_effective, 1e-3)) if n_effective < FAIR_SAMPLES else 0.0,
         )
         change = self._change(temperature, ensemble, kT)
         return _Target(
-            temperature, ensemble.level, independent, populations, committee, energy, error, change
+            temperature, ensemble.method, n_effective, populations, committee, energy, error, change
         )
 
     def _change(self, temperature: float, ensemble: StructureEnsemble, kT: float) -> float:
@@ -175,7 +176,7 @@ class ErrorModel:
             c: np.array([self.new_frames(c) * self.share(c, row.temperature) for row in rows])
             for c in candidates
         }
-        n = np.array([max(row.independent, 1e-3) for row in rows])
+        n = np.array([max(row.n_effective, 1e-3) for row in rows])
         squares = np.array([row.error for row in rows]) ** 2
         added, chosen, order = np.zeros(len(rows)), list[float](), dict[float, int]()
         for _ in range(min(len(self.s.configured), len(candidates))):
@@ -189,7 +190,7 @@ class ErrorModel:
         table = [
             {
                 "temperature": c,
-                "independent frames a round": self.new_frames(c),
+                "effective samples a round": self.new_frames(c),
                 "error expected": math.sqrt(alone[c] / len(rows)),
                 "error now": math.sqrt(float(squares.sum()) / len(rows)),
                 "chosen": order.get(c, 0),
