@@ -9,13 +9,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from latf_openmm.bias.potentials.base import BiasSettings
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
-from latf_openmm.report.citations import works
+from latf_openmm.report.citations import Work, works
 from latf_openmm.report.comparison import Comparison, compare, find_references
 from latf_openmm.report.cost import costs, duration
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
@@ -133,11 +134,31 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "structures": content.structures,
         "scene": scene(content.structures) if content.structures else None,
         "costs": spent,
-        "works": works(getattr(run.config.bias, "kind", None), energies_known(content.pool.trajectories)),
+        "works": _works(run, index, content),
         "duration": duration,
         "listed": listed,
         "time_label": time_label,
     }
+
+
+def _works(run: RunFolder, index: int, content: _Content) -> list[Work]:
+    """Publications that the run up to this round rests on."""
+    folders = [run.round(i) for i in range(index + 1)]
+    return works(
+        _bias_kinds(run.config.bias),
+        energies_known(content.pool.trajectories),
+        annealed=any((folder.path / "annealed").is_dir() for folder in folders),
+        splines=run.config.model.flow.transform == "spline",
+        simulated=not all(folder.imported() for folder in folders),
+    )
+
+
+def _bias_kinds(bias: BiasSettings | None) -> list[str]:
+    """Kinds of a bias and of its parts."""
+    if bias is None:
+        return []
+    parts = [kind for part in getattr(bias, "parts", ()) for kind in _bias_kinds(part)]
+    return [str(getattr(bias, "kind", "")), *parts]
 
 
 def _warnings(
