@@ -102,7 +102,7 @@ MODULES = {
         "latf_openmm.bias.potentials.base.Bias",
         "latf_openmm.bias.potentials.base.AdaptiveBias",
         "latf_openmm.run.strategies.base.StrategySettings",
-        "latf_openmm.run.strategies.base.Situation",
+        "latf_openmm.run.strategies.base.RoundState",
         "latf_openmm.run.strategies.base.Decision",
     ),
 }
@@ -142,7 +142,7 @@ def command_line() -> str:
         "| 0 | it worked |",
         "| 1 | `doctor`: biasing does not work here; `verify`: something is damaged |",
         "| 2 | wrong input, or a file that cannot be read or written; one line says what |",
-        '| 3 | `generate`, `observe`, `states`: the result is not to be relied on (verdict "poor") |',
+        '| 3 | `generate`, `observe`, `states`: the result is not to be relied on (reliability "poor") |',
         "| 130, 143 | interrupted (SIGINT, SIGTERM); the same command continues |",
         "",
         "## Options of all commands",

@@ -20,7 +20,7 @@ def resealed(run: Path) -> Path:
         write_manifest(manifest.parent)
     records = [*run.glob("rounds/*/round.json"), *run.glob("validation/complete.json")]
     for path in records:
-        listed = facts_below(path.parent, leave_out=(path.name, "refined"))
+        listed = facts_below(path.parent, leave_out=(path.name, "annealed"))
         write_record(path, read_record(path) | {"files": listed})
     record = read_record(run / RECORD)
     record["files"] = {path.relative_to(run).as_posix(): facts(path) for path in records}

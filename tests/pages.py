@@ -84,7 +84,7 @@ def command(line: str, folder: Path, whole: bool) -> None:
     if words[:1] == ["latf-openmm"]:
         target = words[words.index(">") + 1] if ">" in words else None
         result = RUNNER.invoke(app, words[1 : words.index(">") if target else None])
-        # Of fewer frames the verdict may be poor, which is code 3.
+        # Of fewer frames the reliability may be poor, which is code 3.
         allowed = (0,) if whole else (0, 3)
         assert result.exit_code in allowed, f"{line}\n{result.output}\n{result.exception}"
         if target:

@@ -8,7 +8,7 @@ import pytest
 from openmm import app, unit
 
 from latf_openmm.bias.potentials.harmonic import HarmonicSettings
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.run.annealed import ensembles_at
@@ -102,7 +102,7 @@ def config(folder: Path, function: str = "make", frames: int = 300, equilibratio
     )
 
 
-def volumes_are_exact(run: RunFolder, n: int) -> EnsembleMaker:
+def volumes_are_exact(run: RunFolder, n: int) -> Reweighter:
     """Simulated, in the structures of both rounds, and reweighted to a temperature between."""
     scatter = 1 / np.sqrt(n + 1)
     unbiased = [walker for walker in run.walkers(1) if walker.run.startswith("000")]
@@ -122,12 +122,12 @@ def volumes_are_exact(run: RunFolder, n: int) -> EnsembleMaker:
     assert boxes[300.0].shape == (2, 3, 3)
     assert positions[300.0].shape == (2, n, 3)
     # Reweighted by U + pV to a temperature between.
-    maker = EnsembleMaker(run.trained(1), run.pool(1), 1)
-    between = maker.at(355.0, "reweighted")
+    reweighter = Reweighter(run.trained(1), run.pool(1), 1)
+    between = reweighter.at(355.0, "reweighted")
     found = between.expectation(between.observe(lambda t: t.unitcell_volumes, run.topology()))
     assert abs(found.value - volume(355.0, n)) < 4 * found.error
     assert found.error < 0.6 * scatter * volume(355.0, n)
-    return maker
+    return reweighter
 
 
 def test_few_particles_of_an_ideal_gas(tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_few_particles_of_an_ideal_gas(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_ideal_gas(tmp_path: Path) -> None:
     run = run_loop(config(tmp_path), tmp_path / "run")
-    maker, pressure = volumes_are_exact(run, MANY), pressure_of(run.config.system.build().system)
+    reweighter, pressure = volumes_are_exact(run, MANY), pressure_of(run.config.system.build().system)
     assert pressure is not None
     # Walkers annealed there at constant pressure, each with its own box.
-    (refined,) = ensembles_at(run, 1, [355.0], "refined", maker=maker)
-    again = refined.expectation(refined.observe(lambda t: t.unitcell_volumes, run.topology()))
+    (annealed,) = ensembles_at(run, 1, [355.0], "annealed", reweighter=reweighter)
+    again = annealed.expectation(annealed.observe(lambda t: t.unitcell_volumes, run.topology()))
     assert abs(again.value - volume(355.0, MANY)) < 4 * again.error
     assert again.error < 0.06 * volume(355.0, MANY)
-    walker = refined.pool.walkers[0]
+    walker = annealed.pool.walkers[0]
     found_volumes = walker.load(run.topology()).unitcell_volumes
     np.testing.assert_allclose(found_volumes, walker.table["pressure_volume"] / pressure, rtol=1e-3)
     assert np.abs(walker.table["potential_energy"]).max() < 1e-6

@@ -57,9 +57,9 @@ def finished(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(small_run.path, path)
     run_loop(tiny(small_config()), path)
     command("generate", path, "-T", 1, "-o", path / "later", "--samples", 100, "--method", "reweighted")
-    command("generate", path, "-T", 1.6, "-o", path / "refined", "--samples", 100, "--method", "refined")
+    command("generate", path, "-T", 1.6, "-o", path / "annealed", "--samples", 100, "--method", "annealed")
     command("report", path)
-    assert list(path.glob("rounds/001/refined/sweep_*/T1.6/segment_0000/walker_000.dcd"))
+    assert list(path.glob("rounds/001/annealed/sweep_*/T1.6/segment_0000/walker_000.dcd"))
     return path
 
 
@@ -97,9 +97,9 @@ def interrupted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """The run in the middle of its second round, which is biased and has some of its segments."""
     path = tmp_path_factory.mktemp("interrupted") / "run"
     shutil.copytree(finished, path)
-    for name in ("model", "generated", "refined"):
+    for name in ("model", "generated", "annealed"):
         shutil.rmtree(path / "rounds/001" / name)
-    for name in ("validation", "report", "later", "refined"):
+    for name in ("validation", "report", "later", "annealed"):
         shutil.rmtree(path / name)
     for name in ("round.json", "starts.npz", "decision.json"):
         (path / "rounds/001" / name).unlink()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, mixture
 from latf_openmm.ensembles.files import describe, frames_table
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import EnsembleMaker, ensemble_at
+from latf_openmm.ensembles.reweighter import Reweighter, ensemble_at
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.frames.walkers import WalkerFrames
@@ -92,10 +92,10 @@ def beyond(temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [1.0, 1.4, 2.0, 0.7, 2.6])
 def test_reweighted_frames_have_the_energies_of_the_temperature(temperature: float) -> None:
     found = ensemble_at(trained(), plenty(), temperature)
-    assert found.level == "reweighted"
+    assert found.method == "reweighted"
     assert found.weights.sum() == pytest.approx(1.0)
     assert not found.warnings
-    assert found.verdict == "good"
+    assert found.reliability == "good"
     for estimate, exact in (
         (found.energy(), 0.5 * DIM * temperature),
         (found.heat_capacity(), 0.5 * DIM),
@@ -126,7 +126,7 @@ def test_effective_sizes() -> None:
     found = ensemble_at(trained(), pool, 1.5)
     assert found.ess == pytest.approx(1 / (found.weights**2).sum())
     # The statistical inefficiency of x is (1 + 0.9) / (1 - 0.9) = 19.
-    assert found.ess / found.independent == pytest.approx(19.0, rel=0.3)
+    assert found.ess / found.n_effective == pytest.approx(19.0, rel=0.3)
     assert found.largest_weight == found.weights.max() < 0.01
 
 
@@ -134,8 +134,8 @@ def test_the_flow_takes_over_where_frames_do_not_reach() -> None:
     # At T = 0.2 hardly any frame of T = 1 and 2 has weight; the flow knows x0 and x1, the frames the rest.
     pool, temperature = plenty(), 0.12
     found = ensemble_at(trained(), pool, temperature)
-    assert (found.level, found.verdict) == ("flow", "poor")
-    assert any("independent frames stand for T = 0.12" in text for text in found.warnings)
+    assert (found.method, found.reliability) == ("flow", "poor")
+    assert any("effective samples stand for T = 0.12" in text for text in found.warnings)
     assert any("no frames can be reweighted" in text for text in found.warnings)
     z = pool.z
     spread = found.expectation((z**2).sum(axis=1) / 2)
@@ -143,18 +143,18 @@ def test_the_flow_takes_over_where_frames_do_not_reach() -> None:
     # What is inside a basin follows the energies: colder than the frames there, which had T = 1 or more.
     assert found.energy().value < 0.8
     alone = ensemble_at(trained(), pool, temperature, "reweighted")
-    assert alone.independent < 100
-    assert any("independent frames" in text for text in alone.warnings)
+    assert alone.n_effective < 100
+    assert any("effective samples" in text for text in alone.warnings)
 
 
 def test_both_levels_agree_where_both_are_right() -> None:
     pool = plenty()
     one, two = (ensemble_at(trained(), pool, 1.5, level) for level in ("reweighted", "flow"))
-    assert (one.level, two.level) == ("reweighted", "flow")
+    assert (one.method, two.method) == ("reweighted", "flow")
     assert two.energy().value == pytest.approx(one.energy().value, rel=0.06)
     assert two.populations()[1].value == pytest.approx(one.populations()[1].value, abs=0.03)
     assert not any("the flow says" in text for text in two.warnings)
-    assert (one.verdict, two.verdict) == ("good", "fair")
+    assert (one.reliability, two.reliability) == ("good", "fair")
 
 
 def test_levels_that_disagree_are_named() -> None:
@@ -163,7 +163,7 @@ def test_levels_that_disagree_are_named() -> None:
         flow.whiten(torch.tensor([-2.0, 0.0]), torch.ones(2))  # type: ignore[operator]
     found = ensemble_at(moved, plenty(), 1.5, "flow")
     assert any(text.startswith("state 1: the flow says") for text in found.warnings)
-    assert found.verdict == "poor"
+    assert found.reliability == "poor"
 
 
 def test_one_frame_with_most_of_the_weight_is_named() -> None:
@@ -178,7 +178,7 @@ def test_no_energies() -> None:
     with pytest.raises(ConfigError, match="reweighting needs the potential energies"):
         ensemble_at(trained(), pool, 1.5, "reweighted")
     found = ensemble_at(trained(), pool, 1.0)
-    assert found.level == "flow"
+    assert found.method == "flow"
     with pytest.raises(DataError, match="potential energies of the frames are not known"):
         found.energy()
     assert found.populations()[1].value == pytest.approx(beyond(1.0), abs=0.05)
@@ -240,10 +240,10 @@ def test_reproducible() -> None:
     assert isinstance(one, StructureEnsemble)
 
 
-@pytest.mark.parametrize(("n", "verdicts"), [(60, {"poor"}), (6000, {"good", "fair"})])
-def test_one_trajectory_alone_is_named(n: int, verdicts: set[str]) -> None:
+@pytest.mark.parametrize(("n", "reliabilities"), [(60, {"poor"}), (6000, {"good", "fair"})])
+def test_one_trajectory_alone_is_named(n: int, reliabilities: set[str]) -> None:
     found = ensemble_at(trained(), pool_of(walk(1.0, n, 1, 0.0, 0.8)), 1.0)
-    assert found.verdict in verdicts
+    assert found.reliability in reliabilities
     assert any("all frames come from one trajectory" in text for text in found.warnings)
 
 
@@ -251,11 +251,11 @@ def test_what_was_never_seen_is_not_known_to_be_absent() -> None:
     found = ensemble_at(trained(), plenty(n=2000), 1.2)
     never = np.zeros(len(found.weights), dtype=bool)
     assert not found.seen(never)
-    assert found.fraction(never) == Estimate(0.0, 1 / (found.independent + 4))
+    assert found.fraction(never) == Estimate(0.0, 1 / (found.n_effective + 4))
     assert found.fraction(~never).error == found.fraction(never).error
     assert found.expectation(never.astype(float)) == found.fraction(never)
-    assert found.independent_in(never) == 0.0
-    assert found.independent_in(~never) == pytest.approx(found.independent)
+    assert found.n_effective_in(never) == 0.0
+    assert found.n_effective_in(~never) == pytest.approx(found.n_effective)
     assert np.isnan(found.free_energy_difference(~never, never).error)
     upper = found.pool.states == 1
     difference = found.free_energy_difference(~upper, upper)
@@ -284,7 +284,7 @@ def test_correlated_frames_count_less_in_the_mixture() -> None:
 def test_two_ensembles_together() -> None:
     pool = plenty(n=1500)
     one, other = (
-        EnsembleMaker(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
+        Reweighter(trained(), pool_of(*pool.trajectories[part]), seed=3).at(1.4, "reweighted")
         for part in (slice(0, 4), slice(0, 4))
     )
     both = mixture(one, other, 0.3)
@@ -293,5 +293,5 @@ def test_two_ensembles_together() -> None:
     # The same frames twice, from the same bootstrap samples: nothing is gained, and the errors say so.
     assert both.energy().value == pytest.approx(one.energy().value)
     assert both.energy().error == pytest.approx(one.energy().error, rel=1e-3)
-    assert both.independent_in(np.ones(len(both.weights), bool)) > one.independent
+    assert both.n_effective_in(np.ones(len(both.weights), bool)) > one.n_effective
     assert frames_table(both)["weight"].sum() == pytest.approx(1.0)

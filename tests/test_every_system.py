@@ -179,14 +179,14 @@ def _import(kind: str, run: Path, out: Path) -> None:
 
 def _generate(kind: str, run: Path, out: Path) -> None:
     target = 1.1 * KINDS[kind][2]
-    options = ["-T", str(target), "--samples", "100", "--structures", "5", "--method", "refined"]
+    options = ["-T", str(target), "--samples", "100", "--structures", "5", "--method", "annealed"]
     called("generate", str(run), *options, "-o", str(out / "generated"), codes=POOR)
     assert list((out / "generated").rglob("*.dcd"))
 
 
 def _observe(kind: str, run: Path, out: Path) -> None:
     target = 1.05 * KINDS[kind][2]
-    options = ["-T", str(target), "--observable", "energy", "--method", "refined"]
+    options = ["-T", str(target), "--observable", "energy", "--method", "annealed"]
     called("observe", str(run), *options, "-o", str(out / "observed"), codes=POOR)
     assert list((out / "observed").glob("*"))
 

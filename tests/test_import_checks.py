@@ -17,10 +17,11 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported import ImportedTrajectory
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.run.imported.frames import ImportedFrames
-from latf_openmm.run.imported.run import Importer, write_imported
+from latf_openmm.run.imported.run import Importer
 from latf_openmm.run.imported.runs import RunsAtTemperature, group_runs
 from latf_openmm.run.imported.tables import read_table
 from latf_openmm.run.imported.trajectories import dcd_header, given_trajectories, split_paths
+from latf_openmm.run.imported.walkers import write_imported
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.verify.findings import Findings
 from latf_openmm.run.verify.stages import imported_checks

@@ -20,9 +20,10 @@ from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported import ImportedTrajectory
 from latf_openmm.run.imported.frames import ImportedFrames
-from latf_openmm.run.imported.run import Importer, _Descriptors, write_imported
+from latf_openmm.run.imported.run import Importer, _Descriptors
 from latf_openmm.run.imported.runs import RunsAtTemperature, runs_at
 from latf_openmm.run.imported.static_bias import find_static_bias
+from latf_openmm.run.imported.walkers import write_imported
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]

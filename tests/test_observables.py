@@ -21,7 +21,7 @@ from latf_openmm.ensembles.observables import (
     rmsd_to,
     structure_observable,
 )
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
@@ -37,8 +37,8 @@ REFERENCE = mdtraj.Trajectory(
 
 @pytest.fixture(scope="module")
 def ensembles() -> list[StructureEnsemble]:
-    maker = EnsembleMaker(trained(), plenty(n=3000))
-    return [maker.at(temperature) for temperature in (0.9, 1.2, 1.5, 1.8, 2.1)]
+    reweighter = Reweighter(trained(), plenty(n=3000))
+    return [reweighter.at(temperature) for temperature in (0.9, 1.2, 1.5, 1.8, 2.1)]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_curves_of_oscillators(ensembles: list[StructureEnsemble], name: str, ex
     t = found.table["temperature"].to_numpy()
     off = (found.table["value"].to_numpy() - exact(t)) / found.table["error"].to_numpy()  # type: ignore[operator]
     assert np.abs(off).max() < 3.5
-    assert set(found.table["level"]) == {"reweighted"}
+    assert set(found.table["method"]) == {"reweighted"}
     assert found.replicates is not None
     assert found.replicates.shape[0] == len(t)
 
@@ -162,7 +162,7 @@ def test_the_command(run: RunFolder, tmp_path: Path) -> None:
     names = ["energy", "heat_capacity", f"{mine}:height"]
     result = RUNNER.invoke(app, [*arguments, *(word for name in names for word in ("--observable", name))])
     assert result.exit_code in (0, 3), result.output
-    assert "independent frames" in " ".join(result.output.split())
+    assert "effective samples" in " ".join(result.output.split())
     assert {path.name for path in out.iterdir()} == {
         "energy.csv",
         "heat_capacity.csv",

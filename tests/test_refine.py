@@ -1,4 +1,4 @@
-"""Ensembles refined by annealing, on a short three-hole run: against the quadrature, and as a command."""
+"""Ensembles by annealing, on a short three-hole run: against the quadrature, and as a command."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.ensembles.ensemble import StructureEnsemble
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.run.annealed import Refiner, Sweep, ensembles_at
 from latf_openmm.run.config import LoopSettings, load_config
@@ -42,12 +42,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             "generate": config.generate.model_copy(update={"refine": SETTINGS, "temperatures": []}),
         }
     )
-    return run_loop(config, tmp_path_factory.mktemp("refined") / "run")
+    return run_loop(config, tmp_path_factory.mktemp("annealed") / "run")
 
 
 @pytest.fixture(scope="module")
-def maker(run: RunFolder) -> EnsembleMaker:
-    return EnsembleMaker(run.trained(0), run.pool(0), run.config.seed)
+def reweighter(run: RunFolder) -> Reweighter:
+    return Reweighter(run.trained(0), run.pool(0), run.config.seed)
 
 
 def exact_energy(run: RunFolder, temperature: float) -> float:
@@ -59,25 +59,25 @@ def exact_energy(run: RunFolder, temperature: float) -> float:
 
 @pytest.mark.parametrize("temperature", [0.45, 1.0, 1.9])
 def test_refined_frames_have_the_energy_of_the_temperature(
-    run: RunFolder, maker: EnsembleMaker, temperature: float
+    run: RunFolder, reweighter: Reweighter, temperature: float
 ) -> None:
-    (found,) = ensembles_at(run, 0, [temperature], "refined", maker=maker)
-    assert found.level == "refined"
+    (found,) = ensembles_at(run, 0, [temperature], "annealed", reweighter=reweighter)
+    assert found.method == "annealed"
     assert found.temperature == temperature
     assert len(found.weights) == SETTINGS.walkers * SETTINGS.frames
     assert found.weights.sum() == pytest.approx(1.0)
     energy = found.energy()
     assert abs(energy.value - exact_energy(run, temperature)) < 3.5 * energy.error
     assert 0 < energy.error < 0.15 * temperature
-    assert found.independent > 30
+    assert found.n_effective > 30
     heights = found.observe(lambda t: t.xyz[:, 0, 1], run.topology())
     assert found.expectation(heights).error > 0
     outside = temperature != 1.0
     assert any("is outside the simulated" in text for text in found.warnings) == outside
 
 
-def test_where_it_starts(run: RunFolder, maker: EnsembleMaker) -> None:
-    refiner = Refiner(run, 0, maker)
+def test_where_it_starts(run: RunFolder, reweighter: Reweighter) -> None:
+    refiner = Refiner(run, 0, reweighter)
     assert refiner.simulated == [0.7, 1.3]
     assert 0.7 <= refiner.start(0.5) < 0.75  # nothing hotter is nearer
     assert 1.0 < refiner.start(1.0) <= 1.3  # from the hotter side
@@ -90,23 +90,23 @@ def test_where_it_starts(run: RunFolder, maker: EnsembleMaker) -> None:
 
 
 def test_what_is_there_is_not_simulated_again(
-    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (once,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+    (once,) = ensembles_at(run, 0, [0.55], "annealed", reweighter=reweighter)
 
-    def moved(self: Propagator, population: Population, steps: int, seed: int) -> Population:
+    def propagated(self: Propagator, population: Population, steps: int, seed: int) -> Population:
         raise AssertionError("simulated again")
 
-    monkeypatch.setattr(Propagator, "moved", moved)
-    (again,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
+    monkeypatch.setattr(Propagator, "propagated", propagated)
+    (again,) = ensembles_at(run, 0, [0.55], "annealed", reweighter=reweighter)
     np.testing.assert_array_equal(once.weights, again.weights)
     np.testing.assert_array_equal(once.pool.z, again.pool.z)
 
 
 def test_a_flow_that_is_wrong_costs_only_frames(
-    run: RunFolder, maker: EnsembleMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refiner = Refiner(run, 0, maker)
+    refiner = Refiner(run, 0, reweighter)
     refiner.folder = tmp_path
     monkeypatch.setattr(refiner, "_log_psi", lambda z, temperature, goal: 2.0 * np.sin(3.0 * z[:, 0]))
     with refiner.propagator() as propagator:
@@ -115,37 +115,37 @@ def test_a_flow_that_is_wrong_costs_only_frames(
     assert abs(energy.value - exact_energy(run, 0.5)) < 3.5 * energy.error
 
 
-def test_the_best_level_is_chosen(run: RunFolder, maker: EnsembleMaker) -> None:
-    (best,) = ensembles_at(run, 0, [0.4], maker=maker)
-    assert best.level == "refined"  # about as many frames reach it as states have walkers
-    (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, maker=maker)
-    assert left_out.level in ("flow", "reweighted")
+def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> None:
+    (best,) = ensembles_at(run, 0, [0.4], reweighter=reweighter)
+    assert best.method == "annealed"  # about as many frames reach it as states have walkers
+    (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, reweighter=reweighter)
+    assert left_out.method in ("flow", "reweighted")
     assert any("refining would take about" in text for text in left_out.warnings)
-    (flow,) = ensembles_at(run, 0, [0.4], "flow", maker=maker)
-    assert flow.level == "flow"
-    order = ensembles_at(run, 0, [0.4, 0.55], maker=maker)
+    (flow,) = ensembles_at(run, 0, [0.4], "flow", reweighter=reweighter)
+    assert flow.method == "flow"
+    order = ensembles_at(run, 0, [0.4, 0.55], reweighter=reweighter)
     assert [one.temperature for one in order] == [0.4, 0.55]
 
 
 def test_walkers_that_fail_leave_the_other_levels(
-    run: RunFolder, maker: EnsembleMaker, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(self: Refiner, *arguments: object) -> list[StructureEnsemble]:
         raise SimulationError("walkers became unstable")
 
     monkeypatch.setattr(Refiner, "at", at)
-    (found,) = ensembles_at(run, 0, [0.38], maker=maker)
-    assert found.level != "refined"
+    (found,) = ensembles_at(run, 0, [0.38], reweighter=reweighter)
+    assert found.method != "annealed"
     assert "refining failed: walkers became unstable" in found.warnings
     with pytest.raises(SimulationError):
-        ensembles_at(run, 0, [0.38], "refined", maker=maker)
+        ensembles_at(run, 0, [0.38], "annealed", reweighter=reweighter)
 
 
-def test_no_temperature(run: RunFolder, maker: EnsembleMaker) -> None:
+def test_no_temperature(run: RunFolder, reweighter: Reweighter) -> None:
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
-        ensembles_at(run, 0, [-1.0], maker=maker)
+        ensembles_at(run, 0, [-1.0], reweighter=reweighter)
     with pytest.raises(ConfigError, match="temperature: must be above 0"):
-        ensembles_at(run, 0, [-1.0], "refined", maker=maker)
+        ensembles_at(run, 0, [-1.0], "annealed", reweighter=reweighter)
 
 
 def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_commands(run: RunFolder, tmp_path: Path) -> None:
     result = RUNNER.invoke(app, arguments)
     assert result.exit_code in (0, 3), result.output
     record = json.loads((out / "T0.45" / "ensemble.json").read_text())
-    assert record["level"] == "refined"
+    assert record["method"] == "annealed"
     assert "walkers annealed from T = 0.7" in record["description"]
     table = pd.read_parquet(out / "T0.45" / "frames.parquet")
     assert table["weight"].sum() == pytest.approx(1.0)
@@ -202,4 +202,4 @@ def test_what_never_happens_is_no_confident_number(run: RunFolder, tmp_path: Pat
     row = pd.read_csv(out / "mine_far.csv").iloc[0]
     assert row["value"] == 0
     assert row["error"] > 1e-4
-    assert row["verdict"] == "poor"
+    assert row["reliability"] == "poor"

@@ -61,7 +61,7 @@ def test_factors_are_those_of_frames_solved_again(temperature: float) -> None:
 def test_ensembles_share_their_factors() -> None:
     from test_ensemble import trained
 
-    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.ensembles.reweighter import Reweighter
 
-    maker = EnsembleMaker(trained(), plenty(), 1)
-    assert maker.at(1.2).replicates.factors is maker.at(1.7).replicates.factors
+    reweighter = Reweighter(trained(), plenty(), 1)
+    assert reweighter.at(1.2).replicates.factors is reweighter.at(1.7).replicates.factors

@@ -218,20 +218,23 @@ def test_solvent_is_left_out_and_molecules_are_whole() -> None:
 
 def test_references_are_those_of_the_citation_file() -> None:
     cff = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text())
-    cited = works("flow_barrier", energies=True)
+    cited = works(["flow_barrier"], energies=True)
     text = "\n".join(f"{work.title} {work.place} {work.bibtex}" for work in cited)
     for reference in cff["references"]:
         assert reference["title"].lower() in text.lower()
         for number in (
             *re.findall(r"arXiv:([\d.]+)", reference.get("notes", "")),
             reference.get("start", ""),
+            reference.get("doi", ""),
         ):
             assert number in text
         for author in reference["authors"]:
             assert author["family-names"] in text
     assert len({work.key for work in cited}) == len(cited)
     assert all(work.bibtex.count("{") == work.bibtex.count("}") for work in cited)
-    assert len(works(None, energies=False)) == len(cited) - 2
+    assert len(works([], energies=False)) == len(cited) - 2
+    every = works(["opes", "flow_barrier", "metadynamics", "walls"], energies=True, annealed=True)
+    assert len({work.key for work in every}) == len(every) == len(cited) + 4
 
 
 def test_hot_walkers_are_named(dipeptide: RunFolder, tmp_path: Path) -> None:

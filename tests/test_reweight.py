@@ -97,7 +97,7 @@ def test_static_bias() -> None:
     assert sample.weights.sum() == pytest.approx(1.0)
     w = np.exp(-0.7 * double_well(sample.z[:, 0]) / KT)
     assert sample.sample_size == pytest.approx(w.sum() ** 2 / (w**2).sum())
-    assert sample.independent_size == pytest.approx(sample.sample_size / sample.runs[0].inefficiency)
+    assert sample.n_effective == pytest.approx(sample.sample_size / sample.runs[0].inefficiency)
 
 
 def test_no_bias() -> None:
@@ -264,7 +264,7 @@ def test_correlated_frames_count_less() -> None:
     assert combined.inefficiencies[0] == pytest.approx(99, rel=0.5)
     assert combined.counts[0] < 500
     assert len(combined.chosen) < 4000 + 1000
-    assert combined.independent_size < combined.sample_size
+    assert combined.n_effective < combined.sample_size
     close(combined, 0.2)
 
 

@@ -48,7 +48,7 @@ def test_what_is_proposed_can_be_run(
     assert found.hours > 0
     text = found.path.read_text()
     assert f"{found.n_atoms} atoms; {found.platform} takes" in text
-    assert (config.simulation.timestep == 0.004) == ("hydrogens weigh 3 amu" in text)
+    assert (config.simulation.timestep == 0.004) == ("hydrogen mass repartitioning (3 amu)" in text)
     data = yaml.safe_load(text)
     assert not any(str(files) in str(value) for value in data["system"].values())  # relative
 

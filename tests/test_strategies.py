@@ -19,8 +19,8 @@ from latf_openmm.report import write_report
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
-from latf_openmm.run.strategies import STRATEGY_KINDS, Situation
-from latf_openmm.run.strategies.active import ActiveSettings, _Known
+from latf_openmm.run.strategies import STRATEGY_KINDS, RoundState
+from latf_openmm.run.strategies.active import ActiveSettings, ErrorModel
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.run.strategies.uniform import UniformSettings
 from latf_openmm.settings import validate
@@ -29,11 +29,11 @@ from latf_openmm.storage import write_record
 CASES = {"active": ActiveSettings(), "fixed": FixedSettings(), "uniform": UniformSettings()}
 
 
-def situation(
+def round_state(
     pool: Pool | None = None, targets: tuple[float, ...] = (0.7, 1.5), **changes: object
-) -> Situation:
+) -> RoundState:
     pool = plenty() if pool is None else pool
-    found = Situation(trained(), pool, 0, targets, (1.0, 2.0), 3, 500, True, 5)
+    found = RoundState(trained(), pool, 0, targets, (1.0, 2.0), 3, 500, True, 5)
     return replace(found, **changes)  # type: ignore[arg-type]
 
 
@@ -43,9 +43,9 @@ def test_every_kind_is_here() -> None:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_a_decision_is_whole(kind: str) -> None:
-    s = situation()
+    s = round_state()
     made = CASES[kind].decide(s)
-    again = CASES[kind].decide(situation())
+    again = CASES[kind].decide(round_state())
     assert len(set(made.temperatures)) == len(made.temperatures) == len(s.configured)
     assert set(made.biased) <= set(made.temperatures)
     assert set(made.starts) == set(made.temperatures)
@@ -54,12 +54,12 @@ def test_a_decision_is_whole(kind: str) -> None:
         assert ((frames >= 0) & (frames < len(s.pool.z))).all()
         np.testing.assert_array_equal(frames, again.starts[temperature])
     assert made.reasons
-    json.dumps(made.tables, allow_nan=False)
+    json.dumps(made.diagnostics, allow_nan=False)
     assert CASES[kind].decide(replace(s, can_bias=False)).biased == ()
 
 
 def test_fixed_and_uniform_temperatures() -> None:
-    s = situation(targets=(0.5, 4.0))
+    s = round_state(targets=(0.5, 4.0))
     assert FixedSettings().decide(s).temperatures == (1.0, 2.0)
     seen: list[float] = []
     for rounds in range(1, 9):
@@ -84,7 +84,7 @@ def exact_share(start: float, target: float) -> float:
 
 
 def test_the_share_of_frames_that_count_elsewhere() -> None:
-    known = _Known(situation(plenty(n=8000)), ActiveSettings())
+    known = ErrorModel(round_state(plenty(n=8000)), ActiveSettings())
     for start, target in ((1.0, 1.2), (1.0, 0.8), (2.0, 1.5), (1.0, 0.6), (1.5, 1.0)):
         assert known.share(start, target) == pytest.approx(exact_share(start, target), abs=0.06)
     assert known.share(1.3, 1.3) == 1.0
@@ -93,11 +93,11 @@ def test_the_share_of_frames_that_count_elsewhere() -> None:
     assert known.share(1.0, 0.02) == pytest.approx(np.exp(-(beta**2) * DIM / 2), rel=0.2)
 
 
-def test_a_rounds_independent_frames() -> None:
+def test_a_rounds_effective_samples() -> None:
     """g = (1 + c) / (1 - c) of these walks."""
     cold = [walk(1.0, 8000, i, 0.0, 0.95) for i in range(2)]
     hot = [walk(2.0, 8000, 7 + i, 0.0, 0.5) for i in range(2)]
-    known = _Known(situation(pool_of(*cold, *hot)), ActiveSettings())
+    known = ErrorModel(round_state(pool_of(*cold, *hot)), ActiveSettings())
     assert known.new_frames(1.0) == pytest.approx(3 * 500 / 39, rel=0.3)
     assert known.new_frames(2.0) == pytest.approx(3 * 500 / 3, rel=0.3)
     assert known.new_frames(1.0) < known.new_frames(1.4) < known.new_frames(2.0)
@@ -106,14 +106,14 @@ def test_a_rounds_independent_frames() -> None:
 
 def test_temperatures_go_to_where_frames_are_missing() -> None:
     pool = pool_of(*(walk(2.0, 4000, i, 0.0, 0.8) for i in range(4)))
-    far = replace(situation(pool, targets=(0.3,)), configured=(2.0,))
+    far = replace(round_state(pool, targets=(0.3,)), configured=(2.0,))
     (chosen,) = ActiveSettings().decide(far).temperatures
     assert chosen < 0.6
-    near = replace(situation(pool, targets=(2.5,)), configured=(2.0,))
+    near = replace(round_state(pool, targets=(2.5,)), configured=(2.0,))
     (chosen,) = ActiveSettings().decide(near).temperatures
     assert chosen >= 2.0
     made = ActiveSettings().decide(far)
-    rows = made.tables["candidates"]
+    rows = made.diagnostics["candidates"]
     best = min(rows, key=lambda row: row["error expected"])
     assert best["chosen"] == 1
     assert all(row["error expected"] <= row["error now"] * 1.0001 for row in rows)
@@ -123,31 +123,31 @@ def test_temperatures_go_to_where_frames_are_missing() -> None:
 def test_the_error_expected_is_what_a_round_brings() -> None:
     """The fall of the target's error that is promised, against that of a real round there."""
     few = pool_of(*(walk(1.0, 1500, i, 0.0, 0.8) for i in range(3)))
-    s = replace(situation(few, targets=(1.6,)), configured=(1.0,), walkers=6, frames=1500)
-    known = _Known(s, ActiveSettings())
+    s = replace(round_state(few, targets=(1.6,)), configured=(1.0,), walkers=6, frames=1500)
+    known = ErrorModel(s, ActiveSettings())
     before = known.target(1.6)
     gain = known.new_frames(1.6) * known.share(1.6, 1.6)
     more = pool_of(
         *(walk(1.0, 1500, i, 0.0, 0.8) for i in range(3)),
         *(walk(1.6, 1500, 50 + i, 0.0, 0.8) for i in range(6)),
     )
-    after = _Known(replace(s, pool=more), ActiveSettings()).target(1.6)
-    assert after.independent == pytest.approx(before.independent + gain, rel=0.3)
+    after = ErrorModel(replace(s, pool=more), ActiveSettings()).target(1.6)
+    assert after.n_effective == pytest.approx(before.n_effective + gain, rel=0.3)
 
 
 def test_bias_where_walkers_are_stuck() -> None:
     """x0 > 0.5 is entered often at a correlation of 0.8, hardly ever at 0.9999."""
-    free = ActiveSettings().decide(situation())
+    free = ActiveSettings().decide(round_state())
     assert free.biased == ()
     assert "bias nowhere" in free.reasons[1]
     stuck = pool_of(*(walk(t, 500, i, 0.0, 0.99999) for i, t in enumerate((1.0, 1.0, 2.0, 2.0))))
-    made = ActiveSettings().decide(situation(stuck))
+    made = ActiveSettings().decide(round_state(stuck))
     assert made.biased == made.temperatures
     half = pool_of(
         *(walk(1.0, 500, i, 0.0, 0.99999) for i in range(2)),
         *(walk(2.0, 500, 5 + i, 0.0, 0.5) for i in range(2)),
     )
-    known = _Known(situation(half), ActiveSettings())
+    known = ErrorModel(round_state(half), ActiveSettings())
     assert known.visits(1.0) < 2 < 50 < known.visits(2.0)
     assert known.visits(1.0) < known.visits(1.4) < known.visits(2.0)
 
@@ -163,8 +163,8 @@ def test_walkers_start_in_what_is_missing() -> None:
         log_weights=one_sided.log_weights[kept],
     )
     pool = pool_of(one_sided, *(walk(1.6, 6000, 9 + i, 0.0, 0.8) for i in range(4)))
-    s = replace(situation(pool, targets=(1.0,)), walkers=400, frames=50)
-    known = _Known(s, ActiveSettings())
+    s = replace(round_state(pool, targets=(1.0,)), walkers=400, frames=50)
+    known = ErrorModel(s, ActiveSettings())
     n, wanted = int(kept.sum()), known._shares(1.0)
     starts = known.starts((1.0, 1.3), ())
     new = (pool.states[starts[1.0]] == 1).mean() * 400 * 50
@@ -178,9 +178,9 @@ def test_walkers_start_in_what_is_missing() -> None:
 
 
 def test_the_committee_counts_where_the_flow_speaks() -> None:
-    known = _Known(situation(targets=(1.5, 0.05)), ActiveSettings())
+    known = ErrorModel(round_state(targets=(1.5, 0.05)), ActiveSettings())
     near, far = known.target(1.5), known.target(0.05)
-    assert (near.level, far.level) == ("reweighted", "flow")
+    assert (near.method, far.method) == ("reweighted", "flow")
     frames = max(max(p.error for p in near.populations) / 0.02, near.energy.error / 0.1)
     assert near.error == pytest.approx(frames)
     assert far.error >= far.committee.max() / 0.02
@@ -189,19 +189,19 @@ def test_the_committee_counts_where_the_flow_speaks() -> None:
 def test_it_stops_when_errors_and_changes_are_small() -> None:
     pool = plenty(n=4000)
     loose = ActiveSettings(population_tolerance=0.2, energy_tolerance=0.5)
-    assert not loose.decide(situation(pool, targets=(1.5,))).stop  # nothing to compare with yet
-    later = situation(pool, targets=(1.5,), before=3)
+    assert not loose.decide(round_state(pool, targets=(1.5,))).stop  # nothing to compare with yet
+    later = round_state(pool, targets=(1.5,), before=3)
     made = loose.decide(later)
     assert made.stop
     assert "within the tolerances" in made.reasons[-1]
     assert not loose.model_copy(update={"stop": False}).decide(later).stop
     assert not ActiveSettings(population_tolerance=1e-4).decide(later).stop
-    assert not loose.decide(situation(pool, targets=(1.5, 0.01), before=3)).stop  # no frame reaches 0.01
+    assert not loose.decide(round_state(pool, targets=(1.5, 0.01), before=3)).stop  # no frame reaches 0.01
 
 
 def test_unknown_energies_leave_the_temperatures_alone() -> None:
     flat = pool_of(*(replace(t, potential_energy=np.zeros(t.n_frames)) for t in plenty().trajectories))
-    made = ActiveSettings().decide(situation(flat))
+    made = ActiveSettings().decide(round_state(flat))
     assert made.temperatures == (1.0, 2.0)
     assert "energies are not known" in made.reasons[0]
 
@@ -243,7 +243,7 @@ def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder
     plan = run.round(2).read_decision()
     for reason in plan["reasons"]:
         assert escape(reason) in page
-    for name in (*plan["tables"]["targets"][0], *plan["tables"]["states"][0]):
+    for name in (*plan["diagnostics"]["targets"][0], *plan["diagnostics"]["states"][0]):
         assert name == "temperature" or f"<th>{name}</th>" in page
 
 
@@ -278,9 +278,11 @@ def test_a_damaged_plan_is_named(active_run: RunFolder, tmp_path: Path) -> None:
 
 def test_the_budget_ends_a_run(tmp_path: Path) -> None:
     steps = 0.001 * 60 * small_config().simulation.frame_interval * small_config().simulation.timestep * 6
-    run = run_loop(active_config(rounds=9, most_ns=1.5 * steps), tmp_path / "run")
+    run = run_loop(active_config(rounds=9, max_simulated_ns=1.5 * steps), tmp_path / "run")
     assert len(run.complete_rounds()) == 2
-    run = run_loop(active_config(rounds=9, most_hours=1e-6), tmp_path / "run")  # the same, limited in hours
+    run = run_loop(
+        active_config(rounds=9, max_wall_hours=1e-6), tmp_path / "run"
+    )  # the same, limited in hours
     assert len(run.complete_rounds()) == 2
 
 

@@ -387,12 +387,12 @@ def test_annealed_walkers_are_looked_at(copy: Path) -> None:
         config.model_copy(update={"generate": config.generate.model_copy(update={"refine": refine})}), copy
     )
     command = ["observe", str(copy), "-T", "0.6", "-o", str(copy / "curves"), "--observable", "energy"]
-    result = CliRunner().invoke(app, [*command, "--method", "refined"], catch_exceptions=False)
+    result = CliRunner().invoke(app, [*command, "--method", "annealed"], catch_exceptions=False)
     assert result.exit_code in (0, 3), result.output
     report = verify_run(copy)
     assert report.damages == {}
-    assert report.parts["round 001: refined"].counts["frames"] == 60
-    (table,) = copy.rglob("refined/*/T0.6/segment_0000/frames.parquet")
+    assert report.parts["round 001: annealed"].counts["frames"] == 60
+    (table,) = copy.rglob("annealed/*/T0.6/segment_0000/frames.parquet")
     rows(lambda frames: frames.drop(index=31))(table)
     assert "walker 0: frame 31 is missing" in found(copy)[table.relative_to(copy).as_posix()]
     flip(table.with_name("walker_000.dcd"))

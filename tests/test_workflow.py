@@ -209,8 +209,8 @@ def test_generate_writes_structures_with_weights(finished: RunFolder, tmp_path: 
     said = " ".join(result.output.split())
     folder = tmp_path / "out" / "T0.9"
     record = json.loads((folder / "ensemble.json").read_text())
-    assert f"verdict {record['verdict']}" in said
-    assert ("mean potential energy" in said) == (record["verdict"] != "poor")
+    assert f"reliability {record['reliability']}" in said
+    assert ("mean potential energy" in said) == (record["reliability"] != "poor")
     table = pd.read_parquet(folder / "frames.parquet")
     assert table["weight"].sum() == pytest.approx(1.0)
     structures = mdtraj.load(str(folder / "ensemble.dcd"), top=str(folder / "ensemble.pdb"))
@@ -236,7 +236,7 @@ def test_generate_does_not_pretend_to_know(finished: RunFolder, tmp_path: Path) 
     )
     assert result.exit_code == 3, result.output
     said = " ".join(result.output.split())
-    assert "verdict poor" in said
+    assert "reliability poor" in said
     assert "mean potential energy" not in said
     assert "not to be relied on" in said
     assert "T = 0.01 is farther than a factor of 2 from every simulated temperature" in said
@@ -295,7 +295,7 @@ def test_nothing_complete_yet(tmp_path: Path) -> None:
 
 
 def test_stops_when_settled(tmp_path: Path) -> None:
-    config = tiny(loop={"rounds": 5, "stop_below": 10.0}, generate={"temperatures": []})
+    config = tiny(loop={"rounds": 5, "convergence_threshold": 10.0}, generate={"temperatures": []})
     assert len(run_loop(config, tmp_path / "run").complete_rounds()) == 2
 
 

@@ -29,7 +29,7 @@ from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase
 from benchmarks.quality.data import features_of, truth
 from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.bias.potentials.opes import OpesSettings
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
 from latf_openmm.run.loop import run_loop
@@ -168,17 +168,17 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     rows = []
     for index in range(case.rounds):
         pool = run.pool(index)
-        maker = EnsembleMaker(run.trained(index), pool, case.seed)
+        reweighter = Reweighter(run.trained(index), pool, case.seed)
         features = np.concatenate([t.features for t in run.feature_trajectories(list(pool.walkers))])
         labels = exact.label(features)
         for temperature in case.case.temperatures:
-            found = maker.at(temperature)
+            found = reweighter.at(temperature)
             rows.append(
                 {
                     "round": index,
                     "evaluations": (index + 1) * case.each,
                     "temperature": temperature,
-                    "level": found.level,
+                    "level": found.method,
                     "simulated": run.round(index).summary()["temperatures"],
                     **exact.errors(temperature, labels, pool.energies(), found.weights),
                 }

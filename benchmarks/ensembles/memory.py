@@ -70,7 +70,7 @@ def main() -> None:
     for words in (
         ["generate", str(folder), "-T", "375", "-o", str(out / "reweighted"), "--method", "reweighted"],
         ["generate", str(folder), "-T", "375", "-o", str(out / "flow"), "--method", "flow"],
-        ["generate", str(folder), "-T", "320", "-o", str(out / "refined"), "--method", "refined"],
+        ["generate", str(folder), "-T", "320", "-o", str(out / "annealed"), "--method", "annealed"],
         [
             "observe",
             str(folder),

@@ -70,7 +70,7 @@ def _long(rows: list[dict[str, Any]]) -> pd.DataFrame:
                     for key in ("system", "regime", "seed", "temperature", "method", "simulated")
                 }
                 | {
-                    "level": row.get("level", ""),
+                    "level": row.get("level", "").replace("refined", "annealed"),
                     "verdict": row.get("verdict", ""),
                     "observable": name,
                     "value": value,
@@ -189,7 +189,8 @@ def _coverage(long: pd.DataFrame) -> str:
     ours = mine[mine["method"] == METHODS[0]]
     parts = [(f"latf-openmm, {name}", ours[ours["system"] == name]) for name in _SYSTEMS]
     parts += [
-        (f"latf-openmm, {level}", ours[ours["level"] == level]) for level in ("reweighted", "refined", "flow")
+        (f"latf-openmm, {level}", ours[ours["level"] == level])
+        for level in ("reweighted", "annealed", "flow")
     ]
     parts += [("**latf-openmm**", ours), ("latf-openmm, verdict not poor", ours[ours["verdict"] != "poor"])]
     parts += [(method, mine[mine["method"] == method]) for method in METHODS[1:3]]

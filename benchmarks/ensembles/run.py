@@ -32,7 +32,7 @@ from benchmarks.quality.methods import smoothed
 from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import generate
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.reweighting.blocks import FrameBlocks
@@ -161,7 +161,7 @@ def _ensemble_frames(
 ) -> Frames:
     trajectories = run.feature_trajectories(list(ensemble.pool.walkers))
     features = np.concatenate([t.features for t in trajectories])
-    if ensemble.level == "refined":
+    if ensemble.method == "annealed":
         folds = np.random.default_rng(0).permutation(len(ensemble.inefficiency))[ensemble.clusters] % _FOLDS
     else:
         folds = _folds(list(FrameBlocks(trajectories).lengths))
@@ -187,10 +187,10 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
     """Everything measured of one case."""
     case, folder = run.case, run.simulated(work)
     trained = folder.trained(0)
-    maker = EnsembleMaker(trained, folder.pool(0), run.seed)
+    reweighter = Reweighter(trained, folder.pool(0), run.seed)
     temperatures = list(case.temperatures)
-    ensembles = ensembles_at(folder, 0, temperatures, "auto", _MINUTES, maker=maker)
-    evaluations = run.evaluations + _refined_evaluations(folder, maker, ensembles)
+    ensembles = ensembles_at(folder, 0, temperatures, "auto", _MINUTES, reweighter=reweighter)
+    evaluations = run.evaluations + _refined_evaluations(folder, reweighter, ensembles)
     plain = run.prior_only(work)
     plain_pool = folder.pool_of(plain, folder.walkers(0))
     exchange = _exchanged(run, evaluations, work)
@@ -203,17 +203,17 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
             "simulated": temperature in run.settings.temperatures,
             "evaluations": evaluations,
             "evaluations_simulated": run.evaluations,
-            "reached": maker.reach(temperature),
+            "reached": reweighter.reach(temperature),
         }
-        flow, alone = maker.at(temperature, "flow"), maker.at(temperature, "reweighted")
+        flow, alone = reweighter.at(temperature, "flow"), reweighter.at(temperature, "reweighted")
         for method, one in (("latf-openmm", ensemble), ("MBAR alone", alone), ("flow alone", flow)):
-            if one.level == "refined" or pool_frames is None:
+            if one.method == "annealed" or pool_frames is None:
                 frames = _ensemble_frames(case, folder, trained, one)
-            if one.level != "refined":
+            if one.method != "annealed":
                 pool_frames = frames if pool_frames is None else pool_frames
                 frames = pool_frames
-            row = common | {"method": method, "level": one.level, "verdict": one.verdict}
-            row |= {"independent": one.independent, "warnings": list(one.warnings)}
+            row = common | {"method": method, "level": one.method, "verdict": one.reliability}
+            row |= {"independent": one.n_effective, "warnings": list(one.warnings)}
             row |= {"errors": errors_of(case, one, frames)}
             row |= compare(case, reference, frames, one.weights, kT)
             if method == "latf-openmm" and case.name == "alanine_dipeptide":
@@ -239,10 +239,12 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
         )
 
 
-def _refined_evaluations(folder: RunFolder, maker: EnsembleMaker, ensembles: list[StructureEnsemble]) -> int:
+def _refined_evaluations(
+    folder: RunFolder, reweighter: Reweighter, ensembles: list[StructureEnsemble]
+) -> int:
     """Force evaluations of the sweeps that the ensembles come from."""
-    refiner = Refiner(folder, 0, maker)
-    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.level == "refined"])
+    refiner = Refiner(folder, 0, reweighter)
+    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.method == "annealed"])
     return sum(refiner.evaluations_made(refiner.folder_of(sweep)) for sweep in sweeps)
 
 

@@ -167,9 +167,9 @@ def generated_table(
                     "independent": mean,
                     "its error": error,
                     "range of walkers": spread,
-                    "level": row.level,
-                    "verdict": row.verdict,
-                    "independent frames": round(row.independent_frames),
+                    "level": row.method,
+                    "verdict": row.reliability,
+                    "independent frames": round(row.effective_samples),
                 }
             )
     for ensemble in ensembles:

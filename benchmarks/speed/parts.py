@@ -81,7 +81,7 @@ def reweighting(frames: int) -> list[Row]:
     import torch
 
     from latf_openmm.ensembles.pool import make_pool
-    from latf_openmm.ensembles.reweighter import EnsembleMaker
+    from latf_openmm.ensembles.reweighter import Reweighter
     from latf_openmm.frames.trajectory import FeatureTrajectory
     from latf_openmm.frames.walkers import WalkerFrames
     from latf_openmm.model.checkpoint import TrainedModel
@@ -104,12 +104,12 @@ def reweighting(frames: int) -> list[Row]:
     trained = TrainedModel(model, (), (), "reduced", simulated)
     torch.set_num_threads(2)
     begin = time.perf_counter()
-    maker = EnsembleMaker(trained, make_pool(trained, owners, trajectories), 0)
-    first = maker.at(1.0)
+    reweighter = Reweighter(trained, make_pool(trained, owners, trajectories), 0)
+    first = reweighter.at(1.0)
     first.energy()
     prepared = time.perf_counter() - begin
     for temperature in np.linspace(1.0, 2.0, 50):
-        found = maker.at(float(temperature))
+        found = reweighter.at(float(temperature))
         found.populations(), found.energy(), found.heat_capacity()
     seconds = time.perf_counter() - begin
     return [

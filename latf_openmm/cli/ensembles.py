@@ -47,7 +47,7 @@ def generate(
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
 
     Where too few frames reach a temperature, walkers are simulated there; the same command continues after an
-    interruption. Ends with code 3 where the structures at a temperature are not to be relied on (verdict "poor").
+    interruption. Ends with code 3 where the structures at a temperature are not to be relied on (reliability "poor").
     """
     from latf_openmm.progress import make_progress
     from latf_openmm.run.folder import RunFolder
@@ -72,7 +72,7 @@ def generate(
         console.print(f"{result.folder}: {run.scale.label(result.structures.temperature)}", highlight=False)
         _print_ensemble(console, result.structures)
         _print_warnings(console, result.warnings)
-    if any(result.structures.verdict == "poor" for result in results):
+    if any(result.structures.reliability == "poor" for result in results):
         raise typer.Exit(3)
 
 
@@ -104,7 +104,7 @@ def observe(
 ) -> None:
     """Observables against temperature, with errors: a table and a figure.
 
-    Ends with code 3 where a value is not to be relied on (verdict "poor").
+    Ends with code 3 where a value is not to be relied on (reliability "poor").
     """
     from latf_openmm.progress import make_progress
     from latf_openmm.report.observed import write_observed
@@ -182,7 +182,7 @@ def states(
     _print_states(console, summary)
     _print_warnings(console, summary.ensemble.warnings)
     console.print(f"{output}: states.csv, one structure of each state", highlight=False, soft_wrap=True)
-    if summary.ensemble.verdict == "poor":
+    if summary.ensemble.reliability == "poor":
         raise typer.Exit(3)
 
 
@@ -215,12 +215,12 @@ def parse_temperatures(text: str) -> list[float]:
 def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     console.print(
-        f"  structures: {ensemble.description}; verdict {ensemble.verdict}; "
-        f"{ensemble.independent:.0f} independent frames effectively ({ensemble.ess:.0f} frames), "
+        f"  structures: {ensemble.description}; reliability {ensemble.reliability}; "
+        f"{ensemble.n_effective:.0f} effective samples ({ensemble.ess:.0f} without correlation in time), "
         f"largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
-    if ensemble.verdict == "poor":
+    if ensemble.reliability == "poor":
         console.print(
             "  populations and energies are not to be relied on; ensemble.json has them", highlight=False
         )
@@ -233,10 +233,10 @@ def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
 
 def _print_curve(console: Console, curve: "Curve", midpoint: float | None) -> None:
     shown = Table(title=f"{curve.name} [{curve.unit}]" if curve.unit else curve.name)
-    for column in ("T", "value", "error", "level", "verdict", "independent frames"):
+    for column in ("T", "value", "error", "method", "reliability", "effective samples"):
         shown.add_column(column)
-    for t, value, error, method, verdict, n in curve.table.itertuples(index=False):
-        shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", method, verdict, f"{n:.0f}")
+    for t, value, error, method, reliability, n in curve.table.itertuples(index=False):
+        shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", method, reliability, f"{n:.0f}")
     console.print(shown)
     transition = curve.transition(midpoint)
     if transition is not None:
@@ -253,7 +253,7 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
         cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
-    text = f"{summary.ensemble.description}; verdict {summary.ensemble.verdict}"
+    text = f"{summary.ensemble.description}; reliability {summary.ensemble.reliability}"
     console.print(text, highlight=False, soft_wrap=True)
 
 

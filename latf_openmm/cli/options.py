@@ -26,7 +26,7 @@ class Method(str, Enum):
 
     AUTO = "auto"
     REWEIGHTED = "reweighted"
-    REFINED = "refined"
+    ANNEALED = "annealed"
     FLOW = "flow"
 
 

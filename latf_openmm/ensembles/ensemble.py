@@ -17,7 +17,7 @@ from latf_openmm.reweighting.weights import systematic
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Level = Literal["reweighted", "refined", "flow"]
+Method = Literal["reweighted", "annealed", "flow"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StructureEnsemble:
         In the model's scale.
     kT
         Thermal energy [kJ/mol].
-    level
+    method
         How the weights were made.
     description
         The same, for people.
@@ -56,24 +56,24 @@ class StructureEnsemble:
     widening
         What the standard deviation over the replicates is multiplied with to be a standard error.
     clusters
-        Frames of one cluster count as one; shape (n_frames,). Of simulated frames each is its own, refined ones with a
+        Frames of one cluster count as one; shape (n_frames,). Of simulated frames each is its own, annealed ones with a
         common ancestor are one.
     inefficiency
         Statistical inefficiency g of each cluster, shape (n_clusters,).
-    independent
-        Effective number of independent frames: (sum W)^2 / sum g W^2 over the weights W of clusters; of refined
+    n_effective
+        Number of effective samples: (sum W)^2 / sum g W^2 over the weights W of clusters; of annealed
         frames, which forget where they came from, the least of variance / error^2 of energy and populations.
     warnings
         What a reader has to know before trusting the result.
-    verdict
-        ``good``: 100 independent frames or more carry it; ``fair``: 30 or more, or the flow between temperatures
+    reliability
+        ``good``: 100 effective samples or more carry it; ``fair``: 30 or more, or the flow between temperatures
         that frames reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each
         other. Three times as many are asked for where all come from one trajectory.
     """
 
     temperature: float
     kT: float  # noqa: N815 - the field's own name
-    level: Level
+    method: Method
     description: str
     pool: Pool
     weights: Array
@@ -81,9 +81,9 @@ class StructureEnsemble:
     widening: float
     clusters: NDArray[np.int64]
     inefficiency: Array
-    independent: float
+    n_effective: float
     warnings: tuple[str, ...]
-    verdict: Reliability
+    reliability: Reliability
 
     @property
     def ess(self) -> float:
@@ -140,21 +140,21 @@ class StructureEnsemble:
             return self.fraction(x == 1)
         return self.estimate(Statistic.mean(x))
 
-    def independent_in(self, chosen: Mask) -> float:
-        """Effective number of independent frames among the chosen ones (n_frames,)."""
+    def n_effective_in(self, chosen: Mask) -> float:
+        """Number of effective samples among the chosen ones (n_frames,)."""
         totals = np.bincount(self.clusters, self.weights * chosen, len(self.inefficiency))
         squares = float((self.inefficiency * totals**2).sum())
         return float(totals.sum() ** 2 / squares) if squares > 0 else 0.0
 
     def seen(self, chosen: Mask) -> bool:
-        """Return whether the chosen frames, and the others, are enough independent ones to say how many they are."""
-        return min(self.independent_in(chosen), self.independent_in(~chosen)) >= MIN_SEEN_SAMPLES
+        """Return whether the chosen frames, and the others, are enough effective samples to say how many they are."""
+        return min(self.n_effective_in(chosen), self.n_effective_in(~chosen)) >= MIN_SEEN_SAMPLES
 
     def fraction(self, chosen: Mask) -> Estimate:
         """Return the share of the chosen frames (n_frames,).
 
-        Where they, or the others, are fewer than 3 independent ones, which a bootstrap says little of, the error is at
-        least 1 / (n + 4) with n the independent frames of all: twice that is Wilson's bound for what was never seen.
+        Where they, or the others, are fewer than 3 effective samples, which a bootstrap says little of, the error is at
+        least 1 / (n + 4) with n the effective samples of all: twice that is Wilson's bound for what was never seen.
         """
         return self._guarded(self.estimate(Statistic.mean(chosen)), chosen)
 
@@ -162,7 +162,7 @@ class StructureEnsemble:
         """Return the share of frames with an error that holds where there are few."""
         if self.seen(chosen):
             return estimate
-        return Estimate(estimate.value, max(estimate.error, 1.0 / (self.independent + 4.0)))
+        return Estimate(estimate.value, max(estimate.error, 1.0 / (self.n_effective + 4.0)))
 
     def free_energy_difference(self, start: Mask, end: Mask) -> Estimate:
         """Return -kT ln(p_end / p_start) of two sets of frames (n_frames,) [kJ/mol].

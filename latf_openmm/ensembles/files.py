@@ -29,7 +29,7 @@ def write_structures(
 
     ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
     ``ensemble.dcd`` or ``ensemble.xtc`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
-    without weights); ``state_N.pdb`` (one structure of each state); ``populations.csv``; ``ensemble.json`` (level,
+    without weights); ``state_N.pdb`` (one structure of each state); ``populations.csv``; ``ensemble.json`` (method,
     effective sizes, populations, energy and heat capacity with errors, warnings, `source`, versions);
     ``manifest.json`` with the hashes of all of them.
 
@@ -81,7 +81,7 @@ def populations_table(ensemble: StructureEnsemble) -> pd.DataFrame:
             "state": state,
             "population": population.value,
             "error": population.error,
-            "effective_samples": ensemble.independent_in(ensemble.pool.states == state),
+            "effective_samples": ensemble.n_effective_in(ensemble.pool.states == state),
         }
         for state, population in enumerate(ensemble.populations())
     ]
@@ -108,11 +108,11 @@ def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
     """Return the numbers that a reader needs to judge an ensemble."""
     numbers: dict[str, Any] = {
         "temperature": ensemble.temperature,
-        "level": ensemble.level,
+        "method": ensemble.method,
         "description": ensemble.description,
-        "verdict": ensemble.verdict,
+        "reliability": ensemble.reliability,
         "effective_sample_size": ensemble.ess,
-        "independent_frames": ensemble.independent,
+        "effective_samples": ensemble.n_effective,
         "largest_weight": ensemble.largest_weight,
         "populations": [_pair(estimate) for estimate in ensemble.populations()],
         "warnings": list(ensemble.warnings),

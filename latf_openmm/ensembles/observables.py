@@ -206,7 +206,7 @@ class Curve:
     name, unit
         What it is.
     table
-        One row for each temperature: temperature, value, error, level, verdict, independent frames.
+        One row for each temperature: temperature, value, error, method, reliability, effective samples.
     replicates
         Values in the same bootstrap samples at every temperature, shape (n_temperatures, n_samples); None where
         one of them is the flow's.
@@ -302,9 +302,9 @@ def curve(
         measured = _measure(name, ensemble, known.get(id(ensemble.pool)))
         spread = ensemble.replicates.of(measured.statistic)
         spreads.append(np.nan_to_num(spread, posinf=_NOTHING, neginf=-_NOTHING))  # a state without weight
-        verdict = ensemble.verdict
+        reliability = ensemble.reliability
         if not measured.seen:
-            verdict = "poor"
+            reliability = "poor"
             warnings.append(
                 f"{name} at {ensemble.temperature:g}: fewer than {MIN_SEEN_SAMPLES:g} effective samples are on one "
                 "side of it: its value is a limit, not an estimate"
@@ -313,13 +313,13 @@ def curve(
             (
                 ensemble.temperature,
                 *_numbers(measured.estimate),
-                ensemble.level,
-                verdict,
-                ensemble.independent,
+                ensemble.method,
+                reliability,
+                ensemble.n_effective,
             )
         )
-    columns = ["temperature", "value", "error", "level", "verdict", "independent_frames"]
-    same = all(ensemble.level != "flow" for ensemble in ensembles)
+    columns = ["temperature", "value", "error", "method", "reliability", "effective_samples"]
+    same = all(ensemble.method != "flow" for ensemble in ensembles)
     kind = name.partition(":")[0]
     unit = UNITS.get(name, _UNITS_OF_STATES.get(kind, ""))
     return Curve(
@@ -343,7 +343,7 @@ def _measure(name: str, ensemble: StructureEnsemble, values: Array | None) -> _M
         if kind == "population":
             return _share(ensemble, masks[0])
         difference = ensemble.free_energy_difference(*masks)
-        seen = all(ensemble.independent_in(mask) >= MIN_SEEN_SAMPLES for mask in masks)
+        seen = all(ensemble.n_effective_in(mask) >= MIN_SEEN_SAMPLES for mask in masks)
 
         return _Measured(ensemble.free_energy_statistic(*masks), difference, seen)
     if name == "heat_capacity":

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
-from latf_openmm.ensembles.ensemble import Array, Level, StructureEnsemble
+from latf_openmm.ensembles.ensemble import Array, Method, StructureEnsemble
 from latf_openmm.ensembles.latent import distance_warning, temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError
@@ -51,15 +51,15 @@ _ALONE = 3.0
 """Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
 """Population from which a state with few effective samples is warned of."""
-_WORDS: dict[Level, str] = {
+_WORDS: dict[Method, str] = {
     "reweighted": "reweighting says",
-    "refined": "annealing says",
+    "annealed": "annealing says",
     "flow": "the flow says",
 }
 """Methods in the texts of warnings."""
 
 
-class EnsembleMaker:
+class Reweighter:
     """Makes ensembles at one temperature after the other; what they share is computed once.
 
     Parameters
@@ -88,16 +88,16 @@ class EnsembleMaker:
             fewest = min(self.reach(temperature) for temperature in self.reweighting.simulated)
             self.enough = min(GOOD_SAMPLES, _SHARE * fewest)
 
-    def at(self, temperature: float, level: Level | None = None) -> StructureEnsemble:
+    def at(self, temperature: float, method: Method | None = None) -> StructureEnsemble:
         """Return the ensemble at a temperature, as `ensemble_at` does."""
         if not temperature > 0:
             raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
-        if level == "reweighted" and self.reweighting is None:
-            raise ConfigError("level: reweighting needs the potential energies of the frames")
+        if method == "reweighted" and self.reweighting is None:
+            raise ConfigError("method: reweighting needs the potential energies of the frames")
         if self.reweighting is None:
             return self._by_flow(temperature, None, None)
         ensemble = self._reweighted(temperature)
-        if level == "reweighted" or (level is None and ensemble.independent >= self.enough):
+        if method == "reweighted" or (method is None and ensemble.n_effective >= self.enough):
             return ensemble
         return self._by_flow(temperature, self.reweighting, ensemble)
 
@@ -107,8 +107,8 @@ class EnsembleMaker:
         return normalised_weights(self.reweighting.log_weights(temperature))
 
     def reach(self, temperature: float) -> float:
-        """Effective number of independent frames that can be reweighted to a temperature."""
-        return self._independent(self.weights(temperature))
+        """Number of effective samples that can be reweighted to a temperature."""
+        return self._n_effective(self.weights(temperature))
 
     @cached_property
     def factors(self) -> NDArray[np.float32]:
@@ -129,15 +129,15 @@ class EnsembleMaker:
         """Factor on standard deviations over the bootstrap samples that makes them errors."""
         return bootstrap_widening(self.blocks.groups)
 
-    def verdict(self, independent: float) -> Reliability:
-        """Return what so many independent frames are good for."""
-        n = independent / (_ALONE if self.alone else 1.0)
+    def reliability(self, n_effective: float) -> Reliability:
+        """Return the reliability of an ensemble with so many effective samples."""
+        n = n_effective / (_ALONE if self.alone else 1.0)
         return reliability_of(n)
 
     def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
         return SCALES[self.trained.temperature_scale].kT(temperature)
 
-    def _independent(self, weights: Array) -> float:
+    def _n_effective(self, weights: Array) -> float:
         return float(1.0 / (self.inefficiency * weights**2).sum())
 
     def _reweighted(self, temperature: float) -> StructureEnsemble:
@@ -153,18 +153,18 @@ class EnsembleMaker:
             self.widening,
             np.arange(len(weights)),
             self.inefficiency,
-            self._independent(weights),
+            self._n_effective(weights),
             (),
-            self.verdict(self._independent(weights)),
+            self.reliability(self._n_effective(weights)),
         )
         return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
 
     def warnings(self, ensemble: StructureEnsemble) -> list[str]:
         """Return what a reader has to know of the weights of an ensemble."""
         texts = []
-        if ensemble.independent < GOOD_SAMPLES:
+        if ensemble.n_effective < GOOD_SAMPLES:
             label = SCALES[self.trained.temperature_scale].label(ensemble.temperature)
-            texts.append(f"only about {ensemble.independent:.3g} independent frames stand for {label}")
+            texts.append(f"only about {ensemble.n_effective:.3g} effective samples stand for {label}")
         if self.alone:
             texts.append(
                 "all frames come from one trajectory: whether another one would give the same, nothing says; "
@@ -199,25 +199,25 @@ class EnsembleMaker:
             committee_widening(len(members)) if len(members) > 1 else 1.0,
             np.arange(len(weights)),
             self.inefficiency,
-            self._independent(weights),
+            self._n_effective(weights),
             (),
             "fair" if within_reach(trained, temperature) and not self.alone else "poor",
         )
-        verdict = ensemble.verdict
+        reliability = ensemble.reliability
         warnings = self.warnings(ensemble)
         if warning := temperature_warning(trained, temperature):
             warnings.append(warning)
         if other is not None:
-            contradictions = disagreement(ensemble, other) if other.verdict != "poor" else []
+            contradictions = disagreement(ensemble, other) if other.reliability != "poor" else []
             warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
-            verdict = "poor" if contradictions else verdict
+            reliability = "poor" if contradictions else reliability
         if warning := distance_warning(distance):
             warnings.append(warning)
-        return replace(ensemble, warnings=tuple(dict.fromkeys(warnings)), verdict=verdict)
+        return replace(ensemble, warnings=tuple(dict.fromkeys(warnings)), reliability=reliability)
 
 
 def ensemble_at(
-    trained: TrainedModel, pool: Pool, temperature: float, level: Level | None = None, seed: int = 0
+    trained: TrainedModel, pool: Pool, temperature: float, method: Method | None = None, seed: int = 0
 ) -> StructureEnsemble:
     """Return structures with weights at a temperature.
 
@@ -229,8 +229,8 @@ def ensemble_at(
         All frames under it.
     temperature
         In the model's scale.
-    level
-        How to weight; default: reweighting where it leaves 100 effective independent frames, or 30 % of those that
+    method
+        How to weight; default: reweighting where it leaves 100 effective samples, or 30 % of those that
         the simulated temperatures have; else the flow.
     seed
         Of the bootstrap and of the flow's samples.
@@ -240,7 +240,7 @@ def ensemble_at(
     ConfigError
         If the temperature is not positive, or reweighting is asked for without potential energies.
     """
-    return EnsembleMaker(trained, pool, seed).at(temperature, level)
+    return Reweighter(trained, pool, seed).at(temperature, method)
 
 
 def _inefficiency(pool: Pool) -> Array:
@@ -278,9 +278,9 @@ def _unseen(ensemble: StructureEnsemble) -> list[str]:
     texts = []
     for state in range(ensemble.n_states):
         members = ensemble.pool.states == state
-        n = ensemble.independent_in(members)
+        n = ensemble.n_effective_in(members)
         if 0 < n < MIN_SEEN_SAMPLES and ensemble.weights[members].sum() > _PRESENT:
-            texts.append(f"state {state} rests on {n:.2g} independent frames: {ensemble.fraction(members)}")
+            texts.append(f"state {state} rests on {n:.2g} effective samples: {ensemble.fraction(members)}")
     return texts
 
 
@@ -294,9 +294,9 @@ def within_reach(trained: TrainedModel, temperature: float) -> bool:
 
 
 def disagreement(first: StructureEnsemble, second: StructureEnsemble) -> list[str]:
-    """States whose populations by two levels are further apart than their errors."""
+    """States whose populations by two methods are further apart than their errors."""
     texts = []
     for state, (a, b) in enumerate(zip(first.populations(), second.populations(), strict=True)):
         if abs(a.value - b.value) > max(0.02, _DISAGREE * float(np.hypot(a.error, b.error))):
-            texts.append(f"state {state}: {_WORDS[first.level]} {a}, {_WORDS[second.level]} {b}")
+            texts.append(f"state {state}: {_WORDS[first.method]} {a}, {_WORDS[second.method]} {b}")
     return texts

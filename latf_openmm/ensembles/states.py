@@ -70,7 +70,7 @@ def state_table(
     Returns
     -------
     DataFrame
-        state, population, error, independent_frames, lifetime_ps, lifetime_error, and NAME, NAME_spread.
+        state, population, error, effective_samples, lifetime_ps, lifetime_error, and NAME, NAME_spread.
     """
     times = lifetimes(pool, ensemble.temperature, lag)
     rows = []
@@ -80,7 +80,7 @@ def state_table(
             "state": state,
             "population": population.value,
             "error": population.error,
-            "independent_frames": ensemble.independent_in(members),
+            "effective_samples": ensemble.n_effective_in(members),
             "lifetime_ps": times[state].value,
             "lifetime_error": times[state].error,
         }

@@ -1,5 +1,6 @@
 """What to cite: the methods and programs behind a run, as text and as BibTeX."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -53,7 +54,7 @@ class Work:
         """Journal or conference, and year."""
         if self.journal:
             numbers = ", ".join(part for part in (self.volume, self.pages.replace("--", "–")) if part)
-            return f"{self.journal} {numbers} ({self.year})"
+            return f"{self.journal} {numbers} ({self.year})" if numbers else f"{self.journal} ({self.year})"
         return f"{self.venue or f'arXiv:{self.arxiv}'} ({self.year})"
 
     @property
@@ -79,14 +80,15 @@ class Work:
 
 _METHOD = (
     Work(
-        "Qiu2025LaTF",
+        "Qiu2026LaTF",
         "the method, Latent Thermodynamic Flows",
         ("Qiu, Yunrui", "John, Richard", "Herron, Lukas", "Tiwary, Pratyush"),
         "Latent Thermodynamic Flows: Unified Representation Learning and Generative Modeling of "
         "Temperature-Dependent Behaviors from Limited Data",
-        2025,
+        2026,
+        "Chemical Science",
+        doi="10.1039/D5SC06402C",
         arxiv="2507.03174",
-        doi="10.48550/arXiv.2507.03174",
     ),
     Work(
         "Wang2021SPIB",
@@ -120,8 +122,28 @@ _METHOD = (
         "L042005",
         "10.1103/PhysRevResearch.4.L042005",
     ),
+    Work(
+        "Dinh2017RealNVP",
+        "flows of coupling layers",
+        ("Dinh, Laurent", "Sohl-Dickstein, Jascha", "Bengio, Samy"),
+        "Density estimation using Real NVP",
+        2017,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="1605.08803",
+    ),
 )
 """The method and what it rests on; cited for every run."""
+
+_SPLINES = Work(
+    "Durkan2019Splines",
+    "splines in the layers of the flow",
+    ("Durkan, Conor", "Bekasov, Artur", "Murray, Iain", "Papamakarios, George"),
+    "Neural Spline Flows",
+    2019,
+    venue="Advances in Neural Information Processing Systems 32",
+    arxiv="1906.04032",
+)
+"""For flows with `transform: spline`."""
 
 _OPES = Work(
     "Invernizzi2020OPES",
@@ -137,6 +159,41 @@ _OPES = Work(
 )
 """For the bias kinds `opes` and `flow_barrier`."""
 
+_METADYNAMICS = (
+    Work(
+        "Laio2002Metadynamics",
+        "metadynamics",
+        ("Laio, Alessandro", "Parrinello, Michele"),
+        "Escaping free-energy minima",
+        2002,
+        "Proceedings of the National Academy of Sciences",
+        "99",
+        "20",
+        "12562--12566",
+        "10.1073/pnas.202427399",
+    ),
+    Work(
+        "Barducci2008WellTempered",
+        "well-tempered metadynamics",
+        ("Barducci, Alessandro", "Bussi, Giovanni", "Parrinello, Michele"),
+        "Well-Tempered Metadynamics: A Smoothly Converging and Tunable Free-Energy Method",
+        2008,
+        "Physical Review Letters",
+        "100",
+        "2",
+        "020603",
+        "10.1103/PhysRevLett.100.020603",
+    ),
+)
+"""For the bias kind `metadynamics`."""
+
+_BIASES: Mapping[str, tuple[Work, ...]] = {
+    "opes": (_OPES,),
+    "flow_barrier": (_OPES,),
+    "metadynamics": _METADYNAMICS,
+}
+"""By the kind of a bias; the other kinds have none."""
+
 _MBAR = Work(
     "Shirts2008MBAR",
     "reweighting between temperatures and biases (pymbar)",
@@ -150,6 +207,63 @@ _MBAR = Work(
     "10.1063/1.2978177",
 )
 """For frames that are reweighted."""
+
+_INEFFICIENCY = Work(
+    "Chodera2007WHAM",
+    "statistical inefficiencies (pymbar)",
+    ("Chodera, John D.", "Swope, William C.", "Pitera, Jed W.", "Seok, Chaok", "Dill, Ken A."),
+    "Use of the Weighted Histogram Analysis Method for the Analysis of Simulated and Parallel Tempering Simulations",
+    2007,
+    "Journal of Chemical Theory and Computation",
+    "3",
+    "1",
+    "26--41",
+    "10.1021/ct0502864",
+)
+"""For effective samples."""
+
+_ANNEALING = (
+    Work(
+        "Hukushima2003Annealing",
+        "population annealing",
+        ("Hukushima, Koji", "Iba, Yukito"),
+        "Population Annealing and Its Application to a Spin Glass",
+        2003,
+        "AIP Conference Proceedings",
+        "690",
+        "1",
+        "200--206",
+        "10.1063/1.1632130",
+    ),
+    Work(
+        "Neal2001Annealed",
+        "weights of annealed walkers",
+        ("Neal, Radford M.",),
+        "Annealed importance sampling",
+        2001,
+        "Statistics and Computing",
+        "11",
+        "2",
+        "125--139",
+        "10.1023/A:1008923215028",
+    ),
+)
+"""For ensembles by annealing."""
+
+_INTEGRATOR = Work(
+    "Zhang2019Thermostat",
+    "Langevin dynamics with the middle scheme",
+    ("Zhang, Zhijun", "Liu, Xinzijian", "Yan, Kangyu", "Tuckerman, Mark E.", "Liu, Jian"),
+    "Unified Efficient Thermostat Scheme for the Canonical Ensemble with Holonomic or Isokinetic Constraints via "
+    "Molecular Dynamics",
+    2019,
+    "The Journal of Physical Chemistry A",
+    "123",
+    "28",
+    "6056--6079",
+    "10.1021/acs.jpca.9b02771",
+)
+"""For simulated rounds."""
 
 _PROGRAMS = (
     Work(
@@ -171,6 +285,20 @@ _PROGRAMS = (
         "10.1021/acs.jpcb.3c06662",
     ),
     Work(
+        "Paszke2019PyTorch",
+        "networks and their training",
+        (
+            "Paszke, Adam", "Gross, Sam", "Massa, Francisco", "Lerer, Adam", "Bradbury, James", "Chanan, Gregory",
+            "Killeen, Trevor", "Lin, Zeming", "Gimelshein, Natalia", "Antiga, Luca", "Desmaison, Alban",
+            "Köpf, Andreas", "Yang, Edward", "DeVito, Zachary", "Raison, Martin", "Tejani, Alykhan",
+            "Chilamkurthy, Sasank", "Steiner, Benoit", "Fang, Lu", "Bai, Junjie", "Chintala, Soumith",
+        ),
+        "PyTorch: An Imperative Style, High-Performance Deep Learning Library",
+        2019,
+        venue="Advances in Neural Information Processing Systems 32",
+        arxiv="1912.01703",
+    ),
+    Work(
         "McGibbon2015MDTraj",
         "reading trajectories and observables of structures",
         (
@@ -190,19 +318,36 @@ _PROGRAMS = (
 """Programs that every run uses."""
 
 
-def works(bias: str | None, energies: bool) -> list[Work]:
+def works(
+    biases: Collection[str],
+    energies: bool,
+    *,
+    annealed: bool = False,
+    splines: bool = True,
+    simulated: bool = True,
+) -> list[Work]:
     """Return what a run rests on.
 
     Parameters
     ----------
-    bias
-        Kind of bias of its later rounds.
+    biases
+        Kinds of bias of its later rounds.
     energies
         Whether the energies of the frames are known, so that frames are reweighted.
+    annealed
+        Whether ensembles were made by annealing.
+    splines
+        Whether layers of the flow have splines.
+    simulated
+        Whether a round was simulated, and not imported.
     """
     return [
         *_METHOD,
-        *([_OPES] if bias in ("flow_barrier", "opes") else []),
+        *([_SPLINES] if splines else []),
+        *dict.fromkeys(work for kind in biases for work in _BIASES.get(kind, ())),
         *([_MBAR] if energies else []),
+        _INEFFICIENCY,
+        *(_ANNEALING if annealed else ()),
+        *([_INTEGRATOR] if simulated else []),
         *_PROGRAMS,
     ]

@@ -28,7 +28,7 @@ class Comparison:
         The number, and the same for people.
     simulated
         Whether the first round simulated there.
-    level, verdict, independent
+    method, reliability, n_effective
         Of the frames weighted to this temperature, as in `StructureEnsemble`.
     reference
         What the flow is compared with; None where there is nothing.
@@ -43,9 +43,9 @@ class Comparison:
     temperature: float
     label: str
     simulated: bool
-    level: str
-    verdict: str
-    independent: float
+    method: str
+    reliability: str
+    n_effective: float
     reference: str | None = None
     jensen_shannon: float | None = None
     floor: float | None = None
@@ -85,9 +85,9 @@ def compare(
         temperature,
         run.scale.label(temperature),
         temperature in run.config.simulation.temperatures,
-        ensemble.level,
-        ensemble.verdict,
-        ensemble.independent,
+        ensemble.method,
+        ensemble.reliability,
+        ensemble.n_effective,
     )
     reference = references.get(temperature)
     if reference is None:

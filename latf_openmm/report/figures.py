@@ -1,6 +1,6 @@
 """The figures of the report; each function draws one and returns it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,20 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.observables import Curve
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.reweighting.free_energy import LatentGrid
 from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
-_DEEPEST = 8.0
-"""Free energy up to which surfaces are drawn [kT]."""
 _CURVES_A_ROW = 3
 """Panels of a row of observables."""
 _COLOURS = (  # of states; Okabe and Ito's, then others
@@ -142,99 +138,6 @@ def latent_plane(pool: Pool, n_states: int, limit: int = 12_000) -> Figure:
 
 
 @dataclass(frozen=True)
-class Surface:
-    """One temperature of the free-energy figure.
-
-    Attributes
-    ----------
-    label
-        The temperature, and whether it was simulated.
-    flow, reference
-        Probability of each cell; the reference may be missing.
-    note
-        What to write about the comparison.
-    error
-        Standard error of -log p of the flow in each cell [kT]; missing where one flow alone knows none.
-    """
-
-    label: str
-    flow: Array
-    reference: Array | None
-    note: str
-    error: Array | None = None
-
-
-def free_energy_surfaces(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
-    """F_T(z)/kT of the flow, its standard error, and the reference's F_T(z)/kT at each temperature."""
-    if len(grid.edges) == 1:
-        return _free_energy_lines(surfaces, grid)
-    names = ["flow"]
-    names += ["standard error"] if any(surface.error is not None for surface in surfaces) else []
-    names += ["reference"] if any(surface.reference is not None for surface in surfaces) else []
-    figure = Figure(figsize=(2.3 * len(surfaces) + 1.2, 2.35 * len(names) + 0.3), layout="constrained")
-    axes = figure.subplots(len(names), len(surfaces), squeeze=False, sharex=True, sharey=True)
-    top = _largest_error(surfaces)
-    for column, surface in enumerate(surfaces):
-        image = _panel(axes[0, column], surface.flow, grid)
-        axes[0, column].set_title(f"{surface.label}\n{surface.note}", fontsize=9)
-        axes[-1, column].set_xlabel("z0")
-        for row, name in enumerate(names[1:], start=1):
-            axis = axes[row, column]
-            if name == "standard error" and surface.error is not None:
-                errors = np.ma.masked_where(_free_energy(surface.flow) > _DEEPEST, surface.error)
-                error_image = axis.pcolormesh(
-                    *grid.edges, errors.T, vmin=0, vmax=top, cmap="YlOrRd", rasterized=True
-                )
-            elif name == "reference" and surface.reference is not None:
-                _panel(axis, surface.reference, grid)
-            else:
-                axis.text(0.5, 0.5, f"no {name}", ha="center", transform=axis.transAxes)
-    for row, (name, row_axes) in enumerate(zip(names, axes, strict=True)):
-        row_axes[0].set_ylabel(f"{name}\nz1")
-        if name == "standard error":
-            figure.colorbar(error_image, ax=axes[row], label="error of F / kT", extend="max")
-        else:
-            figure.colorbar(image, ax=axes[row], label="F / kT")
-    return figure
-
-
-def _free_energy(probability: Array) -> Array:
-    """F / kT, minimum at zero."""
-    with np.errstate(divide="ignore"):
-        return np.asarray(-np.log(probability / probability.max()))
-
-
-def _panel(axis: Axes, probability: Array, grid: LatentGrid) -> QuadMesh:
-    shown = np.ma.masked_greater(_free_energy(probability).T, _DEEPEST)
-    return axis.pcolormesh(*grid.edges, shown, vmin=0, vmax=_DEEPEST, cmap="viridis", rasterized=True)
-
-
-def _largest_error(surfaces: Sequence[Surface]) -> float:
-    """End of the colours of errors: most cells below 5 kT are within."""
-    errors = [s.error[_free_energy(s.flow) < 5.0] for s in surfaces if s.error is not None]
-    finite = np.concatenate([error[np.isfinite(error)] for error in errors]) if errors else np.empty(0)
-    return float(np.clip(np.quantile(finite, 0.95), 0.2, 4.0)) if len(finite) else 1.0
-
-
-def _free_energy_lines(surfaces: Sequence[Surface], grid: LatentGrid) -> Figure:
-    figure = Figure(figsize=(2.5 * len(surfaces) + 0.5, 2.8), layout="constrained")
-    axes = figure.subplots(1, len(surfaces), squeeze=False, sharex=True, sharey=True)
-    for axis, surface in zip(axes[0], surfaces, strict=True):
-        x, flow = grid.centres[0], _free_energy(surface.flow)
-        if surface.error is not None:
-            known = np.isfinite(surface.error)
-            low, high = (flow[known] + sign * 2 * surface.error[known] for sign in (-1, 1))
-            axis.fill_between(x[known], low, high, color="C1", alpha=0.25, lw=0)
-        for name, p, style in (("reference", surface.reference, "k-"), ("flow", surface.flow, "C1--")):
-            if p is not None:
-                axis.plot(x, _free_energy(p), style, lw=1.2, label=name)
-        axis.set(title=f"{surface.label}\n{surface.note}", xlabel="z0", ylim=(-0.3, _DEEPEST))
-    axes[0, 0].set_ylabel("F / kT")
-    axes[0, 0].legend(frameon=False)
-    return figure
-
-
-@dataclass(frozen=True)
 class Populations:
     """State populations against temperature from one source: (n_temperatures,) and (n_temperatures, n_states)."""
 
@@ -253,35 +156,10 @@ def population_curves(
     figure = Figure(figsize=(2.7 * columns, 2.3 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for state, axis in enumerate(axes.ravel()):
-        if state >= n_states:
+        if state < n_states:
+            _population_curve(axis, state, flow, {"simulated frames": frames, "reference": reference})
+        else:
             axis.set_visible(False)
-            continue
-        value, twice = flow.values[:, state], 2 * flow.errors[:, state]
-        axis.plot(flow.temperatures, value, color=state_colour(state), label="flow")
-        axis.fill_between(
-            flow.temperatures,
-            np.maximum(value - twice, 0.0),
-            np.minimum(value + twice, 1.0),
-            color=state_colour(state),
-            alpha=0.25,
-            lw=0,
-        )
-        for source, marker, label in ((frames, "s", "simulated frames"), (reference, "o", "reference")):
-            if source is not None:
-                axis.errorbar(
-                    source.temperatures,
-                    source.values[:, state],
-                    2 * source.errors[:, state],
-                    fmt=marker,
-                    ms=4,
-                    color="black",
-                    mfc="white" if marker == "s" else "black",
-                    lw=1,
-                    capsize=2,
-                    label=label,
-                )
-        axis.set_title(f"state {state}", fontsize=9)
-        axis.set_ylim(bottom=0)
     for axis in axes[-1]:
         axis.set_xlabel(scale.axis_label)
     for row in axes:
@@ -289,6 +167,38 @@ def population_curves(
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
+
+
+def _population_curve(
+    axis: Axes, state: int, flow: Populations, sources: Mapping[str, Populations | None]
+) -> None:
+    """Population of one state: a band of two errors for the flow, points for the other sources."""
+    value, twice = flow.values[:, state], 2 * flow.errors[:, state]
+    axis.plot(flow.temperatures, value, color=state_colour(state), label="flow")
+    axis.fill_between(
+        flow.temperatures,
+        np.maximum(value - twice, 0.0),
+        np.minimum(value + twice, 1.0),
+        color=state_colour(state),
+        alpha=0.25,
+        lw=0,
+    )
+    for label, source in sources.items():
+        if source is not None:
+            axis.errorbar(
+                source.temperatures,
+                source.values[:, state],
+                2 * source.errors[:, state],
+                fmt="o" if label == "reference" else "s",
+                ms=4,
+                color="black",
+                mfc="black" if label == "reference" else "white",
+                lw=1,
+                capsize=2,
+                label=label,
+            )
+    axis.set_title(f"state {state}", fontsize=9)
+    axis.set_ylim(bottom=0)
 
 
 def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
@@ -332,9 +242,9 @@ def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: Te
         What was decided after each round; empty where nothing is known.
     """
     measured = [
-        (index, plan["tables"]["targets"])
+        (index, plan["diagnostics"]["targets"])
         for index, plan in enumerate(plans)
-        if plan.get("tables", {}).get("targets")
+        if plan.get("diagnostics", {}).get("targets")
     ]
     figure = Figure(figsize=(11 if measured else 6, 3.4), layout="constrained")
     axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
@@ -380,10 +290,10 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
         t, value, error = (table[name].to_numpy(dtype=float) for name in ("temperature", "value", "error"))
         axis.fill_between(t, value - 2 * error, value + 2 * error, color=_COLOURS[0], alpha=0.25, lw=0)
         axis.plot(t, value, color=_COLOURS[0], lw=1)
-        for level, marker in (("reweighted", "o"), ("refined", "D"), ("flow", "s")):
+        for method, marker in (("reweighted", "o"), ("annealed", "D"), ("flow", "s")):
             for poor in (False, True):
-                rows = ((table["level"] == level) & ((table["verdict"] == "poor") == poor)).to_numpy()
-                label = f"{level}{', not to be relied on' if poor else ''}"
+                rows = ((table["method"] == method) & ((table["reliability"] == "poor") == poor)).to_numpy()
+                label = f"{method}{', not to be relied on' if poor else ''}"
                 face = "white" if poor else _COLOURS[0]
                 if rows.any():
                     axis.plot(

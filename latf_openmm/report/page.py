@@ -9,13 +9,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from latf_openmm.bias.potentials.base import BiasSettings
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
-from latf_openmm.report.citations import works
+from latf_openmm.report.citations import Work, works
 from latf_openmm.report.comparison import Comparison, compare, find_references
 from latf_openmm.report.cost import costs, duration
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
@@ -69,8 +70,8 @@ def write_report(run: RunFolder, index: int) -> Path:
 def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
     trained, pool = run.trained(index), run.pool(index)
-    maker = EnsembleMaker(trained, pool, run.config.seed)
-    ensembles = [maker.at(temperature) for temperature in run.temperatures()]
+    reweighter = Reweighter(trained, pool, run.config.seed)
+    ensembles = [reweighter.at(temperature) for temperature in run.temperatures()]
     references = find_references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))
     flows = {t: flow_probability(trained.model, t, grid, members=True) for t in run.temperatures()}
@@ -78,7 +79,7 @@ def _compute(run: RunFolder, index: int) -> _Content:
         compare(run, trained, grid, flows[ensemble.temperature].mean(axis=0), ensemble, references)
         for ensemble in ensembles
     ]
-    curves = melting(run, maker, ensembles)
+    curves = melting(run, reweighter, ensembles)
     figures = {
         "plane": plots.latent_plane(pool, trained.model.n_states),
         "free_energy": surfaces(flows, grid, rows, references),
@@ -133,11 +134,31 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "structures": content.structures,
         "scene": scene(content.structures) if content.structures else None,
         "costs": spent,
-        "works": works(getattr(run.config.bias, "kind", None), energies_known(content.pool.trajectories)),
+        "works": _works(run, index, content),
         "duration": duration,
         "listed": listed,
         "time_label": time_label,
     }
+
+
+def _works(run: RunFolder, index: int, content: _Content) -> list[Work]:
+    """Publications that the run up to this round rests on."""
+    folders = [run.round(i) for i in range(index + 1)]
+    return works(
+        _bias_kinds(run.config.bias),
+        energies_known(content.pool.trajectories),
+        annealed=any((folder.path / "annealed").is_dir() for folder in folders),
+        splines=run.config.model.flow.transform == "spline",
+        simulated=not all(folder.imported() for folder in folders),
+    )
+
+
+def _bias_kinds(bias: BiasSettings | None) -> list[str]:
+    """Kinds of a bias and of its parts."""
+    if bias is None:
+        return []
+    parts = [kind for part in getattr(bias, "parts", ()) for kind in _bias_kinds(part)]
+    return [str(getattr(bias, "kind", "")), *parts]
 
 
 def _warnings(

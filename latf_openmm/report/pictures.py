@@ -11,6 +11,7 @@ from latf_openmm.ensembles.reference import Reference
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
 from latf_openmm.report.comparison import Comparison
+from latf_openmm.report.surfaces import Surface, free_energy_surfaces
 from latf_openmm.reweighting.free_energy import Array, LatentGrid, flow_populations, free_energy_error
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import whole_file
@@ -66,7 +67,7 @@ def surfaces(
     for row in rows:
         reference, members = references.get(row.temperature), flows[row.temperature]
         panels.append(
-            plots.Surface(
+            Surface(
                 f"{row.label} ({'simulated' if row.simulated else 'generated'})",
                 members.mean(axis=0),
                 None if reference is None else reference.probability(grid),
@@ -74,7 +75,7 @@ def surfaces(
                 free_energy_error(members) if len(members) > 1 else None,
             )
         )
-    return plots.free_energy_surfaces(panels, grid)
+    return free_energy_surfaces(panels, grid)
 
 
 def populations(

@@ -136,7 +136,7 @@ def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> Stru
         return float(ensemble.weights[ensemble.pool.states == state].sum())
 
     relied = [
-        ensemble for ensemble in ensembles if ensemble.verdict != "poor" and share(ensemble) >= _PRESENT
+        ensemble for ensemble in ensembles if ensemble.reliability != "poor" and share(ensemble) >= _PRESENT
     ]
     return max(relied or ensembles, key=share)
 

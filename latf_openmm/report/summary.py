@@ -140,18 +140,18 @@ def _expected(compared: Sequence[Comparison], n_members: int) -> str:
 
 def _trust(trained: TrainedModel, rows: Sequence[Comparison]) -> list[str]:
     said = []
-    for verdict, text in (
-        ("good", "Many independent frames carry the structures and energies at {}: trust them."),
+    for reliability, text in (
+        ("good", "Many effective samples carry the structures and energies at {}: trust them."),
         (
             "fair",
-            "At {} fewer independent frames carry them, or the flow stands in: take the numbers with their errors.",
+            "At {} fewer effective samples carry them, or the flow stands in: take the numbers with their errors.",
         ),
         (
             "poor",
-            "At {} too few independent frames carry anything: do not rely on energies and structures there.",
+            "At {} too few effective samples carry anything: do not rely on energies and structures there.",
         ),
     ):
-        labels = [row.label for row in rows if row.verdict == verdict]
+        labels = [row.label for row in rows if row.reliability == reliability]
         if labels:
             said.append(text.format(listed(labels)))
     if not trained.provenance["states_settled"]:

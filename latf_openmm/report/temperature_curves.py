@@ -8,7 +8,7 @@ import numpy as np
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import Curve, curve, structure_observable
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.reweighting.ladder import energies_known
 from latf_openmm.run.folder import RunFolder
@@ -51,12 +51,12 @@ class Melting:
         return rows
 
 
-def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureEnsemble]) -> Melting:
+def melting(run: RunFolder, reweighter: Reweighter, ensembles: Sequence[StructureEnsemble]) -> Melting:
     """Return curves over the temperatures of a run.
 
     Parameters
     ----------
-    maker
+    reweighter
         Made the ensembles, and makes those between.
     ensembles
         One for each temperature of the run, ascending.
@@ -65,20 +65,20 @@ def melting(run: RunFolder, maker: EnsembleMaker, ensembles: Sequence[StructureE
         return Melting((), ("The run has one temperature only, so there are no curves.",))
     topology, structure = run.topology(), run.reference_structure()
     names, left_out = [], []
-    if energies_known(maker.pool.trajectories):
+    if energies_known(reweighter.pool.trajectories):
         names += ["energy", "heat_capacity"]
     else:
         left_out.append(
             "Energy and heat capacity are left out: the potential energies of the frames are not known."
         )
-    if len(maker.pool.z) * topology.n_atoms <= _MAX_COORDINATES:
+    if len(reweighter.pool.z) * topology.n_atoms <= _MAX_COORDINATES:
         names += _of_structures(run, structure)
     else:
         left_out.append(
             "Observables of structures are left out, since reading so many frames again takes long: "
             "latf-openmm observe draws them."
         )
-    everywhere = [*ensembles, *(maker.at(t) for t in _between(ensembles))] if names else []
+    everywhere = [*ensembles, *(reweighter.at(t) for t in _between(ensembles))] if names else []
     everywhere.sort(key=lambda ensemble: ensemble.temperature)
     curves = [curve(name, everywhere, topology, structure) for name in names]
     return Melting(tuple(curves), tuple(left_out))

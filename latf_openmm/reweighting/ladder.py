@@ -254,9 +254,9 @@ class Reweighting:
             return np.zeros(1)
         members = [np.flatnonzero(self.owner == temperature) for temperature in self.simulated]
         g = np.array([self.inefficiency[frames].mean() for frames in members])
-        independent = np.array([effective_sample_size(self.log_w[frames]) for frames in members]) / g
-        # As many as there are, in the proportions of independent ones.
-        counts = independent * min(g.min(), _MAX_MBAR_FRAMES / independent.max())
+        n_effective = np.array([effective_sample_size(self.log_w[frames]) for frames in members]) / g
+        # As many as there are, in the proportions of effective samples.
+        counts = n_effective * min(g.min(), _MAX_MBAR_FRAMES / n_effective.max())
         drawn = [
             rng.choice(frames, int(max(50, count)), p=normalised_weights(self.log_w[frames]))
             for frames, count in zip(members, counts, strict=True)

@@ -37,7 +37,7 @@ MAX_TEMPERATURE_FACTOR = 2.0
 
 
 def reliability_of(n_effective: float) -> Reliability:
-    """Return the verdict on an ensemble with so many effective samples."""
+    """Return the reliability of an ensemble with so many effective samples."""
     if n_effective >= GOOD_SAMPLES:
         return "good"
     return "fair" if n_effective >= FAIR_SAMPLES else "poor"

@@ -66,7 +66,7 @@ class WeightedSample(ABC):
         return effective_sample_size(self.log_weights)
 
     @property
-    def independent_size(self) -> float:
+    def n_effective(self) -> float:
         """Effective sample size (sum w)^2 / sum g w^2, with the statistical inefficiency g of each frame's run."""
         log_g = np.concatenate([np.full(run.n_frames, np.log(run.inefficiency)) for run in self.runs])
         return float(np.exp(2 * logsumexp(self.log_weights) - logsumexp(2 * self.log_weights + log_g)))

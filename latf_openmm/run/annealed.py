@@ -1,6 +1,6 @@
-"""Ensembles refined by new simulations: walkers annealed from the nearest temperature that frames reach.
+"""Ensembles by new simulations: walkers annealed from the nearest temperature that frames reach.
 
-Start structures are drawn from the frames of all rounds at a temperature T0 where MBAR leaves enough independent
+Start structures are drawn from the frames of all rounds at a temperature T0 where MBAR leaves enough effective
 ones, and carried to the temperature wanted by population annealing (`latf_openmm.sampling.annealing`), whose
 weights tend to the exact Boltzmann distribution. The flow says which walkers the goal will need: both the draw of
 the starts and redraws on the way favour them by psi = r_goal(z) / r_T(z), and their weights are divided by it. A
@@ -10,7 +10,7 @@ far as ancestors differ.
 
 ::
 
-    DIR/rounds/NNN/refined/SWEEP/{sweep.json, starts.npz, T0.3/segment_0000/...}
+    DIR/rounds/NNN/annealed/SWEEP/{sweep.json, starts.npz, T0.3/segment_0000/...}
 
 and ``walkers.npz`` until all temperatures of a sweep are reached.
 """
@@ -35,12 +35,12 @@ from rich.progress import Progress
 
 from latf_openmm.ensembles.ensemble import (
     Array,
-    Level,
+    Method,
     StructureEnsemble,
     mixture,
 )
 from latf_openmm.ensembles.pool import encode
-from latf_openmm.ensembles.reweighter import EnsembleMaker, disagreement, within_reach
+from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_reach
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
@@ -68,13 +68,13 @@ from latf_openmm.systems import shared_system
 from latf_openmm.systems.inspection import pressure_of
 from latf_openmm.units import check_temperature, temperature_name
 
-Choice = Literal["auto", "reweighted", "refined", "flow"]
+Choice = Literal["auto", "reweighted", "annealed", "flow"]
 
 _GRID = 200  # temperatures that may be started from
-_KEPT = 0.8  # of the independent frames that the simulated temperature next to the start has
+_KEPT = 0.8  # of the effective samples that the simulated temperature next to the start has
 _COOLER = 3.0  # times farther is worth it to come from the hotter side
 _LEAST, _MOST = 0.1, 100.0  # psi
-_FAMILY = 3.0  # independent frames that an ancestor may stand for
+_FAMILY = 3.0  # effective samples that an ancestor may stand for
 _PRESENT = 0.05
 _CHUNK = 100_000
 _TRIAL_STEPS, _TRIAL_WALKERS = 50, 4
@@ -103,25 +103,25 @@ class Refiner:
     ----------
     run, index
         The run, and the round whose model and frames are used.
-    maker
+    reweighter
         The same frames and model.
     settings
         How walkers are annealed; default: the run's `generate.refine`.
     """
 
     def __init__(
-        self, run: RunFolder, index: int, maker: EnsembleMaker, settings: AnnealingSettings | None = None
+        self, run: RunFolder, index: int, reweighter: Reweighter, settings: AnnealingSettings | None = None
     ) -> None:
-        if maker.reweighting is None:
-            raise ConfigError("level: refining needs the potential energies of the frames")
+        if reweighter.reweighting is None:
+            raise ConfigError("method: annealing needs the potential energies of the frames")
         config = run.config
-        self.run, self.maker = run, maker
+        self.run, self.reweighter = run, reweighter
         self.settings = settings or config.generate.refine
-        self.folder = run.round(index).path / "refined"
+        self.folder = run.round(index).path / "annealed"
         self.dynamics = config.simulation.dynamics()
         self.scale = run.scale
-        self.simulated = [float(t) for t in maker.reweighting.simulated]
-        self.features = maker.trained.feature_module()
+        self.simulated = [float(t) for t in reweighter.reweighting.simulated]
+        self.features = reweighter.trained.feature_module()
         self.pressure = pressure_of(shared_system(config.system).system)
         self._reach: dict[float, float] = {}
 
@@ -147,7 +147,7 @@ class Refiner:
         """Return the temperature to start from.
 
         On the hotter side, if there is one, the temperature nearest to the one wanted that at least 80 % of the
-        independent frames reach that the simulated one there has; likewise on the colder side, where there is no
+        effective samples reach that the simulated one there has; likewise on the colder side, where there is no
         hotter one or it is three times farther in ln T. Cooling loses states that the start has; heating can
         only find new ones as fast as the walkers move.
         """
@@ -183,7 +183,7 @@ class Refiner:
 
     def _reached(self, temperature: float) -> float:
         if temperature not in self._reach:
-            self._reach[temperature] = self.maker.reach(temperature)
+            self._reach[temperature] = self.reweighter.reach(temperature)
         return self._reach[temperature]
 
     def sweeps(self, temperatures: Sequence[float]) -> list[Sweep]:
@@ -196,8 +196,8 @@ class Refiner:
 
     def evaluations(self, sweep: Sweep) -> int:
         """Force evaluations of one copy that a sweep will take, about."""
-        energy = self.maker.pool.energies()
-        weights = self.maker.weights(sweep.start)
+        energy = self.reweighter.pool.energies()
+        weights = self.reweighter.weights(sweep.start)
         variance = float(weights @ (energy - weights @ energy) ** 2)
         capacity = variance / self.scale.kT(sweep.start) ** 2
         changes = expected_changes(sweep.start, sweep.goals[-1], capacity, self.settings.overlap)
@@ -215,7 +215,7 @@ class Refiner:
     def seconds(self, sweep: Sweep, propagator: Propagator) -> float:
         """Time that a sweep will take here, about, from a few steps of a few walkers."""
         n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
-        starts = self._starts(sweep, self.maker.pool.z)[0][:n]
+        starts = self._starts(sweep, self.reweighter.pool.z)[0][:n]
         population = self._population(sweep, starts, np.zeros(len(starts)))
         propagator.propagated(population, 1, 0)  # Contexts are made
         begin = time.perf_counter()
@@ -256,7 +256,7 @@ class Refiner:
         record = {
             "start": sweep.start,
             "goals": sweep.goals,
-            "seed": self.maker.seed,
+            "seed": self.reweighter.seed,
             "settings": self.settings.model_dump(),
             "dynamics": self.dynamics.model_dump(),
         }
@@ -266,7 +266,7 @@ class Refiner:
         """Return the frames to start from, and log psi of each; write them, and a record of the sweep, once."""
         record, starts = folder / "sweep.json", folder / "starts.npz"
         if not record.is_file():
-            frames, log_psi = self._starts(sweep, self.maker.pool.z)
+            frames, log_psi = self._starts(sweep, self.reweighter.pool.z)
             write_arrays(starts, {"frames": frames, "log_psi": log_psi})
             write_record(record, json.loads(self._record(sweep)) | {"files": {starts.name: facts(starts)}})
         check_file(starts)
@@ -294,7 +294,7 @@ class Refiner:
                 start,
                 sweep.goals,
                 self.settings,
-                self.maker.seed,
+                self.reweighter.seed,
                 self.log_psi,
                 population,
                 advance,
@@ -305,35 +305,35 @@ class Refiner:
 
     def _starts(self, sweep: Sweep, z: Array) -> tuple[NDArray[np.int64], Array]:
         """Frames of the pool to start from, drawn by weight times psi, and log psi of each."""
-        assert self.maker.reweighting is not None
+        assert self.reweighter.reweighting is not None
         log_psi = np.concatenate(
             [self._log_psi(z[i : i + _CHUNK], sweep.start, sweep.goals[0]) for i in range(0, len(z), _CHUNK)]
         )
-        chances = normalised_weights(self.maker.reweighting.log_weights(sweep.start) + log_psi)
-        rng = np.random.default_rng([self.maker.seed, 11])
+        chances = normalised_weights(self.reweighter.reweighting.log_weights(sweep.start) + log_psi)
+        rng = np.random.default_rng([self.reweighter.seed, 11])
         rows = systematic(chances, self.settings.walkers, rng)
         return rows, log_psi[rows]
 
     def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
-        found = self.maker.pool.structures(frames, self.run.topology())
+        found = self.reweighter.pool.structures(frames, self.run.topology())
         return Population(
             sweep.start,
             found.xyz.astype(np.float64),
             boxes_of(found),
-            self.maker.pool.energies()[frames],
+            self.reweighter.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
         )
 
     def log_psi(self, positions: Array, boxes: Array | None, temperature: float, goal: float) -> Array:
         """Return log psi of walkers, shape (n,), as `latf_openmm.sampling.annealing` wants it."""
-        z, _ = encode(self.maker.trained, featurise(self.features, positions, boxes))
+        z, _ = encode(self.reweighter.trained, featurise(self.features, positions, boxes))
         return self._log_psi(z, temperature, goal)
 
     @torch.no_grad()
     def _log_psi(self, z: Array, temperature: float, goal: float) -> Array:
         """Log of r_goal(z) / r_T(z), kept between 0.1 and 100: a flow may be wrong."""
-        model, at = self.maker.trained.model, torch.from_numpy(z).to(torch.float32)
+        model, at = self.reweighter.trained.model, torch.from_numpy(z).to(torch.float32)
         ratio = model.density(goal).log_prob(at) - model.density(temperature).log_prob(at)
         return np.clip(ratio.double().numpy(), math.log(_LEAST), math.log(_MOST))
 
@@ -375,38 +375,38 @@ class Refiner:
     def _ensemble(
         self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
     ) -> StructureEnsemble:
-        maker, table = self.maker, walker.table
+        reweighter, table = self.reweighter, walker.table
         logs = table["log_weight"].to_numpy()
         ancestors = starts[table["ancestor"].to_numpy()]
         weights = normalised_weights(logs)
         # An ancestor's part in a bootstrap sample is that of its descendants.
-        replicates = Replicates(maker.factors[:, ancestors], weights)
+        replicates = Replicates(reweighter.factors[:, ancestors], weights)
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
         found = StructureEnsemble(
             temperature,
             self.scale.kT(temperature),
-            "refined",
+            "annealed",
             f"{self.settings.walkers} walkers annealed from {self.scale.label(sweep.start)} in {changes} changes of "
             f"temperature, {families:.0f} ancestors effectively",
-            self.run.pool_of(maker.trained, [walker]),
+            self.run.pool_of(reweighter.trained, [walker]),
             weights,
             replicates,
-            maker.widening,
+            reweighter.widening,
             clusters.astype(np.int64),
             np.ones(len(frames)),
             families,
             (),
             "poor",
         )
-        return self._judged(replace(found, independent=_independent(found)), families)
+        return self._judged(replace(found, n_effective=_n_effective(found)), families)
 
     def _judged(self, found: StructureEnsemble, families: float) -> StructureEnsemble:
-        """Add what has to be known: how much carries it, where it lies, and what the other levels say."""
-        maker, label = self.maker, self.scale.label
-        texts = maker.warnings(found)
-        verdict = maker.verdict(min(found.independent, _FAMILY * families))
+        """Add what has to be known: how much carries it, where it lies, and what the other methods say."""
+        reweighter, label = self.reweighter, self.scale.label
+        texts = reweighter.warnings(found)
+        reliability = reweighter.reliability(min(found.n_effective, _FAMILY * families))
         if families < MIN_ANCESTORS:
             texts.append(
                 f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
@@ -418,25 +418,25 @@ class Refiner:
                 "matter only there are missing unless walkers found them on the way"
             )
         if far := self.far(found.temperature):
-            verdict = "poor"
+            reliability = "poor"
             texts.append(far)
-        other = maker.at(found.temperature, "reweighted")
-        if other.verdict != "poor" and (contradictions := disagreement(found, other)):
+        other = reweighter.at(found.temperature, "reweighted")
+        if other.reliability != "poor" and (contradictions := disagreement(found, other)):
             texts += contradictions
-            verdict = "fair" if verdict == "good" else verdict
-        if within_reach(maker.trained, found.temperature):
-            texts += disagreement(found, maker.at(found.temperature, "flow"))
-        return replace(found, warnings=tuple(texts), verdict=verdict)
+            reliability = "fair" if reliability == "good" else reliability
+        if within_reach(reweighter.trained, found.temperature):
+            texts += disagreement(found, reweighter.at(found.temperature, "flow"))
+        return replace(found, warnings=tuple(texts), reliability=reliability)
 
 
 def ensembles_at(
     run: RunFolder,
     index: int,
     temperatures: Sequence[float],
-    level: Choice = "auto",
+    method: Choice = "auto",
     minutes: float = 15.0,
     progress: Progress | None = None,
-    maker: EnsembleMaker | None = None,
+    reweighter: Reweighter | None = None,
 ) -> list[StructureEnsemble]:
     """Return structures with weights at each temperature, made in the best way there is.
 
@@ -446,71 +446,71 @@ def ensembles_at(
         A run, and the round whose model and frames are used.
     temperatures
         In the scale of the system.
-    level
-        ``auto``: frames reweighted where 1000 independent ones reach the temperature; else walkers annealed to it, if
+    method
+        ``auto``: frames reweighted where 1000 effective samples reach the temperature; else walkers annealed to it, if
         it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
         put together with the reweighted ones so that errors are least; else frames reweighted where there are
         enough, or those near the flow's samples. Or one of the three.
     minutes
-        See `level`.
-    maker
+        See `method`.
+    reweighter
         Of the same round, if there is one already.
 
     Raises
     ------
     ConfigError
-        If a temperature is not positive, or the level cannot be made.
+        If a temperature is not positive, or the method cannot be made.
     DataError
         If a file that is used was damaged.
     SimulationError
-        If walkers become unstable and `level` is ``refined``.
+        If walkers become unstable and `method` is ``annealed``.
     """
     for temperature in temperatures:
         check_temperature("temperature", temperature)
-    if maker is None:
-        maker = EnsembleMaker(run.trained(index), run.pool(index), run.config.seed)
-    if level in ("reweighted", "flow"):
-        return [maker.at(temperature, _plain(level)) for temperature in temperatures]
-    if level == "refined":
+    if reweighter is None:
+        reweighter = Reweighter(run.trained(index), run.pool(index), run.config.seed)
+    if method in ("reweighted", "flow"):
+        return [reweighter.at(temperature, _plain(method)) for temperature in temperatures]
+    if method == "annealed":
         check_simulated(run.config.system)
-    if level == "auto" and (maker.reweighting is None or not run.config.system.simulated):
-        return [maker.at(temperature) for temperature in temperatures]
-    if level == "refined":
+    if method == "auto" and (reweighter.reweighting is None or not run.config.system.simulated):
+        return [reweighter.at(temperature) for temperature in temperatures]
+    if method == "annealed":
         found, wanted = {}, list(temperatures)
     else:
-        found = {temperature: maker.at(temperature) for temperature in temperatures}
-        wanted = [t for t, one in found.items() if one.level == "flow" or one.independent < AMPLE_SAMPLES]
+        found = {temperature: reweighter.at(temperature) for temperature in temperatures}
+        wanted = [t for t, one in found.items() if one.method == "flow" or one.n_effective < AMPLE_SAMPLES]
     if not wanted:
         return [found[temperature] for temperature in temperatures]
-    refiner = Refiner(run, index, maker)
-    if level == "auto":
+    refiner = Refiner(run, index, reweighter)
+    if method == "auto":
         for temperature in wanted:
             if far := refiner.far(temperature):
-                found[temperature] = replace(_with_warning(found[temperature], far), verdict="poor")
+                found[temperature] = replace(_with_warning(found[temperature], far), reliability="poor")
         wanted = [temperature for temperature in wanted if refiner.far(temperature) is None]
     with refiner.propagator() as propagator:
         for sweep in refiner.sweeps(wanted):
-            if level == "auto":
+            if method == "auto":
                 expected = refiner.seconds(sweep, propagator) / 60.0
                 if expected > minutes:
                     text = f"refining would take about {expected:.0f} minutes; it was left out"
                     found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
                     continue
             try:
-                refined = refiner.at(sweep, propagator, progress)
+                annealed = refiner.at(sweep, propagator, progress)
             except SimulationError as error:  # a damaged file is not passed over
-                if level == "refined":
+                if method == "annealed":
                     raise
                 text = f"refining failed: {error}"
                 found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
                 continue
-            for goal, one in zip(sweep.goals, refined, strict=True):
+            for goal, one in zip(sweep.goals, annealed, strict=True):
                 found[goal] = _better(found[goal], one) if goal in found else one
     return [found[temperature] for temperature in temperatures]
 
 
-def _independent(found: StructureEnsemble) -> float:
-    """Effective number of independent frames: the least of variance / error^2 over energy and populations."""
+def _n_effective(found: StructureEnsemble) -> float:
+    """Number of effective samples: the least of variance / error^2 over energy and populations."""
     variance = Statistic.variance(found.energies()).of(found.weights)
     numbers = [variance / found.energy().error ** 2]
     for population in found.populations():
@@ -519,33 +519,33 @@ def _independent(found: StructureEnsemble) -> float:
     return float(min(numbers))
 
 
-def _plain(level: Choice) -> Level:
-    assert level != "auto"
-    return level
+def _plain(method: Choice) -> Method:
+    assert method != "auto"
+    return method
 
 
-def _better(present: StructureEnsemble, refined: StructureEnsemble) -> StructureEnsemble:
-    """Return both together; or the refined ones alone where reweighting has few independent frames."""
-    if present.level != "reweighted" or present.verdict != "good":
-        return refined
-    share = _best_share(refined, present)
+def _better(present: StructureEnsemble, annealed: StructureEnsemble) -> StructureEnsemble:
+    """Return both together; or the annealed ones alone where reweighting has few effective samples."""
+    if present.method != "reweighted" or present.reliability != "good":
+        return annealed
+    share = _best_share(annealed, present)
     if share == 0.0:
         return present
-    found = mixture(refined, present, share)
+    found = mixture(annealed, present, share)
     return replace(
         found,
-        description=f"{refined.description}; with {100 * (1 - share):.0f} % reweighted frames",
-        independent=_independent(found),
+        description=f"{annealed.description}; with {100 * (1 - share):.0f} % reweighted frames",
+        n_effective=_n_effective(found),
     )
 
 
-def _best_share(refined: StructureEnsemble, present: StructureEnsemble) -> float:
-    """Share of the refined frames with which the product of the errors of energy and populations is least."""
+def _best_share(annealed: StructureEnsemble, present: StructureEnsemble) -> float:
+    """Share of the annealed frames with which the product of the errors of energy and populations is least."""
     spreads = []
-    for one in (refined, present):
+    for one in (annealed, present):
         states = [
             one.pool.states == state
-            for state, population in enumerate(refined.populations())
+            for state, population in enumerate(annealed.populations())
             if _PRESENT < population.value < 1 - _PRESENT
         ]
         spreads.append(one.replicates.means(np.stack([one.energies(), *states], axis=1)).T)

@@ -41,13 +41,15 @@ class LoopSettings(Settings):
         2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
     )
     strategy: AnyStrategy = Field(FixedSettings(), description="what decides where the next round simulates")
-    most_ns: float | None = Field(
+    max_simulated_ns: float | None = Field(
         None,
         gt=0,
         description="no new round after so much simulated time of all walkers [ns]; reduced: 1000 units",
     )
-    most_hours: float | None = Field(None, gt=0, description="no new round after so many hours of all rounds")
-    stop_below: float | None = Field(
+    max_wall_hours: float | None = Field(
+        None, gt=0, description="no new round after so many hours of all rounds"
+    )
+    convergence_threshold: float | None = Field(
         None,
         gt=0,
         description="stop early when r_T(z) changes less than this from round to round, at every temperature "

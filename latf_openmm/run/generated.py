@@ -21,7 +21,7 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structures
 from latf_openmm.ensembles.latent import GeneratedEnsemble, generate, write_ensemble
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.annealed import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
@@ -106,8 +106,10 @@ def generate_ensembles(
         given = ", ".join(f"{temperature!r}" for temperature in temperatures)
         raise ConfigError(f"--temperature: expected temperatures of different folders, got {given}")
     trained, pool = run.trained(index), run.pool(index)
-    maker = EnsembleMaker(trained, pool, run.config.seed)
-    ensembles = ensembles_at(run, index, temperatures, method, minutes, progress=progress, maker=maker)
+    reweighter = Reweighter(trained, pool, run.config.seed)
+    ensembles = ensembles_at(
+        run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
+    )
     results = []
     for temperature, ensemble in zip(temperatures, ensembles, strict=True):
         latent = generate(trained, pool, temperature, samples, run.config.seed)

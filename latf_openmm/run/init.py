@@ -24,7 +24,8 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
-from latf_openmm.run.config import load_config
+from latf_openmm.run.config import RunConfig, load_config
+from latf_openmm.run.init_template import SPACING, fill_template
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.storage import check_output, whole_file
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
@@ -47,6 +48,8 @@ _MAX_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
 _SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
+_WALKERS = 2
+"""Walkers at each temperature in a proposed round."""
 _FRAMES = 2000
 """Frames of each walker in a proposed round."""
 _FAST, _PLAIN = 0.004, 0.002  # ps; with and without heavy hydrogens
@@ -112,81 +115,118 @@ def write_starter(
     system, built = _fitting(system)
     topology = built.mdtraj_topology()
     features = _features(topology)
-    platform, speed = _fastest(built)
-    temperatures = _temperatures(built)
-    processes = 1 if platform in ("CUDA", "OpenCL", "HIP") else max(1, min(4, os.cpu_count() or 1))
-    timestep = _FAST if "options" in system else _PLAIN
-    interval = round(1.0 / timestep)
-    walkers = 2
-    steps = walkers * len(temperatures) * _FRAMES * interval
-    busy = 1 if platform == "CPU" else processes  # the CPU platform uses all cores for one walker
-    hours = steps / speed / busy / 3600.0
-    values = {
+    proposal = _Proposal(built, *_fastest(built), "options" in system)
+    values = proposal.values() | {
         "system": yaml.safe_dump(_relative(system, folder), sort_keys=False, default_flow_style=None),
         "features": yaml.safe_dump(features, sort_keys=False, default_flow_style=None),
-        "temperatures": ", ".join(f"{t:g}" for t in temperatures),
-        "between": f"{(temperatures[0] + temperatures[1]) / 2:g}",
-        "processes": 1 if platform == "CPU" else processes,
-        "platform": platform,
-        "atoms": built.n_atoms,
-        "speed": f"{speed:.0f}",
-        "day": f"{speed * timestep * 86.4:.3g}",
-        "timestep": f"{timestep:g}",
-        "interval": interval,
-        "masses": "hydrogens weigh 3 amu" if timestep == _FAST else "4 fs where hydrogens are heavy",
-        "hours": f"{hours:.2g}",
-        "spacing": _SPACING[built.periodic],
     }
-    with whole_file(output) as temporary:
-        temporary.write_text(
-            _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()}),
-            encoding="utf-8",
+    config = _write(output, values)
+    n_features = build_features(resolve_features(config.features, topology)).n_features
+    return Starter(
+        output, built.n_atoms, built.periodic, n_features, proposal.platform, proposal.speed, proposal.hours
+    )
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """Temperatures, time step and cost of a round.
+
+    Attributes
+    ----------
+    built
+        The system.
+    platform, speed
+        OpenMM platform, and its steps a second for one walker.
+    repartitioned
+        Whether hydrogens are heavy.
+    """
+
+    built: BuiltSystem
+    platform: str
+    speed: float
+    repartitioned: bool
+
+    @property
+    def timestep(self) -> float:
+        """Time step [ps]."""
+        return _FAST if self.repartitioned else _PLAIN
+
+    @property
+    def interval(self) -> int:
+        """Steps between frames: 1 ps."""
+        return round(1.0 / self.timestep)
+
+    @property
+    def processes(self) -> int:
+        """Walkers that are simulated at a time; the CPU platform uses all cores for one."""
+        return 1 if self.platform in ("CPU", "CUDA", "OpenCL", "HIP") else max(1, min(4, os.cpu_count() or 1))
+
+    @property
+    def temperatures(self) -> list[float]:
+        """Neighbours whose energies overlap: wide steps without solvent, narrow ones with it."""
+        return [300.0, 310.0, 320.0] if self.built.periodic else [300.0, 375.0, 450.0]
+
+    @property
+    def hours(self) -> float:
+        """Wall time of a round of simulation."""
+        steps = _WALKERS * len(self.temperatures) * _FRAMES * self.interval
+        return steps / self.speed / self.processes / 3600.0
+
+    def values(self) -> dict[str, Any]:
+        """Return what the template says of it."""
+        low, second, *_ = self.temperatures
+        masses = (
+            "hydrogen mass repartitioning (3 amu)" if self.repartitioned else "4 fs where hydrogens are heavy"
         )
+        return {
+            "temperatures": ", ".join(f"{t:g}" for t in self.temperatures),
+            "between": f"{(low + second) / 2:g}",
+            "processes": self.processes,
+            "platform": self.platform,
+            "atoms": self.built.n_atoms,
+            "speed": f"{self.speed:.0f}",
+            "day": f"{self.speed * self.timestep * 86.4:.3g}",
+            "timestep": f"{self.timestep:g}",
+            "interval": self.interval,
+            "masses": masses,
+            "hours": f"{self.hours:.2g}",
+            "spacing": SPACING[self.built.periodic],
+        }
+
+
+def _write(output: Path, values: dict[str, Any]) -> RunConfig:
+    """Fill in the template and write it, if it is a valid configuration."""
+    with whole_file(output) as temporary:
+        temporary.write_text(fill_template(values), encoding="utf-8")
         try:
-            config = load_config(temporary)
+            return load_config(temporary)
         except ConfigError as error:
             problems = (problem.replace(str(temporary), str(output)) for problem in error.problems)
             raise ConfigError(*problems) from None
-    n_features = build_features(resolve_features(config.features, topology)).n_features
-    return Starter(output, built.n_atoms, built.periodic, n_features, platform, speed, hours)
+
+
+def _first(files: Sequence[Path], suffixes: Sequence[str], but: Path | None = None) -> Path | None:
+    """Return the first file with one of these name ends."""
+    return next((path for path in files if path.suffix.lower() in suffixes and path != but), None)
 
 
 def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]:
     """The system section, paths as given."""
-    by_suffix = {path: path.suffix.lower() for path in files}
-
-    def first(suffixes: Sequence[str], but: Path | None = None) -> Path | None:
-        return next((path for path, suffix in by_suffix.items() if suffix in suffixes and path != but), None)
-
     for kind, suffixes in _TOPOLOGIES.items():
-        if (top := first(suffixes)) is None:
-            continue
-        coordinates = first(_COORDINATES[kind], top)
-        if coordinates is None:
-            raise ConfigError(
-                f"{top}: coordinates are missing; expected a file {', '.join(_COORDINATES[kind])}"
-            )
-        section: dict[str, Any] = {"kind": kind, "topology": str(top), "coordinates": str(coordinates)}
-        if kind == "charmm":
-            parameters = [str(path) for path, suffix in by_suffix.items() if suffix in _PARAMETERS]
-            if not parameters:
-                raise ConfigError(f"{top}: parameters are missing; expected files {', '.join(_PARAMETERS)}")
-            section["parameters"] = parameters
-            section["box"] = None
-        return section | {"options": {"hydrogen_mass": 3.0}}
-    if (python := first((".py",))) is not None:
+        if (topology := _first(files, suffixes)) is not None:
+            return _parametrised(kind, topology, files)
+    if (python := _first(files, (".py",))) is not None:
         return {"kind": "python", "file": str(python)}
-    structure = first(_STRUCTURES)
+    structure = _first(files, _STRUCTURES)
     if structure is None:
         names = ", ".join(str(path) for path in files)
         raise ConfigError(
             f"{names}: expected a PDB or mmCIF file, prmtop, top, psf, a Python file, or an XML file with a "
             "structure"
         )
-    if (xml := first((".xml",))) is not None:
+    if (xml := _first(files, (".xml",))) is not None:
         return {"kind": "serialized", "system": str(xml), "structure": str(structure)}
-    topology = to_mdtraj(read_structure("structure", structure).topology)
-    wet = len(water_atoms(topology)) > 0
+    wet = len(water_atoms(to_mdtraj(read_structure("structure", structure).topology))) > 0
     default = ["amber14-all.xml", "amber14/tip3p.xml"] if wet else ["amber14-all.xml"]
     # The cell of a crystal is no box of solvent.
     options: dict[str, Any] = {"hydrogen_mass": 3.0} | ({} if wet else {"method": "none", "implicit": "obc2"})
@@ -196,6 +236,23 @@ def _system(files: Sequence[Path], force_field: Sequence[str]) -> dict[str, Any]
         "force_field": list(force_field) or default,
         "options": options,
     }
+
+
+def _parametrised(kind: str, topology: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """The system section of a topology that holds parameters, or has them in files of CHARMM."""
+    coordinates = _first(files, _COORDINATES[kind], topology)
+    if coordinates is None:
+        raise ConfigError(
+            f"{topology}: coordinates are missing; expected a file {', '.join(_COORDINATES[kind])}"
+        )
+    section: dict[str, Any] = {"kind": kind, "topology": str(topology), "coordinates": str(coordinates)}
+    if kind == "charmm":
+        parameters = [str(path) for path in files if path.suffix.lower() in _PARAMETERS]
+        if not parameters:
+            raise ConfigError(f"{topology}: parameters are missing; expected files {', '.join(_PARAMETERS)}")
+        section["parameters"] = parameters
+        section["box"] = None
+    return section | {"options": {"hydrogen_mass": 3.0}}
 
 
 def _fitting(system: dict[str, Any]) -> tuple[dict[str, Any], BuiltSystem]:
@@ -269,11 +326,6 @@ def _possible(
     return chosen
 
 
-def _temperatures(built: BuiltSystem) -> list[float]:
-    """Neighbours whose energies overlap: wide steps without solvent, narrow ones with it."""
-    return [300.0, 310.0, 320.0] if built.periodic else [300.0, 375.0, 450.0]
-
-
 def _fastest(built: BuiltSystem) -> tuple[str, float]:
     """The platform that takes most steps a second, and how many."""
     wanted = ["CUDA", "HIP", "OpenCL", "CPU", *(["Reference"] if built.n_atoms <= _SMALL else [])]
@@ -304,58 +356,3 @@ def _speed(built: BuiltSystem, platform: str) -> float:
         context.getState(energy=True)
         steps += 20
     return steps / (time.perf_counter() - begin)
-
-
-def _indented(key: str, value: Any) -> Any:
-    if key not in ("system", "features"):
-        return value
-    return "\n".join("  " + line for line in str(value).strip().splitlines())
-
-
-_SPACING = {
-    True: "  # With solvent, energies overlap between close temperatures only; farther ones are the flow's guess.",
-    False: "  # Neighbours should overlap in energy; `latf-openmm generate` says how many frames reach a temperature.",
-}
-"""Comment on the temperatures, by whether there is solvent."""
-
-_TEMPLATE = """\
-# Written by latf-openmm init. Every value is a proposal: read it, change it, then
-#   latf-openmm run THIS_FILE --output RUN
-# {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
-# One round of simulation, as proposed, takes about {hours} hours; a biased round takes longer.
-system:
-{system}
-seed: 1
-simulation:
-  # A few temperatures; others are generated from them.
-{spacing}
-  temperatures: [{temperatures}]
-  walkers: 2              # at each temperature
-  frames: 2000            # of each walker; lengthen before you believe anything
-  frame_interval: {interval}     # steps: 1 ps
-  timestep: {timestep}         # ps; {masses}
-  friction: 1.0           # 1/ps
-  equilibration: 5000     # steps, not recorded
-  segment_frames: 500     # frames between checkpoints
-  processes: {processes}
-  platform: {platform}
-# What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
-# ions nor other solvent, and heavy its atoms without hydrogens. Of more than 200 descriptors those that do not move,
-# or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).
-features:
-{features}
-model:
-  latent_dim: 2
-  encoder_hidden: [32]
-training:
-  lag: auto               # found by a scan of lag times
-# From the second round on walkers are driven along the learned variables.
-bias:
-  kind: opes
-  barrier: 25.0           # kJ/mol
-loop:
-  rounds: 2
-generate:
-  temperatures: [{between}]
-"""
-"""The configuration; values are filled in."""

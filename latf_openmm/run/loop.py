@@ -26,7 +26,7 @@ from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_o
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
-from latf_openmm.run.strategies import Decision, Situation
+from latf_openmm.run.strategies import Decision, RoundState
 from latf_openmm.run.summaries import (
     n_earlier_walkers,
     summary_of,
@@ -240,7 +240,7 @@ def generate_into(
 def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
     """Plan the next round; write its start structures and the plan with its reasons."""
     config = run.config
-    situation = Situation(
+    round_state = RoundState(
         trained,
         pool,
         n_earlier_walkers(folder, pool),
@@ -251,7 +251,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         config.bias is not None,
         config.seed + 1_000_003 * folder.index,
     )
-    decision = config.loop.strategy.decide(situation)
+    decision = config.loop.strategy.decide(round_state)
     _write_starts(run, folder, pool, decision)
     origins = {
         temperature_name(temperature).removeprefix("T"): [
@@ -267,7 +267,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         "stop": decision.stop,
         "reasons": list(decision.reasons),
         "starts": origins,
-        "tables": dict(decision.tables),
+        "diagnostics": dict(decision.diagnostics),
     }
     write_json(folder.decision, record)
     return decision
@@ -294,14 +294,18 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
         return str(decision["reasons"][-1])
     summaries = [run.round(index).summary() for index in range(folder.index + 1)]
     spent = sum(summary["simulated_ps"] for summary in summaries) / 1000
-    if loop.most_ns is not None and spent >= loop.most_ns:
-        return f"{spent:.3g} ns were simulated, loop.most_ns is {loop.most_ns:g}"
+    if loop.max_simulated_ns is not None and spent >= loop.max_simulated_ns:
+        return f"{spent:.3g} ns were simulated, loop.max_simulated_ns is {loop.max_simulated_ns:g}"
     hours = sum(sum(summary["seconds"].values()) for summary in summaries) / 3600
-    if loop.most_hours is not None and hours >= loop.most_hours:
-        return f"{hours:.3g} hours were used, loop.most_hours is {loop.most_hours:g}"
+    if loop.max_wall_hours is not None and hours >= loop.max_wall_hours:
+        return f"{hours:.3g} hours were used, loop.max_wall_hours is {loop.max_wall_hours:g}"
     change = summaries[-1]["change"]
-    if loop.stop_below is not None and change and all(row["frames"] < loop.stop_below for row in change):
-        return f"the distribution changed less than {loop.stop_below:g} nats at every temperature"
+    if (
+        loop.convergence_threshold is not None
+        and change
+        and all(row["frames"] < loop.convergence_threshold for row in change)
+    ):
+        return f"the distribution changed less than {loop.convergence_threshold:g} nats at every temperature"
     return None
 
 

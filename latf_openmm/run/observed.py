@@ -37,14 +37,14 @@ class ObservedCurves:
     @property
     def warnings(self) -> tuple[str, ...]:
         """All that a reader must know, each once."""
-        texts = [text for e in self.ensembles if e.verdict != "good" for text in e.warnings]
+        texts = [text for e in self.ensembles if e.reliability != "good" for text in e.warnings]
         texts += [text for item in self.curves for text in item.warnings]
         return tuple(dict.fromkeys(texts))
 
     @property
     def poor(self) -> bool:
         """True where a value is not to be relied on."""
-        return any(bool((item.table["verdict"] == "poor").any()) for item in self.curves)
+        return any(bool((item.table["reliability"] == "poor").any()) for item in self.curves)
 
 
 def observe(

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
 from latf_openmm.ensembles.observables import Observable, structure_observable
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.ensembles.states import state_table
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.annealed import Choice, ensembles_at
@@ -89,11 +89,11 @@ def summarise_states(
     index = run.chosen_round(round_index)
     functions = _functions(observables, run.reference_structure(reference))
     trained, topology = run.trained(index), run.topology()
-    maker = EnsembleMaker(trained, run.pool(index), run.config.seed)
+    reweighter = Reweighter(trained, run.pool(index), run.config.seed)
     at = min(trained.temperatures) if temperature is None else temperature
-    (ensemble,) = ensembles_at(run, index, [at], method, minutes, progress=progress, maker=maker)
+    (ensemble,) = ensembles_at(run, index, [at], method, minutes, progress=progress, reweighter=reweighter)
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
-    table = state_table(ensemble, maker.pool, int(trained.provenance["lag"]), values)
+    table = state_table(ensemble, reweighter.pool, int(trained.provenance["lag"]), values)
     return StateSummary(ensemble, table, tuple(values), run.scale, topology)
 
 

@@ -54,7 +54,7 @@ def summary_of(
         "change": _change(folder, trained, pool),
         "restarts": _restarts(folder, pool),
         "versions": versions(),
-        "files": facts_below(folder.path, leave_out=(folder.record.name, "refined")),
+        "files": facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
     }
 
 

@@ -67,3 +67,9 @@ class ImportedFrames:
     def temperatures(self) -> list[float]:
         """Temperatures of the frames, ascending."""
         return [float(t) for t in np.unique(self.temperature)]
+
+    def stretches(self) -> NDArray[np.int64]:
+        """Return a number a frame that changes where frames do not follow on each other, or change temperature."""
+        changed = np.concatenate([[0], np.cumsum(np.diff(self.temperature) != 0)])
+        pairs = np.stack([self.timeline.stretch, changed])
+        return np.concatenate([[0], np.cumsum((np.diff(pairs, axis=1) != 0).any(axis=0))]).astype(np.int64)

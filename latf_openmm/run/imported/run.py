@@ -8,19 +8,17 @@ learned from them.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mdtraj
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import featurise
-from latf_openmm.frames.walkers import WINDOW, read_trajectory
+from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.reweighting.reliability import MIN_FRAMES
-from latf_openmm.run.config import RunConfig, check, check_possible, dump_config
+from latf_openmm.run.config import RunConfig, check, check_possible
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported.atoms import check_bonds
 from latf_openmm.run.imported.columns import check_kinetic, check_volumes, frame_columns
@@ -35,7 +33,7 @@ from latf_openmm.run.imported.energies import (
     effect_of_rounding,
 )
 from latf_openmm.run.imported.frames import ImportedFrames
-from latf_openmm.run.imported.runs import FeatureReader, RunsAtTemperature, runs_at
+from latf_openmm.run.imported.runs import FeatureReader, runs_at
 from latf_openmm.run.imported.times import in_order, timeline
 from latf_openmm.run.imported.trajectories import (
     ImportedTrajectory,
@@ -43,14 +41,13 @@ from latf_openmm.run.imported.trajectories import (
     check_given,
     read_file,
 )
+from latf_openmm.run.imported.walkers import write_imported
 from latf_openmm.run.loop import run_loop
-from latf_openmm.run.rounds import IMPORTED
-from latf_openmm.run.schema import add_record, start_record
-from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.storage import check_output
 from latf_openmm.systems import BuiltSystem, shared_system
 from latf_openmm.systems.bonds import Bonds, expected_bonds
 from latf_openmm.systems.inspection import pressure_of
-from latf_openmm.units import check_temperature, temperature_name
+from latf_openmm.units import check_temperature
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -297,7 +294,7 @@ def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:
         return
     longest = 0
     for trajectory in frames:
-        edges = np.flatnonzero(np.diff(_stretches(trajectory))) + 1
+        edges = np.flatnonzero(np.diff(trajectory.stretches())) + 1
         longest = max(longest, int(np.diff([0, *edges, trajectory.n_frames]).max()))
     if longest <= lag:
         raise DataError(
@@ -305,13 +302,6 @@ def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:
             f"{lag}; expected longer "
             "stretches, for example trajectories of one temperature each in place of replicas that change it"
         )
-
-
-def _stretches(trajectory: ImportedFrames) -> NDArray[np.int64]:
-    """A number that changes where frames do not follow on each other, or change their temperature."""
-    changed = np.concatenate([[0], np.cumsum(np.diff(trajectory.temperature) != 0)])
-    pairs = np.stack([trajectory.timeline.stretch, changed])
-    return np.concatenate([[0], np.cumsum((np.diff(pairs, axis=1) != 0).any(axis=0))]).astype(np.int64)
 
 
 class _Descriptors(FeatureReader):
@@ -335,104 +325,3 @@ class _Descriptors(FeatureReader):
             parts.append(np.concatenate(pieces)[frames[index].timeline.kept[chosen]])
         values = np.concatenate(parts).astype(np.float64)
         return dict(zip(features.names, values.T, strict=True)), {}
-
-
-def write_imported(
-    config: RunConfig, frames: Sequence[ImportedFrames], runs: Sequence[RunsAtTemperature], path: Path
-) -> None:
-    """Write the folder of the run: a walker for each trajectory and temperature, with links to its files."""
-    with whole_folder(path, manifest=False) as temporary:
-        folder = RunFolder(temporary, config).round(0).simulation
-        numbers: dict[str, int] = {}
-        walkers: dict[int, list[dict[str, Any]]] = {}
-        for at in runs:
-            for index, rows in at.rows.items():
-                label = temperature_name(at.temperature)
-                number = numbers[label] = numbers.get(label, -1) + 1
-                group = folder / f"{label}_w{number:03d}"
-                files = _write_walker(group, number, frames[index], at, index, rows)
-                walkers.setdefault(index, []).append(
-                    {
-                        "folder": group.name,
-                        "walker": number,
-                        "temperature": at.temperature,
-                        "files": files,
-                    }
-                )
-        record = [_record(trajectory, walkers[index]) for index, trajectory in enumerate(frames)]
-        write_json(folder / IMPORTED, record)
-        start_record(temporary, dump_config(config))
-        add_record(temporary, folder / IMPORTED)
-        write_text(temporary / CONFIG, dump_config(config))
-
-
-def _record(trajectory: ImportedFrames, walkers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Files given for a trajectory, and the walkers made of them."""
-    source = trajectory.source
-    return {
-        "paths": [str(file.path.resolve()) for file in trajectory.files],
-        "temperature": source.temperature,
-        "tables": [str(path.resolve()) for path in source.tables],
-        "run": source.run,
-        "bias": source.bias,
-        "frames": sum(file.n_frames for file in trajectory.files),
-        "kept": trajectory.n_frames,
-        "walkers": walkers,
-    }
-
-
-def _write_walker(
-    group: Path,
-    number: int,
-    trajectory: ImportedFrames,
-    at: RunsAtTemperature,
-    index: int,
-    rows: NDArray[np.int64],
-) -> list[int]:
-    """Write the segments of one walker, one for each file with frames of it; return numbers of these files."""
-    table = _table(trajectory, at, index, rows, number)
-    starts = np.cumsum([0, *(file.n_frames for file in trajectory.files)])
-    file_of = np.searchsorted(starts, trajectory.timeline.kept[rows], side="right") - 1
-    chosen = np.unique(file_of)
-    complete = len(rows) == starts[-1]
-    for segment_number, file_number in enumerate(chosen):
-        file = trajectory.files[file_number]
-        segment = group / f"segment_{segment_number:04d}"
-        segment.mkdir(parents=True)
-        (segment / f"walker_{number:03d}{file.path.suffix.lower()}").symlink_to(file.path.resolve())
-        part = table[file_of == file_number].copy()
-        if not complete:
-            part["file_frame"] = trajectory.timeline.kept[rows][file_of == file_number] - starts[file_number]
-        part.to_parquet(segment / "frames.parquet", index=False)
-        write_manifest(segment)
-    return [int(number) for number in chosen]
-
-
-def _table(
-    trajectory: ImportedFrames, at: RunsAtTemperature, index: int, rows: NDArray[np.int64], number: int
-) -> pd.DataFrame:
-    """One row for each frame, as a stage writes it."""
-    step = trajectory.timeline.step[rows]
-    stretch = _stretches(trajectory)[rows]
-    table = pd.DataFrame(
-        {
-            "walker": number,
-            "frame": np.arange(len(rows)),
-            "step": step,
-            "time_ps": step * trajectory.timestep,
-            "temperature": at.temperature,
-            "potential_energy": trajectory.energy[rows],
-            "bias_energy": trajectory.bias[rows],
-            "bias_offset": trajectory.offset[rows],
-        }
-    )
-    if trajectory.pressure_volume is not None:
-        table["pressure_volume"] = trajectory.pressure_volume[rows]
-    if stretch[0] != stretch[-1]:
-        table["stretch"] = stretch
-    if len(at.runs) > 1:
-        table["run"] = f"run {at.run_of(index)}"
-    if at.bias:
-        for run in range(len(at.runs)):
-            table[f"{WINDOW}{run}"] = at.bias[index][:, run]
-    return table

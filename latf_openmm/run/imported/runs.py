@@ -197,45 +197,59 @@ def _by_fit(
     for index in order:
         if np.ptp(frames[index].bias[at.rows[index]]) <= 1e-9 and frames[index].biased:
             raise DataError(f"{frames[index].source.name}: its bias at its own frames is not known; {_WAYS}")
-    names = set.intersection(*(set(frames[i].columns.others) for i in order))
-    columns = {
-        n: np.concatenate([frames[i].columns.others[n][at.rows[i]] for i in order]) for n in sorted(names)
-    }
-    periods = {n: p for i in order for n, p in frames[i].columns.periods.items() if n in columns}
-    ends = np.cumsum([len(at.rows[i]) for i in order])
-    owner = np.repeat([at.run_of(i) for i in order], [len(at.rows[i]) for i in order])
-    bias = np.concatenate([frames[i].bias[at.rows[i]] for i in order])
-    energies, missing = np.zeros((len(owner), len(at.runs))), None
-    for candidates in (lambda: (columns, periods), lambda: features(frames, at.rows)):
-        values, turns = candidates()
-        missing = None
-        for number, run in enumerate(at.runs):
-            members = np.flatnonzero(owner == number)
-            if np.ptp(bias[members]) <= 1e-9:
-                continue
-            result = find_static_bias(values, turns, members, bias[members], kT)
-            if result is None:
-                missing = run
-                break
-            energies[:, number] = result.energies
-            log.info("%s: its bias is %s", frames[run.members[0]].source.name, result)
+    missing = None
+    for candidates in (lambda: _shared_columns(frames, at), lambda: features(frames, at.rows)):
+        energies, descriptors, missing = _fit_runs(frames, at, *candidates(), kT)
         if missing is None:
             log.warning(
                 "%d runs at one temperature are joined by MBAR; their biases at each other's frames "
-                "are found from the "
-                "bias energies of their own, as exact functions of %s",
+                "are found from the bias energies of their own, as exact functions of %s",
                 len(at.runs),
-                result.on if result is not None else "nothing",
+                descriptors,
             )
+            ends = np.cumsum([len(at.rows[i]) for i in order])
             return dict(zip(order, np.split(energies, ends[:-1]), strict=True))
     assert missing is not None
     raise DataError(
         f"{frames[missing.members[0]].source.name}: there are {len(at.runs)} differently "
-        f"biased runs at one temperature, "
-        f"and the bias of this one is not a quadratic function of a descriptor, so it is not "
-        f"known at the frames of the "
-        f"others; {_WAYS}"
+        f"biased runs at one temperature, and the bias of this one is not a quadratic function of a descriptor, so it "
+        f"is not known at the frames of the others; {_WAYS}"
     )
+
+
+def _shared_columns(
+    frames: Sequence[ImportedFrames], at: RunsAtTemperature
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """Columns that the tables of all trajectories have, at their frames one after the other, and periods."""
+    names = set.intersection(*(set(frames[i].columns.others) for i in at.rows))
+    columns = {
+        n: np.concatenate([frames[i].columns.others[n][rows] for i, rows in at.rows.items()])
+        for n in sorted(names)
+    }
+    return columns, {n: p for i in at.rows for n, p in frames[i].columns.periods.items() if n in columns}
+
+
+def _fit_runs(
+    frames: Sequence[ImportedFrames],
+    at: RunsAtTemperature,
+    values: dict[str, Array],
+    periods: dict[str, float],
+    kT: float,
+) -> tuple[Array, str, Run | None]:
+    """Bias of each run at all frames (n_frames, n_runs), its descriptors, and the first run without a fit."""
+    owner = np.concatenate([np.full(len(rows), at.run_of(i)) for i, rows in at.rows.items()])
+    bias = np.concatenate([frames[i].bias[rows] for i, rows in at.rows.items()])
+    energies, descriptors = np.zeros((len(owner), len(at.runs))), "nothing"
+    for number, run in enumerate(at.runs):
+        members = np.flatnonzero(owner == number)
+        if np.ptp(bias[members]) <= 1e-9:
+            continue
+        result = find_static_bias(values, periods, members, bias[members], kT)
+        if result is None:
+            return energies, descriptors, run
+        energies[:, number], descriptors = result.energies, result.on
+        log.info("%s: its bias is %s", frames[run.members[0]].source.name, result)
+    return energies, descriptors, None
 
 
 def _check_overlap(frames: Sequence[ImportedFrames], at: RunsAtTemperature, kT: float) -> None:

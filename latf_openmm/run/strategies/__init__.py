@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from latf_openmm.run.strategies.base import Decision, Situation, StrategySettings
+from latf_openmm.run.strategies.base import Decision, RoundState, StrategySettings
 from latf_openmm.settings import family
 
 STRATEGY_KINDS = family(StrategySettings, __name__)  # type: ignore[type-abstract]
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 else:
     AnyStrategy = Annotated[Union[tuple(STRATEGY_KINDS.values())], Field(discriminator="kind")]  # noqa: UP007
 
-__all__ = ["STRATEGY_KINDS", "AnyStrategy", "Decision", "Situation", "StrategySettings"]
+__all__ = ["STRATEGY_KINDS", "AnyStrategy", "Decision", "RoundState", "StrategySettings"]

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.reweighting.free_energy import flow_populations
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
-from latf_openmm.run.strategies.base import Decision, Frames, Situation, StrategySettings, plain
+from latf_openmm.run.strategies.base import Decision, Frames, RoundState, StrategySettings, default_decision
 
 Array = NDArray[np.float64]
 
@@ -44,29 +44,30 @@ class ActiveSettings(StrategySettings):
     )
     stop: bool = Field(True, description="whether to stop when errors and changes are within the tolerances")
 
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, round_state: RoundState) -> Decision:
         """Plan the next round from errors at the targets and how far frames of each temperature carry.
 
         The error e of a target is the largest of: the error of a state's population over its tolerance, and by the
         committee of flows where the flow speaks; that of the mean energy over its tolerance; sqrt(30 / n) where fewer
-        than 30 independent frames n reach it. A round at temperature c gives m = walkers x frames / g independent
-        frames, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o). Temperatures
-        are chosen one after the other, each for the largest fall of the sum over targets; all cost the same.
+        than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
+        samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
+        Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
+        same.
         """
-        if situation.maker.reweighting is None:
-            return plain(
-                situation,
-                situation.configured,
+        if round_state.reweighter.reweighting is None:
+            return default_decision(
+                round_state,
+                round_state.configured,
                 "potential energies are not known, so the configured temperatures stay",
             )
-        known = _Known(situation, self)
-        rows = [known.target(t) for t in situation.targets]
+        known = ErrorModel(round_state, self)
+        rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
-        biased = tuple(t for t in chosen if situation.can_bias and stuck[t] < self.visits)
+        biased = tuple(t for t in chosen if round_state.can_bias and stuck[t] < self.visits)
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
-        reasons = [_why(situation, rows, chosen), _bias_text(situation, chosen, biased, stuck)]
+        reasons = [_why(round_state, rows, chosen), _bias_text(round_state, chosen, biased, stuck)]
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
@@ -88,8 +89,8 @@ class _Target:
     """One temperature wanted: what is known there."""
 
     temperature: float
-    level: str
-    independent: float
+    method: str
+    n_effective: float
     populations: tuple[Estimate, ...]
     committee: Array
     energy: Estimate  # kT
@@ -99,8 +100,8 @@ class _Target:
     def record(self) -> dict[str, Any]:
         return {
             "temperature": self.temperature,
-            "ensemble": self.level,
-            "independent frames": self.independent,
+            "ensemble": self.method,
+            "effective samples": self.n_effective,
             "largest error of a population": max(p.error for p in self.populations),
             "of the committee": float(self.committee.max()),
             "error of the energy (kT)": self.energy.error,
@@ -109,23 +110,23 @@ class _Target:
         }
 
 
-class _Known:
-    """What was measured, and what is expected of frames at other temperatures."""
+class ErrorModel:
+    """Errors measured at each temperature, and expected of frames of other temperatures."""
 
-    def __init__(self, situation: Situation, settings: ActiveSettings) -> None:
-        self.s, self.settings = situation, settings
-        self.maker = situation.maker
-        assert self.maker.reweighting is not None
-        self.simulated = [float(t) for t in self.maker.reweighting.simulated]
-        self.energy = situation.pool.energies()
+    def __init__(self, round_state: RoundState, settings: ActiveSettings) -> None:
+        self.s, self.settings = round_state, settings
+        self.reweighter = round_state.reweighter
+        assert self.reweighter.reweighting is not None
+        self.simulated = [float(t) for t in self.reweighter.reweighting.simulated]
+        self.energy = round_state.pool.energies()
         # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
-        self.at = cache(self.maker.at)
-        self._reached = cache(self.maker.reach)
-        self._weights = cache(self.maker.weights)
-        self.old: EnsembleMaker | None = None
-        if situation.before:
-            old = situation.pool.first(situation.before)
-            self.old = EnsembleMaker(situation.trained, old, situation.seed)
+        self.at = cache(self.reweighter.at)
+        self._reached = cache(self.reweighter.reach)
+        self._weights = cache(self.reweighter.weights)
+        self.old: Reweighter | None = None
+        if round_state.before:
+            old = round_state.pool.first(round_state.before)
+            self.old = Reweighter(round_state.trained, old, round_state.seed)
 
     # --- targets
 
@@ -137,17 +138,17 @@ class _Known:
         energy = ensemble.energy()
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
-        independent = self._reached(temperature)
+        n_effective = self._reached(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
-            float(committee.max()) / self.settings.population_tolerance if ensemble.level == "flow" else 0.0,
+            float(committee.max()) / self.settings.population_tolerance if ensemble.method == "flow" else 0.0,
             energy.error / self.settings.energy_tolerance,
-            math.sqrt(FAIR_SAMPLES / max(independent, 1e-3)) if independent < FAIR_SAMPLES else 0.0,
+            math.sqrt(FAIR_SAMPLES / max(n_effective, 1e-3)) if n_effective < FAIR_SAMPLES else 0.0,
         )
         change = self._change(temperature, ensemble, kT)
         return _Target(
-            temperature, ensemble.level, independent, populations, committee, energy, error, change
+            temperature, ensemble.method, n_effective, populations, committee, energy, error, change
         )
 
     def _change(self, temperature: float, ensemble: StructureEnsemble, kT: float) -> float:
@@ -175,7 +176,7 @@ class _Known:
             c: np.array([self.new_frames(c) * self.share(c, row.temperature) for row in rows])
             for c in candidates
         }
-        n = np.array([max(row.independent, 1e-3) for row in rows])
+        n = np.array([max(row.n_effective, 1e-3) for row in rows])
         squares = np.array([row.error for row in rows]) ** 2
         added, chosen, order = np.zeros(len(rows)), list[float](), dict[float, int]()
         for _ in range(min(len(self.s.configured), len(candidates))):
@@ -189,7 +190,7 @@ class _Known:
         table = [
             {
                 "temperature": c,
-                "independent frames a round": self.new_frames(c),
+                "effective samples a round": self.new_frames(c),
                 "error expected": math.sqrt(alone[c] / len(rows)),
                 "error now": math.sqrt(float(squares.sum()) / len(rows)),
                 "chosen": order.get(c, 0),
@@ -212,7 +213,7 @@ class _Known:
         logs: dict[float, list[float]] = {}
         for members in members_of_runs(self.s.pool.trajectories):
             first = members[0]
-            g = float(self.maker.inefficiency[self.s.pool.of_walker(first)][0])
+            g = float(self.reweighter.inefficiency[self.s.pool.of_walker(first)][0])
             logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
         return {temperature: math.exp(float(np.mean(values))) for temperature, values in logs.items()}
 
@@ -362,8 +363,8 @@ class _Known:
         return rows
 
 
-def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -> str:
-    label = situation.scale.label
+def _why(round_state: RoundState, rows: list[_Target], chosen: tuple[float, ...]) -> str:
+    label = round_state.scale.label
     worst = max(rows, key=lambda row: row.error)
     return (
         f"{', '.join(label(t) for t in chosen)} next: the error is largest at {label(worst.temperature)}, "
@@ -372,11 +373,14 @@ def _why(situation: Situation, rows: list[_Target], chosen: tuple[float, ...]) -
 
 
 def _bias_text(
-    situation: Situation, chosen: tuple[float, ...], biased: tuple[float, ...], expected: dict[float, float]
+    round_state: RoundState,
+    chosen: tuple[float, ...],
+    biased: tuple[float, ...],
+    expected: dict[float, float],
 ) -> str:
-    label = situation.scale.label
+    label = round_state.scale.label
     said = ", ".join(f"{expected[t]:.2g} at {label(t)}" for t in chosen)
-    if not situation.can_bias:
+    if not round_state.can_bias:
         return f"no bias is configured; entries into the rarest state expected of a walker: {said}"
     where = ", ".join(label(t) for t in biased) or "nowhere"
     return f"bias {where}: without it a walker is expected to enter its rarest state so often: {said}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import EnsembleMaker
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.settings import Settings
 from latf_openmm.units import SCALES, TemperatureScale
@@ -19,8 +19,8 @@ Frames = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What is known after a round.
+class RoundState:
+    """State of a run after a round.
 
     Attributes
     ----------
@@ -58,9 +58,9 @@ class Situation:
         return SCALES[self.trained.temperature_scale]
 
     @cached_property
-    def maker(self) -> EnsembleMaker:
+    def reweighter(self) -> Reweighter:
         """Makes ensembles of all frames at any temperature."""
-        return EnsembleMaker(self.trained, self.pool, self.seed)
+        return Reweighter(self.trained, self.pool, self.seed)
 
     @property
     def n_states(self) -> int:
@@ -84,7 +84,7 @@ class Decision:
         Whether there is to be no next round.
     reasons
         Why, for people.
-    tables
+    diagnostics
         The numbers behind it: rows of names and values.
     """
 
@@ -93,7 +93,7 @@ class Decision:
     starts: Mapping[float, Frames]
     stop: bool = False
     reasons: tuple[str, ...] = ()
-    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    diagnostics: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 class StrategySettings(Settings):
@@ -102,29 +102,29 @@ class StrategySettings(Settings):
     kind: str
 
     @abstractmethod
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, round_state: RoundState) -> Decision:
         """Plan the next round."""
 
 
-def even_over_states(situation: Situation, temperature: float, rng: np.random.Generator) -> Frames:
+def even_over_states(round_state: RoundState, temperature: float, rng: np.random.Generator) -> Frames:
     """Frames to start from, evenly over the states, of the same temperature where there are any."""
-    pool = situation.pool
+    pool = round_state.pool
     states = np.unique(pool.states)
     same_temperature = pool.temperatures() == temperature
     chosen = []
-    for walker in range(situation.walkers):
+    for walker in range(round_state.walkers):
         state = pool.states == states[walker % len(states)]
         candidates = np.flatnonzero(state & same_temperature)
         chosen.append(rng.choice(candidates if len(candidates) else np.flatnonzero(state)))
     return np.array(chosen, dtype=np.int64)
 
 
-def plain(situation: Situation, temperatures: tuple[float, ...], reason: str) -> Decision:
+def default_decision(round_state: RoundState, temperatures: tuple[float, ...], reason: str) -> Decision:
     """Return a decision that starts evenly over the states and biases all walkers."""
-    rng = np.random.default_rng([situation.seed, 7])
+    rng = np.random.default_rng([round_state.seed, 7])
     return Decision(
         temperatures,
-        temperatures if situation.can_bias else (),
-        {t: even_over_states(situation, t, rng) for t in temperatures},
+        temperatures if round_state.can_bias else (),
+        {t: even_over_states(round_state, t, rng) for t in temperatures},
         reasons=(reason, "walkers start evenly over the metastable states"),
     )

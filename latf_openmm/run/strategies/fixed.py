@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from latf_openmm.run.strategies.base import Decision, Situation, StrategySettings, plain
+from latf_openmm.run.strategies.base import Decision, RoundState, StrategySettings, default_decision
 
 
 class FixedSettings(StrategySettings):
@@ -10,6 +10,6 @@ class FixedSettings(StrategySettings):
 
     kind: Literal["fixed"] = "fixed"
 
-    def decide(self, situation: Situation) -> Decision:
+    def decide(self, round_state: RoundState) -> Decision:
         """Return the same temperatures again."""
-        return plain(situation, situation.configured, "the temperatures are fixed")
+        return default_decision(round_state, round_state.configured, "the temperatures are fixed")

@@ -125,8 +125,8 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
             yield Check(f"{label}: record", "decision.json", partial(_look_at_decision, folder, run))
         if later or folder.complete:
             yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, run, parts))
-        for sweep in sorted((folder.path / "refined").glob("sweep_*")):
-            yield from sweep_checks(f"{label}: refined", sweep, topology)
+        for sweep in sorted((folder.path / "annealed").glob("sweep_*")):
+            yield from sweep_checks(f"{label}: annealed", sweep, topology)
 
 
 def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Check]:

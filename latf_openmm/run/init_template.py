@@ -1,0 +1,63 @@
+"""The configuration that `latf-openmm init` writes, with places for values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SPACING = {
+    True: "  # With solvent, energies overlap between close temperatures only; farther ones are the flow's guess.",
+    False: "  # Neighbours should overlap in energy; `latf-openmm generate` says how many frames reach a temperature.",
+}
+"""Comment on the temperatures, by whether there is solvent."""
+
+_TEMPLATE = """\
+# Written by latf-openmm init. Every value is a proposal: read it, change it, then
+#   latf-openmm run THIS_FILE --output RUN
+# {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
+# One round of simulation, as proposed, takes about {hours} hours; a biased round takes longer.
+system:
+{system}
+seed: 1
+simulation:
+  # A few temperatures; others are generated from them.
+{spacing}
+  temperatures: [{temperatures}]
+  walkers: 2              # at each temperature
+  frames: 2000            # of each walker; lengthen before you believe anything
+  frame_interval: {interval}     # steps: 1 ps
+  timestep: {timestep}         # ps; {masses}
+  friction: 1.0           # 1/ps
+  equilibration: 5000     # steps, not recorded
+  segment_frames: 500     # frames between checkpoints
+  processes: {processes}
+  platform: {platform}
+# What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
+# ions nor other solvent, and heavy its atoms without hydrogens. Of more than 200 descriptors those that do not move,
+# or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).
+features:
+{features}
+model:
+  latent_dim: 2
+  encoder_hidden: [32]
+training:
+  lag: auto               # found by a scan of lag times
+# From the second round on walkers are driven along the learned variables.
+bias:
+  kind: opes
+  barrier: 25.0           # kJ/mol
+loop:
+  rounds: 2
+generate:
+  temperatures: [{between}]
+"""
+"""The configuration; values are filled in."""
+
+
+def fill_template(values: Mapping[str, Any]) -> str:
+    """Return the configuration with these values; `system` and `features` are sections in YAML."""
+    return _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()})
+
+
+def _indented(key: str, value: Any) -> Any:
+    if key not in ("system", "features"):
+        return value
+    return "\n".join("  " + line for line in str(value).strip().splitlines())
