@@ -655,7 +655,7 @@ def observe(
     from latf_openmm.report.figures import observable_curves
     from latf_openmm.run.annealed import ensembles_at
     from latf_openmm.run.folder import RunFolder
-    from latf_openmm.storage import check_output, whole_file, write_text
+    from latf_openmm.storage import atomic_file, check_output, write_text
 
     run_folder = RunFolder.open(folder, trust)
     check_output(output, folder=True)
@@ -681,7 +681,7 @@ def observe(
             where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
             console.print(f"{one.name}: {where} at T = {transition}", highlight=False)
     figure = observable_curves(curves, run_folder.scale, run_folder.config.simulation.temperatures)
-    with whole_file(output / "observables.png") as temporary:
+    with atomic_file(output / "observables.png") as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     console.print(f"{output}: a table for each observable, observables.png", highlight=False)
     texts = [w for e in ensembles if e.verdict != "good" for w in e.warnings] + [

@@ -15,7 +15,7 @@ from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.storage import whole_file, write_text
+from latf_openmm.storage import atomic_file, write_text
 from latf_openmm.units import SCALES
 
 _HEADER = """\
@@ -80,7 +80,7 @@ def export_plumed(trained: TrainedModel, folder: Path, periodic: bool = True) ->
     text = plumed_input(trained, periodic)
     cv = latent_cv(trained)
     model = DescriptorsToLatent(cv.network, cv.features.n_features, cv.dim).eval()
-    with whole_file(folder / "model.pt") as temporary:
+    with atomic_file(folder / "model.pt") as temporary:
         torch.jit.script(model).save(str(temporary))
     write_text(folder / "plumed.dat", text)
 

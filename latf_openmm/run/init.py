@@ -26,7 +26,7 @@ from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import load_config
 from latf_openmm.sampling.contexts import PlatformChoice
-from latf_openmm.storage import check_output, whole_file
+from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
 from latf_openmm.systems.structure import force_field_file
@@ -132,7 +132,7 @@ def write_starter(
         "hours": f"{hours:.2g}",
         "spacing": _SPACING[built.periodic],
     }
-    with whole_file(output) as temporary:
+    with atomic_file(output) as temporary:
         temporary.write_text(
             _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()}),
             encoding="utf-8",

@@ -43,14 +43,14 @@ from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, check_simulated, read_dropped, run_stage
 from latf_openmm.storage import (
     CONFIG,
-    alone,
+    atomic_folder,
     check_folder,
     check_output,
+    exclusive,
     facts_below,
     make_folder,
-    partial,
     remove_locks,
-    whole_folder,
+    temporary_path,
     write_arrays,
     write_json,
     write_record,
@@ -69,7 +69,7 @@ _CHANGEABLE = ("loop", "generate", "validation", "execution")
 _FREE = ("processes", "platform_properties")
 """Likewise in `simulation`."""
 
-_BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
+_BEFORE_CONFIG = (".lock", RECORD, temporary_path(Path(RECORD)).name, temporary_path(Path(CONFIG)).name)
 """What an interruption at the very start may leave."""
 
 
@@ -242,7 +242,7 @@ def train_round(path: Path, index: int) -> None:
     torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
     run = RunFolder.open(path, builds=False)  # there was consent where this task comes from
     folder = run.round(index)
-    with alone(folder.model):
+    with exclusive(folder.model):
         if not folder.model.is_dir():
             _train(run, folder, run.feature_trajectories(run.walkers(index)), None)
 
@@ -270,7 +270,7 @@ def train_model(
         reduction.columns,
         tuple(molecules_of(topology).tolist()),
     )
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         save_model(trained, temporary)
         history = pd.DataFrame([asdict(epoch) for epoch in result.history])
         history.to_parquet(temporary / "history.parquet", index=False)
@@ -318,7 +318,7 @@ def generate_into(
     if target.is_dir():  # written before an interruption
         check_folder(target)
     else:
-        with whole_folder(target) as temporary:
+        with atomic_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
             more(temporary)
     return ensemble.warnings

@@ -45,7 +45,7 @@ from latf_openmm.run.imported.trajectories import (
 )
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.schema import add_record, start_record
-from latf_openmm.storage import CONFIG, check_output, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.storage import CONFIG, atomic_folder, check_output, write_json, write_manifest, write_text
 from latf_openmm.systems import BuiltSystem, shared_system
 from latf_openmm.systems.bonds import Bonds, expected_bonds
 from latf_openmm.systems.inspection import pressure_of
@@ -339,7 +339,7 @@ def write_imported(
     config: RunConfig, frames: Sequence[ImportedFrames], runs: Sequence[RunsAtTemperature], path: Path
 ) -> None:
     """Write the folder of the run: a walker for each trajectory and temperature, with links to its files."""
-    with whole_folder(path, manifest=False) as temporary:
+    with atomic_folder(path, manifest=False) as temporary:
         folder = RunFolder(temporary, config).round(0).simulation
         numbers: dict[str, int] = {}
         walkers: dict[int, list[dict[str, Any]]] = {}

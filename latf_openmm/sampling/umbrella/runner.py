@@ -25,7 +25,7 @@ from latf_openmm.sampling.contexts import PlatformChoice, chosen_by_openmm
 from latf_openmm.sampling.umbrella.plan import Leg, WindowPlan
 from latf_openmm.sampling.umbrella.samples import WindowFile
 from latf_openmm.sampling.walker_group import MINIMISE
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import atomic_file
 from latf_openmm.systems.inspection import barostat_of, free_force_group
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ class WindowRunner:
             yield None
             return
         with (
-            whole_file(self.plan.folder / f"window_{index:04d}.dcd") as temporary,
+            atomic_file(self.plan.folder / f"window_{index:04d}.dcd") as temporary,
             mdtraj.formats.DCDTrajectoryFile(str(temporary), "w") as file,
         ):
             yield file
