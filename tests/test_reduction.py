@@ -107,7 +107,7 @@ def test_a_loop_with_fewer_descriptors(tmp_path: Path) -> None:
         "reduction": {"above": 10, "most": 6},
         "model": {"encoder_hidden": []},
         "training": SMALL_TRAINING | {"committee": 1},
-        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 1.0},
+        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0},
         "generate": {"temperatures": [350], "samples": 200},
     }
     file = tmp_path / "loop.yaml"
