@@ -435,7 +435,7 @@ def train(
     facts = trained.provenance
     typer.echo(
         f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames; "
-        f"{facts['reduction']}"
+        f"{facts['feature_selection']}"
     )
 
 
@@ -457,14 +457,14 @@ def lag_scan(
     from latf_openmm.run.config import load_config
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output
-    from latf_openmm.training.feature_selection import reduce_features
+    from latf_openmm.training.feature_selection import select_features
     from latf_openmm.training.lag_scan import check_lags, default_lags, scan_lags
 
     settings = load_config(config, trust)
     check_output(output, folder=True, new="a scan is never overwritten")
     run = RunFolder(output, settings)
     resolved = resolve_features(settings.features, run.topology())
-    _, trajectories, _ = reduce_features(resolved, run.stage_trajectories(data), settings.reduction)
+    _, trajectories, _ = select_features(resolved, run.stage_trajectories(data), settings.feature_selection)
     lags = lag or default_lags(trajectories)
     check_lags(trajectories, lags, "--lag")
     with make_progress() as progress:

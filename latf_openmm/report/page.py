@@ -125,7 +125,7 @@ def _facts(run: RunFolder, index: int, found: _Found) -> dict[str, Any]:
         "warnings": [*_warnings(trained, rows, rounds), *_heat(run, found.pool)],
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
-        "reduction": trained.provenance.get("reduction"),
+        "feature_selection": trained.provenance.get("feature_selection"),
         "plans": [one.read_decision() for one in folders],
         "pictures": found.pictures,
         "melting": found.melting,

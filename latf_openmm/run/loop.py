@@ -57,7 +57,7 @@ from latf_openmm.storage import (
     write_text,
 )
 from latf_openmm.systems import shared_system
-from latf_openmm.training.feature_selection import narrowed, reduce_features
+from latf_openmm.training.feature_selection import narrowed, select_features
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.units import temperature_name
 
@@ -257,8 +257,8 @@ def train_model(
     """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
     topology = shared_system(config.system).mdtraj_topology()
     resolved = resolve_features(config.features, topology)
-    features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
-    log.info("%s: %s", folder, reduction)
+    features, fewer, selection = select_features(resolved, trajectories, config.feature_selection)
+    log.info("%s: %s", folder, selection)
     result = fit(fewer, config.model, config.training, seed, progress)
     trained = TrainedModel(
         result.model,
@@ -266,15 +266,15 @@ def train_model(
         tuple(str(atom) for atom in topology.atoms),
         config.system.scale.name,
         tuple(sorted({t.temperature for t in trajectories})),
-        _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
-        reduction.columns,
+        _provenance(result, trajectories, seed) | {"feature_selection": str(selection)},
+        selection.columns,
         tuple(molecules_of(topology).tolist()),
     )
     with atomic_folder(folder) as temporary:
         save_model(trained, temporary)
         history = pd.DataFrame([asdict(epoch) for epoch in result.history])
         history.to_parquet(temporary / "history.parquet", index=False)
-        reduction.table.to_csv(temporary / "descriptors.csv", index=False)
+        selection.table.to_csv(temporary / "descriptors.csv", index=False)
     return trained
 
 
