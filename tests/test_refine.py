@@ -94,10 +94,10 @@ def test_what_is_there_is_not_simulated_again(
 ) -> None:
     (once,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
 
-    def moved(self: Propagator, population: Population, steps: int, seed: int) -> Population:
+    def propagated(self: Propagator, population: Population, steps: int, seed: int) -> Population:
         raise AssertionError("simulated again")
 
-    monkeypatch.setattr(Propagator, "moved", moved)
+    monkeypatch.setattr(Propagator, "propagated", propagated)
     (again,) = ensembles_at(run, 0, [0.55], "refined", maker=maker)
     np.testing.assert_array_equal(once.weights, again.weights)
     np.testing.assert_array_equal(once.pool.z, again.pool.z)

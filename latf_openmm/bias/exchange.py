@@ -16,7 +16,7 @@ class Exchange:
     """A folder in which every walker has one file of its own.
 
     A row is what a walker added at one moment, (dim + 1) numbers of 8 bytes, and a check sum of them. Files only grow,
-    and a row that is not whole yet is left for the next time. When a row reaches the other walkers depends on speed,
+    and a row that is not complete yet is left for the next time. When a row reaches the other walkers depends on speed,
     so runs of several processes are not reproducible to the last bit; a single one is.
 
     Parameters

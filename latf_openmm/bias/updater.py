@@ -137,7 +137,7 @@ class BiasUpdater:
         return self.cv(torch.from_numpy(xyz).reshape(self.n_copies, -1, 3), box)
 
     def save(self, path: Path | str) -> None:
-        """Write the state of the bias; a file is only there when it is whole."""
+        """Write the state of the bias; a file exists only when it is complete."""
         place = {} if self.exchange is None else self.exchange.position()
         content = io.BytesIO()  # torch's own writer does not say why it fails
         torch.save({"bias": self.bias.snapshot(), "exchange": place}, content)

@@ -93,7 +93,7 @@ def segment_table(
     task, index
         The group, and the number of its segment.
     frames
-        What was frames.
+        Frames of the segment.
     kelvin
         Temperatures of the walkers [K], shape (n_copies,).
     pressure

@@ -1,6 +1,6 @@
 """Umbrella sampling: harmonic windows along any collective variables, each a file.
 
-A window is written aside and renamed, so one that is there is whole; what an interruption cut off is run
+A window is written aside and renamed, so one that exists is complete; what an interruption cut off is run
 again, bit for bit the same on the Reference platform. `window_runs` makes of them what
 `latf_openmm.reweighting.mbar.combine` unbiases.
 """
