@@ -1,4 +1,4 @@
-"""The folder of a run is its record: a file or folder is visible only when it is whole and on the disk.
+"""The folder of a run is its record: a file or folder is visible only when it is complete and on the disk.
 
 Everything is written beside its place under a name that ends in ``.partial``, made durable, and renamed. A folder gets
 a manifest with the size and hash of each of its files, the record of a round those of everything in it, and that of a
@@ -21,45 +21,35 @@ from filelock import FileLock
 from latf_openmm.errors import ConfigError, DataError, first_line
 
 PARTIAL = ".partial"
-"""What the name of something unfinished ends in."""
-
+"""Ending of the name of something unfinished."""
 MANIFEST = "manifest.json"
 """File of a folder that names its files, with their sizes and hashes."""
-
 CONFIG = "config.yaml"
 """File of a run folder with the configuration it was started with."""
-
 RECORDS = (MANIFEST, "round.json", "complete.json", "run.json", "sweep.json")
 """Files that list others, with their sizes and hashes."""
 
 Facts = dict[str, Any]
-
 _Version = tuple[int, int, int, int]
 _TICK = 100_000_000  # nanoseconds; clocks of file systems are coarse
-_LOCK = ".lock"
-"""Ending of the name of a lock."""
-_PIECE = 1 << 20
-"""Bytes hashed at a time."""
-_SEAL = "sha256_of_the_rest"
-"""Key of a record with the hash of its other keys."""
-_RESTORE = "restore it from a copy, or begin a new run"
-"""Advice where a file is missing or damaged."""
-_RECORDS_READ: dict[_Version, dict[str, Facts]] = {}
-"""Files that each record lists, of records that were read in this process."""
-_FILES_CHECKED: set[tuple[_Version, str]] = set()
-"""Files, with their hashes, that were hashed in this process."""
+_LOCK = ".lock"  # ending of its name
+_PIECE = 1 << 20  # bytes hashed at a time
+_SEAL = "sha256_of_the_rest"  # key of a record with the hash of its other keys
+_RESTORE = "restore it from a copy, or begin a new run"  # where a file is missing or damaged
+_RECORDS_READ: dict[_Version, dict[str, Facts]] = {}  # by record, in this process
+_FILES_CHECKED: set[tuple[_Version, str]] = set()  # with their hashes, in this process
 
 
-def partial(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Path to which something is written until it is complete."""
     return path.with_name(path.name + PARTIAL)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; what was written there replaces `path` on leaving, or is removed on an error."""
     make_folder(path.parent)
-    temporary = partial(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         _sync(temporary)
@@ -71,7 +61,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, manifest: bool = True) -> Iterator[Path]:
+def atomic_folder(path: Path, manifest: bool = True) -> Iterator[Path]:
     """Yield a new folder to write into; it becomes `path` on leaving, or is removed on an error.
 
     Parameters
@@ -84,9 +74,9 @@ def whole_folder(path: Path, manifest: bool = True) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If `path` exists when the folder is whole.
+        If `path` exists when the folder is complete.
     """
-    temporary = partial(path)
+    temporary = temporary_path(path)
     shutil.rmtree(temporary, ignore_errors=True)
     make_folder(temporary)
     try:
@@ -108,7 +98,7 @@ def whole_folder(path: Path, manifest: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Wait until no other process, on whichever machine, works on `folder`; keep others out meanwhile."""
     make_folder(folder.parent)
     with FileLock(folder.with_name(f".{folder.name}{_LOCK}"), poll_interval=1.0):
@@ -116,14 +106,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def remove_locks(parent: Path) -> None:
-    """Remove what `alone` left beside the folders in `parent`, when nobody works on them any more."""
+    """Remove what `exclusive` left beside the folders in `parent`, when nobody works on them any more."""
     for path in parent.glob(f".*{_LOCK}"):
         path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -134,7 +124,7 @@ def write_json(path: Path, record: Any) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as NPZ, which has check sums."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
@@ -178,13 +168,7 @@ def check_output(path: Path, folder: bool, new: str = "") -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that is still there after a power cut, and those above it.
-
-    Raises
-    ------
-    ConfigError
-        If it is a file, or below one.
-    """
+    """Make a folder that outlasts a power cut, and those above it; `ConfigError` if it is a file or below one."""
     check_output(path, folder=True)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)

@@ -99,13 +99,13 @@ ADAPTIVE: dict[str, BiasSettings] = {
     "opes": OpesSettings(sigma=[0.4, 0.02], barrier=30.0, pace=4),
     "opes, explore": OpesSettings(sigma=[0.4, 0.02], barrier=30.0, pace=4, flavour="explore"),
     "moving_harmonic": MovingHarmonicSettings(
-        start=[3.0, 0.3], end=[-2.0, 0.4], strength=[20.0, 800.0], steps=100, pace=4
+        start=[3.0, 0.3], end=[-2.0, 0.4], force_constant=[20.0, 800.0], steps=100, pace=4
     ),
     "sum": SumSettings(
         parts=[
-            WallSettings(low=[0.25], high=[0.35], strength=5000.0, components=[1]),
+            WallSettings(low=[0.25], high=[0.35], force_constant=5000.0, components=[1]),
             OpesSettings(sigma=0.4, barrier=30.0, pace=4, components=[0]),
-            HarmonicSettings(centre=[0.3], strength=300.0, components=[1]),
+            HarmonicSettings(centre=[0.3], force_constant=300.0, components=[1]),
         ]
     ),
     "sum in a sum": SumSettings(
@@ -118,7 +118,7 @@ ADAPTIVE: dict[str, BiasSettings] = {
                 ],
                 components=[1],
             ),
-            HarmonicSettings(centre=[3.0], strength=5.0, components=[0]),
+            HarmonicSettings(centre=[3.0], force_constant=5.0, components=[0]),
         ]
     ),
 }
@@ -382,7 +382,7 @@ def test_bias_and_checkpoint_of_different_moments(tmp_path: Path) -> None:
 def test_the_context_has_no_such_bias() -> None:
     system, x = chain()
     cv = chain_cv()
-    static = HarmonicSettings(centre=[0.0, 0.3], strength=1.0).build(CHAIN)
+    static = HarmonicSettings(centre=[0.0, 0.3], force_constant=1.0).build(CHAIN)
     others = add_bias(system, cv, static), add_bias(system, cv, new("opes"), name="Other", backend="python")
     for biased in (system, *others):
         with pytest.raises(ConfigError, match="no adaptive bias of the name 'LatentBias'; make its System"):
@@ -427,7 +427,7 @@ def test_damaged_files_are_one_clear_error(how: str, tmp_path: Path) -> None:
     [
         (OpesSettings(sigma=0.3, barrier=30.0), MetadynamicsSettings(sigma=0.3, low=[0.0], high=[2.0])),
         (
-            MovingHarmonicSettings(start=[0.0], end=[1.0], strength=1.0, steps=9),
+            MovingHarmonicSettings(start=[0.0], end=[1.0], force_constant=1.0, steps=9),
             OpesSettings(barrier=9.0, sigma=1),
         ),
         (
@@ -458,7 +458,7 @@ def test_the_state_of_a_bias_on_other_variables(tmp_path: Path) -> None:
         (OpesSettings(sigma=0.3, barrier=30.0), OpesSettings(sigma=0.3, barrier=30.0, components=[0])),
         (
             ADAPTIVE["moving_harmonic"],
-            MovingHarmonicSettings(start=[0], end=[1], strength=1, steps=9, components=[1]),
+            MovingHarmonicSettings(start=[0], end=[1], force_constant=1, steps=9, components=[1]),
         ),
     ):
         bias, other = one.build(CHAIN), two.build(CHAIN)
@@ -718,7 +718,7 @@ def test_free_energy_and_offset_by_direct_quadrature(grid: str, gamma: float | N
 
 def test_walls_outside_the_grid_restore() -> None:
     given = {"sigma": [0.25, 0.5], "low": [-1.1, -np.pi], "high": [2.0, np.pi], "bias_factor": None}
-    bias = MetadynamicsSettings(**given, outside="wall", wall_strength=[70.0, 1.0]).build(  # type: ignore[arg-type]
+    bias = MetadynamicsSettings(**given, outside="wall", wall_force_constant=[70.0, 1.0]).build(  # type: ignore[arg-type]
         cv_context([0.0, TAU], 300.0)
     )
     assert isinstance(bias, AdaptiveSum)
@@ -845,7 +845,7 @@ def opes(
         barrier=barrier,
         bias_factor=gamma,
         flavour=flavour,  # type: ignore[arg-type]
-        **{"narrowest": 1e-3, **given},
+        **{"min_sigma": 1e-3, **given},
     ).build(cv_context(periods, 300.0))
     assert isinstance(made, Opes)
     return made
@@ -893,7 +893,7 @@ PLUMED = {
 
 @pytest.mark.parametrize(("flavour", "periods"), PLUMED)
 def test_opes_against_plumed(flavour: str, periods: tuple[float, ...]) -> None:
-    bias = opes(list(periods), flavour, narrowest=1e-6)
+    bias = opes(list(periods), flavour, min_sigma=1e-6)
     axis = np.arange(len(periods))
     for k in range(1, 201):
         bias.update(torch.from_numpy(3 * np.sin(1.3 * k * (axis + 1) + axis))[None])
@@ -923,7 +923,7 @@ def test_opes_depends_on_differences_only(flavour: str, seed: int, shift: float)
 
 
 def test_kernels_do_not_become_narrower_than_asked() -> None:
-    bias = opes([0.0], "explore", gamma=4.0, narrowest=0.8, threshold=0.0)
+    bias = opes([0.0], "explore", gamma=4.0, min_sigma=0.8, compression_threshold=0.0)
     for _ in range(30):
         bias.update(torch.tensor([[0.5]]))
     assert bias.n_kernels == 30  # without a threshold none merge
@@ -990,8 +990,11 @@ IDEAL: dict[str, tuple[BiasSettings, int]] = {
         ),
         4000,
     ),
-    "opes": (OpesSettings(sigma=0.05, barrier=10 * KT, threshold=0.5), 2000),
-    "opes, explore": (OpesSettings(sigma=0.1, barrier=10 * KT, threshold=0.5, flavour="explore"), 4000),
+    "opes": (OpesSettings(sigma=0.05, barrier=10 * KT, compression_threshold=0.5), 2000),
+    "opes, explore": (
+        OpesSettings(sigma=0.1, barrier=10 * KT, compression_threshold=0.5, flavour="explore"),
+        4000,
+    ),
 }
 
 
@@ -1027,7 +1030,7 @@ SERIES = STIFF * TRAP / (STIFF + TRAP)
 
 
 def moving(start: float, end: float, steps: int, period: float = 0.0) -> MovingHarmonic:
-    made = MovingHarmonicSettings(start=[start], end=[end], strength=TRAP, steps=steps, pace=1)
+    made = MovingHarmonicSettings(start=[start], end=[end], force_constant=TRAP, steps=steps, pace=1)
     bias = made.build(cv_context([period], 300.0))
     assert isinstance(bias, MovingHarmonic)
     return bias
@@ -1091,7 +1094,7 @@ def test_a_restraint_takes_the_shorter_way_and_arrives() -> None:
 
 @pytest.mark.parametrize("steps", [1, 20, 39, 40, 41])
 def test_as_many_moves_as_fit(steps: int) -> None:
-    made = MovingHarmonicSettings(start=[0.0], end=[1.0], strength=1.0, steps=steps)
+    made = MovingHarmonicSettings(start=[0.0], end=[1.0], force_constant=1.0, steps=steps)
     bias = made.build(cv_context([0.0], 300.0))
     assert isinstance(bias, MovingHarmonic)
     assert bias.pace == 20
@@ -1179,9 +1182,9 @@ _GRID = {"low": [0.0], "high": [2.0]}
             "2000 points from 0 to 2 are too few for sigma 0.0001",
         ),
         (
-            MetadynamicsSettings(sigma=0.1, outside="wall", wall_strength=-1.0, **_GRID),
+            MetadynamicsSettings(sigma=0.1, outside="wall", wall_force_constant=-1.0, **_GRID),
             _LINE,
-            r"bias\.wall_strength: must not be negative",
+            r"bias\.wall_force_constant: must not be negative",
         ),
         (
             MetadynamicsSettings(sigma=0.1, low=[0.0] * 4, high=[1.0] * 4),
@@ -1192,7 +1195,7 @@ _GRID = {"low": [0.0], "high": [2.0]}
             SumSettings(
                 parts=[
                     OpesSettings(sigma=1.0, barrier=9.0),
-                    HarmonicSettings(centre=[0.0], strength=1.0),
+                    HarmonicSettings(centre=[0.0], force_constant=1.0),
                     MetadynamicsSettings(sigma=0.1, **_GRID),
                 ]
             ),
@@ -1210,24 +1213,28 @@ _GRID = {"low": [0.0], "high": [2.0]}
             "2 of them change",
         ),
         (
-            SumSettings(parts=[HarmonicSettings(centre=[0.0], strength=1.0, components=[3])]),
+            SumSettings(parts=[HarmonicSettings(centre=[0.0], force_constant=1.0, components=[3])]),
             _PLANE,
             "component 3",
         ),
-        (WallSettings(low=[0.0], strength=1.0), _PLANE, r"bias\.low: 1 values for 2 collective variables"),
-        (WallSettings(low=[0.0], strength=-1.0), _LINE, r"bias\.strength: must not be negative"),
         (
-            MovingHarmonicSettings(start=[0.0], end=[1.0], strength=1.0, steps=9),
+            WallSettings(low=[0.0], force_constant=1.0),
+            _PLANE,
+            r"bias\.low: 1 values for 2 collective variables",
+        ),
+        (WallSettings(low=[0.0], force_constant=-1.0), _LINE, r"bias\.force_constant: must not be negative"),
+        (
+            MovingHarmonicSettings(start=[0.0], end=[1.0], force_constant=1.0, steps=9),
             _PLANE,
             r"bias\.start: 1 values",
         ),
         (
-            MovingHarmonicSettings(start=[0.0], end=[1.0, 1.0], strength=1.0, steps=9),
+            MovingHarmonicSettings(start=[0.0], end=[1.0, 1.0], force_constant=1.0, steps=9),
             _LINE,
             r"bias\.end: 2 values for 1",
         ),
         (
-            MovingHarmonicSettings(start=[0.0], end=[1.0], strength=-1.0, steps=9),
+            MovingHarmonicSettings(start=[0.0], end=[1.0], force_constant=-1.0, steps=9),
             _LINE,
             "must not be negative",
         ),
@@ -1258,19 +1265,22 @@ def test_settings_that_do_not_fit_the_variables(
         ({"kind": "metadynamics", "outside": "nothing"}, "outside: .*'flat' or 'wall'"),
         ({"kind": "metadynamics", "sigmas": 0.1}, "sigmas: unknown key; did you mean 'sigma'"),
         (
-            {"kind": "moving_harmonic", "start": [0], "end": [1], "strength": 1.0},
+            {"kind": "moving_harmonic", "start": [0], "end": [1], "force_constant": 1.0},
             "steps: this key is required",
         ),
-        ({"kind": "walls", "strength": 1.0}, "give 'low', 'high' or both"),
+        ({"kind": "walls", "force_constant": 1.0}, "give 'low', 'high' or both"),
         (
-            {"kind": "walls", "low": [1.0], "high": [1.0], "strength": 1.0},
+            {"kind": "walls", "low": [1.0], "high": [1.0], "force_constant": 1.0},
             "lower wall 1.0 is not below the upper",
         ),
         (
-            {"kind": "walls", "low": [2.0], "high": [1.0], "strength": 1.0},
+            {"kind": "walls", "low": [2.0], "high": [1.0], "force_constant": 1.0},
             "lower wall 2.0 is not below the upper",
         ),
-        ({"kind": "walls", "low": [0.0], "strength": 1.0, "power": 1}, "power: .*greater than or equal to 2"),
+        (
+            {"kind": "walls", "low": [0.0], "force_constant": 1.0, "power": 1},
+            "power: .*greater than or equal to 2",
+        ),
         ({"kind": "sum", "parts": []}, "parts: .*at least 1"),
         (
             {"kind": "sum", "parts": [{"kind": "opos"}]},
@@ -1278,8 +1288,8 @@ def test_settings_that_do_not_fit_the_variables(
         ),
         ({"kind": "sum", "parts": [{"sigma": 1.0}]}, r"parts: \[0\].kind: expected one of .*, got None"),
         (
-            {"kind": "sum", "parts": [{"kind": "harmonic", "centre": [0.0], "strenght": 1.0}]},
-            r"parts: .*\[0\].*strenght: unknown key; did you mean 'strength'",
+            {"kind": "sum", "parts": [{"kind": "harmonic", "centre": [0.0], "force_constnat": 1.0}]},
+            r"parts: .*\[0\].*force_constnat: unknown key; did you mean 'force_constant'",
         ),
     ],
 )
@@ -1362,9 +1372,9 @@ def test_a_torsion_that_is_not_defined() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        HarmonicSettings(centre=[0.0, 0.0], strength=1.0),
-        WallSettings(low=[0.0, 0.0], strength=1.0),
-        SumSettings(parts=[HarmonicSettings(centre=[0.0, 0.0], strength=1.0)]),
+        HarmonicSettings(centre=[0.0, 0.0], force_constant=1.0),
+        WallSettings(low=[0.0, 0.0], force_constant=1.0),
+        SumSettings(parts=[HarmonicSettings(centre=[0.0, 0.0], force_constant=1.0)]),
     ],
 )
 def test_an_updater_of_a_static_bias(made: BiasSettings) -> None:

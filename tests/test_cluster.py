@@ -173,7 +173,8 @@ def test_relative_folders_reach_the_workers_as_absolute(
     monkeypatch.chdir(tmp_path)
     seen: list[Path] = []
     monkeypatch.setattr(
-        "latf_openmm.sampling.group_runs.run_alone", lambda task: seen.extend([task.folder, task.exchange])
+        "latf_openmm.sampling.group_runs.run_exclusively",
+        lambda task: seen.extend([task.folder, task.exchange]),
     )
     stage = lj7(Path("stage"))
     with ThreadPoolExecutor(1) as executor:

@@ -120,13 +120,13 @@ BAD: dict[str, tuple[str, Change, str]] = {
     ),
     "centre of wrong length": (
         "three_hole",
-        put("bias", value={"kind": "harmonic", "centre": [0.0], "strength": 1.0}),
+        put("bias", value={"kind": "harmonic", "centre": [0.0], "force_constant": 1.0}),
         r"bias\.centre: 1 values for 2 collective variables",
     ),
     "negative spring": (
         "three_hole",
-        put("bias", value={"kind": "harmonic", "centre": [0.0, 0.0], "strength": -1.0}),
-        r"bias\.strength: must not be negative",
+        put("bias", value={"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": -1.0}),
+        r"bias\.force_constant: must not be negative",
     ),
     "platform not there": (
         "three_hole",

@@ -95,7 +95,7 @@ def config(folder: Path, function: str = "make", frames: int = 300, equilibratio
                 epochs_flow=1,
                 pairs_per_epoch=2000,
             ),
-            "bias": HarmonicSettings(centre=[0.0, 0.0], strength=0.5),
+            "bias": HarmonicSettings(centre=[0.0, 0.0], force_constant=0.5),
             "loop": LoopSettings(rounds=2),
             "generate": {"refine": {"walkers": 100, "steps": 100, "frames": 3}},
         }

@@ -351,7 +351,7 @@ def test_a_killed_stage_resumes_exactly(tmp_path: Path, model: Path, biased: boo
 
 
 def test_the_bias_is_that_of_each_walkers_frame(tmp_path: Path, model: Path) -> None:
-    bias = HarmonicSettings(centre=[0.4, -0.3], strength=[20.0, 30.0])
+    bias = HarmonicSettings(centre=[0.4, -0.3], force_constant=[20.0, 30.0])
     stage = make_stage(tmp_path / "s", bias, model, context_walkers=6, share_bias="all")
     for walker in run(stage):
         z = walker.table[["z0", "z1"]].to_numpy()

@@ -129,10 +129,12 @@ def difference_error(context: openmm.Context, x: Array, directions: int = 8) -> 
     return worst / float(np.abs(exact).max())
 
 
-def harmonic(cv: CollectiveVariables, z: Array, strength: float = 30.0) -> Bias:
+def harmonic(cv: CollectiveVariables, z: Array, force_constant: float = 30.0) -> Bias:
     """Centred a bit away from z."""
     centre = (z + 0.3 * np.arange(1, len(z) + 1)).tolist()
-    return HarmonicSettings(centre=centre, strength=strength).build(cv_context(cv.periods.tolist(), 300.0))
+    return HarmonicSettings(centre=centre, force_constant=force_constant).build(
+        cv_context(cv.periods.tolist(), 300.0)
+    )
 
 
 # --- values ------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def test_a_restraint_across_pi(backend: str) -> None:
     cv = torsion_cv([(0, 1, 2, 3)], 4)
     for phi in (-3.0, 0.5, 2.0):
         np.testing.assert_allclose(values(cv, twisted(phi)), [[phi]], atol=1e-12)
-    bias = HarmonicSettings(centre=[2.9], strength=50.0).build(cv_context(cv.periods.tolist(), 300.0))
+    bias = HarmonicSettings(centre=[2.9], force_constant=50.0).build(cv_context(cv.periods.tolist(), 300.0))
     context = bias_context(cv, bias, backend)
     angles = np.linspace(2.0, 4.3, 47)  # through pi = 3.14; the far side of 2.9 is -0.24
     np.testing.assert_allclose(
@@ -240,8 +242,8 @@ def test_a_restraint_across_pi(backend: str) -> None:
 @QUICK
 def test_a_periodic_restraint_has_no_preferred_image(z: float, centre: float, turns: int) -> None:
     context = cv_context([TAU], 300.0)
-    one = HarmonicSettings(centre=[centre], strength=2.0).build(context)
-    other = HarmonicSettings(centre=[centre + turns * TAU], strength=2.0).build(context)
+    one = HarmonicSettings(centre=[centre], force_constant=2.0).build(context)
+    other = HarmonicSettings(centre=[centre + turns * TAU], force_constant=2.0).build(context)
     at = torch.tensor([[z], [z - TAU * turns]], dtype=torch.float64)
     nearest = min(abs(z - centre + n * TAU) for n in range(-10, 11))
     expected = torch.full((2,), nearest**2, dtype=torch.float64)
@@ -612,7 +614,7 @@ def test_forces_in_a_box(name: str, box: str, backend: str) -> None:
     x = np.mod(cluster() @ np.linalg.inv(vectors), 1.0) @ vectors  # wrapped into the box
     open_distance = np.linalg.norm(x[0, 1] - x[0, 0])
     assert nearest_distance(x[0, 1] - x[0, 0], vectors) < 0.5 * open_distance  # the pair is across a face
-    bias = harmonic(cv, values(cv, x, vectors)[0], strength=100.0)
+    bias = harmonic(cv, values(cv, x, vectors)[0], force_constant=100.0)
     context = bias_context(cv, bias, backend, box=vectors)
     expected = float(bias(torch.from_numpy(values(cv, x, vectors))))
     assert expected > 1.0

@@ -174,7 +174,7 @@ def test_rows_of_one_array_are_joined_without_a_copy(tmp_path):
 
 
 def test_many_descriptors_lie_on_the_disk_and_leave_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(trajectory_module, "_MOST_IN_MEMORY", 100)
+    monkeypatch.setattr(trajectory_module, "_MAX_IN_MEMORY", 100)
     whole = new_features(60, 2, tmp_path / "a model" / "that is not there yet")
     assert isinstance(whole.base, np.memmap)
     assert not list(tmp_path.iterdir())

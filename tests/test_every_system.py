@@ -123,7 +123,7 @@ def configuration(kind: str, inputs: Path) -> Path:
             "committee": 1,
             "pairs_per_epoch": 100,
         },
-        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 1.0},
+        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0},
         "loop": {"rounds": 2},
         "generate": {"samples": 100, "refine": {"walkers": 10, "steps": 5, "frames": 2}},
     }

@@ -96,21 +96,21 @@ class Line:
 
 # At least one line for each kind.
 BIASES = {
-    "harmonic": Line(HarmonicSettings(centre=[0.25, -0.5], strength=[8.0, 3.0])),
+    "harmonic": Line(HarmonicSettings(centre=[0.25, -0.5], force_constant=[8.0, 3.0])),
     "flow_barrier, table": Line(FlowBarrierSettings(barrier_kt=6.0, points=60)),
     "flow_barrier, affine": Line(FlowBarrierSettings(barrier_kt=6.0, tabulate=False), "affine"),
     "flow_barrier, spline": Line(FlowBarrierSettings(barrier_kt=6.0, tabulate=False)),
     "moving_harmonic": Line(
-        MovingHarmonicSettings(start=[0.25, -0.5], end=[1.0, 0.0], strength=8.0, steps=100)
+        MovingHarmonicSettings(start=[0.25, -0.5], end=[1.0, 0.0], force_constant=8.0, steps=100)
     ),
-    "walls": Line(WallSettings(low=[None, 0.2], high=[-0.3, None], strength=60.0, power=3)),
+    "walls": Line(WallSettings(low=[None, 0.2], high=[-0.3, None], force_constant=60.0, power=3)),
     "metadynamics": Line(MetadynamicsSettings(sigma=0.3, height=2.0)),
     "opes": Line(OpesSettings(sigma=0.3, barrier=30.0)),
     "sum": Line(
         SumSettings(
             parts=[
                 OpesSettings(sigma=0.3, barrier=30.0, flavour="explore", components=[1]),
-                HarmonicSettings(centre=[0.25], strength=8.0, components=[0]),
+                HarmonicSettings(centre=[0.25], force_constant=8.0, components=[0]),
             ]
         )
     ),
@@ -442,7 +442,7 @@ BOXES = {
 }
 N_ARGON = 8
 ARGON_PAIRS = [(0, 1), (2, 3)]
-ARGON_HARMONIC = HarmonicSettings(centre=[0.25, 0.5], strength=[100.0, 40.0])
+ARGON_HARMONIC = HarmonicSettings(centre=[0.25, 0.5], force_constant=[100.0, 40.0])
 
 
 def argon(box: Array) -> tuple[openmm.System, Array]:
@@ -775,18 +775,22 @@ def test_tables_are_the_default_up_to_three_dimensions() -> None:
 def test_harmonic_against_a_hand_calculation() -> None:
     model = LatentThermodynamicFlow(ModelSettings(), 5, 2, 1.0)
     z = torch.tensor([[1.0, 1.0], [0.5, -2.0]], dtype=torch.float64)
-    each = HarmonicSettings(centre=[0.5, -1.0], strength=[2.0, 4.0]).build(
+    each = HarmonicSettings(centre=[0.5, -1.0], force_constant=[2.0, 4.0]).build(
         BiasContext.of_model(model, 1.0, 1.0)
     )
     assert isinstance(each, Harmonic)
     assert each(z).tolist() == [0.25 + 8.0, 2.0]
-    one = HarmonicSettings(centre=[0.5, -1.0], strength=2.0).build(BiasContext.of_model(model, 1.0, 1.0))
+    one = HarmonicSettings(centre=[0.5, -1.0], force_constant=2.0).build(
+        BiasContext.of_model(model, 1.0, 1.0)
+    )
     assert one(z).tolist() == [0.25 + 4.0, 1.0]
 
 
 def test_harmonic_centre_and_strength_keep_double_precision() -> None:
     model = LatentThermodynamicFlow(ModelSettings(), 5, 2, 1.0)
-    bias = HarmonicSettings(centre=[0.1, 0.2], strength=1.1).build(BiasContext.of_model(model, 1.0, 1.0))
+    bias = HarmonicSettings(centre=[0.1, 0.2], force_constant=1.1).build(
+        BiasContext.of_model(model, 1.0, 1.0)
+    )
     z = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
     assert float(bias(z)) == pytest.approx(0.55 * (0.2**2 + 0.5**2), rel=1e-13)
 
@@ -797,14 +801,26 @@ def test_harmonic_centre_and_strength_keep_double_precision() -> None:
 @pytest.mark.parametrize(
     ("bias", "dim", "message"),
     [
-        (HarmonicSettings(centre=[0.0], strength=1.0), 2, r"bias\.centre: 1 values for 2 collective"),
-        (HarmonicSettings(centre=[0.0] * 3, strength=1.0), 2, r"bias\.centre: 3 values for 2 collective"),
-        (HarmonicSettings(centre=[0.0] * 2, strength=[1.0]), 2, r"bias\.strength: 1 values for 2 collective"),
-        (HarmonicSettings(centre=[0.0] * 2, strength=-1.0), 2, r"bias\.strength: must not be negative"),
+        (HarmonicSettings(centre=[0.0], force_constant=1.0), 2, r"bias\.centre: 1 values for 2 collective"),
         (
-            HarmonicSettings(centre=[0.0] * 2, strength=[1.0, -2.0]),
+            HarmonicSettings(centre=[0.0] * 3, force_constant=1.0),
             2,
-            r"bias\.strength: must not be negative",
+            r"bias\.centre: 3 values for 2 collective",
+        ),
+        (
+            HarmonicSettings(centre=[0.0] * 2, force_constant=[1.0]),
+            2,
+            r"bias\.force_constant: 1 values for 2 collective",
+        ),
+        (
+            HarmonicSettings(centre=[0.0] * 2, force_constant=-1.0),
+            2,
+            r"bias\.force_constant: must not be negative",
+        ),
+        (
+            HarmonicSettings(centre=[0.0] * 2, force_constant=[1.0, -2.0]),
+            2,
+            r"bias\.force_constant: must not be negative",
         ),
         (FlowBarrierSettings(tabulate=True), 4, r"bias\.tabulate: a table of 4 dimensions is too large"),
     ],
@@ -860,7 +876,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 model = LatentThermodynamicFlow(ModelSettings(), 2, 2, 1.0).eval()
 trained = TrainedModel(model, (CoordinateSettings(atoms=[0], axes="xy"),), ("AR1",), "reduced", (1.0,))
-bias = HarmonicSettings(centre=[0.0, 0.0], strength=2.0).build(BiasContext.of_model(model, 1.0, 1.0))
+bias = HarmonicSettings(centre=[0.0, 0.0], force_constant=2.0).build(BiasContext.of_model(model, 1.0, 1.0))
 built = ThreeHoleSettings().build(2)
 try:
     add_bias(built.system, latent_cv(trained), bias, n_copies=2, backend="torchforce")
@@ -918,7 +934,9 @@ def test_features_that_are_not_invariant_feel_translation() -> None:
     atoms = tuple(str(atom) for atom in mdtraj.Topology.from_openmm(built.topology).atoms)
     cv = latent_cv(TrainedModel(model, (features,), atoms, "reduced", (1.0,)))
     assert not cv.features.invariant
-    bias = HarmonicSettings(centre=[0.0, 0.0], strength=2.0).build(BiasContext.of_model(model, 1.0, 1.0))
+    bias = HarmonicSettings(centre=[0.0, 0.0], force_constant=2.0).build(
+        BiasContext.of_model(model, 1.0, 1.0)
+    )
     ctx = make_context(add_bias(built.system, cv, bias), "Reference")
     assert difference_error(ctx, built.positions) < 1e-6
 

@@ -239,8 +239,8 @@ def phi() -> CollectiveVariables:
     return torsion_cv([(4, 6, 8, 14)], 22)
 
 
-def restraint(strength: float = 20.0) -> Bias:
-    return HarmonicSettings(centre=[1.0], strength=strength).build(
+def restraint(force_constant: float = 20.0) -> Bias:
+    return HarmonicSettings(centre=[1.0], force_constant=force_constant).build(
         latf.cv_context(phi().periods.tolist(), 300.0)
     )
 
@@ -338,7 +338,7 @@ def test_energies_hold_forces_of_every_group(tmp_path: Path, model: Path, group:
     for force in system.getForces():
         if isinstance(force, openmm.PeriodicTorsionForce):
             force.setForceGroup(group)
-    bias = BiasSource(model=model, bias=HarmonicSettings(centre=[0.0, 0.0], strength=10.0))
+    bias = BiasSource(model=model, bias=HarmonicSettings(centre=[0.0, 0.0], force_constant=10.0))
     walker = simulated(serialized(system, tmp_path), tmp_path / "stage", bias, bias_every=every)
     built = AlanineDipeptideSettings().build()
     context = openmm.Context(built.system, openmm.VerletIntegrator(0.001), REFERENCE)
@@ -572,7 +572,7 @@ def test_advice_on_temperatures_fits_the_bias(
         return np.full(group.built.n_copies, factor * group.kelvin)
 
     monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", measured)
-    static = HarmonicSettings(centre=[0.0, 0.0], strength=1.0)
+    static = HarmonicSettings(centre=[0.0, 0.0], force_constant=1.0)
     source = None
     if adaptive is not None:
         source = BiasSource(model=model, bias=OpesSettings(barrier=5.0, pace=10) if adaptive else static)

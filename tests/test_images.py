@@ -287,7 +287,7 @@ def test_forces_on_two_molecules_in_a_triclinic_box(forces: str) -> None:
     molecules = molecules_of(SystemTopology.of(topology, system)).tolist()
     pairs = [(0, 13), (3, 20), (13, 14)]
     cv = distance_cv(pairs, 28, molecules)
-    bias = HarmonicSettings(centre=[0.5, 0.3, 0.2], strength=[40.0, 50.0, 60.0]).build(
+    bias = HarmonicSettings(centre=[0.5, 0.3, 0.2], force_constant=[40.0, 50.0, 60.0]).build(
         BiasContext((0.0, 0.0, 0.0), 300.0, 2.5)
     )
     biased = add_bias(system, cv, bias, forces=forces)  # type: ignore[arg-type]

@@ -20,7 +20,12 @@ from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.labels import Labels, to_mdtraj, unique
 from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.systems.rna_tetraloop import RnaTetraloopSettings
-from latf_openmm.training.feature_selection import ReductionSettings, check_columns, narrowed, reduce_features
+from latf_openmm.training.feature_selection import (
+    FeatureSelectionSettings,
+    check_columns,
+    narrowed,
+    select_features,
+)
 
 
 def peptides(chains: list[str], numbers: list[str]) -> mdtraj.Topology:
@@ -112,12 +117,12 @@ def test_reduction_keeps_the_numbers_that_the_features_compute(name: str) -> Non
     assert len(set(module.names)) == module.n_features
     values = featurise(module, trajectory.xyz)
     full = FeatureTrajectory(values, 300.0, 1.0, np.arange(60.0), np.zeros(60))
-    settings = ReductionSettings(above=5, most=25, redundant_above=0.9)
-    fewer, (narrow,), reduction = reduce_features(resolved, [full], settings)
-    assert 25 <= len(reduction.columns) < module.n_features
+    settings = FeatureSelectionSettings(applies_above=5, max_features=25, max_correlation=0.9)
+    fewer, (narrow,), selection = select_features(resolved, [full], settings)
+    assert 25 <= len(selection.columns) < module.n_features
     computed = featurise(build_features(fewer), trajectory.xyz)
     np.testing.assert_allclose(narrow.features, computed, atol=1e-6)
-    np.testing.assert_array_equal(narrow.features, values[:, list(reduction.columns)])
+    np.testing.assert_array_equal(narrow.features, values[:, list(selection.columns)])
     pairs = [pair for item in fewer if isinstance(item, DistanceSettings) for pair in item.pairs or []]
     exact = mdtraj.compute_distances(trajectory, pairs, periodic=False)
     found = [column for column, label in enumerate(build_features(fewer).names) if label.startswith("d(")]

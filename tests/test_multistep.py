@@ -230,7 +230,9 @@ def simulated() -> tuple[app.Simulation, Any]:
     """Alanine dipeptide with a restraint for multiple time stepping."""
     built = AlanineDipeptideSettings().build()
     cv = torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)], built.n_atoms)
-    bias = HarmonicSettings(centre=[-1.4, 1.2], strength=20.0).build(cv_context(cv.periods.tolist(), 300.0))
+    bias = HarmonicSettings(centre=[-1.4, 1.2], force_constant=20.0).build(
+        cv_context(cv.periods.tolist(), 300.0)
+    )
     system = add_bias(built.system, cv, bias, multistep=True)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
     platform = openmm.Platform.getPlatformByName("Reference")

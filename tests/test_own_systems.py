@@ -162,7 +162,7 @@ def configuration(files: Path) -> Callable[..., Path]:
                 "epochs_flow": 1,
                 "committee": 1,
             },
-            "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 5.0},
+            "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 5.0},
             "loop": {"rounds": 2},
         }
         for key, value in changes.items():

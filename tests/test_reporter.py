@@ -30,7 +30,7 @@ def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
     cv = latf.latent_cv(trained)
     context = latf.bias_context(trained, 300 * unit.kelvin)
     assert context.kT == pytest.approx(2.4943, abs=1e-3)
-    bias = HarmonicSettings(centre=[0.0, 1.0], strength=20.0).build(context)
+    bias = HarmonicSettings(centre=[0.0, 1.0], force_constant=20.0).build(context)
     system = latf.add_bias(built.system, cv, bias)
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
     platform = openmm.Platform.getPlatformByName("Reference")

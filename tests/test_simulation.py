@@ -45,7 +45,7 @@ from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potenti
 
 Array = NDArray[np.float64]
 HOLES, LJ7, DIPEPTIDE = ThreeHoleSettings(), LJ7Settings(), AlanineDipeptideSettings()
-HARMONIC = HarmonicSettings(centre=[0.0, 0.8], strength=[1.0, 1.0])
+HARMONIC = HarmonicSettings(centre=[0.0, 0.8], force_constant=[1.0, 1.0])
 BARRIER = FlowBarrierSettings(barrier_kt=3.0, points=60)
 COLUMNS = [
     "walker",
@@ -299,7 +299,7 @@ def test_bias_columns_are_those_of_the_written_frames(
 
 
 def test_bias_columns_of_a_molecule(tmp_path: Path, dipeptide_model: Path) -> None:
-    bias = HarmonicSettings(centre=[0.4, -0.3], strength=[20.0, 30.0])
+    bias = HarmonicSettings(centre=[0.4, -0.3], force_constant=[20.0, 30.0])
     stage = make_stage(
         tmp_path,
         source(dipeptide_model, bias),
@@ -391,7 +391,7 @@ BIASES: dict[str, BiasSettings | None] = {
     # Every 7 steps: updates fall on frames, between them, and on the ends of segments.
     "metadynamics": MetadynamicsSettings(sigma=0.3, height=0.5, pace=7),
     "opes": OpesSettings(sigma=0.3, barrier=5.0, pace=7),
-    "moving": MovingHarmonicSettings(start=[0.0, 0.8], end=[1.0, 0.0], strength=5.0, steps=100, pace=7),
+    "moving": MovingHarmonicSettings(start=[0.0, 0.8], end=[1.0, 0.0], force_constant=5.0, steps=100, pace=7),
 }
 
 
@@ -454,7 +454,7 @@ def test_a_bias_every_few_steps_resumes_exactly(tmp_path: Path, holes_model: Pat
 
 
 def test_a_molecule_resumes_exactly(tmp_path: Path, dipeptide_model: Path) -> None:
-    bias = source(dipeptide_model, HarmonicSettings(centre=[0.4, -0.3], strength=20.0))
+    bias = source(dipeptide_model, HarmonicSettings(centre=[0.4, -0.3], force_constant=20.0))
     common: dict[str, Any] = {"temperatures": [300.0], "walkers": 1, "timestep": 0.002}
     run_stage(make_stage(tmp_path / "whole", bias, DIPEPTIDE, frames=20, **common))
     run_stage(make_stage(tmp_path / "parts", bias, DIPEPTIDE, frames=10, **common))

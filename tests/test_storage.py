@@ -8,12 +8,12 @@ import pytest
 
 from latf_openmm.storage import (
     MANIFEST,
+    atomic_file,
+    atomic_folder,
     damages,
     make_folder,
-    partial,
     sha256,
-    whole_file,
-    whole_folder,
+    temporary_path,
     write_json,
     write_text,
 )
@@ -25,9 +25,9 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text("half")
-        assert temporary == partial(path)
+        assert temporary == temporary_path(path)
         assert not path.exists()
         temporary.write_text("whole")
     assert path.read_text() == "whole"
@@ -41,32 +41,32 @@ def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_writer_that_fails_leaves_nothing(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    with pytest.raises(error), whole_file(path) as temporary:
+    with pytest.raises(error), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise error
     assert names(tmp_path) == []
     write_text(path, "before")
-    with pytest.raises(error), whole_file(path) as temporary:
+    with pytest.raises(error), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise error
     assert path.read_text() == "before"
-    with pytest.raises(error), whole_folder(tmp_path / "folder") as temporary:
+    with pytest.raises(error), atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "a").write_text("half")
         raise error
     assert names(tmp_path) == ["file.txt"]
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "file.txt"):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file.txt"):
         pass
     assert names(tmp_path) == []
 
 
 def test_a_folder_is_there_with_its_manifest(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder"
-    partial(path).mkdir(parents=True)
-    (partial(path) / "left over").write_text("from an interruption")
-    with whole_folder(path) as temporary:
+    temporary_path(path).mkdir(parents=True)
+    (temporary_path(path) / "left over").write_text("from an interruption")
+    with atomic_folder(path) as temporary:
         (temporary / "a.txt").write_text("alpha")
         (temporary / "sub").mkdir()
         (temporary / "sub" / "b.bin").write_bytes(bytes(range(100)))
@@ -76,7 +76,7 @@ def test_a_folder_is_there_with_its_manifest(tmp_path: Path) -> None:
     assert files["a.txt"] == {"size": 5, "sha256": sha256(path / "a.txt")}
     assert list(files) == ["a.txt", "sub/b.bin"]
     assert damages(path) == {}
-    with whole_folder(tmp_path / "bare", manifest=False) as temporary:
+    with atomic_folder(tmp_path / "bare", manifest=False) as temporary:
         (temporary / "a.txt").write_text("alpha")
     assert names(tmp_path / "bare") == ["a.txt"]
     assert damages(tmp_path / "bare") is None
@@ -85,7 +85,7 @@ def test_a_folder_is_there_with_its_manifest(tmp_path: Path) -> None:
 def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
-    with pytest.raises(FileExistsError, match="already exists"), whole_folder(path) as temporary:
+    with pytest.raises(FileExistsError, match="already exists"), atomic_folder(path) as temporary:
         (temporary / "a").write_text("new")
     assert names(tmp_path) == ["folder"]
 
@@ -94,7 +94,7 @@ def test_links_of_a_folder_are_hashed_but_left_alone(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("data")
     theirs.chmod(0o444)
-    with whole_folder(tmp_path / "folder") as temporary:
+    with atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "link").symlink_to(theirs)
     assert (tmp_path / "folder" / "link").is_symlink()
     assert damages(tmp_path / "folder") == {}
@@ -105,7 +105,7 @@ def test_links_of_a_folder_are_hashed_but_left_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with whole_folder(tmp_path / "folder") as temporary:
+    with atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "a.txt").write_text("alpha")
     return tmp_path / "folder"
 
@@ -144,7 +144,7 @@ def test_everything_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: 
     make_folder(tmp_path / "one" / "two")
     assert synced == [str(tmp_path / "one"), str(tmp_path)]
     synced.clear()
-    with whole_folder(tmp_path / "folder") as temporary:
+    with atomic_folder(tmp_path / "folder") as temporary:
         (temporary / "a.txt").write_text("alpha")
     assert str(tmp_path / "folder.partial" / "a.txt") in synced
     assert synced[-2:] == [str(tmp_path / "folder.partial"), str(tmp_path)]

@@ -60,14 +60,14 @@ def settings(**changes: Any) -> UmbrellaSettings:
 
 def line(folder: Path, centres: Any = (-1.0, 0.0, 1.0), **changes: Any) -> UmbrellaWindows:
     """Windows along x in the double well."""
-    strength = changes.pop("strength", 150.0)
+    force_constant = changes.pop("force_constant", 150.0)
     start = [[-1.0, 0.0, 0.0]]
     return UmbrellaWindows(
         particle(DOUBLE_WELL),
         coordinates("x"),
         start,
         centres,
-        strength,
+        force_constant,
         TEMPERATURE,
         settings(**changes),
         folder,
@@ -101,7 +101,7 @@ def compare(combined: CombinedRuns, grid: LatentGrid, truth: Array, within: floa
 
 @pytest.mark.parametrize("frames", [900, pytest.param(2500, marks=pytest.mark.slow)])
 def test_double_well(tmp_path: Path, frames: int, record_property: Callable[[str, object], None]) -> None:
-    windows = line(tmp_path, window_centres(-1.4, 1.4, 8), strength=30.0, frames=frames).run()
+    windows = line(tmp_path, window_centres(-1.4, 1.4, 8), force_constant=30.0, frames=frames).run()
     limit = 0.1 * np.sqrt(2500 / frames)  # errors fall with the root of the number of frames
     combined = combine(window_runs(windows))
     assert (combined.connected == 0).all()
@@ -165,9 +165,9 @@ def test_around_a_period(tmp_path: Path) -> None:
 
 
 def test_positions_energies_and_restraints(tmp_path: Path) -> None:
-    """Energies are without the restraint, each window has its own strength, and frames are in a file."""
-    strength = np.array([[50.0], [150.0], [600.0]])
-    task = line(tmp_path, strength=strength, positions=True, frames=300)
+    """Energies are without the restraint, each window has its own force constant, and frames are in a file."""
+    force_constant = np.array([[50.0], [150.0], [600.0]])
+    task = line(tmp_path, force_constant=force_constant, positions=True, frames=300)
     windows = task.run()
     for i, (z, energy) in enumerate(zip(windows.z, windows.potential_energy, strict=True)):
         assert z.shape == (300, 1)
@@ -178,7 +178,7 @@ def test_positions_energies_and_restraints(tmp_path: Path) -> None:
         np.testing.assert_allclose(energy, expected, atol=1e-3)
     # Curvatures of the total potential at -1, 0 and 1.
     spread = np.array([z.std() for z in windows.z])
-    np.testing.assert_allclose(spread, np.sqrt(KT / (strength[:, 0] + [40, -20, 40])), rtol=0.2)
+    np.testing.assert_allclose(spread, np.sqrt(KT / (force_constant[:, 0] + [40, -20, 40])), rtol=0.2)
     assert windows.frame_interval == pytest.approx(1.2)
     z = torch.tensor([[0.9]], dtype=torch.float64)
     assert [float(bias(z)) for bias in windows.biases] == pytest.approx([0.5 * 50 * 1.9**2, 75 * 0.81, 3.0])
@@ -312,27 +312,27 @@ def test_other_settings_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("centres", "strength", "message"),
+    ("centres", "force_constant", "message"),
     [
         ([[0.0], [1.0]], 1.0, r"centres: expected shape \(n_windows, 2\), got \(2, 1\)"),
         ([0.0, 1.0], 1.0, r"centres: expected shape"),
         (np.empty((0, 2)), 1.0, r"centres: expected shape"),
         ([[0.0, 0.0], [np.nan, 1.0]], 1.0, r"centres: window 1 is not finite"),
-        ([[0.0, 0.0]], 0.0, r"strength: each window needs"),
-        ([[0.0, 0.0]], [1.0, -1.0], r"strength: each window needs"),
-        ([[0.0, 0.0]], np.inf, r"strength: each window needs"),
+        ([[0.0, 0.0]], 0.0, r"force_constant: each window needs"),
+        ([[0.0, 0.0]], [1.0, -1.0], r"force_constant: each window needs"),
+        ([[0.0, 0.0]], np.inf, r"force_constant: each window needs"),
         (
             [[0.0, 0.0]],
             [1.0, 1.0, 1.0],
-            r"strength: expected a number or shape \(2,\) or \(1, 2\), got \(3,\)",
+            r"force_constant: expected a number or shape \(2,\) or \(1, 2\), got \(3,\)",
         ),
     ],
 )
-def test_wrong_windows(tmp_path: Path, centres: Any, strength: Any, message: str) -> None:
+def test_wrong_windows(tmp_path: Path, centres: Any, force_constant: Any, message: str) -> None:
     cv = coordinates("xy")
     with pytest.raises(ConfigError, match=message):
         UmbrellaWindows(
-            particle(TWO_WELLS), cv, [[0.0, 0.0, 0.0]], centres, strength, 300.0, settings(), tmp_path
+            particle(TWO_WELLS), cv, [[0.0, 0.0, 0.0]], centres, force_constant, 300.0, settings(), tmp_path
         )
 
 
@@ -352,9 +352,9 @@ def test_wrong_start(tmp_path: Path, positions: Any, temperature: float, message
 
 def test_an_unstable_window_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        SimulationError, match=r"window 0 at \[-1.0\]: .*; lower the timestep or the strength"
+        SimulationError, match=r"window 0 at \[-1.0\]: .*; lower the timestep or the force constant"
     ):
-        line(tmp_path, [-1.0], strength=1e6, timestep=0.1).run()
+        line(tmp_path, [-1.0], force_constant=1e6, timestep=0.1).run()
     assert not list(tmp_path.glob("*.npz"))
 
 

@@ -137,7 +137,7 @@ def _trained(molecule: Molecule) -> TrainedModel:
 
 def _biases(context: BiasContext) -> dict[str, Bias]:
     biases = {
-        "harmonic": HarmonicSettings(centre=[0.0, 0.0], strength=100.0).build(context),
+        "harmonic": HarmonicSettings(centre=[0.0, 0.0], force_constant=100.0).build(context),
         "flow_barrier": FlowBarrierSettings().build(context),
         "metadynamics": MetadynamicsSettings(height=0.01).build(context),
         "opes": OpesSettings(barrier=30.0).build(context),

@@ -72,9 +72,9 @@ class Case:
             "metadynamics": MetadynamicsSettings(
                 sigma=sigma, height=0.05 * self.kT, bias_factor=10.0, pace=PACE, low=low, high=high
             ),
-            "OPES": OpesSettings(sigma=sigma, barrier=self.barrier, pace=PACE, narrowest=0.5),
+            "OPES": OpesSettings(sigma=sigma, barrier=self.barrier, pace=PACE, min_sigma=0.5),
             "OPES explore": OpesSettings(
-                sigma=sigma, barrier=self.barrier, flavour="explore", pace=PACE, narrowest=0.5
+                sigma=sigma, barrier=self.barrier, flavour="explore", pace=PACE, min_sigma=0.5
             ),
         }
 

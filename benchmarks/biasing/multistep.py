@@ -53,7 +53,9 @@ def run(
 ) -> tuple[Array, Array]:
     """Variables of each frame and temperature [K] from the kinetic energy of each frame."""
     built = AlanineDipeptideSettings(hydrogen_mass=mass).build()
-    bias = HarmonicSettings(centre=[0.0, 0.0], strength=strength).build(cv_context([0.0, 0.0], TEMPERATURE))
+    bias = HarmonicSettings(centre=[0.0, 0.0], force_constant=strength).build(
+        cv_context([0.0, 0.0], TEMPERATURE)
+    )
     system = latf.add_bias(built.system, cv, bias, multistep=True)
     integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 2.0, timestep)
     integrator.setRandomNumberSeed(1)
@@ -115,7 +117,7 @@ Alanine dipeptide at 300 K, `MultistepStepper`, {steps} steps, friction 2/ps; a 
 (network on distances and torsions) whose unbiased standard deviation is 1. With 4 fs hydrogens have 3 amu. Mean energy
 of the restraint and kinetic temperature, relative to those with the bias at every step.
 
-| strength [kJ/mol per z^2] | time step [fs] | bias every | energy of the restraint | temperature [K] more |
+| force constant [kJ/mol per z^2] | time step [fs] | bias every | energy of the restraint | temperature [K] more |
 |---|---|---|---|---|
 {rows}
 """

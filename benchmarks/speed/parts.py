@@ -245,7 +245,7 @@ def walkers() -> list[Row]:
     settings, rng = LJ7Settings(), np.random.default_rng(0)
     one = settings.build(1)
     trained = untrained(one.mdtraj_topology(), CoordinationSettings(r0=1.5), [32, 32], "reduced", 0.2)
-    bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 0.4))
+    bias = HarmonicSettings(centre=[0.0, 0.0], force_constant=10.0).build(bias_context(trained, 0.4))
     alone: dict[str, float] = {}
     rows = []
     for n in (1, 4, 16, 64, 256):
@@ -296,7 +296,7 @@ def molecules(name: str, platform: str, largest: int) -> list[Row]:
     selection = "element != H" if name == "alanine_dipeptide" else "name CA"
     distances = DistanceSettings(selection=selection)
     trained = untrained(one.mdtraj_topology(), distances, [64, 64], "K", 300.0)
-    bias = HarmonicSettings(centre=[0.0, 0.0], strength=10.0).build(bias_context(trained, 300.0))
+    bias = HarmonicSettings(centre=[0.0, 0.0], force_constant=10.0).build(bias_context(trained, 300.0))
     rows = []
     for n in (n for n in (1, 4, 16, 64, 256) if n <= largest):
         built = settings.build(n)

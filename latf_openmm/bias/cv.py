@@ -13,7 +13,7 @@ from latf_openmm.errors import ModelError
 from latf_openmm.features import Features
 from latf_openmm.features.distances import Distances
 from latf_openmm.features.torsions import Torsions
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import atomic_file
 
 _FEW_ATOMS = 40
 """Up to so many, a product with zeros costs less than gathering the atoms that are needed."""
@@ -320,5 +320,5 @@ def export_cv(cv: CollectiveVariables, path: Path) -> None:
 
     The box may be left out where there is none.
     """
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.jit.script(SingleFrameCV(cv).eval()).save(str(temporary))

@@ -16,7 +16,7 @@ class Exchange:
     """A folder in which every walker has one file of its own.
 
     A row is what a walker added at one moment, (dim + 1) numbers of 8 bytes, and a check sum of them. Files only grow,
-    and a row that is not whole yet is left for the next time. When a row reaches the other walkers depends on speed,
+    and a row that is not complete yet is left for the next time. When a row reaches the other walkers depends on speed,
     so runs of several processes are not reproducible to the last bit; a single one is.
 
     Parameters
@@ -31,7 +31,7 @@ class Exchange:
 
     def __init__(self, folder: Path, name: str, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.own = folder / f"{name}.rows"
+        self.path = folder / f"{name}.rows"
         self.folder = folder
         self.width = width
         self.read: dict[str, int] = {}
@@ -41,7 +41,7 @@ class Exchange:
         """Add rows (n, width) to this walker's file."""
         numbers = rows.double().numpy()
         data = np.column_stack([numbers, _check_sums(numbers)]).tobytes()
-        with self.own.open("ab") as file:
+        with self.path.open("ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -61,7 +61,7 @@ class Exchange:
             if not (self.folder / name).is_file():
                 raise DataError(f"{self.folder / name}: missing; expected what this walker added to the bias")
         for path in sorted(self.folder.glob("*.rows")):
-            if path == self.own:
+            if path == self.path:
                 continue
             with path.open("rb") as file:
                 file.seek(self.read.get(path.name, 0))
@@ -78,7 +78,7 @@ class Exchange:
 
     def position(self) -> dict[str, int]:
         """Return the number of bytes read from each file or, for this walker's, written."""
-        return {**self.read, self.own.name: self.written}
+        return {**self.read, self.path.name: self.written}
 
     def rewind(self, position: dict[str, int]) -> None:
         """Continue from an earlier `position`; what this walker wrote since then is cut off.
@@ -88,13 +88,13 @@ class Exchange:
         DataError
             If this walker's file is shorter than it was.
         """
-        self.read = {name: place for name, place in position.items() if name != self.own.name}
-        self.written = position.get(self.own.name, 0)
-        size = self.own.stat().st_size if self.own.is_file() else 0
+        self.read = {name: place for name, place in position.items() if name != self.path.name}
+        self.written = position.get(self.path.name, 0)
+        size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.written:
-            raise DataError(f"{self.own}: {size} bytes; there were {self.written} at the last checkpoint")
-        if self.own.is_file():
-            os.truncate(self.own, self.written)
+            raise DataError(f"{self.path}: {size} bytes; there were {self.written} at the last checkpoint")
+        if self.path.is_file():
+            os.truncate(self.path, self.written)
 
 
 def _check_sums(rows: NDArray[np.float64]) -> NDArray[np.float64]:

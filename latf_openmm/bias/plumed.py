@@ -15,7 +15,7 @@ from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.storage import whole_file, write_text
+from latf_openmm.storage import atomic_file, write_text
 from latf_openmm.units import SCALES
 
 _HEADER = """\
@@ -80,7 +80,7 @@ def export_plumed(trained: TrainedModel, folder: Path, periodic: bool = True) ->
     text = plumed_input(trained, periodic)
     cv = latent_cv(trained)
     model = DescriptorsToLatent(cv.network, cv.features.n_features, cv.dim).eval()
-    with whole_file(folder / "model.pt") as temporary:
+    with atomic_file(folder / "model.pt") as temporary:
         torch.jit.script(model).save(str(temporary))
     write_text(folder / "plumed.dat", text)
 
@@ -123,7 +123,7 @@ class Images:
 
     def __init__(self, molecules: Sequence[int] | None, periodic: bool) -> None:
         self.molecules, self.periodic = molecules, periodic
-        self.whole: set[int] = set()
+        self.joined: set[int] = set()
 
     def flag(self, atoms: Sequence[int]) -> str:
         """Return the flag of an action on these atoms: one molecule, made whole, or several."""
@@ -132,7 +132,7 @@ class Images:
         owners = set() if self.molecules is None else {self.molecules[atom] for atom in atoms}
         if len(owners) != 1:
             return ""
-        self.whole |= owners
+        self.joined |= owners
         return " NOPBC"
 
     def partners(self, atom: int, others: Sequence[int]) -> list[list[int]]:
@@ -147,10 +147,10 @@ class Images:
 
     def whole_molecules(self) -> list[str]:
         """Line that makes molecules whole, where any flag needs that."""
-        if not self.whole or self.molecules is None:
+        if not self.joined or self.molecules is None:
             return []
         entities = []
-        for index, molecule in enumerate(sorted(self.whole)):
+        for index, molecule in enumerate(sorted(self.joined)):
             atoms = [atom for atom, owner in enumerate(self.molecules) if owner == molecule]
             entities.append(f"ENTITY{index}={_ranges(atoms)}")
         return [f"WHOLEMOLECULES {' '.join(entities)}"]

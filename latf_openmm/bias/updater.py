@@ -18,7 +18,7 @@ from latf_openmm.bias.exchange import Exchange
 from latf_openmm.bias.force.base import messages_parameter
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.errors import ConfigError
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import atomic_file
 from latf_openmm.systems.inspection import BIAS_NAME
 
 
@@ -137,11 +137,11 @@ class BiasUpdater:
         return self.cv(torch.from_numpy(xyz).reshape(self.n_copies, -1, 3), box)
 
     def save(self, path: Path | str) -> None:
-        """Write the state of the bias; a file is only there when it is whole."""
+        """Write the state of the bias; a file exists only when it is complete."""
         place = {} if self.exchange is None else self.exchange.position()
         content = io.BytesIO()  # torch's own writer does not say why it fails
         torch.save({"bias": self.bias.snapshot(), "exchange": place}, content)
-        with whole_file(Path(path)) as temporary:
+        with atomic_file(Path(path)) as temporary:
             temporary.write_bytes(content.getvalue())
 
     def reset(self) -> None:

@@ -51,7 +51,7 @@ def train(
     facts = trained.provenance
     typer.echo(
         f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames; "
-        f"{facts['reduction']}"
+        f"{facts['feature_selection']}"
     )
 
 

@@ -13,7 +13,7 @@ from latf_openmm.frames.walkers import write_trajectory
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.periodic import gather_molecules
 from latf_openmm.reweighting.ladder import energies_known
-from latf_openmm.storage import whole_file, write_json, write_manifest, write_text
+from latf_openmm.storage import atomic_file, write_json, write_manifest, write_text
 
 
 def write_structures(
@@ -48,10 +48,10 @@ def write_structures(
     record = folder / "ensemble.json"
     if record.exists():
         raise DataError(f"{record}: already there")
-    with whole_file(folder / "frames.parquet") as temporary:
+    with atomic_file(folder / "frames.parquet") as temporary:
         frames_table(ensemble).to_parquet(temporary, index=False)
     chosen = gather_molecules(ensemble.trajectory(structures, topology, seed))
-    with whole_file(folder / f"ensemble.{trajectory}") as temporary:
+    with atomic_file(folder / f"ensemble.{trajectory}") as temporary:
         write_trajectory(chosen, temporary, trajectory)
     write_structure(chosen[0], folder / "ensemble.pdb")
     write_text(folder / "populations.csv", populations_table(ensemble).to_csv(index=False))
@@ -70,7 +70,7 @@ def write_structures(
 
 def write_structure(structure: mdtraj.Trajectory, path: Path) -> None:
     """Write a PDB file; molecules are whole and beside each other."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         gather_molecules(structure).save_pdb(str(temporary))
 
 

@@ -48,9 +48,9 @@ class BaseVectors(PairFeatures):
         self.names = [f"G{k}({names[i]},{names[j]})" for i, j in ordered for k in range(4)]
         self.inner = PairVectors([b[0] for b in bases] * 2, [b[1] for b in bases] + [b[2] for b in bases])
         self.between = PairVectors([bases[i][0] for i, _ in ordered], [bases[j][0] for _, j in ordered])
-        self.own: Tensor
+        self.origin: Tensor
         self.other: Tensor
-        self.register_buffer("own", torch.tensor([i for i, _ in ordered], dtype=torch.long))
+        self.register_buffer("origin", torch.tensor([i for i, _ in ordered], dtype=torch.long))
         self.register_buffer("other", torch.tensor([j for _, j in ordered], dtype=torch.long))
 
     def forward(self, positions: Tensor, box: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ class BaseVectors(PairFeatures):
         place = (
             self.between(positions, box)
             + centre.index_select(1, self.other)
-            - centre.index_select(1, self.own)
+            - centre.index_select(1, self.origin)
         )
         scaled = torch.stack(
             [
-                (place * x.index_select(1, self.own)).sum(-1) / self.wide,
-                (place * y.index_select(1, self.own)).sum(-1) / self.wide,
-                (place * z.index_select(1, self.own)).sum(-1) / self.high,
+                (place * x.index_select(1, self.origin)).sum(-1) / self.wide,
+                (place * y.index_select(1, self.origin)).sum(-1) / self.wide,
+                (place * z.index_select(1, self.origin)).sum(-1) / self.high,
             ],
             dim=-1,
         )

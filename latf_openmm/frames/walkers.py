@@ -34,7 +34,7 @@ _HDF5 = (".h5", ".hdf5")
 _WITH_VECTORS = (".xtc", ".trr")
 """Formats that keep the vectors of a box, which may be rotated; others keep lengths and angles."""
 
-_SMALLEST_ANGLE = 30.0
+_MIN_ANGLE = 30.0
 """Of boxes [degrees]."""
 
 WINDOW = "bias_of_run_"
@@ -214,7 +214,7 @@ def _of_matrices(piece: mdtraj.Trajectory) -> mdtraj.Trajectory:
     Read as angles [degrees], its elements off the diagonal [Angstrom] are negative or too small.
     """
     lengths, angles = piece.unitcell_lengths, piece.unitcell_angles
-    if angles is None or not ((angles < _SMALLEST_ANGLE).any() or (angles > 180.0 - _SMALLEST_ANGLE).any()):
+    if angles is None or not ((angles < _MIN_ANGLE).any() or (angles > 180.0 - _MIN_ANGLE).any()):
         return piece
     a, b, c = lengths.T.astype(np.float64)
     yz, xz, xy = 0.1 * angles.T.astype(np.float64)
@@ -254,7 +254,7 @@ def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") 
     Raises
     ------
     DataError
-        If it cannot be written whole.
+        If it cannot be written completely.
     """
     kind = kind or path.suffix.removeprefix(".")
     try:

@@ -7,13 +7,13 @@ import pandas as pd
 
 from latf_openmm.report import figures as plots
 from latf_openmm.report.pictures import save
-from latf_openmm.storage import whole_folder, write_json
+from latf_openmm.storage import atomic_folder, write_json
 from latf_openmm.training.lag_scan import LagScan
 
 
 def write_lag_scan(scan: LagScan, folder: Path) -> None:
     """Write ``lag_scan.json``, ``lag_scan.parquet`` and ``lag_scan.png`` into a new folder."""
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_json(temporary / "lag_scan.json", asdict(scan))
         rows = pd.DataFrame([asdict(row) for row in scan.rows])
         rows.to_parquet(temporary / "lag_scan.parquet", index=False)

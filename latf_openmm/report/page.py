@@ -127,7 +127,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "warnings": [*_warnings(trained, rows, rounds), *_heat(run, content.pool)],
         "versions": rounds[-1]["versions"],
         "features": trained.feature_module().names,
-        "reduction": trained.provenance.get("reduction"),
+        "feature_selection": trained.provenance.get("feature_selection"),
         "plans": [folder.read_decision() for folder in folders],
         "pictures": content.pictures,
         "melting": content.melting,

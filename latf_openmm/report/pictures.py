@@ -14,7 +14,7 @@ from latf_openmm.report.comparison import Comparison
 from latf_openmm.report.surfaces import Surface, free_energy_surfaces
 from latf_openmm.reweighting.free_energy import Array, LatentGrid, flow_populations, free_energy_error
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import atomic_file
 
 _READABLE = 70
 """Pixels of the page that an inch of a figure takes at least; a narrower page scrolls the figure."""
@@ -38,7 +38,7 @@ class Picture:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.rounds import RoundFolder
-from latf_openmm.storage import whole_folder
+from latf_openmm.storage import atomic_folder
 
 _CURVES = ("train_loss", "prediction", "divergence", "n_states", "sigma")
 """Columns of the history that are written."""
@@ -40,7 +40,7 @@ def write_events(run: RunFolder) -> Path:
     for record in run.complete_rounds():
         path = folder / record.path.name
         shutil.rmtree(path, ignore_errors=True)  # all of it is in the rounds
-        with whole_folder(path) as temporary:
+        with atomic_folder(path) as temporary:
             writer = SummaryWriter(str(temporary))
             for name, step, value in [*_of_training(record.history()), *_of_decision(record)]:
                 writer.add_scalar(name, value, step)

@@ -55,12 +55,12 @@ from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.storage import (
+    atomic_folder,
     check_file,
     facts,
     make_folder,
     read_arrays,
     read_record,
-    whole_folder,
     write_arrays,
     write_record,
 )
@@ -368,7 +368,7 @@ class Refiner:
         trajectory = mdtraj.Trajectory(positions.astype(np.float32), self.run.topology())
         if boxes is not None:
             trajectory.unitcell_vectors = boxes
-        with whole_folder(target) as temporary:
+        with atomic_folder(target) as temporary:
             table.to_parquet(temporary / "frames.parquet", index=False)
             write_trajectory(trajectory, temporary / f"walker_000.{self.dynamics.trajectory}")
 

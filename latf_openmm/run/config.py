@@ -21,7 +21,7 @@ from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import SimulationSettings, check_copies
 from latf_openmm.settings import Settings, validate
 from latf_openmm.systems import AnySystem, library_folder, library_names, shared_system
-from latf_openmm.training.feature_selection import ReductionSettings
+from latf_openmm.training.feature_selection import FeatureSelectionSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN, TemperatureScale
 
@@ -82,8 +82,8 @@ class RunConfig(Settings):
     seed: int = Field(1, ge=0, description="seeds everything")
     simulation: SimulationSettings = Field(description="each round's simulation")
     features: list[AnyFeature] = Field(min_length=1, description="descriptors, joined in order")
-    reduction: ReductionSettings = Field(
-        ReductionSettings(), description="when and how descriptors are left out"
+    feature_selection: FeatureSelectionSettings = Field(
+        FeatureSelectionSettings(), description="when and how descriptors are left out"
     )
     model: ModelSettings = Field(ModelSettings(), description="architecture")
     training: TrainingSettings = Field(description="how the model is trained")

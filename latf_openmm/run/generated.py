@@ -25,7 +25,7 @@ from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.annealed import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.storage import check_output, whole_folder
+from latf_openmm.storage import atomic_folder, check_output
 from latf_openmm.units import check_temperature, temperature_name
 
 LATENT = "latent"
@@ -114,7 +114,7 @@ def generate_ensembles(
     for temperature, ensemble in zip(temperatures, ensembles, strict=True):
         latent = generate(trained, pool, temperature, samples, run.config.seed)
         target = output / temperature_name(temperature)
-        with whole_folder(target) as folder:
+        with atomic_folder(target) as folder:
             write_structures(
                 ensemble,
                 run.topology(),

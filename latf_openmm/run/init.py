@@ -27,7 +27,7 @@ from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import RunConfig, load_config
 from latf_openmm.run.init_template import SPACING, fill_template
 from latf_openmm.sampling.contexts import PlatformChoice
-from latf_openmm.storage import check_output, whole_file
+from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
 from latf_openmm.systems.structure import force_field_file
@@ -196,7 +196,7 @@ class _Proposal:
 
 def _write(output: Path, values: dict[str, Any]) -> RunConfig:
     """Fill in the template and write it, if it is a valid configuration."""
-    with whole_file(output) as temporary:
+    with atomic_file(output) as temporary:
         temporary.write_text(fill_template(values), encoding="utf-8")
         try:
             return load_config(temporary)

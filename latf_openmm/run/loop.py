@@ -36,12 +36,12 @@ from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, check_simulated, run_stage
 from latf_openmm.storage import (
     CONFIG,
+    atomic_folder,
     check_folder,
     check_output,
     facts_below,
     make_folder,
-    partial,
-    whole_folder,
+    temporary_path,
     write_arrays,
     write_json,
     write_record,
@@ -58,7 +58,7 @@ _CHANGEABLE = ("loop", "generate", "validation", "execution")
 _FREE = ("processes", "platform_properties")
 """Likewise in `simulation`."""
 
-_BEFORE_CONFIG = (".lock", RECORD, partial(Path(RECORD)).name, partial(Path(CONFIG)).name)
+_BEFORE_CONFIG = (".lock", RECORD, temporary_path(Path(RECORD)).name, temporary_path(Path(CONFIG)).name)
 """What an interruption at the very start may leave."""
 
 
@@ -231,7 +231,7 @@ def generate_into(
     if target.is_dir():  # written before an interruption
         check_folder(target)
     else:
-        with whole_folder(target) as temporary:
+        with atomic_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
             more(temporary)
     return ensemble.warnings

@@ -18,7 +18,7 @@ from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, run_stage
 from latf_openmm.storage import check_output
 from latf_openmm.systems import shared_system
-from latf_openmm.training.feature_selection import reduce_features
+from latf_openmm.training.feature_selection import select_features
 from latf_openmm.training.lag_scan import LagScan, check_lags, default_lags, scan_lags
 
 
@@ -106,7 +106,7 @@ def scan_stages(
     check_output(output, folder=True, new="a scan is never overwritten")
     run = RunFolder(output, config)
     resolved = resolve_features(config.features, run.topology())
-    _, trajectories, _ = reduce_features(resolved, run.stage_trajectories(stages), config.reduction)
+    _, trajectories, _ = select_features(resolved, run.stage_trajectories(stages), config.feature_selection)
     chosen = list(lags) or default_lags(trajectories)
     check_lags(trajectories, chosen, "--lag")
     return scan_lags(trajectories, config.model, config.training, chosen, config.seed, progress)

@@ -17,12 +17,12 @@ from latf_openmm.periodic import molecules_of
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RoundFolder, RunFolder
 from latf_openmm.storage import (
-    alone,
+    atomic_folder,
+    exclusive,
     remove_locks,
-    whole_folder,
 )
 from latf_openmm.systems import shared_system
-from latf_openmm.training.feature_selection import reduce_features
+from latf_openmm.training.feature_selection import select_features
 from latf_openmm.training.fit import TrainingResult, fit
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def train_round(path: Path, index: int) -> None:
     torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
     run = RunFolder.open(path, builds=False)  # there was consent where this task comes from
     folder = run.round(index)
-    with alone(folder.model):
+    with exclusive(folder.model):
         if not folder.model.is_dir():
             train_here(run, folder, run.feature_trajectories(run.walkers(index)), None)
 
@@ -72,8 +72,8 @@ def train_model(
     """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
     topology = shared_system(config.system).mdtraj_topology()
     resolved = resolve_features(config.features, topology)
-    features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
-    log.info("%s: %s", folder, reduction)
+    features, fewer, selection = select_features(resolved, trajectories, config.feature_selection)
+    log.info("%s: %s", folder, selection)
     result = fit(fewer, config.model, config.training, seed, progress)
     trained = TrainedModel(
         result.model,
@@ -81,15 +81,15 @@ def train_model(
         tuple(str(atom) for atom in topology.atoms),
         config.system.scale.name,
         tuple(sorted({t.temperature for t in trajectories})),
-        _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
-        reduction.columns,
+        _provenance(result, trajectories, seed) | {"feature_selection": str(selection)},
+        selection.columns,
         tuple(molecules_of(topology).tolist()),
     )
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         save_model(trained, temporary)
         history = pd.DataFrame([asdict(epoch) for epoch in result.history])
         history.to_parquet(temporary / "history.parquet", index=False)
-        reduction.table.to_csv(temporary / "descriptors.csv", index=False)
+        selection.table.to_csv(temporary / "descriptors.csv", index=False)
     return trained
 
 

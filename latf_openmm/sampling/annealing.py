@@ -2,7 +2,7 @@
 
 Walkers that stand for the Boltzmann distribution at one temperature are carried to the next in small steps. At each
 step from beta to beta', a walker of potential energy U gains the weight exp(-(beta' - beta) U); walkers are resampled
-where few have most of the weight; then each moves by Langevin dynamics at its new temperature. However short the
+where few have most of the weight; then Langevin dynamics propagates each at its new temperature. However short the
 dynamics, weighted averages tend to those of the Boltzmann distribution as walkers become many (annealed importance
 sampling: Neal, Stat. Comput. 2001; population annealing: Hukushima and Iba, AIP Conf. Proc. 2003; Machta, Phys. Rev.
 E 2010). At constant pressure U + pV stands for U. What the time step does to the distribution stays in, as in any

@@ -18,7 +18,7 @@ from latf_openmm.sampling.processes import (
     shared_objects,
 )
 from latf_openmm.sampling.walker_group import run_group
-from latf_openmm.storage import alone
+from latf_openmm.storage import exclusive
 
 _LOOK = 1.0
 """Seconds between looks at the segments that workers completed; longer where a look takes long."""
@@ -84,7 +84,7 @@ def run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[in
     watch = _Watch(tasks, advance)
     watch.look()
     left = [_absolute(task) for task in watch.unfinished()]
-    futures: list[Future[None]] = [executor.submit(run_alone, task) for task in left]
+    futures: list[Future[None]] = [executor.submit(run_exclusively, task) for task in left]
     waiting, pause = set(futures), _LOOK
     try:
         while waiting:
@@ -98,9 +98,9 @@ def run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[in
     return _failures(left, futures)
 
 
-def run_alone(task: GroupTask) -> None:
+def run_exclusively(task: GroupTask) -> None:
     """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
-    with alone(task.folder):
+    with exclusive(task.folder):
         run_group(task, lambda frames: None)
 
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 _OVERDAMPED = 1e6  # 1/ps
 SETTLE = 50
 """Steps at the beginning of every propagation, until velocities and positions fit each other."""
-_FARTHEST = 1e5  # nm
+_MAX_COORDINATE = 1e5  # nm
 
 
 class Propagator:
@@ -126,8 +126,8 @@ def _propagate(
         contexts = _walker_contexts(system, dynamics, min(size, n - first))
         cells = None if boxes is None else boxes[rows]
         done.append(contexts.in_one_context(temperature, positions[rows], cells, steps, seed + first))
-    moved, _, energies = zip(*done, strict=True)
-    return np.concatenate(moved), boxes, np.concatenate(energies)
+    propagated, _, energies = zip(*done, strict=True)
+    return np.concatenate(propagated), boxes, np.concatenate(energies)
 
 
 @lru_cache(maxsize=3)  # groups, what is left over, single ones
@@ -189,8 +189,8 @@ class _WalkerContexts:
         try:
             placed = self.built.placed(positions).reshape(-1, 3)
             xyz = self._run(placed, temperature, steps, velocities)
-            moved = self.built.single(xyz.reshape(positions.shape))
-            finite = np.isfinite(moved).all(axis=(1, 2))
+            propagated = self.built.single(xyz.reshape(positions.shape))
+            finite = np.isfinite(propagated).all(axis=(1, 2))
         except openmm.OpenMMException:
             finite = np.zeros(len(positions), dtype=bool)
         # One copy can end them all, or make others of a molecule no numbers; one by one, these go on.
@@ -198,8 +198,8 @@ class _WalkerContexts:
             self.context.reinitialize()
             single = _WalkerContexts(self.system, self.dynamics, 1)
             return single.one_by_one(temperature, positions, boxes, steps, seed)
-        energies = self.energies(moved, boxes)
-        return moved, boxes, np.where(finite, energies, np.nan)
+        energies = self.energies(propagated, boxes)
+        return propagated, boxes, np.where(finite, energies, np.nan)
 
     def one_by_one(
         self, temperature: float, positions: Array, boxes: Array | None, steps: int, seed: int
@@ -208,22 +208,22 @@ class _WalkerContexts:
             int(word) for word in np.random.SeedSequence([seed, 1]).generate_state(1 + len(positions))
         )
         self._prepare(temperature, noise)
-        moved, energies = np.empty_like(positions), np.full(len(positions), np.nan)
+        propagated, energies = np.empty_like(positions), np.full(len(positions), np.nan)
         cells = None if boxes is None else boxes.copy()
         for i, start in enumerate(positions):
             if boxes is not None:
                 self.context.setPeriodicBoxVectors(*boxes[i])
             try:
-                moved[i] = self._run(start, temperature, steps, seeds[i])
+                propagated[i] = self._run(start, temperature, steps, seeds[i])
                 state = self.context.getState(energy=True)
                 energies[i] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
                 if cells is not None:
                     cells[i] = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             except openmm.OpenMMException:  # its energy stays NaN
                 self.context.reinitialize()
-            if not (np.abs(moved[i]) < _FARTHEST).all():
+            if not (np.abs(propagated[i]) < _MAX_COORDINATE).all():
                 energies[i] = np.nan
-        return moved, cells, energies + self._work(cells)
+        return propagated, cells, energies + self._work(cells)
 
     def energies(self, positions: Array, boxes: Array | None) -> Array:
         energies = np.empty(len(positions))

@@ -16,7 +16,7 @@ from openmm import unit
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.frames.walkers import write_trajectory
 from latf_openmm.sampling.dynamics import GroupTask
-from latf_openmm.storage import whole_folder
+from latf_openmm.storage import atomic_folder
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def segment_table(
     task, index
         The group, and the number of its segment.
     frames
-        What was frames.
+        Frames of the segment.
     kelvin
         Temperatures of the walkers [K], shape (n_copies,).
     pressure
@@ -142,7 +142,7 @@ def write_segment(
     updater: BiasUpdater | None,
 ) -> None:
     """Write the folder of a segment, with the state of the Context and of an adaptive bias after it."""
-    with whole_folder(task.segment(index)) as temporary:
+    with atomic_folder(task.segment(index)) as temporary:
         table.to_parquet(temporary / "frames.parquet", index=False)
         for copy in range(frames.positions.shape[1]):
             trajectory = mdtraj.Trajectory(frames.positions[:, copy], topology)

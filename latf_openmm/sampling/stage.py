@@ -19,10 +19,10 @@ from latf_openmm.progress import Advance, bar
 from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask
 from latf_openmm.sampling.group_runs import run_here, run_in_processes, run_on
 from latf_openmm.storage import (
+    atomic_file,
     check_folder,
     read_record,
     remove_locks,
-    whole_file,
     write_json,
     write_record,
 )
@@ -315,5 +315,5 @@ def _write_record(stage: Stage) -> None:
     }
     write_json(stage.folder / "stage.json", record)
     built = shared_system(stage.system)
-    with whole_file(stage.folder / "topology.pdb") as temporary, temporary.open("w") as file:
+    with atomic_file(stage.folder / "topology.pdb") as temporary, temporary.open("w") as file:
         app.PDBFile.writeFile(built.topology, built.positions[0] * 10.0, file, keepIds=True)

@@ -1,7 +1,7 @@
 """One OpenMM Context with the walkers it holds: runs segment by segment, resumes after a kill.
 
 A segment is written to a temporary folder and renamed when it is complete, so a folder named
-``segment_NNNN`` always holds whole files, and whatever an interruption cut off is run again from the last
+``segment_NNNN`` always holds complete files, and whatever an interruption cut off is run again from the last
 checkpoint.
 """
 
@@ -49,7 +49,7 @@ from latf_openmm.systems.trusted_xml import read_state
 log = logging.getLogger(__name__)
 _SLOWER = (1, 1, 2, 4)
 """Steps in place of one at each attempt of a segment, the time between frames being the same."""
-_FARTHEST = 1e5  # nm
+_MAX_COORDINATE = 1e5  # nm
 MINIMISE = (10.0, 200)
 """Tolerance [kJ/mol/nm] and most iterations of a minimisation of start structures."""
 _NO_HELP = 0.7
@@ -279,6 +279,9 @@ class WalkerGroup:
                     self._use(self._make_context(index))
                 self.context.loadCheckpoint(before)
                 self._draw_velocities(100 + 10 * index + attempts - 1)
+        self._write(index, recorded)
+
+    def _write(self, index: int, recorded: SegmentFrames) -> None:
         steps = self.slower, self.coolest
         table = segment_table(self.task, index, recorded, self.kelvin, self.pressure, steps, self.restarts)
         topology = self.built.mdtraj_topology()
@@ -309,8 +312,10 @@ class WalkerGroup:
                 positions=True, velocities=True, energy=self.single is None, groups=self.unbiased_groups
             )
             xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
-            if not (np.abs(xyz) < _FARTHEST).all():  # also where they are not numbers
-                raise SimulationError(f"positions are not finite or beyond {_FARTHEST:g} nm at frame {frame}")
+            if not (np.abs(xyz) < _MAX_COORDINATE).all():  # also where they are not numbers
+                raise SimulationError(
+                    f"positions are not finite or beyond {_MAX_COORDINATE:g} nm at frame {frame}"
+                )
             positions.append(self.built.single(xyz))
             kinetic.append(self._kinetic_temperatures(state))
             if self.single is None:
@@ -376,7 +381,7 @@ def _single_copy_context(
 
 
 def _reason(error: Exception) -> str:
-    """Last line of an error: TorchScript puts a whole traceback before it."""
+    """Last line of an error: TorchScript puts a traceback before it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 

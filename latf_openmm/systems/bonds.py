@@ -21,7 +21,7 @@ _RADII = {
     "S": 0.105, "Cl": 0.102, "Se": 0.120, "Br": 0.120, "I": 0.139,
 }  # fmt: skip
 """Covalent radii [nm] (Cordero and others, Dalton Trans. 2008, 2832)."""
-_SHORTEST, _LONGEST = 0.5, 1.8
+_MIN_LENGTH, _MAX_LENGTH = 0.5, 1.8
 """Of a start structure, relative to what is expected; minimisation mends what is within."""
 _WEAK = 0.1
 """Force constant of a spring that is no bond, relative to those of the bonds of both atoms."""
@@ -115,7 +115,7 @@ def check_start(
         return
     lengths = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
     ratios = lengths / expected
-    wrong = np.flatnonzero((ratios < _SHORTEST) | (ratios > _LONGEST))
+    wrong = np.flatnonzero((ratios < _MIN_LENGTH) | (ratios > _MAX_LENGTH))
     if not len(wrong):
         return
     worst = wrong[np.abs(np.log(ratios[wrong] + 1e-9)).argmax()]

@@ -34,7 +34,7 @@ _NEIGHBOUR = 10
 """Number of the nearest neighbour whose distance is the width of the noise on a frame."""
 _MAX_IN_TREE = 1_000_000
 """Largest number of points in the search tree for neighbours; more are thinned."""
-_STEEPEST = 10.0
+_MAX_GRADIENT = 10.0
 """Largest norm of the gradient of one member; longer ones are shortened."""
 
 Parameters = dict[str, Tensor]
@@ -232,9 +232,9 @@ def _clip_each(parameters: Parameters) -> None:
     """Clip the gradient norm of every member; a gradient that is not finite counts as zero."""
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     norm = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0).sqrt()
-    if (norm <= _STEEPEST).all():
+    if (norm <= _MAX_GRADIENT).all():
         return  # as nearly always
-    scale = torch.where(torch.isfinite(norm), (_STEEPEST / norm).clamp(max=1.0), torch.zeros_like(norm))
+    scale = torch.where(torch.isfinite(norm), (_MAX_GRADIENT / norm).clamp(max=1.0), torch.zeros_like(norm))
     for gradient in gradients:
         gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(scale.reshape(-1, *[1] * (gradient.dim() - 1)))
 

@@ -111,9 +111,9 @@ class _Spline:
         place = self.before.sum(dim=2, keepdim=True)
         self.index = place.long()
         self.passed = (self.fractions * self.before.unsqueeze(2)).sum(dim=3)
-        self.own = self.fractions.gather(3, self._both()).squeeze(3)
+        self.fraction = self.fractions.gather(3, self._both()).squeeze(3)
         x0, self.y0 = torch.add(place * least - bound, self.passed, alpha=self.share).unbind(2)
-        self.w, self.h = (self.own * self.share).add_(least).unbind(2)
+        self.w, self.h = (self.fraction * self.share).add_(least).unbind(2)
         self.d0, self.d1 = self._slopes(raw[:, :, 2 * bins :])
         self.theta = (at - x0).div_(self.w)
 
@@ -181,7 +181,7 @@ class _Spline:
     def _by_sizes(self, less: Tensor, gradient: Tensor) -> None:
         """Write the gradient of raw sizes; `less` is -1 times that of x0 and y0, then of w and h."""
         start, size = less.mul_(self.share).split(2, dim=2)
-        size.mul_(self.own)
+        size.mul_(self.fraction)
         # Through the softmax: fractions times what each has beyond their mean.
         mean = torch.addcmul(size, start, self.passed).unsqueeze(3)
         raw = gradient.unflatten(2, (2, self.bins))

@@ -21,23 +21,23 @@ _COLUMNS = 256
 _LAG = 0.01  # of a trajectory
 
 
-class ReductionSettings(Settings):
+class FeatureSelectionSettings(Settings):
     """When and how descriptors are left out of training, and so out of the bias."""
 
-    above: int = Field(
+    applies_above: int = Field(
         200, ge=1, description="nothing is left out where there are no more descriptors than this"
     )
-    most: int = Field(200, ge=2, description="at most so many are kept, the slowest ones")
-    dead_below: float = Field(
+    max_features: int = Field(200, ge=2, description="at most so many are kept, the slowest ones")
+    min_relative_std: float = Field(
         0.01, ge=0, description="least standard deviation of a descriptor, over the 90th percentile of all"
     )
-    redundant_above: float = Field(
+    max_correlation: float = Field(
         0.98, gt=0, le=1, description="largest correlation (its magnitude) with a slower descriptor"
     )
 
 
 @dataclass(frozen=True)
-class Reduction:
+class FeatureSelection:
     """Descriptors that were kept.
 
     Attributes
@@ -65,22 +65,22 @@ class Reduction:
         )
 
 
-def reduce_features(
+def select_features(
     resolved: Sequence[FeatureSettings],
     trajectories: Sequence[FeatureTrajectory],
-    settings: ReductionSettings,
-) -> tuple[list[FeatureSettings], list[FeatureTrajectory], Reduction]:
+    settings: FeatureSelectionSettings,
+) -> tuple[list[FeatureSettings], list[FeatureTrajectory], FeatureSelection]:
     """Return the features worth training on, the trajectories with these alone, and what was left out.
 
     Descriptors that are made together, like sine and cosine of a torsion, stay together.
     """
     names = build_features(resolved).names
-    reduction = reduce_descriptors(trajectories, names, settings)
-    if len(reduction.kept) == len(names):
-        return list(resolved), list(trajectories), reduction
-    fewer, columns = keep_columns(resolved, reduction.kept)
+    selection = select_descriptors(trajectories, names, settings)
+    if len(selection.kept) == len(names):
+        return list(resolved), list(trajectories), selection
+    fewer, columns = keep_columns(resolved, selection.kept)
     narrow = narrowed(trajectories, names, build_features(fewer).names, columns)
-    return fewer, narrow, replace(reduction, columns=tuple(columns))
+    return fewer, narrow, replace(selection, columns=tuple(columns))
 
 
 def narrowed(
@@ -137,9 +137,9 @@ def _by_name(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [place[name] for name in wanted]
 
 
-def reduce_descriptors(
-    trajectories: Sequence[FeatureTrajectory], names: Sequence[str], settings: ReductionSettings
-) -> Reduction:
+def select_descriptors(
+    trajectories: Sequence[FeatureTrajectory], names: Sequence[str], settings: FeatureSelectionSettings
+) -> FeatureSelection:
     """Choose descriptors, the slowest first.
 
     Every descriptor's slowness is its autocorrelation after a hundredth of a trajectory, about its mean at each
@@ -165,8 +165,8 @@ def reduce_descriptors(
     spread, slowness = np.concatenate([_spread_and_slowness(trajectories, part) for part in columns], axis=1)
     fate = np.full(n, "kept", dtype=object)
     of = np.full(n, "", dtype=object)
-    if n > settings.above:
-        fate[spread <= settings.dead_below * np.quantile(spread, 0.9)] = "dead"
+    if n > settings.applies_above:
+        fate[spread <= settings.min_relative_std * np.quantile(spread, 0.9)] = "dead"
         _drop_redundant(trajectories, names, settings, np.argsort(-slowness, kind="stable"), fate, of)
     if not (fate == "kept").any():  # nothing moves: leave the judgement to the training
         fate[:] = "kept"
@@ -174,7 +174,7 @@ def reduce_descriptors(
         {"name": list(names), "standard_deviation": spread, "slowness": slowness, "fate": fate, "of": of}
     )
     kept = tuple(int(i) for i in np.flatnonzero(fate == "kept"))
-    return Reduction(kept, kept, table)
+    return FeatureSelection(kept, kept, table)
 
 
 def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: slice) -> NDArray[np.float64]:
@@ -199,7 +199,7 @@ def _spread_and_slowness(trajectories: Sequence[FeatureTrajectory], columns: sli
 def _drop_redundant(
     trajectories: Sequence[FeatureTrajectory],
     names: Sequence[str],
-    settings: ReductionSettings,
+    settings: FeatureSelectionSettings,
     order: NDArray[np.int64],
     fate: NDArray[np.object_],
     of: NDArray[np.object_],
@@ -210,18 +210,18 @@ def _drop_redundant(
     x -= x.mean(axis=1, keepdims=True)
     length = np.sqrt(np.square(x).sum(axis=1, keepdims=True))
     x /= np.where(length > 0, length, 1.0)
-    chosen = np.empty((settings.most, x.shape[1]), np.float32)
+    chosen = np.empty((settings.max_features, x.shape[1]), np.float32)
     kept: list[int] = []
     for column in order:
         if fate[column] == "dead":
             continue
-        if len(kept) == settings.most:
+        if len(kept) == settings.max_features:
             fate[column] = "fast"
             continue
         if kept:
             correlation = np.abs(chosen[: len(kept)] @ x[column])
             closest = int(correlation.argmax())
-            if correlation[closest] > settings.redundant_above:
+            if correlation[closest] > settings.max_correlation:
                 fate[column], of[column] = "redundant", names[kept[closest]]
                 continue
         chosen[len(kept)] = x[column]

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 _LAGS = 6
 """Number of lags in a default scan."""
-_LONGEST_DEFAULT = 200
+_MAX_DEFAULT_LAG = 200
 """Longest lag of a default scan [frames]."""
 _REACHED = 0.8
 """Part of the largest timescale that the recommended lag has to reach."""
@@ -134,7 +134,7 @@ def scan_lags(
 def default_lags(trajectories: Sequence[FeatureTrajectory]) -> list[int]:
     """About six lags [frames], evenly in ln lag from 1 to a twentieth of the shortest trajectory, at most 200."""
     check_same_features(trajectories)
-    longest = max(1, min(_LONGEST_DEFAULT, min(t.n_frames for t in trajectories) // 20))
+    longest = max(1, min(_MAX_DEFAULT_LAG, min(t.n_frames for t in trajectories) // 20))
     return sorted({round(lag) for lag in np.geomspace(1, longest, _LAGS)})
 
 

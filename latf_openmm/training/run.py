@@ -30,7 +30,7 @@ _MANY = 32
 """Pairs for each one drawn in an epoch from which they are drawn without permuting all."""
 PART = 65_536
 """Frames whose descriptors are standardised at a time: there is no second copy of all."""
-_LEAST_SPREAD = 0.02
+_MIN_RELATIVE_SPREAD = 0.02
 """Least standard deviation that a feature is divided by, over the 90th percentile of all."""
 
 _SLOW = 0.9
@@ -281,7 +281,7 @@ def _scales(std: NDArray[np.float64], trajectories: Sequence[FeatureTrajectory])
     if not moves.any():
         raise DataError("no feature varies in the training data")
     # One that hardly moves must not become the largest of all when it moves once: a bias would tear at it.
-    scales = np.maximum(std, _LEAST_SPREAD * np.quantile(std, 0.9))
+    scales = np.maximum(std, _MIN_RELATIVE_SPREAD * np.quantile(std, 0.9))
     known = [t.square_speeds for t in trajectories if t.square_speeds is not None]
     if len(known) == len(trajectories):
         speeds = np.sqrt(np.mean(known, axis=0))

@@ -52,7 +52,7 @@ def make_force(
     multistep: bool = False,
     name: str = BIAS_NAME,
 ) -> openmm.Force:
-    """Return one OpenMM force that holds the whole bias.
+    """Return one OpenMM force that holds the bias.
 
     Parameters
     ----------

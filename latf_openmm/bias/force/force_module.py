@@ -7,8 +7,8 @@ from latf_openmm.bias.force.bias_energy import BiasEnergy, trace_forces
 from latf_openmm.bias.potentials.base import AdaptiveBias
 
 
-class Recorded(nn.Module):
-    """Energy and forces from a recorded graph; `scale` multiplies the forces.
+class TracedForces(nn.Module):
+    """Energy and forces from a traced graph; `scale` multiplies the forces.
 
     The graph is for the CPU and double precision. GPU platforms give positions as they have them: these are brought
     there, and the forces back.
@@ -45,7 +45,7 @@ class Differentiated(nn.Module):
         return energy
 
 
-class Unchanging(nn.Module):
+class StaticState(nn.Module):
     """The state of a static bias, which has none."""
 
     def __init__(self) -> None:
@@ -54,17 +54,17 @@ class Unchanging(nn.Module):
         self.register_buffer("state", torch.empty(0, dtype=torch.float64))
 
 
-class Following(nn.Module):
+class AdaptiveState(nn.Module):
     """The state that the messages of an adaptive bias have made of the first one.
 
     A force copies its module when it is made; only global parameters reach it afterwards, and each of them
     costs time at every step. So there is one, the number of messages: whenever it has moved, the messages are
-    read from the file of the bias, and the receiver applies them. The state depends on that number alone.
+    read from the file of the bias, and its `StateUpdate` applies them. The state depends on that number alone.
     """
 
     def __init__(self, bias: AdaptiveBias) -> None:
         super().__init__()
-        self.receiver = bias.receiver
+        self.state_update = bias.state_update
         self.size = bias.message_size
         self.path = str(bias.messages().path)
         self.start = bias.messages().start  # of the file
@@ -92,7 +92,7 @@ class Following(nn.Module):
                 rows = torch.from_file(self.path, False, known * self.size, dtype=torch.float64)
                 rows = rows.reshape(known, self.size).to(state.device)
                 for index in range(self.count - self.start, known):
-                    state = self.receiver(state, rows[index])
+                    state = self.state_update(state, rows[index])
             self.state = state
             self.count = now
 
@@ -111,9 +111,9 @@ class ForceModule(nn.Module):
     def __init__(self, core: nn.Module, state: nn.Module, periodic: bool, scaled: bool) -> None:
         super().__init__()
         self.core = core
-        self.follower = state
+        self.bias_state = state
         self.periodic = periodic
-        self.adaptive = isinstance(state, Following)
+        self.adaptive = isinstance(state, AdaptiveState)
         self.scaled = scaled
 
     def forward(  # noqa: D102
@@ -134,11 +134,11 @@ class ForceModule(nn.Module):
         if self.periodic:
             box = arguments.pop(0)
         if self.adaptive:
-            self.follower(arguments.pop(0))
+            self.bias_state(arguments.pop(0))
         scale: Tensor | None = None
         if self.scaled:
             scale = arguments.pop(0)
-        return self.core(positions, box, self.follower.state, scale)
+        return self.core(positions, box, self.bias_state.state, scale)
 
 
 def force_module(energy: BiasEnergy, periodic: bool, recorded: bool, scaled: bool) -> torch.jit.ScriptModule:
@@ -155,6 +155,6 @@ def force_module(energy: BiasEnergy, periodic: bool, recorded: bool, scaled: boo
     scaled
         Whether it is given a factor on the forces.
     """
-    core = Recorded(trace_forces(energy, periodic)) if recorded else Differentiated(energy)
-    state = Following(energy.bias) if isinstance(energy.bias, AdaptiveBias) else Unchanging()
+    core = TracedForces(trace_forces(energy, periodic)) if recorded else Differentiated(energy)
+    state = AdaptiveState(energy.bias) if isinstance(energy.bias, AdaptiveBias) else StaticState()
     return torch.jit.script(ForceModule(core, state, periodic, scaled).eval())

@@ -63,7 +63,7 @@ class Bias(nn.Module):
         return (self.state,)
 
 
-class Receiver(nn.Module):
+class StateUpdate(nn.Module):
     """Applies a message to the state of an adaptive bias: ``forward(state, message)`` -> new state.
 
     The same module runs in Python and inside the force, so that both have the same state to the last bit.
@@ -83,7 +83,7 @@ class AdaptiveBias(Bias):
 
     Parameters
     ----------
-    receiver
+    state_update
         Applies a message.
     message_size
         Numbers in a message.
@@ -101,11 +101,11 @@ class AdaptiveBias(Bias):
         bias need to add it, too; empty where walkers cannot share.
     """
 
-    def __init__(self, receiver: Receiver, message_size: int, pace: int) -> None:
+    def __init__(self, state_update: StateUpdate, message_size: int, pace: int) -> None:
         super().__init__()
         if pace < 1:
             raise ConfigError(f"bias.pace: expected 1 step or more, got {pace}")
-        self.receiver = receiver
+        self.state_update = state_update
         self.message_size = message_size
         self.pace = pace
         self.sent: Tensor
@@ -163,7 +163,7 @@ class AdaptiveBias(Bias):
 
     def receive(self, message: Tensor) -> Tensor:
         """Apply one message to the state here, and return it."""
-        self.state = self.receiver(self.state, message)
+        self.state = self.state_update(self.state, message)
         return message
 
     def offset(self) -> float:
@@ -326,7 +326,7 @@ def per_component(value: float | list[float], dim: int, name: str) -> list[float
     return values
 
 
-def strengths(value: float | list[float], dim: int, name: str = "strength") -> Tensor:
+def force_constants(value: float | list[float], dim: int, name: str = "force_constant") -> Tensor:
     """Force constants, one for each collective variable.
 
     Raises

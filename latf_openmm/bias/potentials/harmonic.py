@@ -12,9 +12,9 @@ from latf_openmm.bias.potentials.base import (
     Bias,
     BiasContext,
     BiasSettings,
-    Receiver,
+    StateUpdate,
+    force_constants,
     per_component,
-    strengths,
     wrap,
 )
 
@@ -26,19 +26,21 @@ class Harmonic(Bias):
     ----------
     centre
         c, shape (dim,).
-    strength
+    force_constant
         k, shape (dim,) [kJ/mol per unit of z squared].
     periods
         Period of each variable, 0 where it has none; default: none has.
     """
 
-    def __init__(self, centre: Tensor, strength: Tensor, periods: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, centre: Tensor, force_constant: Tensor, periods: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.centre: Tensor
-        self.strength: Tensor
+        self.force_constant: Tensor
         self.periods: Tensor
         self.register_buffer("centre", centre.double())
-        self.register_buffer("strength", strength.double())
+        self.register_buffer("force_constant", force_constant.double())
         self.register_buffer("periods", torch.tensor(periods or [0.0] * len(centre), dtype=torch.float64))
         self.any_wraps = any(period > 0 for period in periods or [])
 
@@ -47,7 +49,7 @@ class Harmonic(Bias):
         delta = z - self.centre
         if self.any_wraps:
             delta = wrap(delta, self.periods)
-        return 0.5 * (self.strength * (delta * delta)).sum(dim=1)
+        return 0.5 * (self.force_constant * (delta * delta)).sum(dim=1)
 
 
 class HarmonicSettings(BiasSettings):
@@ -55,13 +57,13 @@ class HarmonicSettings(BiasSettings):
 
     kind: Literal["harmonic"] = "harmonic"
     centre: list[float] = Field(description="one value for each collective variable")
-    strength: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
+    force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
 
     def make(self, context: BiasContext) -> Bias:
         """Make the restraint."""
         centre = per_component(self.centre, context.dim, "centre")
-        strength = strengths(self.strength, context.dim)
-        return Harmonic(torch.tensor(centre, dtype=torch.float64), strength, context.periods)
+        force_constant = force_constants(self.force_constant, context.dim)
+        return Harmonic(torch.tensor(centre, dtype=torch.float64), force_constant, context.periods)
 
 
 class MovingHarmonic(AdaptiveBias):
@@ -74,7 +76,7 @@ class MovingHarmonic(AdaptiveBias):
     ----------
     start, end
         Centre before the first and after the last step, each of shape (dim,).
-    strength
+    force_constant
         Shape (dim,) [kJ/mol per unit of z squared].
     periods
         Period of each variable, 0 where it has none.
@@ -90,16 +92,22 @@ class MovingHarmonic(AdaptiveBias):
     """
 
     def __init__(
-        self, start: Tensor, end: Tensor, strength: Tensor, periods: Sequence[float], steps: int, pace: int
+        self,
+        start: Tensor,
+        end: Tensor,
+        force_constant: Tensor,
+        periods: Sequence[float],
+        steps: int,
+        pace: int,
     ) -> None:
         super().__init__(_TakeAll(), len(start), pace)
         self.start: Tensor
         self.path: Tensor
-        self.strength: Tensor
+        self.force_constant: Tensor
         self.periods: Tensor
         self.work: Tensor
         self.register_buffer("start", start.double())
-        self.register_buffer("strength", strength.double())
+        self.register_buffer("force_constant", force_constant.double())
         self.register_buffer("periods", torch.tensor(list(periods), dtype=torch.float64))
         self.register_buffer("path", wrap(end.double() - start.double(), self.periods))
         self.register_buffer("work", torch.zeros((), dtype=torch.float64))
@@ -112,7 +120,7 @@ class MovingHarmonic(AdaptiveBias):
         delta = z - state
         if self.any_wraps:
             delta = wrap(delta, self.periods)
-        return 0.5 * (self.strength * (delta * delta)).sum(dim=1)
+        return 0.5 * (self.force_constant * (delta * delta)).sum(dim=1)
 
     def adapt(self, z: Tensor, kT: Tensor | None = None) -> list[Tensor]:
         """Move the centre on, if it has not arrived."""
@@ -128,7 +136,7 @@ class MovingHarmonic(AdaptiveBias):
         return (*super()._changing(), "work")
 
 
-class _TakeAll(Receiver):
+class _TakeAll(StateUpdate):
     """The message is the new state."""
 
     def forward(self, state: Tensor, message: Tensor) -> Tensor:
@@ -141,7 +149,7 @@ class MovingHarmonicSettings(BiasSettings):
     kind: Literal["moving_harmonic"] = "moving_harmonic"
     start: list[float] = Field(description="centre at first, one value for each collective variable")
     end: list[float] = Field(description="centre at last")
-    strength: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
+    force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
     steps: int = Field(ge=1, description="integration steps from start to end")
     pace: int = Field(20, ge=1, description="integration steps between moves of the centre")
 
@@ -149,5 +157,5 @@ class MovingHarmonicSettings(BiasSettings):
         """Make the restraint."""
         start = torch.tensor(per_component(self.start, context.dim, "start"), dtype=torch.float64)
         end = torch.tensor(per_component(self.end, context.dim, "end"), dtype=torch.float64)
-        strength = strengths(self.strength, context.dim)
-        return MovingHarmonic(start, end, strength, context.periods, self.steps, self.pace)
+        force_constant = force_constants(self.force_constant, context.dim)
+        return MovingHarmonic(start, end, force_constant, context.periods, self.steps, self.pace)

@@ -15,9 +15,9 @@ from latf_openmm.bias.potentials.base import (
     AdaptiveBiasSettings,
     Bias,
     BiasContext,
-    Receiver,
+    StateUpdate,
+    force_constants,
     per_component,
-    strengths,
 )
 from latf_openmm.bias.potentials.sum import AdaptiveSum
 from latf_openmm.bias.potentials.table import GridSpline
@@ -71,7 +71,7 @@ class _AxisGaussian(nn.Module):
         return self.operator @ self.values(centre)
 
 
-class AddGaussian(Receiver):
+class AddGaussian(StateUpdate):
     """The message is (centre, height): a Gaussian is added to the spline's coefficients."""
 
     def __init__(self, spline: GridSpline, sigma: Sequence[float]) -> None:
@@ -199,9 +199,9 @@ class Metadynamics(AdaptiveBias):
         return (within | (self.spline.wraps > 0)).all(dim=1)
 
     def _product(self, centre: Tensor) -> Tensor:
-        assert isinstance(self.receiver, AddGaussian)
+        assert isinstance(self.state_update, AddGaussian)
         product = torch.ones((), dtype=torch.float64)
-        for value, axis in zip(centre, self.receiver.axes, strict=True):
+        for value, axis in zip(centre, self.state_update.axes, strict=True):
             product = product.unsqueeze(-1) * axis.values(value)  # type: ignore[operator]
         return product
 
@@ -224,7 +224,7 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
     )
     points: list[int] | None = Field(None, description="grid points; default: three for each sigma")
     outside: Literal["flat", "wall"] = Field("flat", description="beyond the grid: no force, or walls")
-    wall_strength: float | list[float] = Field(
+    wall_force_constant: float | list[float] = Field(
         500.0, description="force constant(s) of those walls [kJ/mol per z^2]"
     )
 
@@ -265,8 +265,8 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
             )
             for sign, edges in ((-1, low), (1, high))
         ]
-        strength = strengths(self.wall_strength, dim, "wall_strength")
-        return AdaptiveSum(bias, [Walls(ends[0], ends[1], strength)])
+        force_constant = force_constants(self.wall_force_constant, dim, "wall_force_constant")
+        return AdaptiveSum(bias, [Walls(ends[0], ends[1], force_constant)])
 
     def _limits(self, context: BiasContext) -> tuple[list[float], list[float]]:
         dim = context.dim

@@ -14,7 +14,7 @@ from latf_openmm.bias.potentials.base import (
     AdaptiveBiasSettings,
     Bias,
     BiasContext,
-    Receiver,
+    StateUpdate,
     per_component,
     wrap,
 )
@@ -25,7 +25,7 @@ _RESUM = 200
 """Updates after which the normalisation is summed afresh, so that rounding errors do not add up."""
 
 
-class ChangeKernel(Receiver):
+class ChangeKernel(StateUpdate):
     """The message is (row, normalisation, centre, sigma, height): a kernel is set, added or, below 0, removed."""
 
     def forward(self, state: Tensor, message: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ class Opes(AdaptiveBias):
         Period of each variable, 0 where it has none.
     explore
         Whether it is the explore flavour.
-    threshold
+    compression_threshold
         Distance below which kernels merge [sigma].
-    narrowest
+    min_sigma
         Kernels do not become narrower than this fraction of the first ones.
     """
 
@@ -85,16 +85,16 @@ class Opes(AdaptiveBias):
         pace: int,
         periods: Sequence[float],
         explore: bool = False,
-        threshold: float = 1.0,
-        narrowest: float = 0.05,
+        compression_threshold: float = 1.0,
+        min_sigma: float = 0.05,
     ) -> None:
         dim = len(sigma)
         super().__init__(ChangeKernel(), 2 * dim + 3, pace)
         self.dim = dim
         self.kT = kT
         self.explore = explore
-        self.threshold = threshold
-        self.narrowest = narrowest
+        self.compression_threshold = compression_threshold
+        self.min_sigma = min_sigma
         if explore:
             if bias_factor is None:
                 raise ConfigError("bias.bias_factor: the explore flavour needs a finite one")
@@ -182,7 +182,7 @@ class Opes(AdaptiveBias):
         self.weight = self.weight + heights.sum()
         self.square = self.square + (heights**2).sum()
         size = float(self.counter) if self.explore else self.effective_size
-        shrink = max(self.narrowest, (size * (self.dim + 2) / 4) ** (-1 / (4 + self.dim)))
+        shrink = max(self.min_sigma, (size * (self.dim + 2) / 4) ** (-1 / (4 + self.dim)))
         sigma = self.first * shrink
         if self.explore:
             heights = torch.ones_like(heights)
@@ -242,7 +242,7 @@ class _Kernels:
 
     def _nearest(self, kernel: Tensor, itself: int) -> int:
         """Kernel nearest in units of its own sigma, if nearer than the threshold; else -1."""
-        if len(self.kernels) == 0 or self.bias.threshold == 0:
+        if len(self.kernels) == 0 or self.bias.compression_threshold == 0:
             return -1
         d = self.bias.dim
         delta = wrap(kernel[:d] - self.kernels[:, :d], self.bias.periods) / self.kernels[:, d : 2 * d]
@@ -250,7 +250,7 @@ class _Kernels:
         if itself >= 0:
             squared[itself] = torch.inf
         best = int(squared.argmin())
-        return best if float(squared[best]) < self.bias.threshold**2 else -1
+        return best if float(squared[best]) < self.bias.compression_threshold**2 else -1
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
         """Kernel with the weight, mean and variance of both."""
@@ -303,8 +303,10 @@ class OpesSettings(AdaptiveBiasSettings):
     )
     bias_factor: float | None = Field(None, gt=1, description="gamma; default: barrier / kT")
     pace: int = Field(500, ge=1, description="steps between kernels")
-    threshold: float = Field(1.0, ge=0, description="kernels nearer than this merge [sigma]; 0: none do")
-    narrowest: float = Field(0.05, gt=0, le=1, description="least width of kernels [first width]")
+    compression_threshold: float = Field(
+        1.0, ge=0, description="kernels nearer than this merge [sigma]; 0: none do"
+    )
+    min_sigma: float = Field(0.05, gt=0, le=1, description="least width of kernels [first width]")
 
     def make(self, context: BiasContext) -> Bias:
         """Make the bias without any kernel."""
@@ -324,6 +326,6 @@ class OpesSettings(AdaptiveBiasSettings):
             self.pace,
             context.periods,
             self.flavour == "explore",
-            self.threshold,
-            self.narrowest,
+            self.compression_threshold,
+            self.min_sigma,
         )

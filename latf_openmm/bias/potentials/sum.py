@@ -31,7 +31,7 @@ class AdaptiveSum(AdaptiveBias):
     """One adaptive bias and static ones; everything adaptive is that one's."""
 
     def __init__(self, lead: AdaptiveBias, others: Sequence[Bias]) -> None:
-        super().__init__(lead.receiver, lead.message_size, lead.pace)
+        super().__init__(lead.state_update, lead.message_size, lead.pace)
         self.lead = lead
         self.others = nn.ModuleList(others)
         self.state = lead.state

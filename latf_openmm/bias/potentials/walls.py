@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from latf_openmm.bias.potentials.base import Bias, BiasContext, BiasSettings, per_component, strengths
+from latf_openmm.bias.potentials.base import Bias, BiasContext, BiasSettings, force_constants, per_component
 
 
 class Walls(Bias):
@@ -16,26 +16,26 @@ class Walls(Bias):
     ----------
     low, high
         Where the walls begin, each of shape (dim,); -inf and inf for none.
-    strength
+    force_constant
         k, shape (dim,) [kJ/mol per unit of z to the power p].
     power
         p, 2 or more: energy and force are continuous.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, strength: Tensor, power: int = 2) -> None:
+    def __init__(self, low: Tensor, high: Tensor, force_constant: Tensor, power: int = 2) -> None:
         super().__init__()
         self.low: Tensor
         self.high: Tensor
-        self.strength: Tensor
+        self.force_constant: Tensor
         self.register_buffer("low", low.double())
         self.register_buffer("high", high.double())
-        self.register_buffer("strength", strength.double())
+        self.register_buffer("force_constant", force_constant.double())
         self.power = power
 
     def energy(self, z: Tensor, state: Tensor) -> Tensor:
         """Return energies, shape (n,) [kJ/mol]."""
         outside = (self.low - z).clamp_min(0.0) + (z - self.high).clamp_min(0.0)
-        return (self.strength * outside**self.power).sum(dim=1) / self.power
+        return (self.force_constant * outside**self.power).sum(dim=1) / self.power
 
 
 class WallSettings(BiasSettings):
@@ -44,7 +44,7 @@ class WallSettings(BiasSettings):
     kind: Literal["walls"] = "walls"
     low: list[float | None] | None = Field(None, description="lower walls, one a variable; null: none there")
     high: list[float | None] | None = Field(None, description="upper walls, one a variable; null: none there")
-    strength: float | list[float] = Field(description="force constant(s) [kJ/mol per z^power]")
+    force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^power]")
     power: int = Field(2, ge=2, le=8, description="power of the distance beyond the wall")
 
     @model_validator(mode="after")
@@ -62,4 +62,4 @@ class WallSettings(BiasSettings):
         for name, values, none in (("low", self.low, -torch.inf), ("high", self.high, torch.inf)):
             given = [none if value is None else value for value in values or [None] * context.dim]
             sides.append(torch.tensor(per_component(given, context.dim, name), dtype=torch.float64))
-        return Walls(sides[0], sides[1], strengths(self.strength, context.dim), self.power)
+        return Walls(sides[0], sides[1], force_constants(self.force_constant, context.dim), self.power)

@@ -15,7 +15,7 @@ from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.runs import RunsAtTemperature
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.schema import add_record, start_record
-from latf_openmm.storage import CONFIG, whole_folder, write_json, write_manifest, write_text
+from latf_openmm.storage import CONFIG, atomic_folder, write_json, write_manifest, write_text
 from latf_openmm.units import temperature_name
 
 
@@ -23,7 +23,7 @@ def write_imported(
     config: RunConfig, frames: Sequence[ImportedFrames], runs: Sequence[RunsAtTemperature], path: Path
 ) -> None:
     """Write the folder of the run: a walker for each trajectory and temperature, with links to its files."""
-    with whole_folder(path, manifest=False) as temporary:
+    with atomic_folder(path, manifest=False) as temporary:
         folder = RunFolder(temporary, config).round(0).simulation
         numbers: dict[str, int] = {}
         walkers: dict[int, list[dict[str, Any]]] = {}

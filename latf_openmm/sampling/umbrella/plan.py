@@ -107,10 +107,10 @@ class Leg:
 
 
 def spanning_tree(
-    centres: Array, strengths: Array, periods: tuple[float, ...], start: Array
+    centres: Array, force_constants: Array, periods: tuple[float, ...], start: Array
 ) -> tuple[Leg, ...]:
     """Windows in the order of Prim's algorithm; distances are in units of the restraints' widths."""
-    scale = np.sqrt(strengths.mean(axis=0))
+    scale = np.sqrt(force_constants.mean(axis=0))
     points = np.concatenate([start[None], centres])
     delta = wrap(torch.from_numpy(points[:, None] - points), torch.tensor(periods, dtype=torch.float64))
     distances = np.sqrt(((delta.numpy() * scale) ** 2).sum(axis=-1))
@@ -145,7 +145,7 @@ class WindowPlan:
         Without restraint, and its collective variables.
     positions, start
         Where to start, shape (n_atoms, 3) [nm], and the collective variables there, shape (dim,).
-    centres, strengths
+    centres, force_constants
         Of the restraints, both of shape (n_windows, dim).
     temperature
         [K].
@@ -162,7 +162,7 @@ class WindowPlan:
     positions: Array
     start: Array
     centres: Array
-    strengths: Array
+    force_constants: Array
     temperature: float
     settings: UmbrellaSettings
     folder: Path

@@ -25,7 +25,7 @@ from latf_openmm.sampling.contexts import PlatformChoice, chosen_by_openmm
 from latf_openmm.sampling.umbrella.plan import Leg, WindowPlan
 from latf_openmm.sampling.umbrella.samples import WindowFile
 from latf_openmm.sampling.walker_group import MINIMISE
-from latf_openmm.storage import whole_file
+from latf_openmm.storage import atomic_file
 from latf_openmm.systems.inspection import barostat_of, free_force_group
 
 log = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ Array = NDArray[np.float64]
 
 
 class WindowRestraint(MovingHarmonic):
-    """A harmonic restraint that is sent from window to window; its state is (centre, strength).
+    """A harmonic restraint that is sent from window to window; its state is (centre, force_constant).
 
     Parameters
     ----------
-    centre, strength
+    centre, force_constant
         Where it is at first, both of shape (dim,).
     periods
         Period of each variable, 0 where it has none.
@@ -45,9 +45,9 @@ class WindowRestraint(MovingHarmonic):
         Integration steps between updates.
     """
 
-    def __init__(self, centre: Tensor, strength: Tensor, periods: Sequence[float], pace: int) -> None:
+    def __init__(self, centre: Tensor, force_constant: Tensor, periods: Sequence[float], pace: int) -> None:
         self.dim = len(periods)
-        both = torch.cat([centre.double(), strength.double()])
+        both = torch.cat([centre.double(), force_constant.double()])
         super().__init__(both, both, torch.ones_like(both), [*periods, *[0.0] * self.dim], pace, pace)
 
     def energy(self, z: Tensor, state: Tensor) -> Tensor:
@@ -55,10 +55,12 @@ class WindowRestraint(MovingHarmonic):
         delta = wrap(z - state[: self.dim], self.periods[: self.dim])
         return 0.5 * (state[self.dim :] * delta**2).sum(dim=1)
 
-    def aim(self, centre: Array, strength: Array, updates: int) -> None:
-        """Move from here to another centre and strength in this number of updates."""
+    def aim(self, centre: Array, force_constant: Array, updates: int) -> None:
+        """Move from here to another centre and force constant in this number of updates."""
         self.start = self.state.clone()
-        self.path = wrap(torch.from_numpy(np.concatenate([centre, strength])) - self.start, self.periods)
+        self.path = wrap(
+            torch.from_numpy(np.concatenate([centre, force_constant])) - self.start, self.periods
+        )
         self.n_updates = updates
         self.updates = torch.zeros_like(self.updates)
 
@@ -78,8 +80,11 @@ class WindowRunner:
         self.plan = plan
         settings = plan.settings
         first = plan.legs[0].window
-        centre, strength = torch.from_numpy(plan.centres[first]), torch.from_numpy(plan.strengths[first])
-        self.bias = WindowRestraint(centre, strength, plan.periods, settings.pace)
+        centre, force_constant = (
+            torch.from_numpy(plan.centres[first]),
+            torch.from_numpy(plan.force_constants[first]),
+        )
+        self.bias = WindowRestraint(centre, force_constant, plan.periods, settings.pace)
         before = None if complete == 0 else WindowFile.read(plan.folder, plan.legs[complete - 1].window)
         if before is not None:
             self.bias.state = torch.from_numpy(before.restraint)
@@ -120,17 +125,17 @@ class WindowRunner:
     def run(self, leg: Leg, note: str, advance: Advance) -> None:
         """Simulate one window and write it."""
         plan, index = self.plan, leg.window
-        centre, strength = plan.centres[index], plan.strengths[index]
+        centre, force_constant = plan.centres[index], plan.force_constants[index]
         try:
             self._go_to(leg.origin)
             updates = -(-plan.settings.pulling // plan.settings.pace)
-            self._pull(centre, strength, int(np.ceil(leg.length * updates)))
+            self._pull(centre, force_constant, int(np.ceil(leg.length * updates)))
             self._step(plan.settings.equilibration)
             z, energy = self._frames(index, lambda: advance(1, note))
         except (openmm.OpenMMException, SimulationError, ConfigError) as error:
             raise SimulationError(
                 f"window {index} at {centre.tolist()}: {str(error).strip().splitlines()[-1]}; lower the "
-                "timestep or the strength, or pull more slowly"
+                "timestep or the force constant, or pull more slowly"
             ) from error
         state = self.context.getState(positions=True, velocities=True)
         window = WindowFile(
@@ -150,7 +155,7 @@ class WindowRunner:
         """Continue from the end of a window, or from the given positions."""
         if origin is None:
             self.context.setPositions(self.plan.positions)
-            self._jump(self.plan.start, self.plan.strengths[self.plan.legs[0].window])
+            self._jump(self.plan.start, self.plan.force_constants[self.plan.legs[0].window])
             if self.plan.settings.minimise:
                 openmm.LocalEnergyMinimizer.minimize(self.context, *MINIMISE)
             self.context.setVelocitiesToTemperature(self.plan.temperature, self._seed(len(self.plan.legs)))
@@ -159,15 +164,15 @@ class WindowRunner:
             self.context.setPeriodicBoxVectors(*window.box)
             self.context.setPositions(window.positions)
             self.context.setVelocities(window.velocities)
-            self._jump(self.plan.centres[origin], self.plan.strengths[origin])
+            self._jump(self.plan.centres[origin], self.plan.force_constants[origin])
         self.at = None
 
-    def _jump(self, centre: Array, strength: Array) -> None:
-        self.bias.aim(centre, strength, 1)
+    def _jump(self, centre: Array, force_constant: Array) -> None:
+        self.bias.aim(centre, force_constant, 1)
         self.updater.update(self.context)
 
-    def _pull(self, centre: Array, strength: Array, updates: int) -> None:
-        self.bias.aim(centre, strength, updates)
+    def _pull(self, centre: Array, force_constant: Array, updates: int) -> None:
+        self.bias.aim(centre, force_constant, updates)
         for _ in range(updates):
             self.updater.update(self.context)
             self._step(self.plan.settings.pace)
@@ -200,7 +205,7 @@ class WindowRunner:
             yield None
             return
         with (
-            whole_file(self.plan.folder / f"window_{index:04d}.dcd") as temporary,
+            atomic_file(self.plan.folder / f"window_{index:04d}.dcd") as temporary,
             mdtraj.formats.DCDTrajectoryFile(str(temporary), "w") as file,
         ):
             yield file

@@ -22,7 +22,7 @@ class WindowSamples:
 
     Attributes
     ----------
-    centres, strengths
+    centres, force_constants
         Of the restraints sum_i k_i (z_i - c_i)^2 / 2, both of shape (n_windows, dim)
         [kJ/mol per unit of z squared].
     periods
@@ -38,7 +38,7 @@ class WindowSamples:
     """
 
     centres: Array
-    strengths: Array
+    force_constants: Array
     periods: tuple[float, ...]
     temperature: float
     frame_interval: float
@@ -54,8 +54,8 @@ class WindowSamples:
     def biases(self) -> tuple[Harmonic, ...]:
         """The restraint of each window."""
         return tuple(
-            Harmonic(torch.from_numpy(centre), torch.from_numpy(strength), self.periods)
-            for centre, strength in zip(self.centres, self.strengths, strict=True)
+            Harmonic(torch.from_numpy(centre), torch.from_numpy(force_constant), self.periods)
+            for centre, force_constant in zip(self.centres, self.force_constants, strict=True)
         )
 
 

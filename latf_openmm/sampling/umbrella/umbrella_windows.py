@@ -1,6 +1,6 @@
 """Umbrella sampling: harmonic windows along any collective variables, each a file.
 
-A window is written aside and renamed, so one that is there is whole; what an interruption cut off is run
+A window is written aside and renamed, so one that exists is complete; what an interruption cut off is run
 again, bit for bit the same on the Reference platform. `window_runs` makes of them what
 `latf_openmm.reweighting.mbar.combine` unbiases.
 """
@@ -41,7 +41,7 @@ class UmbrellaWindows:
         Where to start, shape (n_atoms, 3) [nm], or an OpenMM quantity.
     centres
         Shape (n_windows, dim), or (n_windows,) for one variable; see `window_centres`.
-    strength
+    force_constant
         k of all windows: a number, or shape (dim,) or (n_windows, dim) [kJ/mol per unit of z squared].
         Neighbours at a distance d overlap well where k is kT / d^2 to 4 kT / d^2. It should be above what
         the free energy curves downwards at its barriers, so that no window has two minima.
@@ -64,7 +64,7 @@ class UmbrellaWindows:
         cv: CollectiveVariables,
         positions: Any,
         centres: ArrayLike,
-        strength: ArrayLike,
+        force_constant: ArrayLike,
         temperature: Any,
         settings: UmbrellaSettings,
         folder: Path | str,
@@ -73,7 +73,7 @@ class UmbrellaWindows:
             positions = positions.value_in_unit(unit.nanometer)
         positions = np.array(positions, dtype=np.float64)
         centres = _centres(centres, cv.dim)
-        strengths = _strengths(strength, centres.shape)
+        force_constants = _force_constants(force_constant, centres.shape)
         temperature = plain(temperature, unit.kelvin)
         if positions.shape != (cv.n_atoms, 3):
             raise ConfigError(f"windows.positions: expected shape ({cv.n_atoms}, 3), got {positions.shape}")
@@ -81,9 +81,9 @@ class UmbrellaWindows:
             raise ConfigError(f"windows.temperature: must be positive, got {temperature}")
         system = inspected(system, "windows.system")
         start = _variables(system, cv, positions)
-        legs = spanning_tree(centres, strengths, tuple(cv.periods.tolist()), start)
+        legs = spanning_tree(centres, force_constants, tuple(cv.periods.tolist()), start)
         self.plan = WindowPlan(
-            system, cv, positions, start, centres, strengths, temperature, settings, Path(folder), legs
+            system, cv, positions, start, centres, force_constants, temperature, settings, Path(folder), legs
         )
 
     @property
@@ -129,7 +129,7 @@ class UmbrellaWindows:
         windows = [WindowFile.read(plan.folder, i) for i in range(len(plan.centres))]
         return WindowSamples(
             plan.centres,
-            plan.strengths,
+            plan.force_constants,
             plan.periods,
             plan.temperature,
             plan.settings.timestep * plan.settings.frame_interval,
@@ -142,7 +142,7 @@ class UmbrellaWindows:
         plan = self.plan
         record = {
             "centres": plan.centres.tolist(),
-            "strengths": plan.strengths.tolist(),
+            "force_constants": plan.force_constants.tolist(),
             "temperature": plan.temperature,
             "order": [leg.window for leg in plan.legs],
             "settings": plan.settings.model_dump(mode="json"),
@@ -184,16 +184,20 @@ def _centres(values: ArrayLike, dim: int) -> Array:
     return centres
 
 
-def _strengths(values: ArrayLike, shape: tuple[int, ...]) -> Array:
+def _force_constants(values: ArrayLike, shape: tuple[int, ...]) -> Array:
     given = np.array(values, dtype=np.float64)
     try:
-        strengths = np.broadcast_to(given, shape).copy()
+        force_constants = np.broadcast_to(given, shape).copy()
     except ValueError:
         raise ConfigError(
-            f"windows.strength: expected a number or shape ({shape[1]},) or {shape}, got {given.shape}"
+            f"windows.force_constant: expected a number or shape ({shape[1]},) or {shape}, got {given.shape}"
         ) from None
-    if not (np.isfinite(strengths).all() and (strengths >= 0).all() and (strengths.max(axis=1) > 0).all()):
+    if not (
+        np.isfinite(force_constants).all()
+        and (force_constants >= 0).all()
+        and (force_constants.max(axis=1) > 0).all()
+    ):
         raise ConfigError(
-            "windows.strength: each window needs finite strengths, none negative, one above zero"
+            "windows.force_constant: each window needs finite force constants, none negative, one above zero"
         )
-    return strengths
+    return force_constants

@@ -18,7 +18,11 @@ from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.systems.chignolin import ChignolinSettings
-from latf_openmm.training.feature_selection import ReductionSettings, reduce_descriptors, reduce_features
+from latf_openmm.training.feature_selection import (
+    FeatureSelectionSettings,
+    select_descriptors,
+    select_features,
+)
 
 N = 4000
 
@@ -42,8 +46,8 @@ def test_dead_redundant_and_fast_descriptors_are_left_out() -> None:
     noise = 0.02 * autoregressive(0.0, 7)
     columns = [fast, slow, np.full(N, 3.0), medium, -2 * slow + noise, 1e-5 * medium]
     names = list("abcdef")
-    settings = ReductionSettings(above=1, most=2)
-    found = reduce_descriptors([trajectory(columns)], names, settings)
+    settings = FeatureSelectionSettings(applies_above=1, max_features=2)
+    found = select_descriptors([trajectory(columns)], names, settings)
     fate = dict(zip(found.table["name"], found.table["fate"], strict=True))
     assert fate == {"a": "fast", "b": "kept", "c": "dead", "d": "kept", "e": "redundant", "f": "dead"}
     assert found.kept == (1, 3)
@@ -54,7 +58,7 @@ def test_dead_redundant_and_fast_descriptors_are_left_out() -> None:
 
 def test_few_descriptors_are_all_kept() -> None:
     columns = [np.zeros(N), autoregressive(0.9, 1)]
-    found = reduce_descriptors([trajectory(columns)], ["a", "b"], ReductionSettings())
+    found = select_descriptors([trajectory(columns)], ["a", "b"], FeatureSelectionSettings())
     assert found.kept == (0, 1)
     assert str(found) == "2 of 2 descriptors kept"
 
@@ -63,8 +67,10 @@ def test_what_differs_between_temperatures_only_is_not_slow() -> None:
     """A distance that grows with temperature and forgets within a frame is no slow variable."""
     jump, slow = autoregressive(0.0, 1), autoregressive(0.999, 2)
     hot = trajectory([jump + 50.0, slow], 400.0)
-    found = reduce_descriptors(
-        [trajectory([jump, slow]), hot], ["jump", "slow"], ReductionSettings(above=1, most=2)
+    found = select_descriptors(
+        [trajectory([jump, slow]), hot],
+        ["jump", "slow"],
+        FeatureSelectionSettings(applies_above=1, max_features=2),
     )
     assert found.table["slowness"][0] < 0.1 < 0.8 < found.table["slowness"][1]
 
@@ -80,11 +86,11 @@ def test_reduced_features_give_the_same_numbers() -> None:
     whole = build_features(resolved).double()
     values = featurise(whole, xyz)
     full = FeatureTrajectory(values, 300.0, 1.0, np.arange(200.0), np.zeros(200))
-    settings = ReductionSettings(above=50, most=20, redundant_above=0.9)
-    fewer, (narrow,), reduction = reduce_features(resolved, [full], settings)
+    settings = FeatureSelectionSettings(applies_above=50, max_features=20, max_correlation=0.9)
+    fewer, (narrow,), selection = select_features(resolved, [full], settings)
     module = build_features(fewer).double()
     assert 20 <= module.n_features <= 40
-    assert set(np.array(whole.names)[list(reduction.kept)]) <= set(module.names)
+    assert set(np.array(whole.names)[list(selection.kept)]) <= set(module.names)
     np.testing.assert_array_equal(narrow.features, featurise(module, xyz))
     assert module.used_atoms() is not None and len(torch.unique(module.used_atoms())) < len(
         whole.used_atoms()
@@ -104,10 +110,10 @@ def test_a_loop_with_fewer_descriptors(tmp_path: Path) -> None:
             "friction": 1.0,
         },
         "features": [{"kind": "distances", "selection": "element != H", "minimum_bonds": 3}],
-        "reduction": {"above": 10, "most": 6},
+        "feature_selection": {"applies_above": 10, "max_features": 6},
         "model": {"encoder_hidden": []},
         "training": SMALL_TRAINING | {"committee": 1},
-        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "strength": 1.0},
+        "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0},
         "generate": {"temperatures": [350], "samples": 200},
     }
     file = tmp_path / "loop.yaml"
@@ -116,7 +122,7 @@ def test_a_loop_with_fewer_descriptors(tmp_path: Path) -> None:
     for index in (0, 1):
         trained = run.trained(index)
         assert trained.model.n_features == trained.feature_module().n_features == 6
-        assert trained.provenance["reduction"].startswith(
+        assert trained.provenance["feature_selection"].startswith(
             f"6 of {run.features().n_features} descriptors kept"
         )
         table = pd.read_csv(run.round(index).model / "descriptors.csv")
