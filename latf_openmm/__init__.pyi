@@ -41,8 +41,8 @@ from .reweighting.surface import (
     free_energy_surface as free_energy_surface,
 )
 from .reweighting.weighted import weighted as weighted
-from .run.annealed import ensembles_at as ensembles_at
 from .run.config import RunConfig as RunConfig, load_config as load_config
+from .run.ensembles import ensembles_at as ensembles_at
 from .run.folder import RunFolder as RunFolder
 from .run.imported import ImportedTrajectory as ImportedTrajectory, import_run as import_run
 from .run.loop import run_loop as run_loop

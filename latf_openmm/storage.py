@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 """File of a folder that names its files, with their sizes and hashes."""
 CONFIG = "config.yaml"
 """File of a run folder with the configuration it was started with."""
-RECORDS = (MANIFEST, "round.json", "complete.json", "run.json", "sweep.json")
+RECORDS = (MANIFEST, "round.json", "complete.json", "run.json", "annealing.json")
 """Files that list others, with their sizes and hashes."""
 
 Facts = dict[str, Any]

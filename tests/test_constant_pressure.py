@@ -11,8 +11,8 @@ from latf_openmm.bias.potentials.harmonic import HarmonicSettings
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.model.latf import ModelSettings
-from latf_openmm.run.annealed import ensembles_at
 from latf_openmm.run.config import LoopSettings, RunConfig
+from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.stage import SimulationSettings
@@ -97,7 +97,7 @@ def config(folder: Path, function: str = "make", frames: int = 300, equilibratio
             ),
             "bias": HarmonicSettings(centre=[0.0, 0.0], force_constant=0.5),
             "loop": LoopSettings(rounds=2),
-            "generate": {"refine": {"walkers": 100, "steps": 100, "frames": 3}},
+            "generate": {"annealing": {"walkers": 100, "steps": 100, "frames": 3}},
         }
     )
 

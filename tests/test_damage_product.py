@@ -40,7 +40,7 @@ UNCOMPARED = ("manifest.json", "checkpoint.bin")
 
 def tiny(config: RunConfig, **changes: Any) -> RunConfig:
     data = config.model_dump(mode="json") | changes
-    data["generate"] |= {"samples": 100, "refine": {"walkers": 40, "steps": 10, "frames": 2}}
+    data["generate"] |= {"samples": 100, "annealing": {"walkers": 40, "steps": 10, "frames": 2}}
     return validate(RunConfig, data, "tiny")
 
 
@@ -59,7 +59,7 @@ def finished(small_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     command("generate", path, "-T", 1, "-o", path / "later", "--samples", 100, "--method", "reweighted")
     command("generate", path, "-T", 1.6, "-o", path / "annealed", "--samples", 100, "--method", "annealed")
     command("report", path)
-    assert list(path.glob("rounds/001/annealed/sweep_*/T1.6/segment_0000/walker_000.dcd"))
+    assert list(path.glob("rounds/001/annealed/path_*/T1.6/segment_0000/walker_000.dcd"))
     return path
 
 

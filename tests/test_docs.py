@@ -61,7 +61,7 @@ def test_every_key_of_the_file(pages: dict[str, str]) -> None:
     page = pages["reference/configuration.md"]
     assert all(f"| `{name}` |" in page for name in RunConfig.model_fields)
     assert "| `lag` | integer or `auto` | `auto` |" in page
-    assert "| `overlap` | number, > 0.05, < 0.99 | `0.7` |" in page  # inside generate.refine
+    assert "| `overlap` | number, > 0.05, < 0.99 | `0.7` |" in page  # inside generate.annealing
     anchors = set(re.findall(r"\{ #(\S+) \}", page))
     anchors |= {
         title.lower().replace(" ", "-") for title in re.findall(r"^#+ ([^{\n]+)$", page, re.MULTILINE)

@@ -125,7 +125,7 @@ def configuration(kind: str, inputs: Path) -> Path:
         },
         "bias": {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0},
         "loop": {"rounds": 2},
-        "generate": {"samples": 100, "refine": {"walkers": 10, "steps": 5, "frames": 2}},
+        "generate": {"samples": 100, "annealing": {"walkers": 10, "steps": 5, "frames": 2}},
     }
     path = inputs / f"{kind}.yaml"
     path.write_text(yaml.safe_dump(data))

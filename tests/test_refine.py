@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
+from latf_openmm.ensembles.annealing_plan import AnnealingPath
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError, SimulationError
-from latf_openmm.run.annealed import Refiner, Sweep, ensembles_at
+from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.config import LoopSettings, load_config
+from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.annealing import AnnealingSettings
@@ -39,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             "simulation": config.simulation.model_copy(
                 update={"frames": 60, "frame_interval": 50, "walkers": 8}
             ),
-            "generate": config.generate.model_copy(update={"refine": SETTINGS, "temperatures": []}),
+            "generate": config.generate.model_copy(update={"annealing": SETTINGS, "temperatures": []}),
         }
     )
     return run_loop(config, tmp_path_factory.mktemp("annealed") / "run")
@@ -77,16 +79,20 @@ def test_refined_frames_have_the_energy_of_the_temperature(
 
 
 def test_where_it_starts(run: RunFolder, reweighter: Reweighter) -> None:
-    refiner = Refiner(run, 0, reweighter)
-    assert refiner.simulated == [0.7, 1.3]
-    assert 0.7 <= refiner.start(0.5) < 0.75  # nothing hotter is nearer
-    assert 1.0 < refiner.start(1.0) <= 1.3  # from the hotter side
-    assert 1.2 < refiner.start(2.0) <= 1.3
-    down, up = refiner.sweeps([0.5, 0.4, 2.0, 3.0])
-    assert down.goals == (0.5, 0.4)
-    assert up.goals == (2.0, 3.0)
-    few = refiner.evaluations(Sweep(0.7, (0.5,)))
-    assert few < refiner.evaluations(Sweep(0.7, (0.5, 0.4))) < refiner.evaluations(Sweep(0.7, (0.5, 0.1)))
+    annealed = AnnealedEnsembles(run, 0, reweighter)
+    assert annealed.simulated == [0.7, 1.3]
+    assert 0.7 <= annealed.start(0.5) < 0.75  # nothing hotter is nearer
+    assert 1.0 < annealed.start(1.0) <= 1.3  # from the hotter side
+    assert 1.2 < annealed.start(2.0) <= 1.3
+    down, up = annealed.paths([0.5, 0.4, 2.0, 3.0])
+    assert down.targets == (0.5, 0.4)
+    assert up.targets == (2.0, 3.0)
+    few = annealed.evaluations(AnnealingPath(0.7, (0.5,)))
+    assert (
+        few
+        < annealed.evaluations(AnnealingPath(0.7, (0.5, 0.4)))
+        < annealed.evaluations(AnnealingPath(0.7, (0.5, 0.1)))
+    )
 
 
 def test_what_is_there_is_not_simulated_again(
@@ -106,11 +112,13 @@ def test_what_is_there_is_not_simulated_again(
 def test_a_flow_that_is_wrong_costs_only_frames(
     run: RunFolder, reweighter: Reweighter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refiner = Refiner(run, 0, reweighter)
-    refiner.folder = tmp_path
-    monkeypatch.setattr(refiner, "_log_psi", lambda z, temperature, goal: 2.0 * np.sin(3.0 * z[:, 0]))
-    with refiner.propagator() as propagator:
-        (found,) = refiner.at(Sweep(refiner.start(0.5), (0.5,)), propagator)
+    annealed = AnnealedEnsembles(run, 0, reweighter)
+    annealed.folder = tmp_path
+    monkeypatch.setattr(
+        annealed, "_log_lookahead", lambda z, temperature, target: 2.0 * np.sin(3.0 * z[:, 0])
+    )
+    with annealed.propagator() as propagator:
+        (found,) = annealed.at(AnnealingPath(annealed.start(0.5), (0.5,)), propagator)
     energy = found.energy()
     assert abs(energy.value - exact_energy(run, 0.5)) < 3.5 * energy.error
 
@@ -130,10 +138,10 @@ def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> Non
 def test_walkers_that_fail_leave_the_other_levels(
     run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at(self: Refiner, *arguments: object) -> list[StructureEnsemble]:
+    def at(self: AnnealedEnsembles, *arguments: object) -> list[StructureEnsemble]:
         raise SimulationError("walkers became unstable")
 
-    monkeypatch.setattr(Refiner, "at", at)
+    monkeypatch.setattr(AnnealedEnsembles, "at", at)
     (found,) = ensembles_at(run, 0, [0.38], reweighter=reweighter)
     assert found.method != "annealed"
     assert "refining failed: walkers became unstable" in found.warnings

@@ -382,9 +382,9 @@ def test_what_was_made_later_is_looked_at(copy: Path) -> None:
 
 def test_annealed_walkers_are_looked_at(copy: Path) -> None:
     config = small_config()
-    refine = config.generate.refine.model_copy(update={"walkers": 20, "frames": 3, "steps": 10})
+    refine = config.generate.annealing.model_copy(update={"walkers": 20, "frames": 3, "steps": 10})
     run_loop(
-        config.model_copy(update={"generate": config.generate.model_copy(update={"refine": refine})}), copy
+        config.model_copy(update={"generate": config.generate.model_copy(update={"annealing": refine})}), copy
     )
     command = ["observe", str(copy), "-T", "0.6", "-o", str(copy / "curves"), "--observable", "energy"]
     result = CliRunner().invoke(app, [*command, "--method", "annealed"], catch_exceptions=False)
@@ -396,9 +396,9 @@ def test_annealed_walkers_are_looked_at(copy: Path) -> None:
     rows(lambda frames: frames.drop(index=31))(table)
     assert "walker 0: frame 31 is missing" in found(copy)[table.relative_to(copy).as_posix()]
     flip(table.with_name("walker_000.dcd"))
-    truncate(table.parents[2] / "sweep.json")
+    truncate(table.parents[2] / "annealing.json")
     names = sorted(name.rpartition("/")[2] for name in found(copy))
-    assert names == ["frames.parquet", "sweep.json", "walker_000.dcd"]
+    assert names == ["frames.parquet", "annealing.json", "walker_000.dcd"]
 
 
 def test_imported_trajectories_are_looked_at(small_run: RunFolder, tmp_path: Path) -> None:

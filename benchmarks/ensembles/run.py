@@ -37,7 +37,8 @@ from latf_openmm.frames.trajectory import featurise
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.free_energy import jensen_shannon
-from latf_openmm.run.annealed import Refiner, ensembles_at
+from latf_openmm.run.annealed import AnnealedEnsembles
+from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
 
 Array = NDArray[np.float64]
@@ -73,7 +74,7 @@ class Frames:
     @staticmethod
     @torch.no_grad()
     def of(case: SystemCase, trained: TrainedModel, features: Array, energy: Array, folds: Array) -> "Frames":
-        """Assign frames to the model's states and, for the dipeptide, to the basins of phi and psi."""
+        """Assign frames to the model's states and, for the dipeptide, to the basins of phi and lookahead."""
         states = trained.model.assign(
             trained.model.encode(torch.from_numpy(features.astype(np.float32)))
         ).numpy()
@@ -243,9 +244,9 @@ def _refined_evaluations(
     folder: RunFolder, reweighter: Reweighter, ensembles: list[StructureEnsemble]
 ) -> int:
     """Force evaluations of the sweeps that the ensembles come from."""
-    refiner = Refiner(folder, 0, reweighter)
-    sweeps = refiner.sweeps([one.temperature for one in ensembles if one.method == "annealed"])
-    return sum(refiner.evaluations_made(refiner.folder_of(sweep)) for sweep in sweeps)
+    annealed_ensembles = AnnealedEnsembles(folder, 0, reweighter)
+    paths = annealed_ensembles.paths([one.temperature for one in ensembles if one.method == "annealed"])
+    return sum(annealed_ensembles.evaluations_made(annealed_ensembles.folder_of(path)) for path in paths)
 
 
 def _true_structures(case: SystemCase, temperature: float, work: Path) -> mdtraj.Trajectory:

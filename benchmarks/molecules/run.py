@@ -28,7 +28,7 @@ from latf_openmm.ensembles.observables import curve, structure_observable
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.progress import make_progress
 from latf_openmm.reweighting.estimators import statistical_inefficiency
-from latf_openmm.run.annealed import ensembles_at
+from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
 
 Array = NDArray[np.float64]

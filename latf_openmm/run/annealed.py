@@ -2,28 +2,25 @@
 
 Start structures are drawn from the frames of all rounds at a temperature T0 where MBAR leaves enough effective
 ones, and carried to the temperature wanted by population annealing (`latf_openmm.sampling.annealing`), whose
-weights tend to the exact Boltzmann distribution. The flow says which walkers the goal will need: both the draw of
-the starts and redraws on the way favour them by psi = r_goal(z) / r_T(z), and their weights are divided by it. A
+weights tend to the exact Boltzmann distribution. The flow says which walkers the target will need: both the draw of
+the starts and redraws on the way favour them by lookahead = r_goal(z) / r_T(z), and their weights are divided by it. A
 flow that is wrong costs effective sample size, not correctness. Errors are those of the start: blocks of the frames
 are redrawn, and every walker weighs what its ancestor does. They therefore hold the noise of the annealing too, as
 far as ancestors differ.
 
 ::
 
-    DIR/rounds/NNN/annealed/SWEEP/{sweep.json, starts.npz, T0.3/segment_0000/...}
+    DIR/rounds/NNN/annealed/SWEEP/{annealing.json, starts.npz, T0.3/segment_0000/...}
 
-and ``walkers.npz`` until all temperatures of a sweep are reached.
+and ``walkers.npz`` until all temperatures of a path are reached.
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import mdtraj
 import numpy as np
@@ -33,27 +30,26 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from latf_openmm.ensembles.annealing_plan import AnnealingPath, AnnealingPlan
+from latf_openmm.ensembles.combined import effective_samples
 from latf_openmm.ensembles.ensemble import (
     Array,
-    Method,
     StructureEnsemble,
-    mixture,
 )
 from latf_openmm.ensembles.pool import encode
 from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_reach
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.errors import ConfigError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
-from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, MAX_TEMPERATURE_FACTOR, MIN_ANCESTORS
-from latf_openmm.reweighting.replicates import Replicates, Statistic
+from latf_openmm.reweighting.reliability import MIN_ANCESTORS
+from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal, expected_changes
+from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
-from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.storage import (
     atomic_folder,
     check_file,
@@ -66,38 +62,23 @@ from latf_openmm.storage import (
 )
 from latf_openmm.systems import shared_system
 from latf_openmm.systems.inspection import pressure_of
-from latf_openmm.units import check_temperature, temperature_name
+from latf_openmm.units import temperature_name
 
-Choice = Literal["auto", "reweighted", "annealed", "flow"]
+_MIN_LOOKAHEAD, _MAX_LOOKAHEAD = 0.1, 100.0
+"""Limits of r_target(z) / r_T(z): a flow may be wrong."""
 
-_GRID = 200  # temperatures that may be started from
-_KEPT = 0.8  # of the effective samples that the simulated temperature next to the start has
-_COOLER = 3.0  # times farther is worth it to come from the hotter side
-_LEAST, _MOST = 0.1, 100.0  # psi
-_FAMILY = 3.0  # effective samples that an ancestor may stand for
-_PRESENT = 0.05
+_FAMILY = 3.0
+"""Effective samples that an ancestor may stand for."""
+
 _CHUNK = 100_000
+"""Frames whose density is computed at a time."""
+
 _TRIAL_STEPS, _TRIAL_WALKERS = 50, 4
+"""Size of the simulation that the time of all is estimated from."""
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """One population annealed from a start through temperatures in one direction.
-
-    Attributes
-    ----------
-    start
-        Temperature whose reweighted frames it begins with.
-    goals
-        Temperatures it is to reach, in order.
-    """
-
-    start: float
-    goals: tuple[float, ...]
-
-
-class Refiner:
-    """Refines ensembles of one round of a run.
+class AnnealedEnsembles(AnnealingPlan):
+    """Ensembles of one round of a run, by new walkers that are annealed.
 
     Parameters
     ----------
@@ -106,127 +87,48 @@ class Refiner:
     reweighter
         The same frames and model.
     settings
-        How walkers are annealed; default: the run's `generate.refine`.
+        How walkers are annealed; default: the run's `generate.annealing`.
     """
 
     def __init__(
         self, run: RunFolder, index: int, reweighter: Reweighter, settings: AnnealingSettings | None = None
     ) -> None:
-        if reweighter.reweighting is None:
-            raise ConfigError("method: annealing needs the potential energies of the frames")
         config = run.config
-        self.run, self.reweighter = run, reweighter
-        self.settings = settings or config.generate.refine
+        super().__init__(reweighter, settings or config.generate.annealing, run.scale)
+        self.run = run
         self.folder = run.round(index).path / "annealed"
         self.dynamics = config.simulation.dynamics()
-        self.scale = run.scale
-        self.simulated = [float(t) for t in reweighter.reweighting.simulated]
         self.features = reweighter.trained.feature_module()
         self.pressure = pressure_of(shared_system(config.system).system)
-        self._reach: dict[float, float] = {}
 
     def propagator(self) -> Propagator:
         """Return what moves walkers."""
         simulation = self.run.config.simulation
         return Propagator(self.run.config.system, self.dynamics, simulation.processes)
 
-    def far(self, temperature: float) -> str | None:
-        """Return what to say of a temperature that is too far from all simulated ones; None of others."""
-        if (
-            min(self.simulated) / MAX_TEMPERATURE_FACTOR
-            <= temperature
-            <= max(self.simulated) * MAX_TEMPERATURE_FACTOR
-        ):
-            return None
-        label = self.scale.label(temperature)
-        return (
-            f"{label} is farther than a factor of {MAX_TEMPERATURE_FACTOR:g} from every simulated temperature"
-        )
-
-    def start(self, temperature: float) -> float:
-        """Return the temperature to start from.
-
-        On the hotter side, if there is one, the temperature nearest to the one wanted that at least 80 % of the
-        effective samples reach that the simulated one there has; likewise on the colder side, where there is no
-        hotter one or it is three times farther in ln T. Cooling loses states that the start has; heating can
-        only find new ones as fast as the walkers move.
-        """
-        sides = [
-            self._nearest(temperature, [t for t in self.simulated if t >= temperature * (1 - 1e-9)]),
-            self._nearest(temperature, [t for t in self.simulated[::-1] if t <= temperature * (1 + 1e-9)]),
-        ]
-        hot, cold = sides
-        if hot is None or cold is None:
-            found = cold if hot is None else hot
-            assert found is not None
-            return found
-        far = math.log(hot / temperature) > _COOLER * math.log(temperature / cold)
-        return cold if far else hot
-
-    def _nearest(self, temperature: float, simulated: list[float]) -> float | None:
-        if not simulated:
-            return None
-        base = simulated[0]
-        enough, found = _KEPT * self._reached(base), base
-        low, high = sorted((temperature, base))
-        between = [t for t in self._grid if low <= t <= high]
-        for candidate in sorted(between, key=lambda t: abs(math.log(t / base))):
-            if self._reached(candidate) < enough:
-                break
-            found = candidate
-        return found
-
-    @cached_property
-    def _grid(self) -> list[float]:
-        low, high = min(self.simulated), max(self.simulated)
-        return [float(t) for t in np.geomspace(low, high, _GRID)]
-
-    def _reached(self, temperature: float) -> float:
-        if temperature not in self._reach:
-            self._reach[temperature] = self.reweighter.reach(temperature)
-        return self._reach[temperature]
-
-    def sweeps(self, temperatures: Sequence[float]) -> list[Sweep]:
-        """Put temperatures together that one population can go through."""
-        groups: dict[tuple[float, bool], list[float]] = {}
-        for temperature in temperatures:
-            start = self.start(temperature)
-            groups.setdefault((start, temperature > start), []).append(temperature)
-        return [Sweep(start, tuple(sorted(goals, reverse=not up))) for (start, up), goals in groups.items()]
-
-    def evaluations(self, sweep: Sweep) -> int:
-        """Force evaluations of one copy that a sweep will take, about."""
-        energy = self.reweighter.pool.energies()
-        weights = self.reweighter.weights(sweep.start)
-        variance = float(weights @ (energy - weights @ energy) ** 2)
-        capacity = variance / self.scale.kT(sweep.start) ** 2
-        changes = expected_changes(sweep.start, sweep.goals[-1], capacity, self.settings.overlap)
-        rounds = changes + self.settings.frames * len(sweep.goals)
-        return rounds * (self.settings.steps + SETTLE) * self.settings.walkers
-
     def evaluations_made(self, folder: Path) -> int:
-        """Force evaluations of one copy that a finished sweep took."""
+        """Force evaluations of one copy that a finished path took."""
         changes = max(int(walker.table["changes"].iloc[0]) for walker in read_stage(folder))
-        record = read_record(folder / "sweep.json")
+        record = read_record(folder / "annealing.json")
         settings = AnnealingSettings(**record["settings"])
-        rounds = changes + settings.frames * len(record["goals"])
+        rounds = changes + settings.frames * len(record["targets"])
         return rounds * (settings.steps + SETTLE) * settings.walkers
 
-    def seconds(self, sweep: Sweep, propagator: Propagator) -> float:
-        """Time that a sweep will take here, about, from a few steps of a few walkers."""
+    def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:
+        """Time that a path will take here, about, from a few steps of a few walkers."""
         n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
-        starts = self._starts(sweep, self.reweighter.pool.z)[0][:n]
-        population = self._population(sweep, starts, np.zeros(len(starts)))
+        starts = self._starts(path, self.reweighter.pool.z)[0][:n]
+        population = self._population(path, starts, np.zeros(len(starts)))
         propagator.propagated(population, 1, 0)  # Contexts are made
         begin = time.perf_counter()
         propagator.propagated(population, _TRIAL_STEPS, 0)
         each = (time.perf_counter() - begin) / ((_TRIAL_STEPS + SETTLE) * len(starts))
-        return each * self.evaluations(sweep)
+        return each * self.evaluations(path)
 
     def at(
-        self, sweep: Sweep, propagator: Propagator, progress: Progress | None = None
+        self, path: AnnealingPath, propagator: Propagator, progress: Progress | None = None
     ) -> list[StructureEnsemble]:
-        """Return the ensembles at the goals of a sweep; simulate what is not there yet.
+        """Return the ensembles at the targets of a path; simulate what is not there yet.
 
         Raises
         ------
@@ -237,115 +139,120 @@ class Refiner:
         SimulationError
             If all walkers become unstable.
         """
-        folder = self.folder_of(sweep)
+        folder = self.folder_of(path)
         make_folder(folder)
         try:
             with FileLock(folder / ".lock", timeout=0):
-                frames, log_psi = self._begin(sweep, folder)
-                self._simulate(sweep, folder, frames, log_psi, propagator, progress)
+                frames, log_lookahead = self._begin(path, folder)
+                self._simulate(path, folder, frames, log_lookahead, propagator, progress)
         except Timeout:
             raise ConfigError(f"{folder}: another process is refining here") from None
         walkers = {walker.temperature: walker for walker in read_stage(folder)}
-        return [self._ensemble(sweep, goal, walkers[goal], frames) for goal in sweep.goals]
+        return [self._ensemble(path, target, walkers[target], frames) for target in path.targets]
 
-    def folder_of(self, sweep: Sweep) -> Path:
-        """Where a sweep lies, named by all that its result depends on."""
-        return self.folder / f"sweep_{hashlib.sha256(self._record(sweep).encode()).hexdigest()[:10]}"
+    def folder_of(self, path: AnnealingPath) -> Path:
+        """Folder of a path, named by all that its result depends on."""
+        return self.folder / f"path_{hashlib.sha256(self._record(path).encode()).hexdigest()[:10]}"
 
-    def _record(self, sweep: Sweep) -> str:
+    def _record(self, path: AnnealingPath) -> str:
         record = {
-            "start": sweep.start,
-            "goals": sweep.goals,
+            "start": path.start,
+            "targets": path.targets,
             "seed": self.reweighter.seed,
             "settings": self.settings.model_dump(),
             "dynamics": self.dynamics.model_dump(),
         }
         return json.dumps(record, indent=1)
 
-    def _begin(self, sweep: Sweep, folder: Path) -> tuple[NDArray[np.int64], Array]:
-        """Return the frames to start from, and log psi of each; write them, and a record of the sweep, once."""
-        record, starts = folder / "sweep.json", folder / "starts.npz"
+    def _begin(self, path: AnnealingPath, folder: Path) -> tuple[NDArray[np.int64], Array]:
+        """Return the frames to start from, and log lookahead of each; write them, and a record of the path, once."""
+        record, starts = folder / "annealing.json", folder / "starts.npz"
         if not record.is_file():
-            frames, log_psi = self._starts(sweep, self.reweighter.pool.z)
-            write_arrays(starts, {"frames": frames, "log_psi": log_psi})
-            write_record(record, json.loads(self._record(sweep)) | {"files": {starts.name: facts(starts)}})
+            frames, log_lookahead = self._starts(path, self.reweighter.pool.z)
+            write_arrays(starts, {"frames": frames, "log_lookahead": log_lookahead})
+            write_record(record, json.loads(self._record(path)) | {"files": {starts.name: facts(starts)}})
         check_file(starts)
         data = read_arrays(starts)
-        return data["frames"], data["log_psi"]
+        return data["frames"], data["log_lookahead"]
 
     def _simulate(
         self,
-        sweep: Sweep,
+        path: AnnealingPath,
         folder: Path,
         frames: NDArray[np.int64],
-        log_psi: Array,
+        log_lookahead: Array,
         propagator: Propagator,
         progress: Progress | None,
     ) -> None:
         population = folder / "walkers.npz"
-        if all(_segment(folder, goal).is_dir() for goal in sweep.goals):
+        if all(_segment(folder, target).is_dir() for target in path.targets):
             population.unlink(missing_ok=True)  # of an interruption just before the end
             return
-        start = self._population(sweep, frames, -log_psi)
-        words = f"refine from {self.scale.label(sweep.start)}"
-        with bar(progress, words, self.evaluations(sweep)) as advance:
+        start = self._population(path, frames, -log_lookahead)
+        words = f"refine from {self.scale.label(path.start)}"
+        with bar(progress, words, self.evaluations(path)) as advance:
             annealed = anneal(
                 propagator,
                 start,
-                sweep.goals,
+                path.targets,
                 self.settings,
                 self.reweighter.seed,
-                self.log_psi,
+                self.log_lookahead,
                 population,
                 advance,
             )
-            for found in annealed:
-                self._write(found, _segment(folder, found.population.temperature))
+            for arrived in annealed:
+                self._write(arrived, _segment(folder, arrived.population.temperature))
         population.unlink(missing_ok=True)
 
-    def _starts(self, sweep: Sweep, z: Array) -> tuple[NDArray[np.int64], Array]:
-        """Frames of the pool to start from, drawn by weight times psi, and log psi of each."""
+    def _starts(self, path: AnnealingPath, z: Array) -> tuple[NDArray[np.int64], Array]:
+        """Frames of the pool to start from, drawn by weight times lookahead, and log lookahead of each."""
         assert self.reweighter.reweighting is not None
-        log_psi = np.concatenate(
-            [self._log_psi(z[i : i + _CHUNK], sweep.start, sweep.goals[0]) for i in range(0, len(z), _CHUNK)]
+        log_lookahead = np.concatenate(
+            [
+                self._log_lookahead(z[i : i + _CHUNK], path.start, path.targets[0])
+                for i in range(0, len(z), _CHUNK)
+            ]
         )
-        chances = normalised_weights(self.reweighter.reweighting.log_weights(sweep.start) + log_psi)
+        chances = normalised_weights(self.reweighter.reweighting.log_weights(path.start) + log_lookahead)
         rng = np.random.default_rng([self.reweighter.seed, 11])
         rows = systematic(chances, self.settings.walkers, rng)
-        return rows, log_psi[rows]
+        return rows, log_lookahead[rows]
 
-    def _population(self, sweep: Sweep, frames: NDArray[np.int64], log_weights: Array) -> Population:
-        found = self.reweighter.pool.structures(frames, self.run.topology())
+    def _population(self, path: AnnealingPath, frames: NDArray[np.int64], log_weights: Array) -> Population:
+        structures = self.reweighter.pool.structures(frames, self.run.topology())
         return Population(
-            sweep.start,
-            found.xyz.astype(np.float64),
-            boxes_of(found),
+            path.start,
+            structures.xyz.astype(np.float64),
+            boxes_of(structures),
             self.reweighter.pool.energies()[frames],
             log_weights,
             np.arange(len(frames)),
         )
 
-    def log_psi(self, positions: Array, boxes: Array | None, temperature: float, goal: float) -> Array:
-        """Return log psi of walkers, shape (n,), as `latf_openmm.sampling.annealing` wants it."""
+    def log_lookahead(
+        self, positions: Array, boxes: Array | None, temperature: float, target: float
+    ) -> Array:
+        """Return log lookahead of walkers, shape (n,), as `latf_openmm.sampling.annealing` wants it."""
         z, _ = encode(self.reweighter.trained, featurise(self.features, positions, boxes))
-        return self._log_psi(z, temperature, goal)
+        return self._log_lookahead(z, temperature, target)
 
     @torch.no_grad()
-    def _log_psi(self, z: Array, temperature: float, goal: float) -> Array:
+    def _log_lookahead(self, z: Array, temperature: float, target: float) -> Array:
         """Log of r_goal(z) / r_T(z), kept between 0.1 and 100: a flow may be wrong."""
         model, at = self.reweighter.trained.model, torch.from_numpy(z).to(torch.float32)
-        ratio = model.density(goal).log_prob(at) - model.density(temperature).log_prob(at)
-        return np.clip(ratio.double().numpy(), math.log(_LEAST), math.log(_MOST))
+        ratio = model.density(target).log_prob(at) - model.density(temperature).log_prob(at)
+        return np.clip(ratio.double().numpy(), math.log(_MIN_LOOKAHEAD), math.log(_MAX_LOOKAHEAD))
 
-    def _write(self, found: Annealed, target: Path) -> None:
+    def _write(self, arrived: Annealed, target: Path) -> None:
         """Frames of all walkers, one walker after the other, as one trajectory."""
         if target.is_dir():
             return
-        population, (n_frames, n) = found.population, found.energies.shape
+        population, (n_frames, n) = arrived.population, arrived.energies.shape
         step = (np.arange(n_frames) + 1) * self.settings.steps
-        boxes = None if found.boxes is None else found.boxes.swapaxes(0, 1).reshape(n * n_frames, 3, 3)
+        boxes = None if arrived.boxes is None else arrived.boxes.swapaxes(0, 1).reshape(n * n_frames, 3, 3)
         work = None if self.pressure is None or boxes is None else self.pressure * np.linalg.det(boxes)
-        energies = found.energies.T.ravel() - (0.0 if work is None else work)
+        energies = arrived.energies.T.ravel() - (0.0 if work is None else work)
         table = pd.DataFrame(
             {
                 "walker": 0,
@@ -364,7 +271,7 @@ class Refiner:
         )
         if work is not None:
             table["pressure_volume"] = work
-        positions = found.positions.swapaxes(0, 1).reshape(n * n_frames, -1, 3)
+        positions = arrived.positions.swapaxes(0, 1).reshape(n * n_frames, -1, 3)
         trajectory = mdtraj.Trajectory(positions.astype(np.float32), self.run.topology())
         if boxes is not None:
             trajectory.unitcell_vectors = boxes
@@ -373,7 +280,7 @@ class Refiner:
             write_trajectory(trajectory, temporary / f"walker_000.{self.dynamics.trajectory}")
 
     def _ensemble(
-        self, sweep: Sweep, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
+        self, path: AnnealingPath, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
     ) -> StructureEnsemble:
         reweighter, table = self.reweighter, walker.table
         logs = table["log_weight"].to_numpy()
@@ -384,11 +291,11 @@ class Refiner:
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
-        found = StructureEnsemble(
+        ensemble = StructureEnsemble(
             temperature,
             self.scale.kT(temperature),
             "annealed",
-            f"{self.settings.walkers} walkers annealed from {self.scale.label(sweep.start)} in {changes} changes of "
+            f"{self.settings.walkers} walkers annealed from {self.scale.label(path.start)} in {changes} changes of "
             f"temperature, {families:.0f} ancestors effectively",
             self.run.pool_of(reweighter.trained, [walker]),
             weights,
@@ -400,162 +307,33 @@ class Refiner:
             (),
             "poor",
         )
-        return self._judged(replace(found, n_effective=_n_effective(found)), families)
+        return self._judged(replace(ensemble, n_effective=effective_samples(ensemble)), families)
 
-    def _judged(self, found: StructureEnsemble, families: float) -> StructureEnsemble:
+    def _judged(self, ensemble: StructureEnsemble, families: float) -> StructureEnsemble:
         """Add what has to be known: how much carries it, where it lies, and what the other methods say."""
         reweighter, label = self.reweighter, self.scale.label
-        texts = reweighter.warnings(found)
-        reliability = reweighter.reliability(min(found.n_effective, _FAMILY * families))
+        texts = reweighter.warnings(ensemble)
+        reliability = reweighter.reliability(min(ensemble.n_effective, _FAMILY * families))
         if families < MIN_ANCESTORS:
             texts.append(
                 f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
             )
         low, high = min(self.simulated), max(self.simulated)
-        if not low <= found.temperature <= high:
+        if not low <= ensemble.temperature <= high:
             texts.append(
-                f"{label(found.temperature)} is outside the simulated {label(low)} to {label(high)}: states that "
+                f"{label(ensemble.temperature)} is outside the simulated {label(low)} to {label(high)}: states that "
                 "matter only there are missing unless walkers found them on the way"
             )
-        if far := self.far(found.temperature):
+        if far := self.far(ensemble.temperature):
             reliability = "poor"
             texts.append(far)
-        other = reweighter.at(found.temperature, "reweighted")
-        if other.reliability != "poor" and (contradictions := disagreement(found, other)):
+        other = reweighter.at(ensemble.temperature, "reweighted")
+        if other.reliability != "poor" and (contradictions := disagreement(ensemble, other)):
             texts += contradictions
             reliability = "fair" if reliability == "good" else reliability
-        if within_reach(reweighter.trained, found.temperature):
-            texts += disagreement(found, reweighter.at(found.temperature, "flow"))
-        return replace(found, warnings=tuple(texts), reliability=reliability)
-
-
-def ensembles_at(
-    run: RunFolder,
-    index: int,
-    temperatures: Sequence[float],
-    method: Choice = "auto",
-    minutes: float = 15.0,
-    progress: Progress | None = None,
-    reweighter: Reweighter | None = None,
-) -> list[StructureEnsemble]:
-    """Return structures with weights at each temperature, made in the best way there is.
-
-    Parameters
-    ----------
-    run, index
-        A run, and the round whose model and frames are used.
-    temperatures
-        In the scale of the system.
-    method
-        ``auto``: frames reweighted where 1000 effective samples reach the temperature; else walkers annealed to it, if
-        it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
-        put together with the reweighted ones so that errors are least; else frames reweighted where there are
-        enough, or those near the flow's samples. Or one of the three.
-    minutes
-        See `method`.
-    reweighter
-        Of the same round, if there is one already.
-
-    Raises
-    ------
-    ConfigError
-        If a temperature is not positive, or the method cannot be made.
-    DataError
-        If a file that is used was damaged.
-    SimulationError
-        If walkers become unstable and `method` is ``annealed``.
-    """
-    for temperature in temperatures:
-        check_temperature("temperature", temperature)
-    if reweighter is None:
-        reweighter = Reweighter(run.trained(index), run.pool(index), run.config.seed)
-    if method in ("reweighted", "flow"):
-        return [reweighter.at(temperature, _plain(method)) for temperature in temperatures]
-    if method == "annealed":
-        check_simulated(run.config.system)
-    if method == "auto" and (reweighter.reweighting is None or not run.config.system.simulated):
-        return [reweighter.at(temperature) for temperature in temperatures]
-    if method == "annealed":
-        found, wanted = {}, list(temperatures)
-    else:
-        found = {temperature: reweighter.at(temperature) for temperature in temperatures}
-        wanted = [t for t, one in found.items() if one.method == "flow" or one.n_effective < AMPLE_SAMPLES]
-    if not wanted:
-        return [found[temperature] for temperature in temperatures]
-    refiner = Refiner(run, index, reweighter)
-    if method == "auto":
-        for temperature in wanted:
-            if far := refiner.far(temperature):
-                found[temperature] = replace(_with_warning(found[temperature], far), reliability="poor")
-        wanted = [temperature for temperature in wanted if refiner.far(temperature) is None]
-    with refiner.propagator() as propagator:
-        for sweep in refiner.sweeps(wanted):
-            if method == "auto":
-                expected = refiner.seconds(sweep, propagator) / 60.0
-                if expected > minutes:
-                    text = f"refining would take about {expected:.0f} minutes; it was left out"
-                    found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
-                    continue
-            try:
-                annealed = refiner.at(sweep, propagator, progress)
-            except SimulationError as error:  # a damaged file is not passed over
-                if method == "annealed":
-                    raise
-                text = f"refining failed: {error}"
-                found |= {goal: _with_warning(found[goal], text) for goal in sweep.goals}
-                continue
-            for goal, one in zip(sweep.goals, annealed, strict=True):
-                found[goal] = _better(found[goal], one) if goal in found else one
-    return [found[temperature] for temperature in temperatures]
-
-
-def _n_effective(found: StructureEnsemble) -> float:
-    """Number of effective samples: the least of variance / error^2 over energy and populations."""
-    variance = Statistic.variance(found.energies()).of(found.weights)
-    numbers = [variance / found.energy().error ** 2]
-    for population in found.populations():
-        if _PRESENT < population.value < 1 - _PRESENT:
-            numbers.append(population.value * (1 - population.value) / population.error**2)
-    return float(min(numbers))
-
-
-def _plain(method: Choice) -> Method:
-    assert method != "auto"
-    return method
-
-
-def _better(present: StructureEnsemble, annealed: StructureEnsemble) -> StructureEnsemble:
-    """Return both together; or the annealed ones alone where reweighting has few effective samples."""
-    if present.method != "reweighted" or present.reliability != "good":
-        return annealed
-    share = _best_share(annealed, present)
-    if share == 0.0:
-        return present
-    found = mixture(annealed, present, share)
-    return replace(
-        found,
-        description=f"{annealed.description}; with {100 * (1 - share):.0f} % reweighted frames",
-        n_effective=_n_effective(found),
-    )
-
-
-def _best_share(annealed: StructureEnsemble, present: StructureEnsemble) -> float:
-    """Share of the annealed frames with which the product of the errors of energy and populations is least."""
-    spreads = []
-    for one in (annealed, present):
-        states = [
-            one.pool.states == state
-            for state, population in enumerate(annealed.populations())
-            if _PRESENT < population.value < 1 - _PRESENT
-        ]
-        spreads.append(one.replicates.means(np.stack([one.energies(), *states], axis=1)).T)
-    shares = np.linspace(0.0, 1.0, 21)
-    errors = [np.log((s * spreads[0] + (1 - s) * spreads[1]).std(axis=1)).sum() for s in shares]
-    return float(shares[int(np.argmin(errors))])
-
-
-def _with_warning(ensemble: StructureEnsemble, text: str) -> StructureEnsemble:
-    return replace(ensemble, warnings=(*ensemble.warnings, text))
+        if within_reach(reweighter.trained, ensemble.temperature):
+            texts += disagreement(ensemble, reweighter.at(ensemble.temperature, "flow"))
+        return replace(ensemble, warnings=tuple(texts), reliability=reliability)
 
 
 def _segment(folder: Path, temperature: float) -> Path:

@@ -62,7 +62,7 @@ class GenerateSettings(Settings):
 
     temperatures: list[float] = Field([], description="in the scale of the system")
     samples: int = Field(20_000, ge=100, description="latent samples at each temperature")
-    refine: AnnealingSettings = Field(
+    annealing: AnnealingSettings = Field(
         AnnealingSettings(), description="how walkers are annealed to temperatures that frames do not reach"
     )
 

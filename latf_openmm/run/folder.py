@@ -212,7 +212,7 @@ class RunFolder:
         """Return the origin of what is made from one round: the round, hashes of model and configuration, settings."""
         files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
         hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
-        return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
+        return {"round": index, **hashes, "annealing": self.config.generate.annealing.model_dump()}
 
     def walkers(self, last: int) -> list[WalkerFrames]:
         """All walkers of the rounds up to and including `last`."""

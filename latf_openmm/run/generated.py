@@ -23,7 +23,7 @@ from latf_openmm.ensembles.files import write_structures
 from latf_openmm.ensembles.latent import GeneratedEnsemble, generate, write_ensemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
-from latf_openmm.run.annealed import Choice, ensembles_at
+from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import atomic_folder, check_output
 from latf_openmm.units import check_temperature, temperature_name

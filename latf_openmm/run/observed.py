@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import Curve, check_observable, curve
-from latf_openmm.run.annealed import Choice, ensembles_at
+from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.units import TemperatureScale
 

@@ -15,7 +15,7 @@ from latf_openmm.ensembles.observables import Observable, structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.ensembles.states import state_table
 from latf_openmm.errors import ConfigError
-from latf_openmm.run.annealed import Choice, ensembles_at
+from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import write_text
 from latf_openmm.units import TemperatureScale, check_temperature

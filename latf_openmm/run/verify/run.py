@@ -27,7 +27,7 @@ from latf_openmm.run.generated import LATENT
 from latf_openmm.run.rounds import IMPORTED, RoundFolder
 from latf_openmm.run.schema import read_run
 from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
-from latf_openmm.run.verify.stages import imported_checks, stage_checks, sweep_checks
+from latf_openmm.run.verify.stages import imported_checks, path_checks, stage_checks
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.storage import PARTIAL, RECORDS
 from latf_openmm.training.feature_selection import check_columns
@@ -125,8 +125,8 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
             yield Check(f"{label}: record", "decision.json", partial(_look_at_decision, folder, run))
         if later or folder.complete:
             yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, run, parts))
-        for sweep in sorted((folder.path / "annealed").glob("sweep_*")):
-            yield from sweep_checks(f"{label}: annealed", sweep, topology)
+        for path in sorted((folder.path / "annealed").glob("path_*")):
+            yield from path_checks(f"{label}: annealed", path, topology)
 
 
 def _validation_checks(run: RunFolder, topology: mdtraj.Topology) -> Iterator[Check]:

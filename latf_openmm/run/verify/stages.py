@@ -166,26 +166,26 @@ def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj
     yield Check(part, IMPORTED, partial(_look_at_hash, folder / IMPORTED))
 
 
-def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
+def path_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[Check]:
     """Checks of walkers that were annealed."""
-    file = folder / "sweep.json"
+    file = folder / "annealing.json"
     try:
         record = read_record(file)
         settings = validate(AnnealingSettings, record["settings"], f"{file}: settings")
         dynamics = validate(DynamicsSettings, record["dynamics"], f"{file}: dynamics")
-        goals = [float(goal) for goal in record["goals"]]
+        targets = [float(target) for target in record["targets"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"cannot be read ({first_line(error)}); expected goals, settings and dynamics of a sweep"
+        text = f"cannot be read ({first_line(error)}); expected targets, settings and dynamics of a path"
         yield Check(part, file.name, partial(_note, file, text))
         return
     for path in (folder / "starts.npz", folder / "walkers.npz"):
         if path.name in record.get("files", {}) or path.is_file():
             yield Check(part, path.name, partial(_look_at_arrays, path))
-    for goal in goals:
+    for target in targets:
         segment = Segment(
-            folder / temperature_name(goal) / "segment_0000",
+            folder / temperature_name(target) / "segment_0000",
             range(1),
-            (goal,),
+            (target,),
             f".{dynamics.trajectory}",
             settings.walkers * settings.frames,
             settings.steps,
@@ -193,7 +193,7 @@ def sweep_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator
             members=settings.walkers,
         )
         if segment.folder.is_dir():  # else it is not finished yet
-            yield Check(part, temperature_name(goal), partial(look_at_segment, segment, topology))
+            yield Check(part, temperature_name(target), partial(look_at_segment, segment, topology))
 
 
 def look_at_segment(segment: Segment, topology: mdtraj.Topology, findings: Findings) -> None:

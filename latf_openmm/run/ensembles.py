@@ -1,0 +1,138 @@
+"""Structures with weights at any temperature, by the best of the methods."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from rich.progress import Progress
+
+from latf_openmm.ensembles.annealing_plan import AnnealingPath
+from latf_openmm.ensembles.combined import combined
+from latf_openmm.ensembles.ensemble import (
+    Method,
+    StructureEnsemble,
+)
+from latf_openmm.ensembles.reweighter import Reweighter
+from latf_openmm.errors import SimulationError
+from latf_openmm.reweighting.reliability import AMPLE_SAMPLES
+from latf_openmm.run.annealed import AnnealedEnsembles
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.sampling.propagator import Propagator
+from latf_openmm.sampling.stage import check_simulated
+from latf_openmm.units import check_temperature
+
+Choice = Literal["auto", "reweighted", "annealed", "flow"]
+"""Methods that can be asked for."""
+
+
+def ensembles_at(
+    run: RunFolder,
+    index: int,
+    temperatures: Sequence[float],
+    method: Choice = "auto",
+    minutes: float = 15.0,
+    progress: Progress | None = None,
+    reweighter: Reweighter | None = None,
+) -> list[StructureEnsemble]:
+    """Return structures with weights at each temperature, made in the best way there is.
+
+    Parameters
+    ----------
+    run, index
+        A run, and the round whose model and frames are used.
+    temperatures
+        In the scale of the system.
+    method
+        ``auto``: frames reweighted where 1000 effective samples reach the temperature; else walkers annealed to it, if
+        it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
+        put together with the reweighted ones so that errors are least; else frames reweighted where there are
+        enough, or those near the flow's samples. Or one of the three.
+    minutes
+        See `method`.
+    reweighter
+        Of the same round, if there is one already.
+
+    Raises
+    ------
+    ConfigError
+        If a temperature is not positive, or the method cannot be made.
+    DataError
+        If a file that is used was damaged.
+    SimulationError
+        If walkers become unstable and `method` is ``annealed``.
+    """
+    for temperature in temperatures:
+        check_temperature("temperature", temperature)
+    if reweighter is None:
+        reweighter = Reweighter(run.trained(index), run.pool(index), run.config.seed)
+    if method in ("reweighted", "flow"):
+        return [reweighter.at(temperature, _plain(method)) for temperature in temperatures]
+    if method == "annealed":
+        check_simulated(run.config.system)
+        return _Annealing(run, index, reweighter, progress).all_of(temperatures)
+    if reweighter.reweighting is None or not run.config.system.simulated:
+        return [reweighter.at(temperature) for temperature in temperatures]
+    return _Annealing(run, index, reweighter, progress).where_needed(temperatures, minutes)
+
+
+class _Annealing:
+    """Annealing of the temperatures of one call."""
+
+    def __init__(self, run: RunFolder, index: int, reweighter: Reweighter, progress: Progress | None) -> None:
+        self.annealed = AnnealedEnsembles(run, index, reweighter)
+        self.reweighter, self.progress = reweighter, progress
+
+    def all_of(self, temperatures: Sequence[float]) -> list[StructureEnsemble]:
+        """Ensembles by annealing alone."""
+        ensembles: dict[float, StructureEnsemble] = {}
+        with self.annealed.propagator() as propagator:
+            for path in self.annealed.paths(temperatures):
+                ensembles |= zip(path.targets, self.annealed.at(path, propagator, self.progress), strict=True)
+        return [ensembles[temperature] for temperature in temperatures]
+
+    def where_needed(self, temperatures: Sequence[float], minutes: float) -> list[StructureEnsemble]:
+        """Ensembles of the frames there are, with annealed ones where these are too few."""
+        ensembles = {temperature: self.reweighter.at(temperature) for temperature in temperatures}
+        wanted = []
+        for temperature, ensemble in ensembles.items():
+            if ensemble.method != "flow" and ensemble.n_effective >= AMPLE_SAMPLES:
+                continue
+            if far := self.annealed.far(temperature):
+                ensembles[temperature] = replace(_with_warning(ensemble, far), reliability="poor")
+            else:
+                wanted.append(temperature)
+        if wanted:
+            with self.annealed.propagator() as propagator:
+                for path in self.annealed.paths(wanted):
+                    self._add(ensembles, path, propagator, minutes)
+        return [ensembles[temperature] for temperature in temperatures]
+
+    def _add(
+        self,
+        ensembles: dict[float, StructureEnsemble],
+        path: AnnealingPath,
+        propagator: Propagator,
+        minutes: float,
+    ) -> None:
+        """Put annealed walkers into the ensembles of a path, or the reason why there are none."""
+        expected = self.annealed.seconds(path, propagator) / 60.0
+        text = f"annealing would take about {expected:.0f} minutes; it was left out"
+        if expected <= minutes:
+            try:
+                annealed = self.annealed.at(path, propagator, self.progress)
+            except SimulationError as error:  # a damaged file is not passed over
+                text = f"annealing failed: {error}"
+            else:
+                for target, ensemble in zip(path.targets, annealed, strict=True):
+                    ensembles[target] = combined(ensembles[target], ensemble)
+                return
+        ensembles |= {target: _with_warning(ensembles[target], text) for target in path.targets}
+
+
+def _plain(method: Choice) -> Method:
+    assert method != "auto"
+    return method
+
+
+def _with_warning(ensemble: StructureEnsemble, text: str) -> StructureEnsemble:
+    return replace(ensemble, warnings=(*ensemble.warnings, text))
