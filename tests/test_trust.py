@@ -21,7 +21,8 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.run.config import load_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.loop import run_loop, train_round
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.trainings import train_round
 from latf_openmm.run.verify import verify_run
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.storage import read_arrays, write_manifest

@@ -16,7 +16,8 @@ from cases import SYSTEMS, Regime, SystemCase
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import LoopSettings, RunConfig
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.loop import run_loop, train_model
+from latf_openmm.run.loop import run_loop
+from latf_openmm.run.trainings import train_model
 from latf_openmm.training.settings import TrainingSettings
 
 

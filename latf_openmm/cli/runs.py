@@ -109,7 +109,7 @@ def import_(
 
 @app.command()
 def status(folder: RunArgument) -> None:
-    """Say where a run is, and what it has found so far."""
+    """Say where a run is, and what it has findings so far."""
     _print_status(folder)
 
 
@@ -130,12 +130,12 @@ def verify(folder: RunArgument) -> None:
 
     try:
         with make_progress(Console(stderr=True, quiet=rich.get_console().quiet)) as progress:
-            found = verify_run(folder, progress)
+            findings = verify_run(folder, progress)
     except DamagedRunError as error:
         Console().print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
-    render(found, Console())
-    raise typer.Exit(0 if found.intact else 1)
+    render(findings, Console())
+    raise typer.Exit(0 if findings.intact else 1)
 
 
 @app.command()

@@ -65,13 +65,15 @@ def init(
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.run.init import write_starter
 
-    found = write_starter(files, output, force_field or [], trust)
-    box = "periodic" if found.periodic else "not periodic"
+    proposal = write_starter(files, output, force_field or [], trust)
+    box = "periodic" if proposal.periodic else "not periodic"
     console = Console()
-    console.print(f"{output}: {found.n_atoms} atoms, {box}, {found.n_features} descriptors", highlight=False)
     console.print(
-        f"{found.platform}: {found.steps_per_second:.0f} steps a second; one round as proposed takes about "
-        f"{found.hours:.2g} hours",
+        f"{output}: {proposal.n_atoms} atoms, {box}, {proposal.n_features} descriptors", highlight=False
+    )
+    console.print(
+        f"{proposal.platform}: {proposal.steps_per_second:.0f} steps a second; one round as proposed takes about "
+        f"{proposal.hours:.2g} hours",
         highlight=False,
         soft_wrap=True,
     )

@@ -56,8 +56,8 @@ def write_structures(
     write_structure(chosen[0], folder / "ensemble.pdb")
     write_text(folder / "populations.csv", populations_table(ensemble).to_csv(index=False))
     for state, frame in ensemble.representatives().items():
-        one = ensemble.pool.structures(np.array([frame]), topology)
-        write_structure(one, folder / f"state_{state}.pdb")
+        structure = ensemble.pool.structures(np.array([frame]), topology)
+        write_structure(structure, folder / f"state_{state}.pdb")
     summary = describe(ensemble) | {
         "source": source or {},
         "versions": versions(),
@@ -105,8 +105,8 @@ def frames_table(ensemble: StructureEnsemble) -> pd.DataFrame:
 
 
 def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
-    """What a reader needs to judge an ensemble, as plain numbers."""
-    found: dict[str, Any] = {
+    """Return the numbers that a reader needs to judge an ensemble."""
+    numbers: dict[str, Any] = {
         "temperature": ensemble.temperature,
         "method": ensemble.method,
         "description": ensemble.description,
@@ -114,13 +114,13 @@ def describe(ensemble: StructureEnsemble) -> dict[str, Any]:
         "effective_sample_size": ensemble.ess,
         "effective_samples": ensemble.n_effective,
         "largest_weight": ensemble.largest_weight,
-        "populations": [_pair(one) for one in ensemble.populations()],
+        "populations": [_pair(estimate) for estimate in ensemble.populations()],
         "warnings": list(ensemble.warnings),
     }
     if energies_known(ensemble.pool.trajectories):
-        found["mean_energy"] = _pair(ensemble.energy())
-        found["heat_capacity"] = _pair(ensemble.heat_capacity())
-    return found
+        numbers["mean_energy"] = _pair(ensemble.energy())
+        numbers["heat_capacity"] = _pair(ensemble.heat_capacity())
+    return numbers
 
 
 def _pair(estimate: Estimate) -> dict[str, float]:

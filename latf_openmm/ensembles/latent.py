@@ -26,7 +26,11 @@ from latf_openmm.reweighting.free_energy import (
 from latf_openmm.units import SCALES
 
 _ERRORS_NOTE = "standard errors: spread of a committee of flows trained on bootstrap samples of the frames"
+"""Meaning of the errors of a committee."""
+
 _ONE_FLOW_NOTE = "errors are of drawing samples only: one flow alone does not know its own error"
+"""Meaning of the errors of one flow."""
+
 _NEAR = 0.1
 """A rung of the ladder within this of ln T counts as the same temperature."""
 
@@ -92,14 +96,14 @@ def generate(
 
 
 def _warnings(trained: TrainedModel, temperature: float, distance: NDArray[np.float64]) -> tuple[str, ...]:
-    found = [warning] if (warning := temperature_warning(trained, temperature)) else []
+    texts = [warning] if (warning := temperature_warning(trained, temperature)) else []
     if warning := distance_warning(distance):
-        found.append(warning)
-    return tuple(found)
+        texts.append(warning)
+    return tuple(texts)
 
 
 def distance_warning(distance: NDArray[np.float64]) -> str | None:
-    """What a reader has to know where samples are far from frames; `distance` in standard deviations."""
+    """Return the text a reader needs where samples are far from frames; `distance` in standard deviations."""
     far = float((distance > 0.5).mean())
     if far > 0.01:
         return f"{100 * far:.1f} % of the samples lie more than half a standard deviation from any frame"
@@ -107,7 +111,7 @@ def distance_warning(distance: NDArray[np.float64]) -> str | None:
 
 
 def temperature_warning(trained: TrainedModel, temperature: float) -> str | None:
-    """What a reader has to know of one temperature; None at and between well-covered simulated ones.
+    """Return the text a reader needs about one temperature; None at and between well-covered simulated ones.
 
     Where the training frames could be reweighted to about this temperature the result rests on data; beyond
     the simulated range the effective sample size is named. In a gap between such temperatures it is the

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from latf_openmm.errors import ConfigError
-from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.storage import whole_folder
 
 _CURVES = ("train_loss", "prediction", "divergence", "n_states", "sigma")

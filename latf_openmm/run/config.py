@@ -25,15 +25,17 @@ from latf_openmm.training.feature_selection import ReductionSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN, TemperatureScale
 
-_HIGHEST = {"K": 5000.0, "reduced": 100.0}
-_SHORTEST_STEP, _LONGEST_STEP = 1e-5, 0.06
-"""Of molecules [ps]; coarse-grained ones take up to 0.05."""
-_LARGEST_FRICTION = 1e4
-"""Of molecules [1/ps]."""
+_MAX_TEMPERATURE = {"K": 5000.0, "reduced": 100.0}
+"""Highest temperature that is possible, in each scale."""
+
+_MIN_STEP, _MAX_STEP = 1e-5, 0.06
+"""Time steps that are possible for molecules [ps]; coarse-grained ones take up to 0.05."""
+_MAX_FRICTION = 1e4
+"""Friction that is possible for molecules [1/ps], at most."""
 
 
 class LoopSettings(Settings):
-    """How often the loop goes round."""
+    """Number of rounds, and the end of the loop."""
 
     rounds: int = Field(
         2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
@@ -56,7 +58,7 @@ class LoopSettings(Settings):
 
 
 class GenerateSettings(Settings):
-    """What is generated after every round."""
+    """Ensembles that are generated after every round."""
 
     temperatures: list[float] = Field([], description="in the scale of the system")
     samples: int = Field(20_000, ge=100, description="latent samples at each temperature")
@@ -120,13 +122,13 @@ class RunConfig(Settings):
         step, friction = self.simulation.timestep, self.simulation.friction
         if self.system.scale is not KELVIN or not self.system.simulated:
             return self
-        if step > _LONGEST_STEP or step < _SHORTEST_STEP:
-            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _SHORTEST_STEP else "ps"
+        if step > _MAX_STEP or step < _MIN_STEP:
+            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _MIN_STEP else "ps"
             raise ValueError(
                 f"simulation.timestep: {step:g} ps is not possible for a molecule (is it in {unit}?); expected "
                 "picoseconds, such as 0.002"
             )
-        if friction > _LARGEST_FRICTION:
+        if friction > _MAX_FRICTION:
             raise ValueError(
                 f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
                 "such as 1"
@@ -146,11 +148,11 @@ class RunConfig(Settings):
 
 def check_possible(where: str, temperature: float, scale: TemperatureScale) -> None:
     """Raise `ConfigError` where a temperature is not possible in a scale; `where` the user gave it."""
-    if not 0 < temperature <= _HIGHEST[scale.name]:
+    if not 0 < temperature <= _MAX_TEMPERATURE[scale.name]:
         unit = "K" if scale.name == "K" else "reduced units"
         raise ConfigError(
             f"{where}: {temperature:g} is not a possible temperature; expected above 0 and at most "
-            f"{_HIGHEST[scale.name]:g} {unit}"
+            f"{_MAX_TEMPERATURE[scale.name]:g} {unit}"
         )
 
 

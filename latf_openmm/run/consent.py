@@ -20,6 +20,7 @@ from latf_openmm.systems import AnySystem
 log = logging.getLogger(__name__)
 
 _ASK = "read it; if you trust whoever wrote it, give --trust once, or run a configuration of your own"
+"""End of messages: the ways out."""
 
 
 def consents() -> Path:
@@ -84,7 +85,7 @@ def agree_to_execution(execution: AnyExecution) -> None:
 
 
 def _of_system(system: AnySystem) -> dict[str, Any]:
-    """What is agreed to: the settings, since they say which function is called, and the code.
+    """Return what is agreed to: the settings, since they say which function is called, and the code.
 
     Settings that have their defaults are left out, so that a later version with more of them asks nothing.
     """

@@ -15,15 +15,13 @@
     DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.pool import Pool, encode, pool_of
@@ -36,146 +34,16 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure, molecules_of
 from latf_openmm.run.config import RunConfig, read_config
 from latf_openmm.run.consent import check_system
+from latf_openmm.run.rounds import BAD_PLAN, RoundFolder
 from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
-from latf_openmm.storage import CONFIG, check_file, checked_record, is_listed, read_arrays, sha256
+from latf_openmm.storage import CONFIG, check_file, sha256
 from latf_openmm.systems import shared_system
-from latf_openmm.units import TemperatureScale, temperature_name
+from latf_openmm.units import TemperatureScale
 
 EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
-
-IMPORTED = "imported.json"
-"""File in a stage whose frames were not simulated here."""
-
-BOX = "box "
-"""Before a temperature: the boxes of its start structures."""
-
-_BAD_PLAN = "damaged ({}); expected the plan of a round"
-
-
-@dataclass(frozen=True)
-class RoundFolder:
-    """Paths of one round."""
-
-    index: int
-    path: Path
-
-    @property
-    def simulation(self) -> Path:
-        """Folder of the round's simulation stage."""
-        return self.path / "simulation"
-
-    @property
-    def model(self) -> Path:
-        """Folder of the model trained in this round."""
-        return self.path / "model"
-
-    @property
-    def starts(self) -> Path:
-        """File of the start structures chosen for the next round."""
-        return self.path / "starts.npz"
-
-    @property
-    def decision(self) -> Path:
-        """File that says what the next round does, and why."""
-        return self.path / "decision.json"
-
-    def read_decision(self) -> dict[str, Any]:
-        """Read the plan of the next round.
-
-        Raises
-        ------
-        DataError
-            If it is missing or damaged.
-        """
-        self.check(self.decision)
-        return _read_json(self.decision, _BAD_PLAN)
-
-    def check(self, path: Path) -> None:
-        """Raise `DataError` where a file of a complete round is not what was written."""
-        if self.complete:
-            check_file(path)
-
-    @property
-    def record(self) -> Path:
-        """File that is written when the round is complete."""
-        return self.path / "round.json"
-
-    def generated(self, temperature: float) -> Path:
-        """Folder of what was generated at one temperature."""
-        return self.path / "generated" / temperature_name(temperature)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the round has ended."""
-        return self.record.is_file()
-
-    def imported(self) -> bool:
-        """Whether its frames were imported.
-
-        Raises
-        ------
-        DataError
-            If the file that says so is damaged or missing.
-        """
-        path = self.simulation / IMPORTED
-        if is_listed(path):
-            check_file(path)
-        return path.is_file()
-
-    def summary(self) -> dict[str, Any]:
-        """Read the record of a complete round.
-
-        Raises
-        ------
-        DataError
-            If it is damaged.
-        """
-        return checked_record(self.record)
-
-    def check_segments(self) -> None:
-        """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
-        if self.complete:
-            check_segments(self.record, self.simulation)
-
-    def history(self) -> pd.DataFrame:
-        """Training history: one row for each epoch.
-
-        Raises
-        ------
-        DataError
-            If it is missing or damaged.
-        """
-        path = self.model / "history.parquet"
-        check_file(path)
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
-
-    def read_starts(
-        self, check: bool = True
-    ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
-        """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
-
-        Each by temperature; with `check`, if the file is what was written.
-
-        Raises
-        ------
-        DataError
-            If the file is missing or damaged.
-        """
-        positions, boxes = {}, {}
-        if check:
-            self.check(self.starts)
-        for name, values in read_arrays(self.starts, "start structures cannot be read").items():
-            if name.startswith(BOX):
-                boxes[float(name.removeprefix(BOX))] = values
-            else:
-                positions[float(name)] = values
-        return positions, boxes
 
 
 class RunFolder:
@@ -266,7 +134,7 @@ class RunFolder:
             return SimulationSettings.model_validate(changed), biased
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            raise DataError(f"{previous.decision}: {_BAD_PLAN.format(reason)}") from None
+            raise DataError(f"{previous.decision}: {BAD_PLAN.format(reason)}") from None
 
     def complete_rounds(self) -> list[RoundFolder]:
         """Rounds that have ended, in order.
@@ -277,10 +145,10 @@ class RunFolder:
             If the record of one is missing.
         """
         self.check_rounds()
-        found: list[RoundFolder] = []
-        while (candidate := self.round(len(found))).complete:
-            found.append(candidate)
-        return found
+        rounds: list[RoundFolder] = []
+        while (candidate := self.round(len(rounds))).complete:
+            rounds.append(candidate)
+        return rounds
 
     def check_rounds(self) -> None:
         """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
@@ -341,7 +209,7 @@ class RunFolder:
         return load_model(self.round(index).model)
 
     def source(self, index: int) -> dict[str, Any]:
-        """What is made from one round is made of: the round, hashes of model and configuration, settings."""
+        """Return the origin of what is made from one round: the round, hashes of model and configuration, settings."""
         files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
         hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
         return {"round": index, **hashes, "refine": self.config.generate.refine.model_dump()}
@@ -390,34 +258,23 @@ class RunFolder:
         features, built = self.features(), shared_system(self.config.system)
         topology, masses = built.mdtraj_topology(), built.masses
         everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
-        found, row = [], 0
+        trajectories, row = [], 0
         for walker in walkers:
-            mine, row = everything[row : row + len(walker.table)], row + len(walker.table)
+            rows, row = everything[row : row + len(walker.table)], row + len(walker.table)
             first, speeds = 0, None
             for piece in walker.chunks(topology):
                 cell = piece.unitcell_vectors
-                mine[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
+                rows[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
                 first += piece.n_frames
                 if speeds is None:
                     kT = self.scale.kT(walker.temperature)
                     speeds = thermal_square_speeds(features, piece.xyz, cell, masses, kT)
-            found.append(replace(_feature_trajectory(walker, mine, self.config), square_speeds=speeds))
-        return found
+            trajectories.append(replace(_feature_trajectory(walker, rows, self.config), square_speeds=speeds))
+        return trajectories
 
     def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
         """Featurise all walkers of stages that lie anywhere."""
         return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
-
-
-def _read_json(path: Path, bad: str) -> dict[str, Any]:
-    """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {bad.format(first_line(error))}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: {bad.format('not a mapping')}")
-    return found
 
 
 def _feature_trajectory(

@@ -9,13 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import Progress
@@ -23,42 +19,35 @@ from rich.progress import Progress
 from latf_openmm.ensembles.latent import generate, write_ensemble
 from latf_openmm.ensembles.pool import Pool, make_pool
 from latf_openmm.errors import ConfigError
-from latf_openmm.features import resolve_features
-from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
-from latf_openmm.periodic import boxes_of, molecules_of
-from latf_openmm.reweighting.free_energy import (
-    LatentGrid,
-    bootstrap_populations,
-    flow_probability,
-    jensen_shannon,
-)
-from latf_openmm.reweighting.weights import effective_sample_size, training_weights
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.periodic import boxes_of
 from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
-from latf_openmm.run.folder import BOX, EXECUTION, RoundFolder, RunFolder
+from latf_openmm.run.folder import EXECUTION, RunFolder
+from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.run.strategies import Decision, RoundState
+from latf_openmm.run.summaries import (
+    n_earlier_walkers,
+    summary_of,
+)
+from latf_openmm.run.trainings import train_here, train_on_worker
 from latf_openmm.sampling.dynamics import BiasSource
-from latf_openmm.sampling.stage import Stage, check_simulated, read_dropped, run_stage
+from latf_openmm.sampling.stage import Stage, check_simulated, run_stage
 from latf_openmm.storage import (
     CONFIG,
-    alone,
     check_folder,
     check_output,
     facts_below,
     make_folder,
     partial,
-    remove_locks,
     whole_folder,
     write_arrays,
     write_json,
     write_record,
     write_text,
 )
-from latf_openmm.systems import shared_system
-from latf_openmm.training.feature_selection import narrowed, reduce_features
-from latf_openmm.training.fit import TrainingResult, fit
+from latf_openmm.training.feature_selection import narrowed
 from latf_openmm.units import temperature_name
 
 log = logging.getLogger(__name__)
@@ -156,7 +145,7 @@ def _open_or_start(run: RunFolder) -> None:
 
 
 def _ended(run: RunFolder) -> bool:
-    """Whether no task is left, so that no workers are needed."""
+    """Return whether no task is left, so that no workers are needed."""
     complete = run.complete_rounds()[: run.config.loop.rounds]
     validated = run.config.validation is None or run.validated.is_file()
     return validated and bool(complete) and settled(run, complete[-1]) is not None
@@ -170,11 +159,11 @@ def _run_round(
     seconds = {}
     seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress, executor))
     if executor is not None:  # before anything is read: frames are not held while a worker trains
-        seconds["train"] = _timed(lambda: _train_there(run, folder, executor))
+        seconds["train"] = _timed(lambda: train_on_worker(run, folder, executor))
     walkers = run.walkers(folder.index)
     trajectories = run.feature_trajectories(walkers)
     if executor is None:
-        seconds["train"] = _timed(lambda: _train(run, folder, trajectories, progress))
+        seconds["train"] = _timed(lambda: train_here(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
     names = trained.feature_module().names
     fewer = narrowed(trajectories, run.features().names, names, trained.columns)
@@ -183,7 +172,7 @@ def _run_round(
     decision = decide(run, folder, trained, pool)
     for reason in decision.reasons:
         log.info("%s: %s", label, reason)
-    write_record(folder.record, _summary(run, folder, trained, pool, seconds))
+    write_record(folder.record, summary_of(run, folder, trained, pool, seconds))
     add_record(run.path, folder.record)
 
 
@@ -213,82 +202,6 @@ def _simulate(
     stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
     kind = "biased" if bias else "unbiased"
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
-
-
-def _train(
-    run: RunFolder, folder: RoundFolder, trajectories: list[FeatureTrajectory], progress: Progress | None
-) -> None:
-    if folder.model.is_dir():
-        return
-    train_model(run.config, trajectories, folder.model, run.config.seed + folder.index, progress)
-
-
-def _train_there(run: RunFolder, folder: RoundFolder, executor: Executor) -> None:
-    if not folder.model.is_dir():
-        executor.submit(train_round, run.path.absolute(), folder.index).result()
-        remove_locks(folder.path)
-
-
-def train_round(path: Path, index: int) -> None:
-    """Train the model of a round whose simulations are complete, on a worker.
-
-    Parameters
-    ----------
-    path
-        Of the run.
-    index
-        Of the round.
-    """
-    torch.set_num_threads(1)  # as after the simulations of a run in one process: the model is the same
-    run = RunFolder.open(path, builds=False)  # there was consent where this task comes from
-    folder = run.round(index)
-    with alone(folder.model):
-        if not folder.model.is_dir():
-            _train(run, folder, run.feature_trajectories(run.walkers(index)), None)
-
-
-def train_model(
-    config: RunConfig,
-    trajectories: list[FeatureTrajectory],
-    folder: Path,
-    seed: int,
-    progress: Progress | None = None,
-) -> TrainedModel:
-    """Train on trajectories with all descriptors; write the model folder with its history and what was left out."""
-    topology = shared_system(config.system).mdtraj_topology()
-    resolved = resolve_features(config.features, topology)
-    features, fewer, reduction = reduce_features(resolved, trajectories, config.reduction)
-    log.info("%s: %s", folder, reduction)
-    result = fit(fewer, config.model, config.training, seed, progress)
-    trained = TrainedModel(
-        result.model,
-        tuple(features),
-        tuple(str(atom) for atom in topology.atoms),
-        config.system.scale.name,
-        tuple(sorted({t.temperature for t in trajectories})),
-        _provenance(result, trajectories, seed) | {"reduction": str(reduction)},
-        reduction.columns,
-        tuple(molecules_of(topology).tolist()),
-    )
-    with whole_folder(folder) as temporary:
-        save_model(trained, temporary)
-        history = pd.DataFrame([asdict(epoch) for epoch in result.history])
-        history.to_parquet(temporary / "history.parquet", index=False)
-        reduction.table.to_csv(temporary / "descriptors.csv", index=False)
-    return trained
-
-
-def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], seed: int) -> dict[str, Any]:
-    return {
-        "versions": versions(),
-        "seed": seed,
-        "frames": sum(t.n_frames for t in trajectories),
-        "states_settled": result.settled,
-        "populations": result.populations,
-        "ladder": result.ladder,
-        "lag": result.lag,
-        "lag_scan": None if result.lag_scan is None else asdict(result.lag_scan),
-    }
 
 
 def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> None:
@@ -330,7 +243,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
     round_state = RoundState(
         trained,
         pool,
-        _earlier(folder, pool),
+        n_earlier_walkers(folder, pool),
         tuple(sorted(config.generate.temperatures or config.simulation.temperatures)),
         tuple(config.simulation.temperatures),
         config.simulation.walkers,
@@ -369,110 +282,6 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
         if (boxes := boxes_of(structures)) is not None:
             starts[f"{BOX}{temperature!r}"] = boxes
     write_arrays(folder.starts, starts)
-
-
-def _summary(
-    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
-) -> dict[str, Any]:
-    config = run.config
-    settings, biased = run.plan(folder.index)
-    steps = settings.steps
-    if folder.imported():
-        steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
-    return {
-        "round": folder.index,
-        "temperatures": list(settings.temperatures),
-        "dropped": read_dropped(folder.simulation),
-        "biased": bool(biased),
-        "n_states": trained.model.n_states,
-        "frames": len(pool.z),
-        "simulated_ps": steps * config.simulation.timestep,
-        "seconds": seconds,
-        "populations": pool_populations(pool, trained, run.config.seed),
-        "effective_sample_size": _sample_sizes(pool),
-        "change": _change(folder, trained, pool),
-        "restarts": _restarts(folder, pool),
-        "versions": versions(),
-        "files": facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
-    }
-
-
-def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[dict[str, Any]]:
-    """State populations of the pool's frames at each simulated temperature, with bootstrap errors."""
-    weights = training_weights(pool.trajectories)
-    rows = []
-    for temperature in sorted({t.temperature for t in pool.trajectories}):
-        members = [i for i, t in enumerate(pool.trajectories) if t.temperature == temperature]
-        share, error = bootstrap_populations(
-            [pool.states[pool.of_walker(i)] for i in members],
-            [weights[i] for i in members],
-            trained.model.n_states,
-            np.random.default_rng(seed),
-        )
-        rows.append({"temperature": temperature, "populations": share.tolist(), "errors": error.tolist()})
-    return rows
-
-
-def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
-    """Kish's effective sample size of each run's bias weights."""
-    rows = []
-    for run, temperature in sorted({(t.run, t.temperature) for t in pool.trajectories}):
-        logs = np.concatenate([t.log_weights for t in pool.trajectories if t.run == run])
-        rows.append(
-            {
-                "run": run,
-                "temperature": temperature,
-                "frames": len(logs),
-                "effective": effective_sample_size(logs),
-            }
-        )
-    return rows
-
-
-def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
-    """How often groups of walkers of this round went on without their checkpoint; those that did not are left out."""
-    most = {
-        walker.run: int(walker.table["restarts"].max())
-        for walker in pool.walkers[_earlier(folder, pool) :]
-        if "restarts" in walker.table  # not of imported ones
-    }
-    return {run: count for run, count in most.items() if count}
-
-
-def _earlier(folder: RoundFolder, pool: Pool) -> int:
-    """Count the walkers of the rounds before this one, which come first in its pool."""
-    return sum(not walker.run.startswith(f"{folder.path.name}/") for walker in pool.walkers)
-
-
-def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
-    """How far this round's weighted frames moved the distribution, in this round's latent plane.
-
-    The frames up to the previous round and all frames, each under their own weights, are binned with this
-    round's model, so that the two are compared in one plane.
-    """
-    if folder.index == 0:
-        return []
-    before = _earlier(folder, new)
-    old = new.first(before)
-    grid = LatentGrid.around(new.z, points=30)
-    rows = []
-    for temperature in sorted(set(old.temperatures()) & set(new.temperatures()[new.owner >= before])):
-        p, q = (_weighted_histogram(pool, temperature, grid) for pool in (old, new))
-        flow = flow_probability(trained.model, temperature, grid)
-        rows.append(
-            {
-                "temperature": temperature,
-                "frames": jensen_shannon(p, q),
-                "flow_to_frames": jensen_shannon(flow, q),
-            }
-        )
-    return rows
-
-
-def _weighted_histogram(pool: Pool, temperature: float, grid: LatentGrid) -> NDArray[np.float64]:
-    here = pool.temperatures() == temperature
-    weights = np.concatenate(training_weights(pool.trajectories))
-    return grid.histogram(pool.z[here], weights[here])
 
 
 def settled(run: RunFolder, folder: RoundFolder) -> str | None:

@@ -43,7 +43,7 @@ class ObservedCurves:
 
     @property
     def poor(self) -> bool:
-        """Whether a value is not to be relied on."""
+        """True where a value is not to be relied on."""
         return any(bool((item.table["reliability"] == "poor").any()) for item in self.curves)
 
 

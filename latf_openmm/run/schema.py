@@ -17,14 +17,17 @@ from latf_openmm.storage import facts, read_record, write_record
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
+"""File of a run folder with its schema, versions and hashes."""
+
 SCHEMA = 2
 """Schema of the folders that this version reads and writes."""
 
 _COMPARED = ("latf_openmm", "openmm", "torch")
+"""Packages whose versions are compared at a resume."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: ``run.json`` may also be a file of some other program."""
+    """Return whether a folder is that of a run: ``run.json`` may also be a file of some other program."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -120,8 +123,8 @@ def add_record(folder: Path, path: Path) -> None:
     """List the record of what is complete now, a round or the validation."""
     record = read_run(folder)
     name = path.relative_to(folder).as_posix()
-    if record["files"].get(name) != (found := facts(path)):
-        record["files"][name] = found
+    if record["files"].get(name) != (listed := facts(path)):
+        record["files"][name] = listed
         write_record(folder / RECORD, record)
 
 

@@ -13,7 +13,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import EXECUTION, RunFolder
-from latf_openmm.run.loop import train_model
+from latf_openmm.run.trainings import train_model
 from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, run_stage
 from latf_openmm.storage import check_output

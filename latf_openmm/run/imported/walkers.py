@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from latf_openmm.frames.walkers import WINDOW
 from latf_openmm.run.config import RunConfig, dump_config
-from latf_openmm.run.folder import IMPORTED, RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.runs import RunsAtTemperature
+from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.schema import add_record, start_record
 from latf_openmm.storage import CONFIG, whole_folder, write_json, write_manifest, write_text
 from latf_openmm.units import temperature_name

@@ -22,8 +22,9 @@ from latf_openmm.features import build_features, resolve_features
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
-from latf_openmm.run.folder import IMPORTED, RoundFolder, RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.generated import LATENT
+from latf_openmm.run.rounds import IMPORTED, RoundFolder
 from latf_openmm.run.schema import read_run
 from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
 from latf_openmm.run.verify.stages import imported_checks, stage_checks, sweep_checks

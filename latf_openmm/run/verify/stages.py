@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.config import RunConfig
-from latf_openmm.run.folder import IMPORTED
+from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask

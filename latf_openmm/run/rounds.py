@@ -1,0 +1,160 @@
+"""Paths and records of one round of a run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from latf_openmm.errors import DataError, first_line
+from latf_openmm.frames.walkers import check_segments
+from latf_openmm.storage import check_file, checked_record, is_listed, read_arrays
+from latf_openmm.units import temperature_name
+
+IMPORTED = "imported.json"
+"""File in a stage whose frames were not simulated here."""
+
+
+BOX = "box "
+"""Before a temperature: the boxes of its start structures."""
+
+
+BAD_PLAN = "damaged ({}); expected the plan of a round"
+"""Text on a plan that cannot be read."""
+
+
+@dataclass(frozen=True)
+class RoundFolder:
+    """Paths of one round."""
+
+    index: int
+    path: Path
+
+    @property
+    def simulation(self) -> Path:
+        """Folder of the round's simulation stage."""
+        return self.path / "simulation"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model trained in this round."""
+        return self.path / "model"
+
+    @property
+    def starts(self) -> Path:
+        """File of the start structures chosen for the next round."""
+        return self.path / "starts.npz"
+
+    @property
+    def decision(self) -> Path:
+        """File that says what the next round does, and why."""
+        return self.path / "decision.json"
+
+    def read_decision(self) -> dict[str, Any]:
+        """Read the plan of the next round.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        self.check(self.decision)
+        return read_plan(self.decision, BAD_PLAN)
+
+    def check(self, path: Path) -> None:
+        """Raise `DataError` where a file of a complete round is not what was written."""
+        if self.complete:
+            check_file(path)
+
+    @property
+    def record(self) -> Path:
+        """File that is written when the round is complete."""
+        return self.path / "round.json"
+
+    def generated(self, temperature: float) -> Path:
+        """Folder of what was generated at one temperature."""
+        return self.path / "generated" / temperature_name(temperature)
+
+    @property
+    def complete(self) -> bool:
+        """True where the round has ended."""
+        return self.record.is_file()
+
+    def imported(self) -> bool:
+        """Return whether its frames were imported.
+
+        Raises
+        ------
+        DataError
+            If the file that says so is damaged or missing.
+        """
+        path = self.simulation / IMPORTED
+        if is_listed(path):
+            check_file(path)
+        return path.is_file()
+
+    def summary(self) -> dict[str, Any]:
+        """Read the record of a complete round.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        return checked_record(self.record)
+
+    def check_segments(self) -> None:
+        """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
+        if self.complete:
+            check_segments(self.record, self.simulation)
+
+    def history(self) -> pd.DataFrame:
+        """Training history: one row for each epoch.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        path = self.model / "history.parquet"
+        check_file(path)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
+
+    def read_starts(
+        self, check: bool = True
+    ) -> tuple[dict[float, NDArray[np.float64]], dict[float, NDArray[np.float64]]]:
+        """Start positions (n_walkers, n_atoms, 3) and, where there are any, boxes (n_walkers, 3, 3) [nm].
+
+        Each by temperature; with `check`, if the file is what was written.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or damaged.
+        """
+        positions, boxes = {}, {}
+        if check:
+            self.check(self.starts)
+        for name, values in read_arrays(self.starts, "start structures cannot be read").items():
+            if name.startswith(BOX):
+                boxes[float(name.removeprefix(BOX))] = values
+            else:
+                positions[float(name)] = values
+        return positions, boxes
+
+
+def read_plan(path: Path, bad: str) -> dict[str, Any]:
+    """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {bad.format(first_line(error))}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: {bad.format('not a mapping')}")
+    return record
