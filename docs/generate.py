@@ -28,7 +28,7 @@ from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.settings import Settings
 from latf_openmm.systems import SYSTEM_KINDS, library_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]  # of the repository
 FAMILIES: dict[str, tuple[str, dict[str, type[Settings]]]] = {
     "system": ("Systems", SYSTEM_KINDS),
     "features": ("Features", FEATURE_KINDS),
@@ -106,9 +106,13 @@ MODULES = {
         "latf_openmm.run.strategies.base.Decision",
     ),
 }
+"""Modules and names of the reference, by their heading."""
 _NAMES = {float: "number", int: "integer", str: "text", bool: "`true` or `false`", Path: "path"}
+"""Types for people."""
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+"""Limits of numbers for people."""
 _LENGTHS = {"min_length": "at least", "max_length": "at most"}
+"""Limits of lengths for people."""
 
 
 def pages() -> dict[str, str]:
@@ -182,29 +186,29 @@ class Parameter:
 def parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
     """Arguments and options of a command, from the function's signature."""
     hints = get_type_hints(function, include_extras=True)
-    for name, one in inspect.signature(function).parameters.items():
+    for name, parameter in inspect.signature(function).parameters.items():
         annotation, info = get_args(hints[name])
         argument = isinstance(info, ArgumentInfo)
         # In Annotated, the first name of an option stands where a default could.
         given = [text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str)]
-        required = one.default is inspect.Parameter.empty
+        required = parameter.default is inspect.Parameter.empty
         if argument:
             names = name.upper() + ("..." if "list" in str(annotation) else "")
             names = names if required else f"[{names}]"
         else:
             names = ", ".join(given) or f"--{name.replace('_', '-')}"
-        default = getattr(one.default, "value", one.default)
+        default = getattr(parameter.default, "value", parameter.default)
         said = "required" if required else "" if default in (None, False) else f"`{default}`"
         low = "" if getattr(info, "min", None) is None else f", ≥ {info.min:g}"
         yield Parameter(argument, names, _value(annotation) + low, said, _cell(info.help or ""))
 
 
 def _value(annotation: Any) -> str:
-    """What is to be given for a parameter."""
+    """Return the kind of value of a parameter."""
     if annotation is bool:
         return "flag"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return " or ".join(f"`{one.value}`" for one in annotation)
+        return " or ".join(f"`{choice.value}`" for choice in annotation)
     inner = [_value(part) for part in get_args(annotation) if part is not types.NoneType]
     return inner[0] if inner else _NAMES.get(annotation, annotation.__name__)
 
@@ -251,7 +255,7 @@ def configuration() -> str:
                 "",
                 *_table(cls),
             ]
-            inner += [(one, kind) for f in cls.model_fields.values() for one in _nested(f.annotation)]
+            inner += [(nested, kind) for f in cls.model_fields.values() for nested in _nested(f.annotation)]
         for cls, kind in inner:
             lines += _section(cls, f"{kind}, ...", done, "###")
     return "\n".join(lines) + "\n"
@@ -280,12 +284,14 @@ def _nested(annotation: Any) -> list[type[Settings]]:
 
 def _family(annotation: Any) -> str | None:
     """Key of the family that an annotation is."""
-    found = {arg for arg in get_args(annotation) if isinstance(arg, type)}
+    alternatives = {arg for arg in get_args(annotation) if isinstance(arg, type)}
     for part in get_args(annotation):
         if get_origin(part) in (Union, types.UnionType):
-            found |= set(get_args(part))
+            alternatives |= set(get_args(part))
     for key, (_, members) in FAMILIES.items():
-        if annotation in (cls.__bases__[0] for cls in members.values()) or found >= set(members.values()):
+        if annotation in (cls.__bases__[0] for cls in members.values()) or alternatives >= set(
+            members.values()
+        ):
             return key
     return None
 
@@ -335,9 +341,9 @@ def _type(annotation: Any) -> str:
 
 def _limits(field: FieldInfo) -> str:
     said = []
-    for one in field.metadata:
-        said += [f"{sign} {getattr(one, name):g}" for name, sign in _SIGNS.items() if hasattr(one, name)]
-        said += [f"{word} {getattr(one, name)}" for name, word in _LENGTHS.items() if hasattr(one, name)]
+    for limit in field.metadata:
+        said += [f"{sign} {getattr(limit, name):g}" for name, sign in _SIGNS.items() if hasattr(limit, name)]
+        said += [f"{word} {getattr(limit, name)}" for name, word in _LENGTHS.items() if hasattr(limit, name)]
     return f", {', '.join(said)}" if said else ""
 
 
@@ -352,7 +358,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, (list, tuple)):
-        return "`[" + ", ".join(str(one) for one in value) + "]`"
+        return "`[" + ", ".join(str(item) for item in value) + "]`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
@@ -391,7 +397,7 @@ def library() -> str:
 
 
 def citation() -> str:
-    """How to cite, with the file that says so."""
+    """Page on citation, with the file that says so."""
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     return (
         "# Citation\n\nIf you use this package, cite it and the papers whose methods you used. The method, Latent "
