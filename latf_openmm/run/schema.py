@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 RECORD = "run.json"
 """File of a run folder with its schema, versions and hashes."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Schema of the folders that this version reads and writes."""
 
 _COMPARED = ("latf_openmm", "openmm", "torch")
