@@ -1,0 +1,67 @@
+"""Replicates: means without rows of weights are those with them; factors are those of frames solved again."""
+
+import numpy as np
+import pytest
+from helpers.ensembles import plenty, walk
+from hypothesis import given, strategies as st
+
+from latf_openmm.reweighting.blocks import FrameBlocks
+from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.replicates import Replicates, Statistic
+
+
+def some(n: int, replicates: int, seed: int) -> Replicates:
+    rng = np.random.default_rng(seed)
+    weights = rng.random(n)
+    return Replicates(
+        rng.poisson(1.0, (replicates, n)).astype(np.float32) + np.float32(0.1), weights / weights.sum()
+    )
+
+
+@given(n=st.integers(2, 300), width=st.integers(1, 4), seed=st.integers(0, 1000))
+def test_means_are_those_of_the_rows(n: int, width: int, seed: int) -> None:
+    replicates, columns = some(n, 5, seed), np.random.default_rng(seed).normal(-1e5, 1.0, (n, width))
+    rows = np.array(list(replicates.rows()))
+    np.testing.assert_allclose(rows.sum(axis=1), 1.0)
+    np.testing.assert_allclose(replicates.means(columns), rows @ columns, rtol=1e-12)
+
+
+def test_many_frames_go_in_parts() -> None:
+    replicates = some(200_001, 3, 0)
+    x = np.random.default_rng(1).normal(size=200_001)
+    rows = np.array(list(replicates.rows()))
+    np.testing.assert_allclose(replicates.of(Statistic.mean(x)), rows @ x, rtol=1e-10)
+    variance = [row @ (x - row @ x) ** 2 for row in rows]
+    np.testing.assert_allclose(replicates.of(Statistic.variance(x)), variance, rtol=1e-10)
+
+
+def test_two_sets_together_keep_their_shares() -> None:
+    one, other = some(50, 4, 1), some(70, 4, 2)
+    both = one.mixture(other, 0.3)
+    for row in both.rows():
+        assert row[:50].sum() == pytest.approx(0.3, rel=1e-6)
+    expected = [np.concatenate([0.3 * a, 0.7 * b]) for a, b in zip(one.rows(), other.rows(), strict=True)]
+    np.testing.assert_allclose(np.array(list(both.rows())), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.7, 3.0])
+def test_factors_are_those_of_frames_solved_again(temperature: float) -> None:
+    """The weights of a bootstrap sample, from its own mixture at every frame, at any temperature."""
+    trajectories = [walk(t, 3000, i, 0.0, 0.8) for i, t in enumerate((0.8, 0.8, 1.0, 1.0, 2.0, 2.0))]
+    reweighting = Reweighting(trajectories, np.random.default_rng(0))
+    sample = FrameBlocks(trajectories, 20).bootstrap(np.random.default_rng(3))
+    with np.errstate(divide="ignore"):
+        log_w = reweighting.log_w + np.log(sample)
+    mixture = reweighting._log_mixture(log_w, reweighting.solved_again(sample), slice(None))
+    exact = np.exp(log_w - reweighting.energy / temperature - mixture)
+    found = np.exp(reweighting.log_weights(temperature)) * reweighting.factors(sample)
+    np.testing.assert_allclose(found, exact, rtol=5e-6)
+
+
+def test_ensembles_share_their_factors() -> None:
+    from helpers.ensembles import trained
+
+    from latf_openmm.ensembles.reweighter import Reweighter
+
+    reweighter = Reweighter(trained(), plenty(), 1)
+    assert reweighter.at(1.2).replicates.factors is reweighter.at(1.7).replicates.factors

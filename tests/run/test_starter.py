@@ -1,0 +1,100 @@
+"""A first configuration for files of one's own: it is valid, says what it costs, and refuses what it cannot use."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.own_files import files  # noqa: F401 - a fixture
+from openmm import app
+from typer.testing import CliRunner
+
+from latf_openmm.cli import app as cli
+from latf_openmm.errors import ConfigError
+from latf_openmm.run.config import load_config
+from latf_openmm.run.init import write_starter
+from latf_openmm.systems import library_folder
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latf_openmm.run.init._TRIAL", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "descriptors"),
+    [
+        (["wet.prmtop", "wet.rst7"], "amber", 29),
+        (["wet.top", "wet.gro"], "gromacs", 29),
+        (["wet.psf", "wet.pdb", "wet.rtf", "wet.par"], "charmm", 29),
+        (["wet.xml", "wet.pdb"], "serialized", 29),
+        (["dry.pdb"], "structure", 29),
+    ],
+)
+def test_what_is_proposed_can_be_run(
+    files: Path,  # noqa: F811
+    tmp_path: Path,
+    names: list[str],
+    kind: str,
+    descriptors: int,
+) -> None:
+    found = write_starter([files / name for name in names], tmp_path / "sub" / "my.yaml")
+    config = load_config(found.path)
+    assert config.system.kind == kind
+    assert found.n_features == descriptors
+    assert found.n_atoms == config.system.build().n_atoms
+    assert found.steps_per_second > 0
+    assert found.hours > 0
+    text = found.path.read_text()
+    assert f"{found.n_atoms} atoms; {found.platform} takes" in text
+    assert (config.simulation.timestep == 0.004) == ("hydrogen mass repartitioning (3 amu)" in text)
+    data = yaml.safe_load(text)
+    assert not any(str(files) in str(value) for value in data["system"].values())  # relative
+
+
+def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    names = ["wet.psf", "wet.crd", "wet.rtf", "wet.par"]
+    with pytest.raises(
+        ConfigError, match=r"no periodic box in system\.box \(nor can it be in a crd file; it can in a PDB"
+    ):
+        write_starter([files / name for name in names], tmp_path / "my.yaml")
+
+
+def test_a_protein(tmp_path: Path) -> None:
+    path = library_folder("chignolin") / "chignolin.pdb"
+    out = tmp_path / "my.yaml"
+    result = RUNNER.invoke(cli, ["init", str(path), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "166 atoms, not periodic" in " ".join(result.output.split())
+    config = load_config(out)
+    assert config.system.options.implicit == "obc2"  # type: ignore[attr-defined]
+    assert [feature.kind for feature in config.features] == ["distances", "torsions"]
+    with pytest.raises(ConfigError, match="a configuration is never overwritten"):
+        write_starter([path], out)
+
+
+def test_a_nucleic_acid(tmp_path: Path) -> None:
+    found = write_starter([library_folder("rna_tetraloop") / "rna_tetraloop.pdb"], tmp_path / "my.yaml")
+    config = load_config(found.path)
+    assert [feature.kind for feature in config.features] == ["base_vectors"]
+    assert found.n_features == 360
+
+
+def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "my.yaml"
+    water = app.PDBFile(str(files / "wet.pdb"))
+    model = app.Modeller(water.topology, water.positions)
+    model.delete([residue for residue in water.topology.residues() if residue.name != "HOH"])
+    app.PDBFile.writeFile(model.topology, model.positions, (files / "water.pdb").open("w"))
+    for names, message in (
+        (["gone.pdb"], r"gone\.pdb: no such file"),
+        (["wet.prmtop"], "coordinates are missing; expected a file .inpcrd"),
+        (["wet.psf", "wet.crd"], "parameters are missing"),
+        (["positions.npy"], "expected a PDB or mmCIF file"),
+        (["wet.prmtop", "wet.pdb"], "coordinates are missing"),
+        (["water.pdb"], "no features can be proposed"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            write_starter([files / name for name in names], out)
+        assert not out.exists()
