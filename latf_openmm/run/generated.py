@@ -103,8 +103,8 @@ def generate_ensembles(
         check_output(output / name, folder=True, new="structures are never overwritten")
     names = [temperature_name(temperature) for temperature in temperatures]
     if len(set(names)) < len(names):
-        given = ", ".join(f"{temperature!r}" for temperature in temperatures)
-        raise ConfigError(f"--temperature: expected temperatures of different folders, got {given}")
+        given = ", ".join(f"{temperature:g}" for temperature in temperatures)
+        raise ConfigError(f"--temperature: expected each once, got {given}")
     trained, pool = run.trained(index), run.pool(index)
     reweighter = Reweighter(trained, pool, run.config.seed)
     ensembles = ensembles_at(
