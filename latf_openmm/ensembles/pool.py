@@ -13,6 +13,7 @@ from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.frames.walkers import WalkerFrames
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.periodic import frame_cells
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Pool:
                 in_piece = (frames >= first) & (frames < first + piece.n_frames)
                 places, target = frames[in_piece] - first, rows[in_piece]
                 xyz[target] = piece.xyz[places]
-                if piece.unitcell_vectors is not None:
-                    cells[target], present[target] = piece.unitcell_vectors[places], True
+                if (vectors := frame_cells(piece)) is not None:
+                    cells[target], present[target] = vectors[places], True
                 first += piece.n_frames
         if present.any() and not present.all():
             without = self.walkers[self.owner[indices[~present]][0]].files[0]

@@ -239,7 +239,7 @@ def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Traj
             f"its atom {atom} is {piece.topology.atom(atom)}, expected {topology.atom(atom)}: another order of atoms"
         )
     result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
-    result.unitcell_vectors = piece.unitcell_vectors
+    result.unitcell_lengths, result.unitcell_angles = piece.unitcell_lengths, piece.unitcell_angles
     return result
 
 

@@ -12,7 +12,7 @@ from latf_openmm.periodic.boundary import (
     longest_cutoff,
     molecules_of,
 )
-from latf_openmm.periodic.cells import is_cell, reduced_box, standard_orientation
+from latf_openmm.periodic.cells import frame_cells, is_cell, reduced_box, standard_orientation
 from latf_openmm.periodic.images import (
     as_structure,
     boxes_of,
@@ -29,6 +29,7 @@ __all__ = [
     "boundary_of",
     "boxes_of",
     "default_box",
+    "frame_cells",
     "gather_molecules",
     "is_cell",
     "longest_cutoff",

@@ -2,7 +2,6 @@
 
 import mdtraj
 import numpy as np
-from mdtraj.utils import lengths_and_angles_to_box_vectors
 from numpy.typing import ArrayLike, NDArray
 
 from latf_openmm.errors import DataError
@@ -12,6 +11,8 @@ Array = NDArray[np.float64]
 NOISE = 1e-5
 """Deviation of box vectors, relative to the edges, that single precision explains."""
 _DUMMY = 0.2  # nm; cells this small stand for none (CRYST1 1 1 1)
+_ZERO = 1e-6
+"""Components of vectors that are nothing but rounding [nm]."""
 
 
 def is_cell(vectors: ArrayLike) -> NDArray[np.bool_]:
@@ -111,9 +112,36 @@ def file_vectors(trajectory: mdtraj.Trajectory) -> Array:
     vectors = np.zeros((trajectory.n_frames, 3, 3))
     if present.any():
         with np.errstate(invalid="ignore"):
-            rows = lengths_and_angles_to_box_vectors(*lengths[present].T, *angles[present].T)
-        vectors[present] = np.stack(rows, axis=1)
+            vectors[present] = cell_vectors(lengths[present], angles[present])
     return vectors
+
+
+def frame_cells(trajectory: mdtraj.Trajectory) -> NDArray[np.floating] | None:
+    """Return MDTraj's `unitcell_vectors`, shape (n_frames, 3, 3) [nm], None where there are none, without its checks.
+
+    MDTraj 1.11 compares the angles of every frame in a loop, each time that the property is read: about 0.1 ms a frame.
+    """
+    lengths, angles = trajectory.unitcell_lengths, trajectory.unitcell_angles
+    return None if lengths is None or angles is None else cell_vectors(lengths, angles)
+
+
+def cell_vectors(lengths: NDArray[np.floating], angles: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Vectors of cells, shape (n, 3, 3), as MDTraj computes them.
+
+    Parameters
+    ----------
+    lengths, angles
+        Shape (n, 3); angles in degrees.
+    """
+    (a, b, c), (alpha, beta, gamma) = lengths.T, np.radians(angles).T
+    nothing = np.zeros_like(a)
+    cx = c * np.cos(beta)
+    cy = c * (np.cos(alpha) - np.cos(beta) * np.cos(gamma)) / np.sin(gamma)
+    cz = np.sqrt(c * c - cx * cx - cy * cy)
+    rows = [[a, nothing, nothing], [b * np.cos(gamma), b * np.sin(gamma), nothing], [cx, cy, cz]]
+    vectors = np.moveaxis(np.array(rows), 2, 0)
+    vectors[np.abs(vectors) < _ZERO] = 0.0
+    return np.asarray(vectors)
 
 
 def _check_volume(box: Array) -> None:

@@ -31,7 +31,7 @@ from latf_openmm.features.contacts import read_reference
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
 from latf_openmm.frames.walkers import WalkerFrames, check_segments, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import as_structure, molecules_of
+from latf_openmm.periodic import as_structure, frame_cells, molecules_of
 from latf_openmm.run.config import RunConfig, read_config
 from latf_openmm.run.consent import check_system
 from latf_openmm.run.rounds import BAD_PLAN, RoundFolder
@@ -231,7 +231,7 @@ class RunFolder:
         trajectories, encoded = [], []
         for walker in walkers:
             pieces = [
-                encode(trained, featurise(features, piece.xyz, piece.unitcell_vectors))
+                encode(trained, featurise(features, piece.xyz, frame_cells(piece)))
                 for piece in walker.chunks(topology)
             ]
             encoded.append((np.concatenate([z for z, _ in pieces]), np.concatenate([s for _, s in pieces])))
@@ -263,7 +263,7 @@ class RunFolder:
             rows, row = everything[row : row + len(walker.table)], row + len(walker.table)
             first, speeds = 0, None
             for piece in walker.chunks(topology):
-                cell = piece.unitcell_vectors
+                cell = frame_cells(piece)
                 rows[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
                 first += piece.n_frames
                 if speeds is None:

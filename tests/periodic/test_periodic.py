@@ -5,7 +5,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from latf_openmm.periodic import molecules_of
+from latf_openmm.periodic import frame_cells, molecules_of
 from latf_openmm.systems.chignolin import ChignolinSettings
 
 
@@ -38,3 +38,16 @@ def test_particles_without_bonds_are_molecules_each() -> None:
         topology.add_atom("AR", mdtraj.element.argon, residue)
     assert molecules_of(topology).tolist() == [0, 1, 2]
     assert molecules_of(mdtraj.Topology()).tolist() == []
+
+
+def test_cells_of_frames_are_those_of_mdtraj() -> None:
+    rng = np.random.default_rng(5)
+    topology = mdtraj.Topology()
+    topology.add_atom("AR", mdtraj.element.argon, topology.add_residue("AR", topology.add_chain()))
+    for dtype in (np.float32, np.float64):
+        frames = mdtraj.Trajectory(np.zeros((50, 1, 3), np.float32), topology)
+        frames.unitcell_lengths = rng.uniform(2.0, 5.0, (50, 3)).astype(dtype)
+        frames.unitcell_angles = np.concatenate([np.full((20, 3), 90.0), rng.uniform(70.0, 110.0, (30, 3))])
+        np.testing.assert_array_equal(frame_cells(frames), frames.unitcell_vectors)
+    frames.unitcell_lengths = frames.unitcell_angles = None
+    assert frame_cells(frames) is None

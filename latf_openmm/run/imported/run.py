@@ -17,6 +17,7 @@ from rich.progress import Progress
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import read_trajectory
+from latf_openmm.periodic import frame_cells
 from latf_openmm.reweighting.reliability import MIN_FRAMES
 from latf_openmm.run.config import RunConfig, check, check_possible
 from latf_openmm.run.folder import RunFolder
@@ -318,7 +319,7 @@ class _Descriptors(FeatureReader):
         parts = []
         for index, chosen in rows.items():
             pieces = [
-                featurise(features, piece.xyz, piece.unitcell_vectors)
+                featurise(features, piece.xyz, frame_cells(piece))
                 for file in frames[index].files
                 for piece in read_trajectory(file.path, topology)
             ]
