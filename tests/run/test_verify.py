@@ -398,7 +398,7 @@ def test_annealed_walkers_are_looked_at(copy: Path) -> None:
     flip(table.with_name("walker_000.dcd"))
     truncate(table.parents[2] / "annealing.json")
     names = sorted(name.rpartition("/")[2] for name in found(copy))
-    assert names == ["frames.parquet", "annealing.json", "walker_000.dcd"]
+    assert names == ["annealing.json", "frames.parquet", "walker_000.dcd"]
 
 
 def test_imported_trajectories_are_looked_at(small_run: RunFolder, tmp_path: Path) -> None:
