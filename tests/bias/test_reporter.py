@@ -112,5 +112,5 @@ def test_inference_mode_changes_nothing(tmp_path: Path, backend: str) -> None:
 def test_public_names_exist() -> None:
     for name in latf.__all__:
         assert getattr(latf, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No latf_openmm attribute nothing"):
         _ = latf.nothing

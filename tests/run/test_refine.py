@@ -128,7 +128,7 @@ def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> Non
     assert best.method == "annealed"  # about as many frames reach it as states have walkers
     (left_out,) = ensembles_at(run, 0, [0.37], minutes=0.0, reweighter=reweighter)
     assert left_out.method in ("flow", "reweighted")
-    assert any("refining would take about" in text for text in left_out.warnings)
+    assert any("annealing would take about" in text for text in left_out.warnings)
     (flow,) = ensembles_at(run, 0, [0.4], "flow", reweighter=reweighter)
     assert flow.method == "flow"
     order = ensembles_at(run, 0, [0.4, 0.55], reweighter=reweighter)
@@ -144,7 +144,7 @@ def test_walkers_that_fail_leave_the_other_levels(
     monkeypatch.setattr(AnnealedEnsembles, "at", at)
     (found,) = ensembles_at(run, 0, [0.38], reweighter=reweighter)
     assert found.method != "annealed"
-    assert "refining failed: walkers became unstable" in found.warnings
+    assert "annealing failed: walkers became unstable" in found.warnings
     with pytest.raises(SimulationError):
         ensembles_at(run, 0, [0.38], "annealed", reweighter=reweighter)
 
