@@ -133,7 +133,7 @@ class AnnealedEnsembles(AnnealingPlan):
         Raises
         ------
         ConfigError
-            If another process is refining in this folder.
+            If another process is annealing in this folder.
         DataError
             If what is there already was damaged.
         SimulationError
@@ -146,7 +146,7 @@ class AnnealedEnsembles(AnnealingPlan):
                 frames, log_lookahead = self._begin(path, folder)
                 self._simulate(path, folder, frames, log_lookahead, propagator, progress)
         except Timeout:
-            raise ConfigError(f"{folder}: another process is refining here") from None
+            raise ConfigError(f"{folder}: another process is annealing here") from None
         walkers = {walker.temperature: walker for walker in read_stage(folder)}
         return [self._ensemble(path, target, walkers[target], frames) for target in path.targets]
 
@@ -189,7 +189,7 @@ class AnnealedEnsembles(AnnealingPlan):
             population.unlink(missing_ok=True)  # of an interruption just before the end
             return
         start = self._population(path, frames, -log_lookahead)
-        words = f"refine from {self.scale.label(path.start)}"
+        words = f"anneal from {self.scale.label(path.start)}"
         with bar(progress, words, self.evaluations(path)) as advance:
             annealed = anneal(
                 propagator,
