@@ -78,6 +78,7 @@ def test_render_shows_every_check_and_ends_with_the_verdict(report):
     assert text.rstrip().splitlines()[-1] == report.verdict
 
 
+@pytest.mark.slow
 def test_without_openmmtorch_pythonforce_still_biases(tmp_path, monkeypatch):
     (tmp_path / "openmmtorch.py").write_text("raise ImportError('libcudart.so.12: cannot open')\n")
     monkeypatch.syspath_prepend(tmp_path)

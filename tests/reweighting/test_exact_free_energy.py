@@ -29,7 +29,7 @@ def allowed(limit: float, steps: int) -> float:
 
 
 @pytest.mark.parametrize("steps", [16_000, pytest.param(40_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", ["OPES", "OPES explore"])
+@pytest.mark.parametrize("method", ["OPES", pytest.param("OPES explore", marks=pytest.mark.slow)])
 def test_double_well(exact: ModuleType, method: str, steps: int) -> None:
     case = exact.double_well()
     (found,) = exact.sample(case, case.methods()[method], seed=1, steps=steps)

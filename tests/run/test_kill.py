@@ -174,9 +174,18 @@ def interrupted(
     return process.returncode, errors
 
 
+def test_an_interrupt_ends_it_with_its_code_and_no_traceback(tmp_path: Path) -> None:
+    found, errors = interrupted(config_file(tmp_path), tmp_path / "run", signal.SIGINT)
+    assert found == 130, errors.decode()
+    assert b"Traceback" not in errors
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_a_polite_signal_and_a_kill_leave_no_trace(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """The first among the segments, the kill in the training after them; compared with an undisturbed run."""

@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_is_proposed_can_be_run(
-    files: Path,  # noqa: F811
+    files: Path,
     tmp_path: Path,
     names: list[str],
     kind: str,
@@ -53,7 +53,7 @@ def test_what_is_proposed_can_be_run(
     assert not any(str(files) in str(value) for value in data["system"].values())  # relative
 
 
-def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:
     names = ["wet.psf", "wet.crd", "wet.rtf", "wet.par"]
     with pytest.raises(
         ConfigError, match=r"no periodic box in system\.box \(nor can it be in a crd file; it can in a PDB"
@@ -81,7 +81,7 @@ def test_a_nucleic_acid(tmp_path: Path) -> None:
     assert found.n_features == 360
 
 
-def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "my.yaml"
     water = app.PDBFile(str(files / "wet.pdb"))
     model = app.Modeller(water.topology, water.positions)

@@ -459,7 +459,8 @@ def same_ensembles(
         assert energies[0].var() == pytest.approx(energies[1].var(), rel=0.4)
 
 
-@pytest.mark.parametrize("frames", [20, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [20, 60])
 def test_ensembles_are_those_of_a_context_for_each_walker(tmp_path: Path, frames: int) -> None:
     same_ensembles(tmp_path, DIPEPTIDE, frames)
 

@@ -116,7 +116,8 @@ def test_double_well(tmp_path: Path, frames: int, record_property: Callable[[str
     assert np.median(errors) < limit
 
 
-@pytest.mark.parametrize(("frames", "within"), [(500, 2.0), pytest.param(1400, 3.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("frames", "within"), [(500, 2.0), (1400, 3.0)])
 def test_two_dimensions(
     tmp_path: Path, frames: int, within: float, record_property: Callable[[str, object], None]
 ) -> None:

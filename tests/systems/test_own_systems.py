@@ -9,7 +9,7 @@ import numpy as np
 import openmm
 import pytest
 import yaml
-from helpers.own_files import BOX, FIELD
+from helpers.own_files import BOX, FIELD, files  # noqa: F401 - a fixture
 from openmm import app, unit
 
 from latf_openmm.errors import ConfigError
