@@ -33,7 +33,7 @@ def main() -> None:
     # Frames reweighted where enough of them reach the temperature; else new walkers, annealed to it.
     (ensemble,) = latf.ensembles_at(run, index, [args.temperature])
     print(
-        f"{ensemble.made}; verdict {ensemble.verdict}: {ensemble.independent:.0f} independent frames effectively"
+        f"{ensemble.description}; reliability {ensemble.reliability}: {ensemble.n_effective:.0f} effective samples"
     )
     for state, population in enumerate(ensemble.populations()):
         print(f"state {state}: {population}")
