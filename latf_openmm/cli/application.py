@@ -112,7 +112,10 @@ def _common(
     ] = False,
 ) -> None:
     if platform_property:
-        os.environ["LATF_OPENMM_PLATFORM_PROPERTIES"] = ",".join(platform_property)
+        from latf_openmm.sampling.contexts import PROPERTIES_VARIABLE, parse_properties
+
+        parse_properties(platform_property)
+        os.environ[PROPERTIES_VARIABLE] = ",".join(platform_property)
     handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
     if log is LogFormat.JSON:
         handler = logging.StreamHandler()

@@ -114,7 +114,8 @@ def generate_ensembles(
     for temperature, ensemble in zip(temperatures, ensembles, strict=True):
         latent = generate(trained, pool, temperature, samples, run.config.seed)
         target = output / temperature_name(temperature)
-        with atomic_folder(target) as folder:
+        with atomic_folder(target, manifest=False) as folder:
+            write_ensemble(latent, trained, pool, run.topology(), folder / LATENT, max_structures=0)
             write_structures(
                 ensemble,
                 run.topology(),
@@ -123,7 +124,6 @@ def generate_ensembles(
                 run.config.seed,
                 trajectory,
                 run.source(index),
-            )
-            write_ensemble(latent, trained, pool, run.topology(), folder / LATENT, max_structures=0)
+            )  # last: its manifest is of all files below the folder
         results.append(GeneratedFolder(target, ensemble, latent))
     return results

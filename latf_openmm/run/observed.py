@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import Curve, check_observable, curve
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.units import TemperatureScale
@@ -83,8 +84,12 @@ def observe(
         If a file that is used was damaged.
     """
     index, structure = run.chosen_round(round_index), run.reference_structure(reference)
+    trained = run.trained(index)
     for name in observables:
-        check_observable(name, structure, run.trained(index).model.n_states)
-    ensembles = ensembles_at(run, index, temperatures, method, minutes, progress=progress)
+        check_observable(name, structure, trained.model.n_states)
+    reweighter = Reweighter(trained, run.pool(index), run.config.seed)
+    ensembles = ensembles_at(
+        run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
+    )
     curves = [curve(name, ensembles, run.topology(), structure) for name in observables]
     return ObservedCurves(curves, ensembles, run.scale, list(run.config.simulation.temperatures))
