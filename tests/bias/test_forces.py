@@ -116,6 +116,7 @@ BIASES = {
 }
 
 BACKENDS: dict[str, dict[str, Any]] = {
+    "compiled": {"backend": "compiled"},
     "torchforce-traced": {"backend": "torchforce", "forces": "traced"},
     "torchforce-autograd": {"backend": "torchforce", "forces": "autograd"},
     "python": {"backend": "python"},
@@ -124,7 +125,11 @@ BACKENDS: dict[str, dict[str, Any]] = {
 
 def row(case: str, bias: str, backend: str, platform: str) -> Any:
     """A row of the contract; those of the molecule by the slower backends are slow but for two biases."""
-    slow = case == "dipeptide" and backend != "torchforce-traced" and bias not in ("harmonic", "opes")
+    slow = (
+        case == "dipeptide"
+        and backend not in ("compiled", "torchforce-traced")
+        and bias not in ("harmonic", "opes")
+    )
     return pytest.param(case, bias, backend, platform, marks=[pytest.mark.slow] if slow else [])
 
 

@@ -3,11 +3,12 @@
 A network of the usual size takes a few microseconds of arithmetic; what a step costs is the number of operations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from latf_openmm.bias.force.graph_rewrites import Products
@@ -42,8 +43,21 @@ _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor
 """Arithmetic on elements, which expands its arguments itself."""
 
 
-def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
-    """Return TorchScript of what `call` does with tensors of the shapes of the examples.
+_PRODUCT = {aten.addmm.default: lambda b, x, y: x @ y + b}
+"""addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis (torch
+2.12) gives it the shape of its bias, and a batch larger than one then fails."""
+ELEMENTARY = {
+    **core_aten_decompositions(),
+    **get_decompositions([aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_]),
+    **_PRODUCT,
+}
+"""How composed operations are made of few elementary ones."""
+
+
+def recorded(
+    call: Callable[..., Any], examples: Sequence[Sequence[Tensor]], table: Mapping[Any, Callable[..., Any]]
+) -> fx.GraphModule:
+    """Return the simplified graph of what `call` does with tensors of the shapes of the examples.
 
     Parameters
     ----------
@@ -51,11 +65,18 @@ def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> to
         Of tensors; what it does must not depend on their values.
     examples
         One or more tuples of arguments; sizes in which they differ are left open.
+    table
+        Operations that are recorded as others.
     """
-    # addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis
-    # (torch 2.12) gives it the shape of its bias, and a batch larger than one then fails.
-    table = {aten.addmm.default: lambda b, x, y: x @ y + b}
-    graph = simplify(make_fx(call, decomposition_table=table)(*examples[0]), examples)
+    graph = make_fx(call, decomposition_table=dict(table))(*examples[0])
+    if any(_changes_its_arguments(node) for node in graph.graph.nodes):
+        graph = make_fx(torch.func.functionalize(graph))(*examples[0])
+    return simplify(graph, examples)
+
+
+def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
+    """Return TorchScript of what `call` does; arguments as for `recorded`."""
+    graph = recorded(call, examples, _PRODUCT)
     return torch.jit.trace(graph, tuple(examples[0]), check_trace=False).eval()
 
 
