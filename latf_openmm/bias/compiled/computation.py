@@ -1,6 +1,7 @@
 """What a PythonForce calls: positions of a State to energy and forces, by compiled code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class CompiledComputation:
         Raises
         ------
         BackendError
-            If LVVM cannot compile for this processor.
+            If LLVM cannot compile for this processor.
         """
         program, layout = self.program, Layout(self.program)
         self._function = compiled(instructions(program, layout))
@@ -133,26 +134,48 @@ class CompiledComputation:
 
 
 def compiled_force(
-    computation: CompiledComputation,
-    parameters: dict[str, float],
-    atoms: Sequence[int] | None,
+    program: Program,
+    n_copies: int,
+    state: NDArray[np.float64] | StateAt,
     periodic: bool,
+    *,
+    messages: tuple[str, float] | None = None,
+    scale: tuple[str, float] | None = None,
 ) -> openmm.PythonForce:
-    """Return a force of a computation.
+    """Return a force, whose code is compiled now.
 
     Parameters
     ----------
-    computation
-        What it calls.
-    parameters
-        Global parameters with their values.
-    atoms
-        Particles that the computation is for, in its order; None: all.
+    program, n_copies, state
+        As for `CompiledComputation`.
     periodic
-        Whether it is given the box.
+        Whether the System has a box.
+    messages, scale
+        Global parameters: name and value; as for `CompiledComputation`.
+
+    Raises
+    ------
+    BackendError
+        If LLVM cannot compile for this processor.
     """
+    particles = _particles(program, n_copies)
+    if particles is not None:  # OpenMM gives those alone
+        few = len(program.atoms)
+        program = replace(program, atoms=np.arange(few), n_atoms=few)
+    parameters = dict(item for item in (messages, scale) if item is not None)
+    names = {"messages": messages and messages[0], "scale": scale and scale[0]}
+    computation = CompiledComputation(program, n_copies, state, **names)
+    computation.prepare()
     force = openmm.PythonForce(computation, parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)
-    if atoms is not None:
-        force.setParticles(list(atoms))
+    if particles is not None:
+        force.setParticles(particles)
     return force
+
+
+def _particles(program: Program, n_copies: int) -> list[int] | None:
+    """Particles of the program's atoms, where they are not all and OpenMM (8.6 or newer) can leave others out."""
+    if len(program.atoms) == program.n_atoms or not hasattr(openmm.PythonForce, "setParticles"):
+        return None
+    first = np.arange(n_copies)[:, None] * program.n_atoms
+    return [int(particle) for particle in (first + program.atoms).ravel()]

@@ -12,7 +12,7 @@ from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.lowering import UnknownOperationError
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.errors import BackendError
-from latf_openmm.systems.inspection import BIAS_NAME
+from latf_openmm.force_groups import BIAS_NAME
 
 log = logging.getLogger(__name__)
 
@@ -77,28 +77,25 @@ def make_force(
     name
         Of the force; the global parameter of an adaptive bias starts with it.
     """
-    messages = messages_parameter(name) if isinstance(energy.bias, AdaptiveBias) else None
-    scale = scale_parameter(name) if multistep else None
-    parameters: dict[str, float] = {}
+    messages = scale = None
     if isinstance(energy.bias, AdaptiveBias):
-        parameters[messages_parameter(name)] = float(energy.bias.sent)
-    if scale is not None:
-        parameters[scale] = 1.0
+        messages = messages_parameter(name), float(energy.bias.sent)
+    if multistep:
+        scale = scale_parameter(name), 1.0
     chosen = choose_backend(backend, forces)
     force: openmm.Force | None = None
     if chosen == "compiled":
         try:
-            force = compiled.make_compiled_force(energy, periodic, parameters, messages, scale)
+            force = compiled.make_compiled_force(energy, periodic, messages, scale)
         except UnknownOperationError as error:
             if backend != "auto":
                 raise
             log.warning("the bias is not compiled: %s; backend 'python' is used", error)
-            chosen = "python"
-    if chosen == "python":
-        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
-    elif chosen == "torchforce":
+    parameters = dict(item for item in (messages, scale) if item is not None)
+    if chosen == "torchforce":
         force = torchforce.make_torch_force(energy, periodic, forces, parameters, multistep)
-    assert force is not None
+    elif force is None:
+        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
     force.setName(name)
     return force
 

@@ -1,7 +1,5 @@
 """Compiled: the recorded graph as one function of machine code in a PythonForce; no torch at a step."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,9 +91,12 @@ def program_of(energy: BiasEnergy, periodic: bool) -> Program:
 
 
 def make_compiled_force(
-    energy: BiasEnergy, periodic: bool, parameters: dict[str, float], messages: str | None, scale: str | None
+    energy: BiasEnergy,
+    periodic: bool,
+    messages: tuple[str, float] | None = None,
+    scale: tuple[str, float] | None = None,
 ) -> openmm.Force:
-    """Return a PythonForce of the bias with global parameters.
+    """Return a PythonForce of the bias.
 
     Parameters
     ----------
@@ -103,10 +104,8 @@ def make_compiled_force(
         Collective variables and bias of all copies.
     periodic
         Whether it is given the box.
-    parameters
-        Global parameters with their values.
     messages, scale
-        Which of them are the number of messages, and the factor on the forces.
+        Global parameters, name and value: the number of messages, and the factor on the forces.
 
     Raises
     ------
@@ -117,25 +116,9 @@ def make_compiled_force(
     """
     if reason := why_unavailable():
         raise BackendError(f"backend 'compiled': {reason}")
-    from latf_openmm.bias.compiled.computation import (
-        CompiledComputation,
-        compiled_force,
-    )  # llvmlite may be missing
+    from latf_openmm.bias.compiled.computation import compiled_force  # llvmlite may be missing
 
-    program = program_of(energy, periodic)
-    atoms = _particles(program, energy.n_copies)
-    if atoms is not None:  # OpenMM gives those alone
-        program = replace(program, atoms=np.arange(len(program.atoms)), n_atoms=len(program.atoms))
     bias = energy.bias
     state = StateAt(bias) if isinstance(bias, AdaptiveBias) else bias.state.numpy().copy()
-    computation = CompiledComputation(program, energy.n_copies, state, messages=messages, scale=scale)
-    computation.prepare()
-    return compiled_force(computation, parameters, atoms, periodic)
-
-
-def _particles(program: Program, n_copies: int) -> Sequence[int] | None:
-    """Particles of the program's atoms, where they are not all and OpenMM (8.6 or newer) can leave others out."""
-    if len(program.atoms) == program.n_atoms or not hasattr(openmm.PythonForce, "setParticles"):
-        return None
-    copies = np.arange(n_copies)[:, None] * program.n_atoms
-    return [int(particle) for particle in (copies + program.atoms).ravel()]
+    program = program_of(energy, periodic)
+    return compiled_force(program, energy.n_copies, state, periodic, messages=messages, scale=scale)

@@ -37,8 +37,8 @@ _VIEWS = {
     aten._to_copy.default,
 }
 """Give the elements of their argument in another shape."""
-_TRANSPOSES = {aten.t.default, aten.transpose.int}
-"""Swap two dimensions; a constant keeps the layout that they give it."""
+_TRANSPOSES = {aten.t.default, aten.transpose.int, aten.permute.default}
+"""Swap dimensions; a constant keeps the layout that they give it."""
 _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 """Arithmetic on elements, which expands its arguments itself."""
 
@@ -171,14 +171,16 @@ class _Simplifier:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node):
             return None
-        if node.target in _SAME:  # a copy may be made for its layout
-            old, new = self._tensor(source), self._tensor(node)
-            same = old is not None and new is not None and old.stride() == new.stride()
-            return source if same else None
         if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
             return self._without_zero(node) or self._without_two(node)
+        if source in self.constant:  # folded; and it may be laid out otherwise than when it was recorded
+            return None
         old, new = self._tensor(source), self._tensor(node)
-        if node.target not in _VIEWS or old is None or new is None or node in self.grows:
+        if old is None or new is None:
+            return None
+        if node.target in _SAME:  # a copy may be made for its layout
+            return source if old.stride() == new.stride() else None
+        if node.target not in _VIEWS or node in self.grows:
             return None
         same = (old.shape, old.stride(), old.dtype) == (new.shape, new.stride(), new.dtype)
         return source if same and old.storage_offset() == new.storage_offset() else None
