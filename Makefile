@@ -1,16 +1,15 @@
 # `make demo` and `make test` are all a fresh machine with Python and make needs: both build .venv first.
 PYTHON ?= python3
-EXTRA ?= cpu
 DEMO ?= lj7
 RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test lint docs examples wheel clean
+.PHONY: demo test test-torchforce lint docs examples wheel clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --editable '.[$(EXTRA),dev]'
+	.venv/bin/python -m pip install --quiet --editable '.[dev]'
 	# ParmEd writes the files that tests of Amber, Gromacs and CHARMM readers need; it wants a C++ compiler.
 	-.venv/bin/python -m pip install --quiet --editable '.[formats]'
 	touch $@
@@ -21,6 +20,15 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	$(RUN) pytest -n 2 --dist loadfile
+
+# The oldest versions, with TorchForce: what biases OpenMM, in an environment of its own.
+.venv-torchforce/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-torchforce
+	.venv-torchforce/bin/python -m pip install --quiet --editable '.[torchforce-cpu,dev]' torch==2.12.* openmm==8.5.*
+	touch $@
+
+test-torchforce: .venv-torchforce/.ready
+	.venv-torchforce/bin/python -m pytest -n 2 --dist loadfile tests/bias tests/doctor tests/sampling/test_windows.py
 
 lint: .venv/.ready
 	$(RUN) ruff check .
@@ -53,4 +61,4 @@ wheel: .venv/.ready
 		print('wheel:', ', '.join(library_names()))"
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-torchforce demo

@@ -124,10 +124,13 @@ def run_doctor(timeout: float = 60.0) -> DoctorReport:
         Seconds allowed to each probe.
     """
     versions = installed_versions()
-    machine, plugin = _probe_all([("machine", "Reference"), ("openmmtorch", "Reference")], timeout)
+    wanted = [name for name in BACKENDS if name != "TorchForce" or versions.torchforce_wheels]
+    machine, *plugin = _probe_all(
+        [("machine", "Reference"), *[("openmmtorch", "Reference")][: "TorchForce" in wanted]], timeout
+    )
     missing = _missing_backends(machine, plugin)
     platforms = machine.data.get("platforms", ["Reference", "CPU"])
-    results = _probe_backends([name for name in BACKENDS if name not in missing], platforms, timeout)
+    results = _probe_backends([name for name in wanted if name not in missing], platforms, timeout)
     usable = tuple(t for t, r in results.items() if t[1] != "xml" and r.ok and results[t[0], "xml"].ok)
     checks = (
         *_version_checks(versions),
@@ -152,24 +155,29 @@ def _probe_all(probes: Iterable[tuple[str, str]], timeout: float) -> list[ProbeR
         return list(pool.map(lambda probe: run_probe(*probe, timeout=timeout), probes))
 
 
-def _missing_backends(machine: ProbeResult, plugin: ProbeResult) -> dict[str, tuple[str, str]]:
+def _missing_backends(machine: ProbeResult, plugin: Sequence[ProbeResult]) -> dict[str, tuple[str, str]]:
     """Backends that cannot even be made: name -> (detail, way out)."""
     missing = {}
-    if not plugin.ok:
-        missing["TorchForce"] = (f"not available: {plugin.detail}", GET_TORCHFORCE)
+    for result in plugin:
+        if not result.ok:
+            missing["TorchForce"] = (f"not available: {result.detail}", GET_TORCHFORCE)
     if not machine.data.get("python_force", True):
-        missing["PythonForce"] = ("not available: this OpenMM does not have it", GET_OPENMM)
+        for name in ("compiled", "PythonForce"):
+            missing[name] = ("not available: this OpenMM has no PythonForce", GET_OPENMM)
     return missing
 
 
 def _version_checks(versions: Versions) -> list[Check]:
-    names = ("python", "latf_openmm", "torch", "openmm", "mdtraj", "numpy")
+    names = ("python", "latf_openmm", "torch", "openmm", "mdtraj", "numpy", "llvmlite")
     checks = []
     for name in names:
         version = getattr(versions, name)
         checks.append(Check(name, "ok" if version else "warning", version or "not installed"))
     wheels = ", ".join(f"{name} {version}" for name, version in versions.torchforce_wheels)
-    return [*checks, Check("TorchForce wheel", "ok" if wheels else "warning", wheels or "not installed")]
+    return [
+        *checks,
+        Check("TorchForce wheel", "ok", wheels or "not installed; compiled biases do not need it"),
+    ]
 
 
 def _machine_checks(machine: ProbeResult) -> list[Check]:

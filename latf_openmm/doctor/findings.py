@@ -57,13 +57,17 @@ class DoctorReport:
     def verdict(self) -> str:
         """One line that says whether, and with what, this machine can bias."""
         if not self.can_bias:
-            line = "Biasing does not work here: neither TorchForce nor PythonForce passes on any platform."
+            line = "Biasing does not work here: no backend passes on any platform."
             advice = [check.way_out for check in (*self.problems, *self.checks) if check.way_out]
             return f"{line} Start with: {advice[0]}" if advice else line
         parts = []
         for backend in BACKENDS:
             platforms = [platform for name, platform in self.usable if name == backend]
-            parts.append(f"{backend} on {', '.join(platforms)}" if platforms else f"{backend} is not usable")
+            tried = any(check.name.startswith(backend) for check in self.checks if "wheel" not in check.name)
+            if platforms:
+                parts.append(f"{backend} on {', '.join(platforms)}")
+            elif tried:
+                parts.append(f"{backend} is not usable")
         return f"Biasing works: {'; '.join(parts)}."
 
 
@@ -72,7 +76,7 @@ def render(report: DoctorReport, console: Console) -> None:
     table = Table("Check", "Status", "Detail")
     for check in report.checks:
         status = Text(check.status, STYLES[check.status])
-        table.add_row(Text(check.name), status, Text(check.detail))  # Text: "[cpu]" is not markup
+        table.add_row(Text(check.name), status, Text(check.detail))  # Text: "[cuda12]" is not markup
     console.print(table)
     _advise("Known problems", report.problems, console)
     known = {problem.way_out for problem in report.problems}

@@ -17,10 +17,14 @@ import openmm
 import torch
 from openmm import unit
 
+from latf_openmm.bias.cv import ModuleCV
+from latf_openmm.bias.force import make_force
+from latf_openmm.bias.force.bias_energy import BiasEnergy
+from latf_openmm.bias.potentials import Bias
 from latf_openmm.sampling.contexts import PlatformChoice
 
-BACKENDS = ("TorchForce", "PythonForce")
-"""Force classes that can bias."""
+BACKENDS = ("compiled", "PythonForce", "TorchForce")
+"""What can bias: code that is compiled here, torch called by OpenMM, and torch in the plugin."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,30 @@ class PythonEnergy:
         return energy.item(), -gradient.numpy()
 
 
+class Unchanged(Bias):
+    """V(z) = z."""
+
+    def energy(self, z: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Return energies, shape (n,) [kJ/mol]."""
+        return z[:, 0]
+
+
+class PairVariable(torch.nn.Module):
+    """`PairEnergy` as a variable, of shape (1,)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = PairEnergy()
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """Evaluate."""
+        return self.module(positions).reshape(1)
+
+
 def _force(backend: str) -> Any:
+    if backend == "compiled":
+        cv = ModuleCV(PairVariable(), POSITIONS)
+        return make_force(BiasEnergy(cv, Unchanged()), backend="compiled")
     if backend == "PythonForce":
         return openmm.PythonForce(PythonEnergy())
     import openmmtorch

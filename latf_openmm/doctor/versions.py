@@ -19,12 +19,18 @@ TORCHFORCE_WHEELS = (
 
 GET_CUDA = 'pip install "latf-openmm[cuda12]" or "latf-openmm[cuda13]", by the CUDA your torch is built for'
 """Command that installs GPU wheels."""
-GET_TORCHFORCE = 'pip install "latf-openmm[cpu]" (with a GPU: "latf-openmm[cuda12]" or "latf-openmm[cuda13]")'
+GET_TORCHFORCE = 'pip install "latf-openmm[torchforce-cpu]" (with a GPU: -cuda12 or -cuda13)'
 """Command that installs TorchForce."""
-GET_TORCH = 'pip install "torch>=2.10,<2.13"'
+GET_TORCH = 'pip install "torch>=2.10"'
+"""Command that installs a torch that works."""
+FIT_TORCH = 'pip install "torch>=2.10,<2.13"'
 """Command that installs a torch that fits the TorchForce wheels."""
-GET_OPENMM = 'pip install "openmm>=8.5,<8.6"'
+GET_OPENMM = 'pip install "openmm>=8.5"'
 """Command that installs an OpenMM that works."""
+FIT_OPENMM = 'pip install "openmm>=8.5,<8.6"'
+"""Command that installs an OpenMM that fits the TorchForce wheels."""
+GET_ALL = "pip install latf-openmm"
+"""Command that installs everything that is needed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Versions:
     openmm: str | None
     mdtraj: str | None
     numpy: str | None
+    llvmlite: str | None = None
     torchforce_wheels: tuple[tuple[str, str], ...] = ()
 
 
@@ -63,6 +70,7 @@ def installed_versions() -> Versions:
         openmm=_version("openmm"),
         mdtraj=_version("mdtraj"),
         numpy=_version("numpy"),
+        llvmlite=_version("llvmlite"),
         torchforce_wheels=tuple((name, version) for name, version in wheels if version is not None),
     )
 
@@ -83,32 +91,36 @@ def _reaches(version: str | None, limit: tuple[int, int]) -> bool:
     return release is not None and release >= limit
 
 
+def _has_plugin(versions: Versions) -> bool:
+    return bool(versions.torchforce_wheels)
+
+
 _Trap = tuple[Callable[[Versions], bool], str, str, str]
 _TRAPS: tuple[_Trap, ...] = (
     (
-        lambda v: None in (v.torch, v.openmm, v.mdtraj, v.numpy),
+        lambda v: None in (v.torch, v.openmm, v.mdtraj, v.numpy, v.llvmlite),
         "a required package is missing",
-        "torch, openmm, mdtraj and numpy are all needed",
-        GET_TORCHFORCE,
-    ),
-    (
-        lambda v: _reaches(v.torch, (2, 13)),
-        "torch >= 2.13",
-        "every TorchForce evaluation fails with an internal assertion (PythonForce works)",
-        GET_TORCH,
+        "torch, openmm, mdtraj, numpy and llvmlite are all needed",
+        GET_ALL,
     ),
     (
         lambda v: _older(v.torch, (2, 10)),
         "torch < 2.10",
-        "the TorchForce wheels are built for torch 2.10 to 2.12 and do not load",
+        "biases cannot be recorded, and the TorchForce wheels do not load",
         GET_TORCH,
     ),
     (
-        lambda v: _reaches(v.openmm, (8, 6)),
-        "openmm >= 8.6",
-        "the interpreter crashes when a System that holds a TorchForce is serialised or put into a "
-        "CustomCVForce (PythonForce works)",
-        GET_OPENMM,
+        lambda v: _has_plugin(v) and _reaches(v.torch, (2, 13)),
+        "torch >= 2.13 with TorchForce",
+        "every TorchForce evaluation fails with an internal assertion (compiled biases work)",
+        FIT_TORCH,
+    ),
+    (
+        lambda v: _has_plugin(v) and _reaches(v.openmm, (8, 6)),
+        "openmm >= 8.6 with TorchForce",
+        "the interpreter crashes when a System that holds a TorchForce is read back from XML or put into a "
+        "CustomCVForce (compiled biases work)",
+        FIT_OPENMM,
     ),
     (lambda v: _older(v.openmm, (8, 5)), "openmm < 8.5", "there is no PythonForce", GET_OPENMM),
     (
@@ -116,12 +128,6 @@ _TRAPS: tuple[_Trap, ...] = (
         "the official openmmtorch wheel",
         "it needs the CUDA 12 libraries even to be imported",
         f"pip uninstall openmmtorch; {GET_TORCHFORCE}",
-    ),
-    (
-        lambda v: not v.torchforce_wheels,
-        "no TorchForce wheel",
-        "only the slower PythonForce backend is available",
-        GET_TORCHFORCE,
     ),
     (
         lambda v: len(v.torchforce_wheels) > 1,
@@ -139,8 +145,8 @@ def known_problems(versions: Versions) -> list[Check]:
     Examples
     --------
     >>> wheels = (("acellera-openmmtorch-cpu", "1.10"),)
-    >>> [problem] = known_problems(Versions("3.11.4", "0.1.0", "2.13.0", "8.5.2", "1.11", "2.4", wheels))
+    >>> [problem] = known_problems(Versions("3.11.4", "0.1.0", "2.13.0", "8.5.2", "1.11", "2.4", "0.50", wheels))
     >>> problem.name, problem.way_out
-    ('torch >= 2.13', 'pip install "torch>=2.10,<2.13"')
+    ('torch >= 2.13 with TorchForce', 'pip install "torch>=2.10,<2.13"')
     """
     return [Check(name, "warning", detail, out) for holds, name, detail, out in _TRAPS if holds(versions)]

@@ -896,7 +896,7 @@ def test_without_torchforce(tmp_path: Path) -> None:
     error, force = child.stdout.strip().splitlines()
     assert error.startswith("ERROR backend 'torchforce'")
     assert "no plugin on this machine" in error
-    assert "install latf-openmm[cpu]" in error
+    assert "install latf-openmm[torchforce-cpu]" in error
     assert force == "FORCE PythonForce True"
     assert "unavailable" not in child.stderr  # what is used by default needs no plugin
 

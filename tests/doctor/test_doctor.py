@@ -12,11 +12,14 @@ from latf_openmm.doctor import checks as doctor, probes
 from latf_openmm.doctor.checks import ProbeResult
 from latf_openmm.doctor.findings import Check, DoctorReport, render
 from latf_openmm.doctor.versions import (
+    FIT_OPENMM,
+    FIT_TORCH,
     GET_OPENMM,
     GET_TORCH,
     GET_TORCHFORCE,
     TORCHFORCE_WHEELS,
     Versions,
+    installed_versions,
     known_problems,
 )
 
@@ -28,6 +31,7 @@ GOOD = {
     "openmm": "8.5.2",
     "mdtraj": "1.11.1.post2",
     "numpy": "2.4.6",
+    "llvmlite": "0.50.0",
     "torchforce_wheels": (CPU_WHEEL,),
 }
 
@@ -51,7 +55,8 @@ def rendered(report, width=100):
 
 
 def test_everything_works_on_this_machine(report):
-    for backend in doctor.BACKENDS:
+    plugin = bool(installed_versions().torchforce_wheels)
+    for backend in [name for name in doctor.BACKENDS if plugin or name != "TorchForce"]:
         for platform in ("Reference", "CPU"):
             assert (backend, platform) in report.usable
             assert by_name(report)[f"{backend} on {platform}"].status == "ok"
@@ -64,8 +69,8 @@ def test_everything_works_on_this_machine(report):
 def test_report_names_versions_and_platforms(report):
     checks = by_name(report)
     assert checks["torch"].detail.startswith("2.")
-    assert checks["openmm"].detail.startswith("8.5")
-    assert checks["TorchForce wheel"].detail.startswith("acellera-openmmtorch-")
+    assert checks["openmm"].detail.startswith("8.")
+    assert checks["TorchForce wheel"].detail.startswith(("acellera-openmmtorch-", "not installed"))
     assert {"Reference", "CPU"} <= set(checks["OpenMM platforms"].detail.split(", "))
     assert "torch built for CUDA" in checks["torch CUDA"].detail
     assert "OpenMM plugins" in checks
@@ -79,19 +84,20 @@ def test_render_shows_every_check_and_ends_with_the_verdict(report):
 
 
 @pytest.mark.slow
-def test_without_openmmtorch_pythonforce_still_biases(tmp_path, monkeypatch):
+@pytest.mark.torchforce
+def test_without_openmmtorch_others_still_bias(tmp_path, monkeypatch):
     (tmp_path / "openmmtorch.py").write_text("raise ImportError('libcudart.so.12: cannot open')\n")
     monkeypatch.syspath_prepend(tmp_path)
     report = doctor.run_doctor()
     torchforce = by_name(report)["TorchForce"]
     assert torchforce.status == "warning"
     assert "libcudart.so.12" in torchforce.detail
-    assert "latf-openmm[cpu]" in torchforce.way_out
-    assert {backend for backend, _ in report.usable} == {"PythonForce"}
+    assert "latf-openmm[torchforce-cpu]" in torchforce.way_out
+    assert {backend for backend, _ in report.usable} == {"compiled", "PythonForce"}
     assert by_name(report)["PythonForce on CPU"].status == "ok"
     assert report.exit_code == 0
     assert "TorchForce is not usable" in report.verdict
-    assert '"latf-openmm[cpu]"' in rendered(report)  # rich would swallow [cpu] as markup
+    assert '"latf-openmm[torchforce-cpu]"' in rendered(report)  # rich would swallow [...] as markup
 
 
 # Known problems
@@ -104,19 +110,18 @@ def test_good_versions_have_no_problem():
 @pytest.mark.parametrize(
     ("change", "name", "way_out"),
     [
-        ({"torch": "2.13.0"}, "torch >= 2.13", '"torch>=2.10,<2.13"'),
-        ({"torch": "2.13.0.dev20260601+cpu"}, "torch >= 2.13", '"torch>=2.10,<2.13"'),
-        ({"torch": "3.0.0"}, "torch >= 2.13", '"torch>=2.10,<2.13"'),
-        ({"torch": "2.9.1+cu126"}, "torch < 2.10", '"torch>=2.10,<2.13"'),
-        ({"openmm": "8.6.0"}, "openmm >= 8.6", '"openmm>=8.5,<8.6"'),
-        ({"openmm": "8.4.0"}, "openmm < 8.5", '"openmm>=8.5,<8.6"'),
-        ({"openmm": None}, "a required package is missing", "latf-openmm[cpu]"),
-        ({"torchforce_wheels": ()}, "no TorchForce wheel", '"latf-openmm[cpu]"'),
-        ({"torchforce_wheels": ()}, "no TorchForce wheel", '"latf-openmm[cuda13]"'),
+        ({"torch": "2.13.0"}, "torch >= 2.13 with TorchForce", '"torch>=2.10,<2.13"'),
+        ({"torch": "2.13.0.dev20260601+cpu"}, "torch >= 2.13 with TorchForce", '"torch>=2.10,<2.13"'),
+        ({"torch": "3.0.0"}, "torch >= 2.13 with TorchForce", '"torch>=2.10,<2.13"'),
+        ({"torch": "2.9.1+cu126"}, "torch < 2.10", '"torch>=2.10"'),
+        ({"openmm": "8.6.0"}, "openmm >= 8.6 with TorchForce", '"openmm>=8.5,<8.6"'),
+        ({"openmm": "8.4.0"}, "openmm < 8.5", '"openmm>=8.5"'),
+        ({"openmm": None}, "a required package is missing", "pip install latf-openmm"),
+        ({"llvmlite": None}, "a required package is missing", "pip install latf-openmm"),
         (
             {"torchforce_wheels": (("openmmtorch", "1.5"),)},
             "the official openmmtorch wheel",
-            '"latf-openmm[cuda12]"',
+            '"latf-openmm[torchforce-cpu]"',
         ),
         (
             {"torchforce_wheels": (CPU_WHEEL, ("acellera-openmmtorch-cu13", "1.10"))},
@@ -140,9 +145,16 @@ def test_several_problems_are_all_named():
     assert len(problems) == 4
 
 
+def test_without_the_plugin_new_versions_are_no_problem():
+    assert (
+        known_problems(Versions(**{**GOOD, "torch": "2.15.0", "openmm": "8.6.1", "torchforce_wheels": ()}))
+        == []
+    )
+
+
 def test_ways_out_agree_with_the_pins_of_the_project():
     pins = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    for way_out in (GET_TORCH, GET_OPENMM):
+    for way_out in (GET_TORCH, GET_OPENMM, FIT_TORCH, FIT_OPENMM):
         assert way_out.removeprefix("pip install ") in pins
     for wheel in TORCHFORCE_WHEELS[:-1]:
         assert wheel in pins
@@ -216,6 +228,7 @@ def test_answer_after_the_chatter_of_libraries_is_read(monkeypatch):
 
 def test_when_every_child_crashes_the_doctor_says_so(monkeypatch):
     child(monkeypatch, "import os; os.abort()")
+    monkeypatch.setattr(doctor, "installed_versions", lambda: Versions(**GOOD))
     report = doctor.run_doctor()
     assert not report.can_bias
     assert report.exit_code == 1
@@ -245,7 +258,8 @@ def test_broken_cuda_is_a_warning_when_another_platform_passes(monkeypatch):
     assert by_name(report)["TorchForce on CUDA"].status == "warning"
     assert "latf-openmm[cuda13]" in by_name(report)["TorchForce on CUDA"].way_out
     assert report.verdict == (
-        "Biasing works: TorchForce on Reference, CPU; PythonForce on Reference, CPU, CUDA."
+        "Biasing works: compiled on Reference, CPU, CUDA; PythonForce on Reference, CPU, CUDA; "
+        "TorchForce on Reference, CPU."
     )
 
 
@@ -254,7 +268,7 @@ def test_backend_that_crashes_when_serialised_is_not_usable(monkeypatch):
     report = doctor.run_doctor()
     assert by_name(report)["TorchForce XML round trip"].status == "failed"
     assert by_name(report)["TorchForce on CPU"].status == "ok"
-    assert {backend for backend, _ in report.usable} == {"PythonForce"}
+    assert {backend for backend, _ in report.usable} == {"compiled", "PythonForce"}
     assert report.exit_code == 0
 
 

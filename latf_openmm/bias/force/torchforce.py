@@ -30,7 +30,7 @@ def why_unavailable() -> str | None:
     try:
         _plugin()
     except Exception as error:
-        return f"the module openmmtorch cannot be imported ({error}); install latf-openmm[cpu] or [cuda12], [cuda13]"
+        return f"the module openmmtorch cannot be imported ({error}); install latf-openmm[torchforce-cpu], -cuda12 or -cuda13"
     # A GPU part that misses its driver does not matter to the Reference and CPU platforms.
     failures = [
         text
