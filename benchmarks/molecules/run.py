@@ -24,7 +24,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from latf_openmm.ensembles.observables import curve, structure_observable
+from latf_openmm.ensembles.curves import curve
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.progress import make_progress
 from latf_openmm.reweighting.estimators import statistical_inefficiency
@@ -68,9 +69,7 @@ def look(run: RunFolder, index: int, names: Sequence[str], file: Path) -> list[S
         pool = run.pool_of(run.trained(index), walkers)
         for number, walker in enumerate(walkers):
             pieces = list(walker.chunks(topology))
-            values = {
-                name: np.concatenate([f(piece) for piece in pieces]) for name, f in functions.items() if f
-            }
+            values = {name: np.concatenate([f(piece) for piece in pieces]) for name, f in functions.items()}
             found.append(Seen(stage, walker, pool.z[pool.of_walker(number)], values))
     return found
 

@@ -1,10 +1,22 @@
 """Arguments and options that several commands have."""
 
+import pkgutil
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import latf_openmm
+
+_OBSERVABLES = Path(latf_openmm.__file__).parent / "ensembles" / "observables"
+"""Package with one file for each observable."""
+OBSERVABLE_NAMES = tuple(
+    info.name
+    for info in pkgutil.iter_modules([str(_OBSERVABLES)])
+    if info.name not in ("base", "python_file")
+)
+"""Observables that have a name: those of the files, which are not imported for that."""
 
 
 class Format(str, Enum):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from latf_openmm.ensembles.observables import Curve
+from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale

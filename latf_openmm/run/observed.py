@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import StructureEnsemble
-from latf_openmm.ensembles.observables import Curve, check_observable, curve
+from latf_openmm.ensembles.observables import check_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
@@ -68,7 +69,7 @@ def observe(
     temperatures
         In the scale of the system.
     observables
-        Names, or ``FILE.py:FUNCTION``; see `latf_openmm.ensembles.observables.UNITS`.
+        As for `latf_openmm.ensembles.observables.named_observable`.
     reference
         PDB file for RMSD and contacts; None: where the system starts.
     round_index
