@@ -11,6 +11,7 @@ from rich.table import Table
 
 from latf_openmm.cli.application import app
 from latf_openmm.cli.options import (
+    DCD,
     OBSERVABLE_NAMES,
     Format,
     Method,
@@ -42,7 +43,7 @@ def generate(
     round_index: RoundOption = None,
     method: MethodOption = Method.AUTO,
     minutes: MinutesOption = 15.0,
-    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = Format.DCD,
+    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = DCD,
     trust: TrustOption = False,
 ) -> None:
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.

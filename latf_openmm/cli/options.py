@@ -9,21 +9,20 @@ import typer
 
 import latf_openmm
 
-_OBSERVABLES = Path(latf_openmm.__file__).parent / "ensembles" / "observables"
-"""Package with one file for each observable."""
-OBSERVABLE_NAMES = tuple(
-    info.name
-    for info in pkgutil.iter_modules([str(_OBSERVABLES)])
-    if info.name not in ("base", "python_file")
-)
-"""Observables that have a name: those of the files, which are not imported for that."""
+
+def _kinds(package: str, *others: str) -> tuple[str, ...]:
+    """Members of a family by the names of their files, which are not imported for that."""
+    folder = Path(latf_openmm.__file__).parent / package
+    return tuple(i.name for i in pkgutil.iter_modules([str(folder)]) if i.name not in ("base", *others))
 
 
-class Format(str, Enum):
-    """Choices of --format."""
+OBSERVABLE_NAMES = _kinds("ensembles/observables", "python_file")
+"""Observables that have a name."""
 
-    DCD = "dcd"
-    XTC = "xtc"
+Format = Enum("Format", {name.upper(): name for name in _kinds("frames/formats")}, type=str)  # type: ignore[misc]
+"""Choices of --format."""
+DCD = Format("dcd")
+"""Its default."""
 
 
 class LogFormat(str, Enum):

@@ -39,8 +39,9 @@ from latf_openmm.ensembles.ensemble import (
 from latf_openmm.ensembles.pool import encode
 from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_reach
 from latf_openmm.errors import ConfigError
+from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.frames.trajectory import featurise
-from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.reweighting.reliability import MIN_ANCESTORS
