@@ -32,6 +32,7 @@ from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
+from latf_openmm.run.frames import featurise_walkers, pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.training.settings import TrainingSettings
@@ -167,9 +168,11 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     run = run_loop(case.config(), work / "active" / case.name)
     rows = []
     for index in range(case.rounds):
-        pool = run.pool(index)
+        pool = pool_of_rounds(run, index)
         reweighter = Reweighter(run.trained(index), pool, case.seed)
-        features = np.concatenate([t.features for t in run.feature_trajectories(list(pool.walkers))])
+        features = np.concatenate(
+            [t.features for t in featurise_walkers(run.config, list(pool.walkers), run.path)]
+        )
         labels = exact.label(features)
         for temperature in case.case.temperatures:
             found = reweighter.at(temperature)

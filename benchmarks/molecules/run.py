@@ -31,6 +31,7 @@ from latf_openmm.progress import make_progress
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_walkers
 
 Array = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def look(run: RunFolder, index: int, names: Sequence[str], file: Path) -> list[S
     found = []
     for stage, folder in stages.items():
         walkers = read_stage(folder)
-        pool = run.pool_of(run.trained(index), walkers)
+        pool = pool_of_walkers(run.config, run.trained(index), walkers)
         for number, walker in enumerate(walkers):
             pieces = list(walker.chunks(topology))
             values = {name: np.concatenate([f(piece) for piece in pieces]) for name, f in functions.items()}

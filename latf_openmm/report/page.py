@@ -26,6 +26,7 @@ from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.ladder import energies_known
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.storage import write_json, write_manifest, write_text
 
@@ -69,7 +70,7 @@ def write_report(run: RunFolder, index: int) -> Path:
 
 def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
-    trained, pool = run.trained(index), run.pool(index)
+    trained, pool = run.trained(index), pool_of_rounds(run, index)
     reweighter = Reweighter(trained, pool, run.config.seed)
     ensembles = [reweighter.at(temperature) for temperature in run.temperatures()]
     references = find_references(run, trained, index)

@@ -48,6 +48,7 @@ from latf_openmm.reweighting.reliability import MIN_ANCESTORS
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_walkers
 from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
@@ -298,7 +299,7 @@ class AnnealedEnsembles(AnnealingPlan):
             "annealed",
             f"{self.settings.walkers} walkers annealed from {self.scale.label(path.start)} in {changes} changes of "
             f"temperature, {families:.0f} ancestors effectively",
-            self.run.pool_of(reweighter.trained, [walker]),
+            pool_of_walkers(self.run.config, reweighter.trained, [walker]),
             weights,
             replicates,
             reweighter.widening,

@@ -25,6 +25,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.frames.formats import FormatName
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.storage import atomic_folder, check_output
 from latf_openmm.units import check_temperature, temperature_name
 
@@ -105,7 +106,7 @@ def generate_ensembles(
     if len(set(names)) < len(names):
         given = ", ".join(f"{temperature:g}" for temperature in temperatures)
         raise ConfigError(f"--temperature: expected each once, got {given}")
-    trained, pool = run.trained(index), run.pool(index)
+    trained, pool = run.trained(index), pool_of_rounds(run, index)
     reweighter = Reweighter(trained, pool, run.config.seed)
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter

@@ -24,6 +24,7 @@ from latf_openmm.periodic import boxes_of
 from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
 from latf_openmm.run.folder import EXECUTION, RunFolder
+from latf_openmm.run.frames import featurise_walkers, run_features
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.run.strategies import Decision, RoundState
@@ -161,12 +162,12 @@ def _run_round(
     if executor is not None:  # before anything is read: frames are not held while a worker trains
         seconds["train"] = _timed(lambda: train_on_worker(run, folder, executor))
     walkers = run.walkers(folder.index)
-    trajectories = run.feature_trajectories(walkers)
+    trajectories = featurise_walkers(run.config, walkers, run.path)
     if executor is None:
         seconds["train"] = _timed(lambda: train_here(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
     names = trained.feature_module().names
-    fewer = narrowed(trajectories, run.features().names, names, trained.columns)
+    fewer = narrowed(trajectories, run_features(run.config).names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     decision = decide(run, folder, trained, pool)

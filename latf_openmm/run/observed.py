@@ -12,6 +12,7 @@ from latf_openmm.ensembles.observables import check_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.units import TemperatureScale
 
 
@@ -88,7 +89,7 @@ def observe(
     trained = run.trained(index)
     for name in observables:
         check_observable(name, structure, trained.model.n_states)
-    reweighter = Reweighter(trained, run.pool(index), run.config.seed)
+    reweighter = Reweighter(trained, pool_of_rounds(run, index), run.config.seed)
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
     )

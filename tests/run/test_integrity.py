@@ -19,6 +19,7 @@ from latf_openmm.errors import ConfigError, DataError, LatfError
 from latf_openmm.frames.walkers import read_stage
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds, validation_pool
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.verify import verify_run
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
@@ -103,7 +104,7 @@ def test_verify_names_every_record(name: str, copy: Path) -> None:
 
 READS: dict[str, tuple[Callable[[RunFolder], object], list[str]]] = {
     "pool": (
-        lambda run: run.pool(1),
+        lambda run: pool_of_rounds(run, 1),
         [
             *(f"{SEGMENT}/{name}" for name in ("frames.parquet", "walker_001.dcd", MANIFEST)),
             "rounds/000/simulation/T1.3/segment_0002/frames.parquet",
@@ -117,7 +118,7 @@ READS: dict[str, tuple[Callable[[RunFolder], object], list[str]]] = {
     "summary": (lambda run: run.round(0).summary(), ["rounds/000/round.json"]),
     "history": (lambda run: run.round(1).history(), [f"{MODEL}/history.parquet"]),
     "validation": (
-        lambda run: run.validation_pool(1),
+        lambda run: validation_pool(run, 1),
         ["validation/T1/segment_0000/walker_000.dcd", "validation/T1/segment_0000/frames.parquet"],
     ),
     "rounds": (lambda run: run.complete_rounds(), []),
