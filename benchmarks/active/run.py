@@ -182,7 +182,7 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
                     "evaluations": (index + 1) * case.each,
                     "temperature": temperature,
                     "level": found.method,
-                    "simulated": run.round(index).summary()["temperatures"],
+                    "simulated": run.round(index).summary().temperatures,
                     **exact.errors(temperature, labels, pool.energies(), found.weights),
                 }
             )

@@ -231,8 +231,8 @@ def page(run: RunFolder, output: Path, tables: dict[str, pd.DataFrame], auc: dic
     config = run.config
     name = config.system.kind
     now = datetime.datetime.now(tz=datetime.timezone.utc).date()
-    seconds = [folder.summary()["seconds"] for folder in run.complete_rounds()]
-    cost = ", ".join(f"round {i}: simulation {s['simulate'] / 60:.0f} min, training {s['train'] / 60:.0f} min"
+    seconds = [folder.summary().seconds for folder in run.complete_rounds()]
+    cost = ", ".join(f"round {i}: simulation {s.simulate / 60:.0f} min, training {s.train / 60:.0f} min"
                      for i, s in enumerate(seconds))  # fmt: skip
     areas = pd.DataFrame(
         [{"variables": key, "area under the curve": f"{value:.3f}"} for key, value in auc.items()]

@@ -49,6 +49,7 @@ from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_walkers
+from latf_openmm.run.records import AnnealingRecord, parse_as
 from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
@@ -111,9 +112,10 @@ class AnnealedEnsembles(AnnealingPlan):
     def evaluations_made(self, folder: Path) -> int:
         """Force evaluations of one copy that a finished path took."""
         changes = max(int(walker.table["changes"].iloc[0]) for walker in read_stage(folder))
-        record = read_record(folder / "annealing.json")
-        settings = AnnealingSettings(**record["settings"])
-        rounds = changes + settings.frames * len(record["targets"])
+        file = folder / "annealing.json"
+        record = parse_as(AnnealingRecord, read_record(file), file)
+        settings = record.settings
+        rounds = changes + settings.frames * len(record.targets)
         return rounds * (settings.steps + SETTLE) * settings.walkers
 
     def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:

@@ -28,7 +28,7 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure
 from latf_openmm.run.config import RunConfig, read_config
 from latf_openmm.run.consent import check_system
-from latf_openmm.run.rounds import BAD_PLAN, RoundFolder
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
@@ -122,13 +122,12 @@ class RunFolder:
         previous = self.round(index - 1)
         decision = previous.read_decision()
         try:
-            temperatures = [float(t) for t in decision["temperatures"]]
-            biased = frozenset(float(t) for t in decision["biased"])
-            changed = {**simulation.model_dump(), "temperatures": temperatures}
-            return SimulationSettings.model_validate(changed), biased
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise DataError(f"{previous.decision}: {BAD_PLAN.format(reason)}") from None
+            changed = {**simulation.model_dump(), "temperatures": decision.temperatures}
+            return SimulationSettings.model_validate(changed), frozenset(decision.biased)
+        except ValueError as error:
+            raise DataError(
+                f"{previous.decision}: damaged ({first_line(error)}); expected {decision.content}"
+            ) from None
 
     def complete_rounds(self) -> list[RoundFolder]:
         """Rounds that have ended, in order.
@@ -146,7 +145,7 @@ class RunFolder:
 
     def check_rounds(self) -> None:
         """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
-        for name in read_run(self.path)["files"]:
+        for name in read_run(self.path).files:
             if not (self.path / name).is_file():
                 check_file(self.path / name)
 

@@ -68,7 +68,7 @@ def test_the_system_is_built_a_few_times_only(finished: RunFolder, builds: list[
 
 def test_two_rounds_the_second_biased(finished: RunFolder) -> None:
     rounds = finished.complete_rounds()
-    assert [folder.summary()["biased"] for folder in rounds] == [False, True]
+    assert [folder.summary().biased for folder in rounds] == [False, True]
     first, second = (finished.walkers(0), finished.walkers(1)[len(finished.walkers(0)) :])
     assert all((walker.table["bias_energy"] == 0).all() for walker in first)
     assert any((walker.table["bias_energy"] > 0).any() for walker in second)
@@ -314,7 +314,7 @@ def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
     config["model"]["latent_dim"] = 1
     config |= {"bias": None, "validation": None, "generate": {"temperatures": [0.5], "samples": 200}}
     run = run_loop(validate(RunConfig, config, "one"), tmp_path / "run")
-    assert not any(folder.summary()["biased"] for folder in run.complete_rounds())
+    assert not any(folder.summary().biased for folder in run.complete_rounds())
     assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
     summary = json.loads((run.last_round().generated(0.5) / "summary.json").read_text())
     assert any("outside the simulated" in warning for warning in summary["warnings"])
