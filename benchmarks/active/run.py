@@ -39,6 +39,7 @@ from latf_openmm.training.settings import TrainingSettings
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
+_FOLDER = Path(__file__).parent
 _REGIONS = 4
 _ROUNDS = {
     "three_hole": Regime((0.5, 2.0), 10, 20, 100, 1),
@@ -265,10 +266,10 @@ def needed(curve: pd.DataFrame, what: str, error: float) -> float:
 
 
 def write_tables(work: Path, docs: Path) -> None:
-    """Page, table of all numbers and figure."""
+    """Write the page into `docs`; the table of all numbers and the figure beside this file."""
     rows = [row for file in sorted((work / "active").glob("*.json")) for row in json.loads(file.read_text())]
     frame = pd.DataFrame(rows)
-    frame.drop(columns="simulated").to_csv(docs / "active.csv", index=False, float_format="%.5g")
+    frame.drop(columns="simulated").to_csv(_FOLDER / "active.csv", index=False, float_format="%.5g")
     table = summary(frame)
     systems = [name for name in _NAMES if name in set(table["system"])]
     figure, axes = plt.subplots(
@@ -296,7 +297,7 @@ def write_tables(work: Path, docs: Path) -> None:
                 }
             )
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(docs / "active.png", dpi=110)
+    figure.savefig(_FOLDER / "active.png", dpi=110)
     last = (
         table.sort_values("evaluations")
         .groupby(["system", "strategy"])
@@ -321,7 +322,7 @@ Standard errors are from the spread over seeds: errors at neighbouring temperatu
 
 {last.to_markdown(index=False, floatfmt=".3g")}
 
-![Error against force evaluations](active.png)
+![Error against force evaluations](../../benchmarks/active/active.png)
 """
     (docs / "active.md").write_text(text)
     print(text)

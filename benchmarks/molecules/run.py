@@ -1,9 +1,10 @@
 """What a run of a molecule shows: transitions, whether the variables see them, and generated against simulated.
 
 python -m benchmarks.molecules.run RUN --observables systems/chignolin/observables.py --folded folded --opened opened
-    --observe n3_o8 rg --output docs/benchmarks/chignolin
+    --observe n3_o8 rg --name chignolin
 
-RUN is a finished run of latf-openmm with a validation section. Written are OUTPUT.md, OUTPUT.csv and OUTPUT.png.
+RUN is a finished run of latf-openmm with a validation section. Written are docs/benchmarks/NAME.md, and NAME.csv
+and NAME.png beside this file.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_walkers
 
 Array = NDArray[np.float64]
+_FOLDER = Path(__file__).resolve().parent
+_DOCS = _FOLDER.parents[1] / "docs" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ def picture(seen: Sequence[Seen], table: pd.DataFrame, name: str, unit: str, int
     return figure
 
 
-def page(run: RunFolder, output: Path, tables: dict[str, pd.DataFrame], auc: dict[str, float]) -> str:
+def page(run: RunFolder, file: str, tables: dict[str, pd.DataFrame], auc: dict[str, float]) -> str:
     """The page."""
     config = run.config
     name = config.system.kind
@@ -260,7 +263,7 @@ without weights.
 
 {numbers.to_markdown(index=False)}
 
-![{name}]({output.name}.png)
+![{name}](../../benchmarks/molecules/{file}.png)
 """
 
 
@@ -277,7 +280,7 @@ def main() -> None:
     parser.add_argument("--observe", nargs="+", default=[], help="further functions; the first is drawn")
     parser.add_argument("--unit", default="", help="of the one drawn")
     parser.add_argument("--minutes", type=float, default=20.0, help="for refinement")
-    parser.add_argument("--output", type=Path, required=True, help="path without suffix")
+    parser.add_argument("--name", required=True, help="of the page, the table and the picture")
     choice = parser.parse_args()
     run = RunFolder.open(choice.run)
     index = run.last_round().index
@@ -292,12 +295,10 @@ def main() -> None:
         "generated": generated,
     }
     auc = separation(seen, choice.folded, choice.opened[0])
-    generated.to_csv(choice.output.with_suffix(".csv"), index=False)
-    picture(seen, generated, names[0], choice.unit, interval).savefig(
-        choice.output.with_suffix(".png"), dpi=110
-    )
-    text = page(run, choice.output, tables, auc)
-    choice.output.with_suffix(".md").write_text(text)
+    generated.to_csv(_FOLDER / f"{choice.name}.csv", index=False)
+    picture(seen, generated, names[0], choice.unit, interval).savefig(_FOLDER / f"{choice.name}.png", dpi=110)
+    text = page(run, choice.name, tables, auc)
+    (_DOCS / f"{choice.name}.md").write_text(text)
     print(text)
 
 
