@@ -272,8 +272,8 @@ RMSD to the reference [kcal/mol] where that is below 5 kcal/mol, after several t
 deviation; the worst seed at the end. The reference is the mean of two runs of {static} ns in which OpenMM's own forces
 flatten phi and psi (after {build} ns that make that bias); the two differ by {floor}. Effective sample size (Kish) as a
 fraction of the frames. Wall time of a run on a machine shared with other work. Every run is in
-`benchmarks/biasing/biasing.csv`. A cell that was never visited counts as a hundredth of a frame: the error of a run that
-misses a basin grows with its length.
+`benchmarks/biasing/biasing.csv`. A cell that was never visited counts as a hundredth of a frame: the error of a run
+that misses a basin grows with its length.
 
 | method | seeds | {head} | worst | effective fraction | wall time |
 |{rule}|
