@@ -265,5 +265,7 @@ def read_as(cls: type[R], path: Path) -> R:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({first_line(error)}); expected {cls.content}") from None
+        raise DataError(
+            f"{path}: damaged: it cannot be read ({first_line(error)}); expected {cls.content}"
+        ) from None
     return parse_as(cls, data, path)

@@ -439,7 +439,7 @@ def test_a_newer_schema_is_refused_by_every_command(copy: Path) -> None:
 )
 def test_a_damaged_record_is_refused(text: str, copy: Path) -> None:
     (copy / "run.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"run\.json: (damaged|cannot be read) \("):
+    with pytest.raises(ConfigError, match=r"run\.json: damaged"):
         RunFolder.open(copy)
 
 
