@@ -132,7 +132,7 @@ def observe(
     console = Console()
     for curve in observed.curves:
         _print_curve(console, curve, midpoint)
-    console.print(f"{output}: a table for each observable, observables.png", highlight=False)
+    console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     _print_warnings(console, observed.warnings)
     if observed.poor:
         raise typer.Exit(3)
