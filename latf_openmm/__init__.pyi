@@ -8,6 +8,8 @@ from .bias.cv import (
     export_cv as export_cv,
     torsion_cv as torsion_cv,
 )
+from .bias.export import export_bias as export_bias
+from .bias.exported import ExportedBias as ExportedBias, load_exported_bias as load_exported_bias
 from .bias.latent_cv import latent_cv as latent_cv
 from .bias.multistep import MultistepStepper as MultistepStepper
 from .bias.potentials import BiasContext as BiasContext

@@ -19,7 +19,7 @@ from openmm import app, unit
 from torch import Tensor
 
 from benchmarks.biasing.samplers import OneComponent
-from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import CollectiveVariables
 from latf_openmm.bias.force import stepping
 from latf_openmm.bias.force.base import ForcesName
@@ -34,6 +34,7 @@ from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
 from latf_openmm.bias.potentials.opes import Opes, OpesSettings
 from latf_openmm.features import resolve_features
 from latf_openmm.features.distances import DistanceSettings
+from latf_openmm.force_groups import BIAS_GROUP
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings

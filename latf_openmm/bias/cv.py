@@ -46,6 +46,26 @@ class CollectiveVariables(nn.Module):
         """Return collective variables, shape (n_frames, dim)."""
         raise NotImplementedError
 
+    def used_atoms(self) -> Tensor:
+        """Return the atoms whose positions are looked at, ascending."""
+        return torch.arange(self.n_atoms)
+
+    def of_used_atoms(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables from the positions of the used atoms, (n_frames, len(used_atoms), 3)."""
+        return self(positions, box)
+
+
+class UsedAtomsCV(CollectiveVariables):
+    """The same collective variables of a system that consists of the used atoms."""
+
+    def __init__(self, cv: CollectiveVariables) -> None:
+        super().__init__(len(cv.used_atoms()), cv.periods.tolist())
+        self.cv = cv
+
+    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables, shape (n_frames, dim)."""
+        return self.cv.of_used_atoms(positions, box)
+
 
 class FeatureCV(CollectiveVariables):
     """A network on descriptors, or the descriptors themselves; of many atoms only those needed are looked at.
@@ -108,6 +128,15 @@ class FeatureCV(CollectiveVariables):
         x = positions.to(self.periods.dtype)
         if self.atoms.numel() > 0:
             x = x.index_select(1, self.atoms)
+        return self.of_used_atoms(x, box)
+
+    def used_atoms(self) -> Tensor:
+        """Return the atoms whose positions are looked at, ascending."""
+        return self.atoms if self.atoms.numel() > 0 else torch.arange(self.n_atoms)
+
+    def of_used_atoms(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return collective variables from the positions of the used atoms, (n_frames, len(used_atoms), 3)."""
+        x = positions.to(self.periods.dtype)
         cell = box if box.numel() == 0 else box.to(self.periods.dtype)
         return self.network(self.features(x, cell))
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import openmm
 
-from latf_openmm.bias.biased_system import bias_group, check_integrated
 from latf_openmm.bias.force.base import scale_parameter
+from latf_openmm.bias.placement import bias_group, check_integrated
 from latf_openmm.errors import ConfigError
-from latf_openmm.systems.inspection import BIAS_NAME
+from latf_openmm.force_groups import BIAS_NAME
 
 _ALL = 0xFFFFFFFF
 """Bits of all 32 force groups."""

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from openmm import unit
 
-from latf_openmm.bias.biased_system import check_integrated
 from latf_openmm.bias.cv import CollectiveVariables
+from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials import Bias
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.errors import ConfigError
-from latf_openmm.systems.inspection import BIAS_NAME
+from latf_openmm.force_groups import BIAS_NAME
 
 
 class LatentReporter:

@@ -12,14 +12,14 @@ import torch
 from openmm import unit
 from torch import Tensor
 
-from latf_openmm.bias.biased_system import check_integrated
 from latf_openmm.bias.cv import CollectiveVariables
 from latf_openmm.bias.exchange import Exchange
 from latf_openmm.bias.force.base import messages_parameter
+from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.errors import ConfigError
+from latf_openmm.force_groups import BIAS_NAME
 from latf_openmm.storage import atomic_file
-from latf_openmm.systems.inspection import BIAS_NAME
 
 
 class BiasUpdater:

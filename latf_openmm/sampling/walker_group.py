@@ -27,6 +27,7 @@ from latf_openmm.bias.potentials import Bias, BiasContext
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.updater import BiasUpdater, load_bias
 from latf_openmm.errors import DataError, SimulationError, first_line
+from latf_openmm.force_groups import free_force_group
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.sampling.dynamics import BiasSource, GroupTask
@@ -43,7 +44,7 @@ from latf_openmm.sampling.segments import (
 )
 from latf_openmm.storage import check_file
 from latf_openmm.systems import BuiltSystem, shared_system
-from latf_openmm.systems.inspection import barostat_of, free_force_group, pressure_of
+from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.systems.trusted_xml import read_state
 
 log = logging.getLogger(__name__)

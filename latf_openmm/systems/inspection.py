@@ -12,16 +12,11 @@ import openmm
 from openmm import unit
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.force_groups import BIAS_NAME, free_force_group
 from latf_openmm.systems.copies import masses_of
 
 log = logging.getLogger(__name__)
 
-BIAS_NAME = "LatentBias"
-"""Name of the force of a bias, unless another is given."""
-BIAS_GROUP = 31
-"""Force group of a bias where no other force is in it."""
-_N_GROUPS = 32
-"""Number of force groups that OpenMM has."""
 _OTHER_DYNAMICS = {
     "DrudeForce": "its Drude particles need a DrudeLangevinIntegrator",
     "RPMDMonteCarloBarostat": "it needs an RPMDIntegrator",
@@ -146,24 +141,6 @@ def _warn_once(text: str) -> None:
     if text not in _warned:
         _warned.add(text)
         log.warning(text)
-
-
-def free_force_group(system: openmm.System, source: str = "system") -> int:
-    """Return the highest force group that no force of the System is in.
-
-    Raises
-    ------
-    ConfigError
-        If there is none.
-    """
-    used = {force.getForceGroup() for force in system.getForces()}
-    free = [group for group in range(_N_GROUPS) if group not in used]
-    if not free:
-        raise ConfigError(
-            f"{source}: its forces are in all {_N_GROUPS} force groups; a bias needs one for itself, so put two "
-            "forces into the same group"
-        )
-    return free[-1]
 
 
 def has_motion_remover(system: openmm.System) -> bool:

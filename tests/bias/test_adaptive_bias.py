@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import FeatureCV, torsion_cv
 from latf_openmm.bias.potentials import BIAS_KINDS, Bias, BiasSettings
 from latf_openmm.bias.potentials.base import AdaptiveBias, BiasContext, cv_context
@@ -35,6 +35,7 @@ from latf_openmm.features import build_features
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.force_groups import BIAS_GROUP
 from latf_openmm.model.flow import FlowSettings
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate

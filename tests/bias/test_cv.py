@@ -17,7 +17,7 @@ from openmm import unit
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import (
     CollectiveVariables,
     FeatureCV,
@@ -41,6 +41,7 @@ from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBond, HydrogenBondSettings
 from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.force_groups import BIAS_GROUP
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
 Array = NDArray[np.float64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from scipy.linalg import solve_discrete_lyapunov
 
-from latf_openmm.bias.biased_system import BIAS_GROUP, add_bias
+from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import torsion_cv
 from latf_openmm.bias.multistep import MultistepStepper
 from latf_openmm.bias.potentials.base import AdaptiveBias, cv_context
@@ -19,6 +19,7 @@ from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.bias.reporter import LatentReporter
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
+from latf_openmm.force_groups import BIAS_GROUP
 from latf_openmm.sampling.langevin import langevin_integrator
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.units import KELVIN

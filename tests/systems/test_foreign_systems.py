@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 import latf_openmm as latf
-from latf_openmm.bias.biased_system import add_bias, bias_group, check_integrated
+from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import CollectiveVariables, torsion_cv
 from latf_openmm.bias.multistep import MultistepStepper
+from latf_openmm.bias.placement import bias_group, check_integrated
 from latf_openmm.bias.potentials import Bias
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.potentials.harmonic import HarmonicSettings
@@ -24,6 +25,7 @@ from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import resolve_features
 from latf_openmm.features.torsions import TorsionSettings
+from latf_openmm.force_groups import free_force_group
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.flow import FlowSettings
@@ -37,7 +39,7 @@ from latf_openmm.systems import SYSTEM_KINDS, inspection, library_folder
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.base import SystemSettings
 from latf_openmm.systems.copies import many_copies
-from latf_openmm.systems.inspection import degrees_of_freedom, free_force_group, inspected, pressure_of
+from latf_openmm.systems.inspection import degrees_of_freedom, inspected, pressure_of
 from latf_openmm.units import GAS_CONSTANT
 
 Array = NDArray[np.float64]

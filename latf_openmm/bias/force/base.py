@@ -7,40 +7,46 @@ from typing import Literal, get_args
 import openmm
 import torch
 
-from latf_openmm.bias.force import pythonforce, torchforce
+from latf_openmm.bias.force import compiled, pythonforce, torchforce
 from latf_openmm.bias.force.bias_energy import BiasEnergy
+from latf_openmm.bias.force.lowering import UnknownOperationError
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.errors import BackendError
-from latf_openmm.systems.inspection import BIAS_NAME
+from latf_openmm.force_groups import BIAS_NAME
 
 log = logging.getLogger(__name__)
 
-BackendName = Literal["auto", "torchforce", "python"]
+BackendName = Literal["auto", "compiled", "python", "torchforce"]
 ForcesName = Literal["traced", "autograd"]
 BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
 """Names of the backends, `auto` among them."""
+_BACKENDS = {"compiled": compiled, "python": pythonforce, "torchforce": torchforce}
+"""Modules of the backends, in the order in which `auto` tries them."""
 
 
-def choose_backend(backend: BackendName) -> Literal["torchforce", "python"]:
-    """Resolve ``"auto"``: TorchForce where its plugin works, else PythonForce.
+def choose_backend(backend: BackendName, forces: ForcesName = "traced") -> BackendName:
+    """Resolve ``"auto"``: the first backend that works here.
 
     Raises
     ------
     BackendError
-        If no backend works here.
+        If none does, or there is none of this name.
     """
     if backend not in BACKEND_NAMES:
         raise BackendError(f"unknown backend {backend!r}; expected one of {', '.join(BACKEND_NAMES)}")
     if backend != "auto":
         return backend
-    reason = torchforce.why_unavailable()
-    if reason is None:
+    if forces == "autograd":
         return "torchforce"
-    other = pythonforce.why_unavailable()
-    if other is not None:
-        raise BackendError(f"no backend can bias OpenMM here: TorchForce: {reason}; PythonForce: {other}")
-    log.warning("TorchForce is unavailable (%s); using PythonForce", reason)
-    return "python"
+    reasons = {name: module.why_unavailable() for name, module in _BACKENDS.items()}
+    for name, reason in reasons.items():
+        if reason is None:
+            return name  # type: ignore[return-value]
+        log.warning("backend %r is unavailable (%s)", name, reason)
+    raise BackendError(
+        "no backend can bias OpenMM here: "
+        + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    )
 
 
 def make_force(
@@ -59,7 +65,8 @@ def make_force(
     energy
         Collective variables and bias of all copies.
     backend
-        ``"torchforce"``, ``"python"`` or ``"auto"``.
+        ``"compiled"``: machine code in a PythonForce; ``"python"``: torch in a PythonForce; ``"torchforce"``;
+        ``"auto"``: the first of them that works here, and has all operations of the bias.
     forces
         ``"traced"``: forces from a graph recorded beforehand, which runs on the CPU whatever the platform;
         ``"autograd"``: TorchForce differentiates at every step, on the platform's device.
@@ -70,15 +77,25 @@ def make_force(
     name
         Of the force; the global parameter of an adaptive bias starts with it.
     """
-    parameters: dict[str, float] = {}
+    messages = scale = None
     if isinstance(energy.bias, AdaptiveBias):
-        parameters = {messages_parameter(name): float(energy.bias.sent)}
+        messages = messages_parameter(name), float(energy.bias.sent)
     if multistep:
-        parameters[scale_parameter(name)] = 1.0
-    if choose_backend(backend) == "python":
-        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
-    else:
+        scale = scale_parameter(name), 1.0
+    chosen = choose_backend(backend, forces)
+    force: openmm.Force | None = None
+    if chosen == "compiled":
+        try:
+            force = compiled.make_compiled_force(energy, periodic, messages, scale)
+        except UnknownOperationError as error:
+            if backend != "auto":
+                raise
+            log.warning("the bias is not compiled: %s; backend 'python' is used", error)
+    parameters = dict(item for item in (messages, scale) if item is not None)
+    if chosen == "torchforce":
         force = torchforce.make_torch_force(energy, periodic, forces, parameters, multistep)
+    elif force is None:
+        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
     force.setName(name)
     return force
 

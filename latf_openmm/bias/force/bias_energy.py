@@ -1,12 +1,18 @@
 """BiasEnergy: positions -> bias energy (and forces) of all copies in a System, as one module."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from latf_openmm.bias.cv import CollectiveVariables
-from latf_openmm.bias.force.traced_forces import record
+from latf_openmm.bias.force.traced_forces import ELEMENTARY, record, recorded
 from latf_openmm.bias.potentials import Bias
 from latf_openmm.errors import ModelError
+
+_Arguments = tuple[Tensor, Tensor, Tensor]
+"""Positions, box and state."""
 
 
 class BiasEnergy(nn.Module):
@@ -42,18 +48,51 @@ def trace_forces(energy: BiasEnergy, periodic: bool) -> torch.jit.ScriptModule:
 
     The energy and its gradient are recorded once as plain tensor operations, so nothing is differentiated
     while the simulation runs. The graph is for the CPU and for this number of atoms.
+
+    Raises
+    ------
+    ModelError
+        If the collective variables cannot be recorded.
     """
-    generator = torch.Generator().manual_seed(0)
-    n = energy.n_copies * energy.n_atoms
-    positions = torch.rand(n, 3, generator=generator, dtype=torch.float64)
-    box = 10.0 * torch.eye(3, dtype=torch.float64) if periodic else torch.empty(0)
-    examples = [(positions, box, state) for state in energy.bias.example_states()]
+    with _recording():
+        return record(_call(energy), _examples(energy, periodic))
+
+
+def elementary_graph(energy: BiasEnergy, periodic: bool) -> tuple[fx.GraphModule, list[_Arguments]]:
+    """Return that graph in few kinds of operation, and the arguments it was recorded with.
+
+    Raises
+    ------
+    ModelError
+        If the collective variables cannot be recorded.
+    """
+    examples = _examples(energy, periodic)
+    with _recording():
+        return recorded(_call(energy), examples, ELEMENTARY), examples
+
+
+def _call(energy: BiasEnergy) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The function that is recorded; torch counts the arguments of a plain one only."""
 
     def call(positions: Tensor, box: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return energy.energy_and_forces(positions, box, state)
 
+    return call
+
+
+def _examples(energy: BiasEnergy, periodic: bool) -> list[_Arguments]:
+    """Arguments to record the graph with."""
+    generator = torch.Generator().manual_seed(0)
+    n = energy.n_copies * energy.n_atoms
+    positions = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    box = 10.0 * torch.eye(3, dtype=torch.float64) if periodic else torch.empty(0)
+    return [(positions, box, state) for state in energy.bias.example_states()]
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
     try:
-        return record(call, examples)
+        yield
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise ModelError(

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
-from openmm import unit
+from numpy.typing import NDArray
 
 from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.force_module import force_module
 from latf_openmm.errors import BackendError
+
+_POSITIONS = openmm.State.Positions
 
 
 class TorchComputation:
@@ -21,20 +23,32 @@ class TorchComputation:
         self.module = module
         self.periodic = periodic
         self.parameters = parameters
+        self._positions = np.empty((0, 3))
+        self._known: dict[str, torch.Tensor] = {}
 
-    def __call__(self, state: openmm.State) -> tuple[Any, Any]:
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """Evaluate the module on the State's positions and box."""
-        positions = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        arguments = [torch.from_numpy(positions)]
+        n = state._getNumParticles()
+        if len(self._positions) != n:
+            self._positions = np.empty((n, 3))
+        state._getVectorAsNumpy(
+            _POSITIONS, self._positions
+        )  # without units, which cost more than the network
+        arguments = [torch.from_numpy(self._positions)]
         if self.periodic:
-            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-            arguments.append(torch.from_numpy(np.array(box)))
+            arguments.append(torch.tensor(state.getPeriodicBoxVectors()._value, dtype=torch.float64))
         if self.parameters:
             values = state.getParameters()
-            arguments += [torch.tensor(values[name], dtype=torch.float64) for name in self.parameters]
+            arguments += [self._parameter(name, values[name]) for name in self.parameters]
         with torch.inference_mode():
             energy, forces = self.module(*arguments)
-        return float(energy), forces.numpy()  # kJ/mol and kJ/mol/nm, as PythonForce takes them
+        return energy.item(), forces.numpy()  # kJ/mol and kJ/mol/nm, as PythonForce takes them
+
+    def _parameter(self, name: str, value: float) -> torch.Tensor:
+        known = self._known.get(name)
+        if known is None or known.item() != value:
+            known = self._known[name] = torch.tensor(value, dtype=torch.float64)
+        return known
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep the module as TorchScript bytes."""
@@ -44,9 +58,8 @@ class TorchComputation:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the module from its bytes."""
-        self.module = torch.jit.load(io.BytesIO(state["module"]))
-        self.periodic = state["periodic"]
-        self.parameters = state["parameters"]
+        module = torch.jit.load(io.BytesIO(state["module"]))
+        self.__init__(module, state["periodic"], state["parameters"])  # type: ignore[misc]
 
 
 def why_unavailable() -> str | None:

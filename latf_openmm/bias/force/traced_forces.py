@@ -3,11 +3,12 @@
 A network of the usual size takes a few microseconds of arithmetic; what a step costs is the number of operations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from latf_openmm.bias.force.graph_rewrites import Products
@@ -36,14 +37,27 @@ _VIEWS = {
     aten._to_copy.default,
 }
 """Give the elements of their argument in another shape."""
-_TRANSPOSES = {aten.t.default, aten.transpose.int}
-"""Swap two dimensions; a constant keeps the layout that they give it."""
+_TRANSPOSES = {aten.t.default, aten.transpose.int, aten.permute.default}
+"""Swap dimensions; a constant keeps the layout that they give it."""
 _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 """Arithmetic on elements, which expands its arguments itself."""
 
 
-def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
-    """Return TorchScript of what `call` does with tensors of the shapes of the examples.
+_PRODUCT = {aten.addmm.default: lambda b, x, y: x @ y + b}
+"""addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis (torch
+2.12) gives it the shape of its bias, and a batch larger than one then fails."""
+ELEMENTARY = {
+    **core_aten_decompositions(),
+    **get_decompositions([aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_]),
+    **_PRODUCT,
+}
+"""How composed operations are made of few elementary ones."""
+
+
+def recorded(
+    call: Callable[..., Any], examples: Sequence[Sequence[Tensor]], table: Mapping[Any, Callable[..., Any]]
+) -> fx.GraphModule:
+    """Return the simplified graph of what `call` does with tensors of the shapes of the examples.
 
     Parameters
     ----------
@@ -51,11 +65,18 @@ def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> to
         Of tensors; what it does must not depend on their values.
     examples
         One or more tuples of arguments; sizes in which they differ are left open.
+    table
+        Operations that are recorded as others.
     """
-    # addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis
-    # (torch 2.12) gives it the shape of its bias, and a batch larger than one then fails.
-    table = {aten.addmm.default: lambda b, x, y: x @ y + b}
-    graph = simplify(make_fx(call, decomposition_table=table)(*examples[0]), examples)
+    graph = make_fx(call, decomposition_table=dict(table))(*examples[0])
+    if any(_changes_its_arguments(node) for node in graph.graph.nodes):
+        graph = make_fx(torch.func.functionalize(graph))(*examples[0])
+    return simplify(graph, examples)
+
+
+def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
+    """Return TorchScript of what `call` does; arguments as for `recorded`."""
+    graph = recorded(call, examples, _PRODUCT)
     return torch.jit.trace(graph, tuple(examples[0]), check_trace=False).eval()
 
 
@@ -150,14 +171,16 @@ class _Simplifier:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node):
             return None
-        if node.target in _SAME:  # a copy may be made for its layout
-            old, new = self._tensor(source), self._tensor(node)
-            same = old is not None and new is not None and old.stride() == new.stride()
-            return source if same else None
         if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
             return self._without_zero(node) or self._without_two(node)
+        if source in self.constant:  # folded; and it may be laid out otherwise than when it was recorded
+            return None
         old, new = self._tensor(source), self._tensor(node)
-        if node.target not in _VIEWS or old is None or new is None or node in self.grows:
+        if old is None or new is None:
+            return None
+        if node.target in _SAME:  # a copy may be made for its layout
+            return source if old.stride() == new.stride() else None
+        if node.target not in _VIEWS or node in self.grows:
             return None
         same = (old.shape, old.stride(), old.dtype) == (new.shape, new.stride(), new.dtype)
         return source if same and old.storage_offset() == new.storage_offset() else None

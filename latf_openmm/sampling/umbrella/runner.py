@@ -20,6 +20,7 @@ from latf_openmm.bias.potentials.base import wrap
 from latf_openmm.bias.potentials.harmonic import MovingHarmonic
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.force_groups import free_force_group
 from latf_openmm.periodic import edges_and_angles
 from latf_openmm.progress import Advance
 from latf_openmm.sampling.contexts import PlatformChoice, chosen_by_openmm
@@ -27,7 +28,7 @@ from latf_openmm.sampling.umbrella.plan import Leg, WindowPlan
 from latf_openmm.sampling.umbrella.samples import WindowFile
 from latf_openmm.sampling.walker_group import MINIMISE
 from latf_openmm.storage import atomic_file
-from latf_openmm.systems.inspection import barostat_of, free_force_group
+from latf_openmm.systems.inspection import barostat_of
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]

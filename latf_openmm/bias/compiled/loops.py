@@ -1,0 +1,326 @@
+"""The operations of a program as loops of LLVM's instructions; the same text for programs of the same form.
+
+Numbers are not in it, so that what was compiled for one model serves for all of its architecture. A map whose result
+is used once, by another map or a sum, is computed there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from llvmlite import ir
+
+from latf_openmm.bias.compiled.instructions import DOUBLE, FUNCTIONS, INTEGER as WHOLE, Instructions
+from latf_openmm.bias.compiled.layout import Layout, same_elements
+from latf_openmm.bias.compiled.program import INTEGER, Operation, Program, Size, View
+
+ENTRY = "evaluate"
+"""Name of the function."""
+_MEMORY = ("positions", "forces", "b", "s", "w", "c", "k")
+"""Memory that the function is given, in order: of the arguments, and of the arrays by their letters."""
+_FEW = 4
+"""Columns of a sparse product up to so many are written out."""
+
+Indices = Sequence[ir.Value]
+_Lines = tuple[list[ir.Value], AbstractContextManager[list[ir.Value]]]
+
+
+def instructions(program: Program, layout: Layout) -> str:
+    """Return the text of ``double evaluate(table, n)``.
+
+    `table` is the address of eight integers: the addresses of positions, forces, box, state, scratch, constants and
+    integers, and the number of copies. n is the number of rows of the state. It returns the energy of all copies.
+    """
+    module = ir.Module("bias")
+    pointers = [(WHOLE if name == "k" else DOUBLE).as_pointer() for name in _MEMORY]
+    inner = ir.Function(module, ir.FunctionType(DOUBLE, [*pointers, WHOLE, WHOLE]), "copies")
+    inner.linkage = "internal"
+    for argument in inner.args[: len(_MEMORY)]:
+        argument.add_attribute("noalias")
+    Writer(inner, program, layout).write()
+    outer = ir.Function(module, ir.FunctionType(DOUBLE, [WHOLE.as_pointer(), WHOLE]), ENTRY)
+    write = Instructions(outer)
+    numbers = [write.load(outer.args[0], write.integer(index)) for index in range(len(_MEMORY) + 1)]
+    memory = [
+        write.builder.inttoptr(number, kind) for number, kind in zip(numbers[:-1], pointers, strict=True)
+    ]
+    write.builder.ret(write.builder.call(inner, [*memory, numbers[-1], outer.args[1]]))
+    return str(module)
+
+
+class Writer:
+    """Writes the function for all copies."""
+
+    def __init__(self, function: ir.Function, program: Program, layout: Layout) -> None:
+        self.do = Instructions(function)
+        self.program = program
+        self.layout = layout
+        self.memory = dict(zip(_MEMORY, function.args, strict=False))
+        self.copies, self.rows = function.args[len(_MEMORY) :]
+        self.zero = self.do.integer(0)
+        self.scalars: dict[int, ir.Value] = {}
+        self.kinds = {
+            "map": self._map,
+            "reduce": self._reduce,
+            "product": self._product,
+            "gather": self._gather,
+            "scatter": self._scatter,
+            "sort": self._sort,
+            "argmin": self._argmin,
+            "scan": self._scan,
+        }
+
+    def write(self) -> None:
+        """Write everything: for each copy its positions, the operations, and its forces."""
+        do, (energy, forces) = self.do, self.program.results()
+        self.scalars = {
+            place: do.load(self.memory["c"], do.integer(place)) for place in sorted(self.layout.scalars)
+        }
+        total = do.variable(do.number(0.0))
+        axis = [do.integer(index) for index in range(3)]
+        with do.loop(self.copies) as copy:
+            base = do.times(copy, 3 * self.program.n_atoms)
+            with self._atoms() as (i, atom):
+                for j in range(3):
+                    place = do.plus(base, do.plus(atom, axis[j]))
+                    target = do.plus(do.times(i, 3), axis[j])
+                    do.store(do.load(self.memory["positions"], place), self.memory["w"], target)
+            for operation in self.program.operations:
+                if operation.out[0].array not in self.layout.inlined:
+                    self.kinds[operation.kind](operation)
+            do.builder.store(do.add(do.builder.load(total), self.element(energy, ())), total)
+            with self._atoms() as (i, atom):
+                for j in range(3):
+                    value = self.element(forces, (i, axis[j]))
+                    do.store(value, self.memory["forces"], do.plus(base, do.plus(atom, axis[j])))
+        do.builder.ret(do.builder.load(total))
+
+    @contextmanager
+    def _atoms(self) -> Iterator[tuple[ir.Value, ir.Value]]:
+        """Repeat for each atom that counts; its index among them, and three times that in a copy."""
+        with self.do.loop(self.do.integer(len(self.program.atoms))) as i:
+            yield i, self.do.times(self.do.load(self.memory["k"], i), 3)
+
+    # --- elements ----------------------------------------------------------------------------------
+
+    def size(self, size: Size) -> ir.Value:
+        """A length."""
+        if size.per_row == 0:
+            return self.do.integer(size.fixed)
+        return self.do.plus(self.do.times(self.rows, size.per_row), self.do.integer(size.fixed))
+
+    @contextmanager
+    def loops(self, view: View, axes: Sequence[int] | None = None) -> Iterator[list[ir.Value]]:
+        """Repeat for all indices of a view, or of some axes of it; others are 0."""
+        names = [self.zero] * len(view.shape)
+        with ExitStack() as stack:
+            for axis in range(len(names)) if axes is None else axes:
+                if view.shape[axis] != Size(1):
+                    names[axis] = stack.enter_context(self.do.loop(self.size(view.shape[axis])))
+            yield names
+
+    def place(self, view: View, names: Indices, *more: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Memory and place of an element; `more` is added to the place."""
+        letter, base = self.layout.place(view.array)
+        place = self.size(Size(base.fixed + view.offset.fixed, base.per_row + view.offset.per_row))
+        for length, stride, name in zip(view.shape, view.strides, names, strict=True):
+            if length != Size(1) and stride != Size(0):
+                place = self.do.plus(place, self._distance(name, stride))
+        for term in more:
+            place = self.do.plus(place, term)
+        return self.memory[letter], place
+
+    def _distance(self, index: ir.Value, stride: Size) -> ir.Value:
+        if stride.per_row == 0:
+            return self.do.times(index, stride.fixed)
+        return self.do.builder.mul(index, self.size(stride), flags=("nsw",))
+
+    def element(self, view: View, names: Indices, *more: ir.Value) -> ir.Value:
+        """An element, from memory."""
+        letter, base = self.layout.place(view.array)
+        if letter == "c" and not more and base.fixed in self.scalars:
+            return self.scalars[base.fixed]
+        return self.do.load(*self.place(view, names, *more))
+
+    def value(self, view: View, names: Indices) -> ir.Value:
+        """An element, computed here where it is in no memory."""
+        operation = self.layout.inlined.get(view.array)
+        if operation is None:
+            return self.element(view, names)
+        axes = same_elements(view, operation.out[0])
+        assert axes is not None
+        return self.mapped(operation, [self.zero if axis is None else names[axis] for axis in axes])
+
+    def mapped(self, operation: Operation, names: Indices) -> ir.Value:
+        """An element of the result of a map."""
+        values = [self.value(view, names) for view in operation.inputs]
+        return FUNCTIONS[operation.function](self.do, *values, *operation.numbers)
+
+    def keep(self, value: ir.Value, view: View, names: Indices, *more: ir.Value) -> None:
+        """Write an element."""
+        self.do.store(value, *self.place(view, names, *more))
+
+    # --- operations --------------------------------------------------------------------------------
+
+    def _map(self, operation: Operation) -> None:
+        (out,) = operation.out
+        with self.loops(out) as names:
+            self.keep(self.mapped(operation, names), out, names)
+
+    def _reduce(self, operation: Operation) -> None:
+        (source,), (out,), do = operation.inputs, operation.out, self.do
+        start = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}[operation.function]
+        with self._lines(source, operation.numbers) as (names, inner):
+            total = do.variable(do.number(start))
+            with inner as further:
+                value, before = self.value(source, _merged(names, further)), do.builder.load(total)
+                if operation.function == "sum":
+                    after = do.add(before, value)
+                else:
+                    after = do.extreme(">" if operation.function == "max" else "<", value, before)
+                do.builder.store(after, total)
+            self.keep(do.builder.load(total), out, names)
+
+    @contextmanager
+    def _lines(self, view: View, axes: Sequence[int]) -> Iterator[_Lines]:
+        """Repeat for all axes but some; the loops over these are to be opened inside."""
+        kept = [axis for axis in range(len(view.shape)) if axis not in axes]
+        with self.loops(view, kept) as names:
+            yield names, self.loops(view, axes)
+
+    def _product(self, operation: Operation) -> None:
+        if operation.function == "sparse":
+            return self._sparse(operation)
+        (first, second), (out,) = operation.inputs, operation.out
+        if out.shape[2] == Size(1) and first.strides[1] == Size(1):
+            first, second, out = _turned(second), _turned(first), _turned(out)
+        if second.strides[2] == Size(1) and Size(1) not in (out.shape[2], second.strides[1]):
+            return self._by_rows(first, second, out)
+        do, pairs = self.do, View(first.array, Size(0), (*out.shape, first.shape[2]), (Size(0),) * 4)
+        with self._lines(pairs, (3,)) as (names, inner):
+            total = do.variable(do.number(0.0))
+            with inner as further:
+                h, i, j, q = _merged(names, further)
+                term = do.mul(self.element(first, (h, i, q)), self.element(second, (h, q, j)))
+                do.builder.store(do.add(do.builder.load(total), term), total)
+            self.keep(do.builder.load(total), out, names[:3])
+        return None
+
+    def _by_rows(self, first: View, second: View, out: View) -> None:
+        """A product whose second matrix lies in memory row by row: multiples of its rows are added up."""
+        do = self.do
+        with self.loops(out) as names:
+            self.keep(do.number(0.0), out, names)
+        with self.loops(first) as (h, i, q):
+            factor = self.element(first, (h, i, q))
+            with self.loops(out, (2,)) as (_, _, j):
+                term = do.mul(factor, self.element(second, (h, q, j)))
+                self.keep(do.add(self.element(out, (h, i, j)), term), out, (h, i, j))
+
+    def _sparse(self, operation: Operation) -> None:
+        values, rows, columns, second = operation.inputs
+        (out,), do = operation.out, self.do
+        width = out.shape[2]
+        few = width.per_row == 0 and width.fixed <= _FEW
+        line = View(out.array, out.offset, (width,), (out.strides[2],))
+        other = View(second.array, second.offset, (width,), (second.strides[2],))
+
+        def add(factor: ir.Value, row: ir.Value, column: ir.Value, j: ir.Value) -> None:
+            term = do.mul(factor, self.element(other, (j,), column))
+            self.keep(do.add(self.element(line, (j,), row), term), line, (j,), row)
+
+        with self.loops(values) as names:
+            row = self._distance(self.element(rows, names), out.strides[1])
+            column = self._distance(self.element(columns, names), second.strides[1])
+            factor = self.element(values, names)
+            if few:
+                for j in range(width.fixed):
+                    add(factor, row, column, do.integer(j))
+            else:
+                with self.loops(line) as (j,):
+                    add(factor, row, column, j)
+
+    def _index(self, view: View, names: Indices, length: int) -> ir.Value:
+        """An index, kept inside the array where it was computed."""
+        do, value = self.do, self.value(view, names)
+        if self.program.arrays[view.array].kind == INTEGER:
+            return value
+        inside = do.builder.and_(
+            do.compared(">=", value, do.number(0.0)), do.compared("<", value, do.number(float(length)))
+        )
+        return do.builder.fptosi(do.chosen(inside, value, do.number(0.0)), WHOLE)
+
+    def _distances(self, operation: Operation, names: Indices) -> list[ir.Value]:
+        """What the indices of an operation add to a place."""
+        numbers = zip(operation.numbers[::2], operation.numbers[1::2], strict=True)
+        return [
+            self.do.times(self._index(view, names, length), stride)
+            for view, (stride, length) in zip(operation.inputs[1:], numbers, strict=True)
+        ]
+
+    def _gather(self, operation: Operation) -> None:
+        (out,) = operation.out
+        with self.loops(out) as names:
+            value = self.element(operation.inputs[0], names, *self._distances(operation, names))
+            self.keep(value, out, names)
+
+    def _scatter(self, operation: Operation) -> None:
+        (out,) = operation.out
+        with self.loops(out) as names:
+            value, distances = self.element(operation.inputs[0], names), self._distances(operation, names)
+            if operation.function == "add":
+                value = self.do.add(self.element(out, names, *distances), value)
+            self.keep(value, out, names, *distances)
+
+    def _sort(self, operation: Operation) -> None:
+        """By insertion: an element changes places with the one before it as long as that has to come after it."""
+        (source,), (values, indices), axis = operation.inputs, operation.out, operation.numbers[0]
+        do, sign = self.do, "<" if operation.function == "ascending" else ">"
+        with self._lines(source, (axis,)) as (names, inner), inner as further:
+            at = _merged(names, further)
+            self.keep(self.element(source, at), values, at)
+            self.keep(do.builder.sitofp(at[axis], DOUBLE), indices, at)
+            with do.loop(at[axis]) as back:
+                here = do.builder.sub(at[axis], back)
+                before = do.builder.sub(here, do.integer(1))
+                one, other = ([*at[:axis], index, *at[axis + 1 :]] for index in (here, before))
+                first, second = self.element(values, one), self.element(values, other)
+                swap = do.compared(sign, first, second)
+                for view in (values, indices):
+                    a, b = self.element(view, one), self.element(view, other)
+                    self.keep(do.chosen(swap, b, a), view, one)
+                    self.keep(do.chosen(swap, a, b), view, other)
+
+    def _argmin(self, operation: Operation) -> None:
+        (source,), (out,), axis = operation.inputs, operation.out, operation.numbers[0]
+        do, smallest = self.do, operation.function == "min"
+        with self._lines(source, (axis,)) as (names, inner):
+            best = do.variable(do.number(float("inf") if smallest else float("-inf")))
+            place = do.variable(do.number(0.0))
+            with inner as further:
+                at = _merged(names, further)
+                value, before = self.element(source, at), do.builder.load(best)
+                better = do.compared("<" if smallest else ">", value, before)
+                do.builder.store(do.chosen(better, value, before), best)
+                index = do.builder.sitofp(at[axis], DOUBLE)
+                do.builder.store(do.chosen(better, index, do.builder.load(place)), place)
+            self.keep(do.builder.load(place), out, names)
+
+    def _scan(self, operation: Operation) -> None:
+        (source,), (out,), do = operation.inputs, operation.out, self.do
+        with self._lines(source, operation.numbers) as (names, inner):
+            total = do.variable(do.number(0.0))
+            with inner as further:
+                at = _merged(names, further)
+                do.builder.store(do.add(do.builder.load(total), self.element(source, at)), total)
+                self.keep(do.builder.load(total), out, at)
+
+
+def _merged(first: Indices, second: Indices) -> list[ir.Value]:
+    """Indices of which each is in one of two lists; in the other it is the constant 0."""
+    return [b if isinstance(a, ir.Constant) else a for a, b in zip(first, second, strict=True)]
+
+
+def _turned(view: View) -> View:
+    """Swap the last two axes of a batch of matrices."""
+    shape, strides = view.shape, view.strides
+    return View(view.array, view.offset, (shape[0], shape[2], shape[1]), (strides[0], strides[2], strides[1]))
