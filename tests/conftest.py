@@ -1,5 +1,6 @@
 """A run that is as small as can be, for tests of what happens to a finished one; never change it: copy it."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,27 @@ import pytest
 import torch
 import yaml
 
+from latf_openmm.bias.force import torchforce
 from latf_openmm.report import write_report
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
+
+os.environ.setdefault("LATF_OPENMM_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is done with TorchForce where its plugin is not installed."""
+    if torchforce.why_unavailable() is None:
+        return
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        names = [value for value in parameters if isinstance(value, str)]
+        if item.get_closest_marker("torchforce") or any(name.startswith("torchforce") for name in names):
+            item.add_marker(pytest.mark.skip(reason="TorchForce's plugin is not installed"))
+
 
 SMALL_TRAINING = {
     "initial_states": 5,

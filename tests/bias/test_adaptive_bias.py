@@ -42,7 +42,7 @@ from latf_openmm.settings import validate
 
 Array = NDArray[np.float64]
 _KJ = unit.kilojoule_per_mole
-BACKENDS = ["torchforce", "python"]
+BACKENDS = ["compiled", "torchforce", "python"]
 TAU = 2 * np.pi
 KT = cv_context([0.0], 300.0).kT
 QUICK = settings(max_examples=20, deadline=None, derandomize=True)

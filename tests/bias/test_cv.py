@@ -50,6 +50,7 @@ NO_BOX = torch.empty(0)
 TAU = 2 * np.pi
 STEP = 1e-6  # nm, of the finite differences
 BACKENDS: dict[str, dict[str, Any]] = {
+    "compiled": {"backend": "compiled"},
     "torchforce-traced": {"backend": "torchforce", "forces": "traced"},
     "torchforce-autograd": {"backend": "torchforce", "forces": "autograd"},
     "python": {"backend": "python"},
@@ -319,7 +320,7 @@ def test_only_the_atoms_used_matter(kind: str, gathered: bool, monkeypatch: pyte
 def test_other_atoms_feel_exactly_nothing(kind: str) -> None:
     cv = FeatureCV(build_features(resolved(kind)), None, N_ATOMS)
     x = frames(2)
-    backend = "torchforce-traced" if kind == "joined" else "python"
+    backend = "compiled" if kind == "joined" else "python"
     context = bias_context(cv, harmonic(cv, values(cv, x).mean(0)), backend, n_copies=2)
     f = forces(context, x)
     used = sorted(USED[kind])
@@ -484,7 +485,7 @@ def test_a_branch_that_depends_on_the_positions_is_not_recorded_wrongly() -> Non
     x = quartet(1)[:1]
     cv = ModuleCV(Bent(), x[0])
     bias = harmonic(cv, np.array([1.0]))
-    for backend in ("torchforce-traced", "python"):
+    for backend in ("compiled", "python"):
         with pytest.raises(Exception, match=r"(?s)control flow|tracing"):
             bias_context(cv, bias, backend)
     context = bias_context(cv, bias, "torchforce-autograd")
@@ -523,7 +524,7 @@ def mlcolvar_network() -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("backend", ["torchforce-traced", "python"])
+@pytest.mark.parametrize("backend", ["compiled", "torchforce-traced", "python"])
 def test_a_model_of_mlcolvar(backend: str) -> None:
     network = mlcolvar_network()
     cv = FeatureCV(build_features([DistanceSettings(pairs=PAIRS)]), network, N_ATOMS)
@@ -641,7 +642,7 @@ def test_forces_in_a_box(name: str, box: str, backend: str) -> None:
     assert energy(context, x) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", ["compiled", "torchforce", "python"])
 def test_an_adaptive_bias_at_constant_pressure(backend: str) -> None:
     """The barostat changes the box; the bias in Python and that in the Context see the same one."""
     box = np.diag([1.5, 1.5, 1.5])

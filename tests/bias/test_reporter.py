@@ -78,7 +78,7 @@ def test_a_file_that_is_there_is_continued_and_never_emptied(tmp_path: Path) -> 
     assert file.read_text() == before
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", ["compiled", "torchforce", "python"])
 def test_inference_mode_changes_nothing(tmp_path: Path, backend: str) -> None:
     """What is faster around `simulation.step`, reporters and an adaptive bias included; then again without."""
     built = AlanineDipeptideSettings().build()

@@ -186,7 +186,7 @@ def test_positions_energies_and_restraints(tmp_path: Path) -> None:
     assert windows.kT == pytest.approx(2.494339, abs=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", ["compiled", "torchforce", "python"])
 def test_units_and_backends(tmp_path: Path, backend: str) -> None:
     """Quantities are taken as numbers are, and the backends do the same."""
     start = np.array([[-10.0, 0.0, 0.0]]) * unit.angstrom
@@ -263,7 +263,7 @@ def same(one: WindowSamples, other: WindowSamples) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("backend", ["torchforce", "python"])
+@pytest.mark.parametrize("backend", ["compiled", "torchforce", "python"])
 @pytest.mark.parametrize("frames", [0, 10, 20, 70])
 def test_interrupted_is_the_same(tmp_path: Path, frames: int, backend: str) -> None:
     """Before the first window is complete, after it, and where the tree has branched."""

@@ -1,7 +1,9 @@
 """What a PythonForce calls: positions of a State to energy and forces, by compiled code."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,18 @@ from numpy.typing import NDArray
 
 from latf_openmm.bias.compiled.layout import Layout
 from latf_openmm.bias.compiled.loops import instructions
-from latf_openmm.bias.compiled.machine import compiled
+from latf_openmm.bias.compiled.machine import Function, compiled
 from latf_openmm.bias.compiled.program import BOX, Program
 from latf_openmm.bias.compiled.program_file import from_bytes, state_rows, to_bytes
 
 StateAt = Callable[[int], NDArray[np.float64]]
 """The state of an adaptive bias when a number of messages had been sent."""
 _POSITIONS = openmm.State.Positions
+_STATE = 3  # place of its address in the table
 
 
 class CompiledComputation:
-    """Picklable callable State -> (energy, forces), as PythonForce wants it.
+    """Picklable callable State -> (energy, forces), as PythonForce wants it; several threads may call it.
 
     Parameters
     ----------
@@ -34,11 +37,6 @@ class CompiledComputation:
         Name of the global parameter with the number of messages of an adaptive bias.
     scale
         Name of the global parameter that multiplies the forces; None: there is none.
-
-    Notes
-    -----
-    Contexts may share a computation: what it keeps between calls depends on the arguments alone, and a call is made
-    with Python's global lock.
     """
 
     def __init__(
@@ -55,67 +53,41 @@ class CompiledComputation:
         self.state = state
         self.messages = messages
         self.scale = scale
-        self._ready = False
+        self._lock = threading.RLock()
+        self._layout: Layout | None = None
+        self._function: Function
+        self._threads: dict[int, _Workspace] = {}
 
     def prepare(self) -> None:
-        """Compile, and make room.
+        """Compile.
 
         Raises
         ------
         BackendError
             If LLVM cannot compile for this processor.
         """
-        program, layout = self.program, Layout(self.program)
-        self._function = compiled(instructions(program, layout))
-        self._layout = layout
-        self._positions = np.zeros((self.n_copies * program.n_atoms, 3))
-        self._forces = np.zeros_like(self._positions)
-        self._box = np.zeros(9)
-        self._needs_box = program.reads(BOX)
-        self._named = tuple(name for name in (self.messages, self.scale) if name is not None)
-        self._sent = -1
-        self._scratch = np.zeros(0)
-        memory = (
-            self._positions,
-            self._forces,
-            self._box,
-            self._box,
-            self._box,
-            layout.constants,
-            layout.integers,
-        )
-        self._table = np.array([item.ctypes.data for item in memory] + [self.n_copies], dtype=np.int64)
-        self._address = int(self._table.ctypes.data)
-        if not callable(self.state):
-            self._take(self.state)
-        self._ready = True
-
-    def _take(self, state: NDArray[np.float64]) -> None:
-        """Use a state from now on."""
-        self._rows = state_rows(self.program, state)
-        self._values = np.ascontiguousarray(state, dtype=np.float64)
-        size = self._layout.scratch.at(self._rows)
-        if len(self._scratch) < size:
-            self._scratch = np.zeros(2 * size)  # kernels are added one by one
-        self._table[3:5] = self._values.ctypes.data, self._scratch.ctypes.data
+        self._layout = Layout(self.program)
+        self._function = compiled(instructions(self.program, self._layout))
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """Return the energy [kJ/mol] and the forces [kJ/mol/nm] for the State's positions."""
-        if not self._ready:
-            self.prepare()
-        state._getVectorAsNumpy(_POSITIONS, self._positions)
-        if self._needs_box:
-            self._box[:] = np.ravel(state.getPeriodicBoxVectors()._value)
-        scale = 1.0
-        if self._named:
-            values = state.getParameters()
-            if self.messages is not None and (sent := int(values[self.messages])) != self._sent:
-                self._take(self.state(sent))  # type: ignore[operator]
-                self._sent = sent
-            if self.scale is not None:
-                scale = values[self.scale]
-        energy = self._function(self._address, self._rows)
-        return energy, self._forces if scale == 1.0 else self._forces * scale
+        workspace = self._threads.get(get_ident()) or self._workspace()
+        return workspace(state)
+
+    def _workspace(self) -> "_Workspace":
+        """Make room for a thread."""
+        with self._lock:
+            if self._layout is None:
+                self.prepare()
+            assert self._layout is not None
+            workspace = self._threads[get_ident()] = _Workspace(self, self._layout, self._function)
+        return workspace
+
+    def state_at(self, sent: int) -> NDArray[np.float64]:
+        """Return a copy of the state when so many messages had been sent."""
+        with self._lock:
+            state = self.state(sent) if callable(self.state) else self.state
+            return np.array(state, dtype=np.float64, order="C")
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep the program as bytes with their hash."""
@@ -131,6 +103,63 @@ class CompiledComputation:
             messages=kept["messages"],
             scale=kept["scale"],
         )
+
+
+class _Workspace:
+    """What one thread computes in: OpenMM reads the forces after the call."""
+
+    def __init__(self, owner: CompiledComputation, layout: Layout, function: Function) -> None:
+        program = owner.program
+        self._owner = owner
+        self._layout = layout
+        self._function = function
+        self._positions = np.zeros((owner.n_copies * program.n_atoms, 3))
+        self._forces = np.zeros_like(self._positions)
+        self._box = np.zeros(9)
+        self._needs_box = program.reads(BOX)
+        self._messages, self._scale = owner.messages, owner.scale
+        self._needs_parameters = owner.messages is not None or owner.scale is not None
+        self._scratch = np.zeros(0)
+        own = (
+            self._positions,
+            self._forces,
+            self._box,
+            self._box,
+            self._box,
+            layout.constants,
+            layout.integers,
+        )
+        self._table = np.array([item.ctypes.data for item in own] + [owner.n_copies], dtype=np.int64)
+        self._address = int(self._table.ctypes.data)
+        self._sent = -1
+        if owner.messages is None:
+            self._take(0)
+
+    def _take(self, sent: int) -> None:
+        """Use the state of a moment from now on."""
+        self._state = self._owner.state_at(sent)
+        self._rows = state_rows(self._owner.program, self._state)
+        size = self._layout.scratch.at(self._rows)
+        if len(self._scratch) < size:
+            self._scratch = np.zeros(2 * size)  # kernels are added one by one
+        self._table[_STATE : _STATE + 2] = self._state.ctypes.data, self._scratch.ctypes.data
+        self._sent = sent
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        state._getVectorAsNumpy(
+            _POSITIONS, self._positions
+        )  # without units, which would cost most of the time
+        if self._needs_box:
+            self._box[:] = np.ravel(state.getPeriodicBoxVectors()._value)
+        scale = 1.0
+        if self._needs_parameters:
+            values = state.getParameters()
+            if self._messages is not None and (sent := int(values[self._messages])) != self._sent:
+                self._take(sent)
+            if self._scale is not None:
+                scale = values[self._scale]
+        energy = self._function(self._address, self._rows)
+        return energy, self._forces if scale == 1.0 else self._forces * scale
 
 
 def compiled_force(

@@ -1,5 +1,6 @@
 """How torch's arithmetic is written as loops, for `Lowering`: maps, reductions and products."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ _MAPS: dict[Any, str] = {
     aten.atan.default: "atan",
     aten.atan2.default: "atan2",
     aten.ceil.default: "ceil",
-    aten.clone.default: "copy",
     aten.cos.default: "cos",
     aten.cosh.default: "cosh",
     aten.div.Tensor: "div",
@@ -72,6 +72,8 @@ _MAPS: dict[Any, str] = {
     aten.where.self: "where",
 }
 """Operations on elements, with the functions of a map."""
+_BASES: dict[Any, float] = {aten.log2.default: 2.0, aten.log10.default: 10.0}
+"""Bases of logarithms."""
 _REDUCTIONS: dict[Any, str] = {
     aten.sum.dim_IntList: "sum",
     aten.sum.default: "sum",
@@ -128,6 +130,12 @@ def _power(low: Lowering, node: fx.Node, source: Any, exponent: float) -> None:
         low.add("map", "pow", out, [value, low.number(exponent, out.shape)])
 
 
+def _logarithm(low: Lowering, node: fx.Node, source: Any) -> None:
+    out = low.new(node)
+    natural = low.mapped("log", low.operand(source, out.shape))
+    low.add("map", "mul", out, [natural, low.number(1.0 / math.log(_BASES[node.target]), out.shape)])
+
+
 def _to_copy(low: Lowering, node: fx.Node, source: Any, dtype: Any = None, **_: Any) -> None:
     old, new = low.tensors(source)[0].dtype, low.tensors(node)[0].dtype
     if new == torch.float32:
@@ -139,6 +147,10 @@ def _to_copy(low: Lowering, node: fx.Node, source: Any, dtype: Any = None, **_: 
     else:
         truncates = old.is_floating_point and not new.is_floating_point
         low.add("map", "trunc" if truncates else "copy", out, [value])
+
+
+def _clone(low: Lowering, node: fx.Node, source: Any, memory_format: Any = None) -> None:
+    low.copy(low.view(source), low.new(node))
 
 
 def _copy_into(low: Lowering, node: fx.Node, target: Any, source: Any) -> None:
@@ -263,9 +275,11 @@ ARITHMETIC: dict[Any, Handler] = {
     **dict.fromkeys((aten.clamp.default, aten.clamp.Tensor, aten.clamp_min.default), _clamp),
     **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), _product),
     **dict.fromkeys((aten.full.default, aten.full_like.default, aten.scalar_tensor.default), _fill),
+    **dict.fromkeys(_BASES, _logarithm),
     aten.addcmul.default: _addcmul,
     aten.pow.Tensor_Scalar: _power,
     aten._to_copy.default: _to_copy,
+    aten.clone.default: _clone,
     aten.copy.default: _copy_into,
     aten.mean.dim: _mean,
     aten.mean.default: _mean,

@@ -46,9 +46,27 @@ _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor
 _PRODUCT = {aten.addmm.default: lambda b, x, y: x @ y + b}
 """addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis (torch
 2.12) gives it the shape of its bias, and a batch larger than one then fails."""
+_COMPOSED = (
+    *(aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_, aten.repeat),
+    *(
+        aten.elu,
+        aten.exp2,
+        aten.gelu,
+        aten.hardtanh,
+        aten.leaky_relu,
+        aten.log10,
+        aten.log2,
+        aten.native_layer_norm,
+    ),
+)
+"""Operations that torch's own table of core operations leaves as they are."""
 ELEMENTARY = {
     **core_aten_decompositions(),
-    **get_decompositions([aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_]),
+    **get_decompositions(_COMPOSED),
+    **dict.fromkeys(
+        (aten.hardshrink_backward.default, aten.softshrink_backward.default),
+        lambda slope, x, limit: torch.where(x.abs() <= limit, 0.0, slope),
+    ),
     **_PRODUCT,
 }
 """How composed operations are made of few elementary ones."""
