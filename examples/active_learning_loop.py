@@ -26,11 +26,9 @@ def main() -> None:
     with make_progress() as progress:
         run = latf.run_loop(config, args.output, progress)
 
-    for row in run.last_round().summary()["populations"]:
-        shares = ", ".join(
-            f"{p:.3f} ± {e:.3f}" for p, e in zip(row["populations"], row["errors"], strict=True)
-        )
-        print(f"T = {row['temperature']:g}: state populations {shares}")
+    for row in run.last_round().summary().populations:
+        shares = ", ".join(f"{p:.3f} ± {e:.3f}" for p, e in zip(row.populations, row.errors, strict=True))
+        print(f"T = {row.temperature:g}: state populations {shares}")
     print("report:", latf.write_report(run, run.last_round().index))
 
 

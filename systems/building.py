@@ -14,12 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from latf_openmm.ensembles.observables import Observable
 from latf_openmm.systems.implicit import native_obc2_system
 
 Positions = NDArray[np.float64]
 Atom = tuple[int, str]
 """Number of the residue, from 1, and name of the atom."""
+Measure = Callable[[mdtraj.Trajectory], NDArray[np.float64]]
+"""One number for each frame."""
 
 RESTRAINTS = "restraints"
 """Global parameter that scales every restraint."""
@@ -102,8 +103,8 @@ class Recipe:
     walls: Sequence[Wall]
     torsions: Sequence[Torsion]
     stages: Sequence[Stage]
-    measures: Mapping[str, Observable]
-    folded: Observable
+    measures: Mapping[str, Measure]
+    folded: Measure
 
 
 def atom_indices(topology: app.Topology) -> dict[Atom, int]:
@@ -116,8 +117,8 @@ def as_trajectory(topology: app.Topology, positions: Positions) -> mdtraj.Trajec
     return mdtraj.Trajectory(np.asarray(positions), mdtraj.Topology.from_openmm(topology))
 
 
-def distance(first: Atom, second: Atom) -> Observable:
-    """Observable: distance of two atoms [nm]."""
+def distance(first: Atom, second: Atom) -> Measure:
+    """Measure: distance of two atoms [nm]."""
 
     def observable(trajectory: mdtraj.Trajectory) -> NDArray[np.float64]:
         at = {(atom.residue.index + 1, atom.name): atom.index for atom in trajectory.topology.atoms}

@@ -32,12 +32,14 @@ from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
+from latf_openmm.run.frames import featurise_walkers, pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.training.settings import TrainingSettings
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
+_FOLDER = Path(__file__).parent
 _REGIONS = 4
 _ROUNDS = {
     "three_hole": Regime((0.5, 2.0), 10, 20, 100, 1),
@@ -167,9 +169,11 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     run = run_loop(case.config(), work / "active" / case.name)
     rows = []
     for index in range(case.rounds):
-        pool = run.pool(index)
+        pool = pool_of_rounds(run, index)
         reweighter = Reweighter(run.trained(index), pool, case.seed)
-        features = np.concatenate([t.features for t in run.feature_trajectories(list(pool.walkers))])
+        features = np.concatenate(
+            [t.features for t in featurise_walkers(run.config, list(pool.walkers), run.path)]
+        )
         labels = exact.label(features)
         for temperature in case.case.temperatures:
             found = reweighter.at(temperature)
@@ -179,7 +183,7 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
                     "evaluations": (index + 1) * case.each,
                     "temperature": temperature,
                     "level": found.method,
-                    "simulated": run.round(index).summary()["temperatures"],
+                    "simulated": run.round(index).summary().temperatures,
                     **exact.errors(temperature, labels, pool.energies(), found.weights),
                 }
             )
@@ -262,10 +266,10 @@ def needed(curve: pd.DataFrame, what: str, error: float) -> float:
 
 
 def write_tables(work: Path, docs: Path) -> None:
-    """Page, table of all numbers and figure."""
+    """Write the page into `docs`; the table of all numbers and the figure beside this file."""
     rows = [row for file in sorted((work / "active").glob("*.json")) for row in json.loads(file.read_text())]
     frame = pd.DataFrame(rows)
-    frame.drop(columns="simulated").to_csv(docs / "active.csv", index=False, float_format="%.5g")
+    frame.drop(columns="simulated").to_csv(_FOLDER / "active.csv", index=False, float_format="%.5g")
     table = summary(frame)
     systems = [name for name in _NAMES if name in set(table["system"])]
     figure, axes = plt.subplots(
@@ -293,7 +297,7 @@ def write_tables(work: Path, docs: Path) -> None:
                 }
             )
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(docs / "active.png", dpi=110)
+    figure.savefig(_FOLDER / "active.png", dpi=110)
     last = (
         table.sort_values("evaluations")
         .groupby(["system", "strategy"])
@@ -318,7 +322,7 @@ Standard errors are from the spread over seeds: errors at neighbouring temperatu
 
 {last.to_markdown(index=False, floatfmt=".3g")}
 
-![Error against force evaluations](active.png)
+![Error against force evaluations](../../benchmarks/active/active.png)
 """
     (docs / "active.md").write_text(text)
     print(text)

@@ -2,8 +2,8 @@
 
 The learned variables come from heavy-atom distances (no torsion is given) of unbiased runs at 400 and 600 K.
 Data, reference, model and one file for each run stay in the work folder, which may be that of `benchmarks/quality`;
-what is there, or has a row in ``docs/benchmarks/biasing.csv``, is not made again. Needs the package openmm-opes for
-its line; without it the line is left out.
+what is there, or has a row in ``biasing.csv`` beside it, is not made again. Needs the package
+openmm-opes for its line; without it the line is left out.
 """
 
 import importlib.util
@@ -29,7 +29,8 @@ from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.training.settings import TrainingSettings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks"
-TABLE = DOCS / "biasing.csv"
+FOLDER = Path(__file__).parent
+TABLE = FOLDER / "biasing.csv"
 COLUMNS = ["method", "seed", "ns", "time_ns", "rmsd_kcal_mol", "effective_fraction", "wall_s"]
 _CELLS = 60
 _BLUR = 1.0  # cells
@@ -233,7 +234,7 @@ def _figure_surfaces(work: Path, order: Sequence[str], ns: float, reference: Arr
         axis.set_ylabel("psi [deg]")
     if image is not None:
         figure.colorbar(image, ax=axes, label="free energy [kcal/mol]", shrink=0.7)
-    figure.savefig(DOCS / "biasing.png", dpi=100, bbox_inches="tight")
+    figure.savefig(FOLDER / "biasing.png", dpi=100, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -256,7 +257,7 @@ def _figure_times(table: pd.DataFrame, order: Sequence[str]) -> None:
     axis.minorticks_off()
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axis.grid(alpha=0.3)
-    figure.savefig(DOCS / "biasing_time.png", dpi=110, bbox_inches="tight")
+    figure.savefig(FOLDER / "biasing_time.png", dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -270,16 +271,17 @@ model of heavy-atom distances (no torsions), trained on unbiased runs at 400 and
 RMSD to the reference [kcal/mol] where that is below 5 kcal/mol, after several times: mean over seeds and standard
 deviation; the worst seed at the end. The reference is the mean of two runs of {static} ns in which OpenMM's own forces
 flatten phi and psi (after {build} ns that make that bias); the two differ by {floor}. Effective sample size (Kish) as a
-fraction of the frames. Wall time of a run on a machine shared with other work. Every run is in `biasing.csv`. A cell
-that was never visited counts as a hundredth of a frame: the error of a run that misses a basin grows with its length.
+fraction of the frames. Wall time of a run on a machine shared with other work. Every run is in
+`benchmarks/biasing/biasing.csv`. A cell that was never visited counts as a hundredth of a frame: the error of a run
+that misses a basin grows with its length.
 
 | method | seeds | {head} | worst | effective fraction | wall time |
 |{rule}|
 {rows}
 
-![RMSD against simulated time](biasing_time.png)
+![RMSD against simulated time](../../benchmarks/biasing/biasing_time.png)
 
-![surfaces](biasing.png)
+![surfaces](../../benchmarks/biasing/biasing.png)
 
 *Surfaces of the first seed of each; a cell that was never visited is at about 7 kcal/mol.*
 """

@@ -22,10 +22,11 @@ _COLOURS = dict(zip(METHODS, ("#1b6ca8", "#e08214", "#7f7f7f", "#c9a0dc", "#3a9d
 _SYSTEMS = ("three_hole", "lj7", "alanine_dipeptide")
 _REGIMES = ("plentiful", "scarce", "wide")
 _INSIDE = 2.0
+_FOLDER = Path(__file__).parent
 
 
 def write_tables(results: Path, docs: Path) -> None:
-    """Write ``ensembles.md``, ``ensembles.csv`` and ``ensembles.png`` from the JSON files in `results`."""
+    """Write ``ensembles.md`` into `docs`, its table and figure beside this file, from the JSON files in `results`."""
     rows = [
         {**row, "system": record["system"], "regime": record["regime"], "seed": record["seed"]}
         for path in sorted(results.glob("*.json"))
@@ -36,10 +37,10 @@ def write_tables(results: Path, docs: Path) -> None:
         return
     docs.mkdir(parents=True, exist_ok=True)
     long, places = _long(rows), _places(rows)
-    long.to_csv(docs / "ensembles.csv", index=False, float_format="%.6g")
+    long.to_csv(_FOLDER / "ensembles.csv", index=False, float_format="%.6g")
     parts = [
         "# Ensembles at temperatures nobody simulated\n",
-        "![errors](ensembles.png)\n",
+        "![errors](../../benchmarks/ensembles/ensembles.png)\n",
         _what(long),
         "## Errors of each method\n",
         _errors(long, places),
@@ -56,7 +57,7 @@ def write_tables(results: Path, docs: Path) -> None:
         *_memory(results.parent / "memory.json"),
     ]
     (docs / "ensembles.md").write_text("\n".join(parts))
-    _figure(long, docs / "ensembles.png")
+    _figure(long, _FOLDER / "ensembles.png")
 
 
 def _long(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -40,6 +40,7 @@ from latf_openmm.reweighting.free_energy import jensen_shannon
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import featurise_walkers, pool_of_rounds, pool_of_walkers
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +161,7 @@ def _folds(n_blocks_of: list[int]) -> NDArray[np.int64]:
 def _ensemble_frames(
     case: SystemCase, run: RunFolder, trained: TrainedModel, ensemble: StructureEnsemble
 ) -> Frames:
-    trajectories = run.feature_trajectories(list(ensemble.pool.walkers))
+    trajectories = featurise_walkers(run.config, list(ensemble.pool.walkers), run.path)
     features = np.concatenate([t.features for t in trajectories])
     if ensemble.method == "annealed":
         folds = np.random.default_rng(0).permutation(len(ensemble.inefficiency))[ensemble.clusters] % _FOLDS
@@ -188,12 +189,12 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
     """Everything measured of one case."""
     case, folder = run.case, run.simulated(work)
     trained = folder.trained(0)
-    reweighter = Reweighter(trained, folder.pool(0), run.seed)
+    reweighter = Reweighter(trained, pool_of_rounds(folder, 0), run.seed)
     temperatures = list(case.temperatures)
     ensembles = ensembles_at(folder, 0, temperatures, "auto", _MINUTES, reweighter=reweighter)
     evaluations = run.evaluations + _refined_evaluations(folder, reweighter, ensembles)
     plain = run.prior_only(work)
-    plain_pool = folder.pool_of(plain, folder.walkers(0))
+    plain_pool = pool_of_walkers(folder.config, plain, folder.walkers(0))
     exchange = _exchanged(run, evaluations, work)
     module, pool_frames = features_of(case), None
     for temperature, ensemble in zip(temperatures, ensembles, strict=True):

@@ -13,6 +13,7 @@ from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import LoopSettings, RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.trainings import train_model
 from latf_openmm.training.settings import TrainingSettings
@@ -87,7 +88,7 @@ class Run:
                 }
             )
             shutil.rmtree(folder.with_name("prior_only.partial"), ignore_errors=True)
-            train_model(changed, run.feature_trajectories(run.walkers(0)), folder, self.seed)
+            train_model(changed, featurise_walkers(run.config, run.walkers(0), run.path), folder, self.seed)
         return load_model(folder)
 
 

@@ -1,9 +1,10 @@
 """What a run of a molecule shows: transitions, whether the variables see them, and generated against simulated.
 
 python -m benchmarks.molecules.run RUN --observables systems/chignolin/observables.py --folded folded --opened opened
-    --observe n3_o8 rg --output docs/benchmarks/chignolin
+    --observe n3_o8 rg --name chignolin
 
-RUN is a finished run of latf-openmm with a validation section. Written are OUTPUT.md, OUTPUT.csv and OUTPUT.png.
+RUN is a finished run of latf-openmm with a validation section. Written are docs/benchmarks/NAME.md, and NAME.csv
+and NAME.png beside this file.
 """
 
 import argparse
@@ -24,14 +25,18 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from latf_openmm.ensembles.observables import curve, structure_observable
+from latf_openmm.ensembles.curves import curve
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.progress import make_progress
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_walkers
 
 Array = NDArray[np.float64]
+_FOLDER = Path(__file__).resolve().parent
+_DOCS = _FOLDER.parents[1] / "docs" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,10 @@ def look(run: RunFolder, index: int, names: Sequence[str], file: Path) -> list[S
     found = []
     for stage, folder in stages.items():
         walkers = read_stage(folder)
-        pool = run.pool_of(run.trained(index), walkers)
+        pool = pool_of_walkers(run.config, run.trained(index), walkers)
         for number, walker in enumerate(walkers):
             pieces = list(walker.chunks(topology))
-            values = {
-                name: np.concatenate([f(piece) for piece in pieces]) for name, f in functions.items() if f
-            }
+            values = {name: np.concatenate([f(piece) for piece in pieces]) for name, f in functions.items()}
             found.append(Seen(stage, walker, pool.z[pool.of_walker(number)], values))
     return found
 
@@ -226,13 +229,13 @@ def picture(seen: Sequence[Seen], table: pd.DataFrame, name: str, unit: str, int
     return figure
 
 
-def page(run: RunFolder, output: Path, tables: dict[str, pd.DataFrame], auc: dict[str, float]) -> str:
+def page(run: RunFolder, file: str, tables: dict[str, pd.DataFrame], auc: dict[str, float]) -> str:
     """The page."""
     config = run.config
     name = config.system.kind
     now = datetime.datetime.now(tz=datetime.timezone.utc).date()
-    seconds = [folder.summary()["seconds"] for folder in run.complete_rounds()]
-    cost = ", ".join(f"round {i}: simulation {s['simulate'] / 60:.0f} min, training {s['train'] / 60:.0f} min"
+    seconds = [folder.summary().seconds for folder in run.complete_rounds()]
+    cost = ", ".join(f"round {i}: simulation {s.simulate / 60:.0f} min, training {s.train / 60:.0f} min"
                      for i, s in enumerate(seconds))  # fmt: skip
     areas = pd.DataFrame(
         [{"variables": key, "area under the curve": f"{value:.3f}"} for key, value in auc.items()]
@@ -260,7 +263,7 @@ without weights.
 
 {numbers.to_markdown(index=False)}
 
-![{name}]({output.name}.png)
+![{name}](../../benchmarks/molecules/{file}.png)
 """
 
 
@@ -277,7 +280,7 @@ def main() -> None:
     parser.add_argument("--observe", nargs="+", default=[], help="further functions; the first is drawn")
     parser.add_argument("--unit", default="", help="of the one drawn")
     parser.add_argument("--minutes", type=float, default=20.0, help="for refinement")
-    parser.add_argument("--output", type=Path, required=True, help="path without suffix")
+    parser.add_argument("--name", required=True, help="of the page, the table and the picture")
     choice = parser.parse_args()
     run = RunFolder.open(choice.run)
     index = run.last_round().index
@@ -292,12 +295,10 @@ def main() -> None:
         "generated": generated,
     }
     auc = separation(seen, choice.folded, choice.opened[0])
-    generated.to_csv(choice.output.with_suffix(".csv"), index=False)
-    picture(seen, generated, names[0], choice.unit, interval).savefig(
-        choice.output.with_suffix(".png"), dpi=110
-    )
-    text = page(run, choice.output, tables, auc)
-    choice.output.with_suffix(".md").write_text(text)
+    generated.to_csv(_FOLDER / f"{choice.name}.csv", index=False)
+    picture(seen, generated, names[0], choice.unit, interval).savefig(_FOLDER / f"{choice.name}.png", dpi=110)
+    text = page(run, choice.name, tables, auc)
+    (_DOCS / f"{choice.name}.md").write_text(text)
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""Collect the results of all cases into docs/benchmarks/quality.md and its figures."""
+"""Collect the results of all cases into docs/benchmarks/quality.md, and the table and figures beside this file."""
 
 import json
 import platform
@@ -22,9 +22,11 @@ _COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#999999", "#009e73")
 _REGIMES = ("plentiful", "scarce", "wide", "one")
 _PLANES = ("latent", "physical")
 
+_FOLDER = Path(__file__).parent
+
 
 def write_tables(results: Path, folder: Path) -> None:
-    """Write the page and its figures from the JSON files in `results`."""
+    """Write the page into `folder`, its table and figures beside this file, from the JSON files in `results`."""
     files = sorted(results.glob("*.json"))
     if not files:
         raise SystemExit(f"{results}: no results yet")
@@ -35,16 +37,19 @@ def write_tables(results: Path, folder: Path) -> None:
         frame[f"{plane}_excess"] = frame[f"{plane}_js"] - 0.25 * frame[f"{plane}_floor"]
     folder.mkdir(parents=True, exist_ok=True)
     for plane in _PLANES:
-        _curves(frame, plane).savefig(folder / f"quality_{plane}.png", dpi=120)
+        _curves(frame, plane).savefig(_FOLDER / f"quality_{plane}.png", dpi=120)
     page = [_HEAD.format(date=date.today(), **versions(), machine=platform.machine())]
     page += ["## In short", _summary(frame), "## State populations", _populations(frame)]
     page += ["## Calibration", _calibration(frame), "## States", _states(records)]
     page += ["## Mean energy and heat capacity", _energies(frame), "## Training time", _times(records)]
     for plane in _PLANES:
-        page += [f"## Jensen-Shannon divergence, {plane} plane (nats)", f"![{plane}](quality_{plane}.png)"]
+        page += [
+            f"## Jensen-Shannon divergence, {plane} plane (nats)",
+            f"![{plane}](../../benchmarks/quality/quality_{plane}.png)",
+        ]
         page += [_divergences(frame, plane)]
     (folder / "quality.md").write_text("\n\n".join(page) + "\n")
-    frame.drop(columns="populations").to_csv(folder / "quality.csv", index=False, float_format="%.5g")
+    frame.drop(columns="populations").to_csv(_FOLDER / "quality.csv", index=False, float_format="%.5g")
 
 
 _HEAD = """# Quality at temperatures that were not simulated

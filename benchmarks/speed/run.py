@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.run --work WORK                   # about half an hour; resumable
     python -m benchmarks.speed.run --work WORK --only scaling    # some parts
-    python -m benchmarks.speed.run --work WORK --only-tables     # docs/benchmarks/speed.csv again
+    python -m benchmarks.speed.run --work WORK --only-tables     # benchmarks/speed/speed.csv again
 
 WORK may be that of `benchmarks/quality`, whose frames are used. Ten million frames of fifty descriptors take 2 GB of
 the disk.
@@ -74,7 +74,7 @@ def tables(work: Path) -> None:
                 for number, row in enumerate(record["rows"])
                 for name, value in row.items()
             ]
-    pd.DataFrame(lines).to_csv(_ROOT / "docs" / "benchmarks" / "speed.csv", index=False)
+    pd.DataFrame(lines).to_csv(Path(__file__).with_name("speed.csv"), index=False)
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from latf_openmm.cli.application import app
 from latf_openmm.cli.options import (
+    DCD,
+    OBSERVABLE_NAMES,
     Format,
     Method,
     MethodOption,
@@ -21,8 +23,8 @@ from latf_openmm.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from latf_openmm.ensembles.curves import Curve
     from latf_openmm.ensembles.ensemble import StructureEnsemble
-    from latf_openmm.ensembles.observables import Curve
     from latf_openmm.run.states import StateSummary
 
 _MAX_TEMPERATURES = 1000
@@ -41,7 +43,7 @@ def generate(
     round_index: RoundOption = None,
     method: MethodOption = Method.AUTO,
     minutes: MinutesOption = 15.0,
-    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = Format.DCD,
+    trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = DCD,
     trust: TrustOption = False,
 ) -> None:
     """Generate at any temperature: latent samples, F_T(z), populations, structures with weights.
@@ -85,9 +87,9 @@ def observe(
     observable: Annotated[
         list[str],
         typer.Option(
-            help="energy, heat_capacity, rg (mass-weighted), rmsd, contacts, hbonds (these four of the solute alone), "
-            "population:STATE, free_energy:STATE:STATE (of the second over the first), or FILE.py:FUNCTION (of an "
-            "MDTraj trajectory with all atoms and the box, one number a frame); may be repeated."
+            help=f"One of {', '.join(OBSERVABLE_NAMES)} (population:STATE; free_energy:STATE:STATE, of the second over "
+            "the first; those of structures are of the solute alone), or FILE.py:FUNCTION (of an MDTraj trajectory "
+            "with all atoms and the box, one number a frame); may be repeated."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -130,7 +132,7 @@ def observe(
     console = Console()
     for curve in observed.curves:
         _print_curve(console, curve, midpoint)
-    console.print(f"{output}: a table for each observable, observables.png", highlight=False)
+    console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     _print_warnings(console, observed.warnings)
     if observed.poor:
         raise typer.Exit(3)
@@ -146,8 +148,7 @@ def states(
     observable: Annotated[
         list[str] | None,
         typer.Option(
-            help="rg (mass-weighted), rmsd, contacts, hbonds, of the solute alone, or FILE.py:FUNCTION, averaged in "
-            "each state; may be repeated."
+            help="As for observe, of those that are of structures, averaged in each state; may be repeated."
         ),
     ] = None,
     reference: Annotated[

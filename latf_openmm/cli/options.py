@@ -1,17 +1,28 @@
 """Arguments and options that several commands have."""
 
+import pkgutil
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import latf_openmm
 
-class Format(str, Enum):
-    """Choices of --format."""
 
-    DCD = "dcd"
-    XTC = "xtc"
+def _kinds(package: str, *others: str) -> tuple[str, ...]:
+    """Members of a family by the names of their files, which are not imported for that."""
+    folder = Path(latf_openmm.__file__).parent / package
+    return tuple(i.name for i in pkgutil.iter_modules([str(folder)]) if i.name not in ("base", *others))
+
+
+OBSERVABLE_NAMES = _kinds("ensembles/observables", "python_file")
+"""Observables that have a name."""
+
+Format = Enum("Format", {name.upper(): name for name in _kinds("frames/formats")}, type=str)  # type: ignore[misc]
+"""Choices of --format."""
+DCD = Format("dcd")
+"""Its default."""
 
 
 class LogFormat(str, Enum):

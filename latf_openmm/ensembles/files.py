@@ -1,7 +1,7 @@
 """What an ensemble of structures leaves on disk."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.errors import DataError
-from latf_openmm.frames.walkers import write_trajectory
+from latf_openmm.frames.formats import FormatName, write_trajectory
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.periodic import gather_molecules
 from latf_openmm.reweighting.ladder import energies_known
@@ -22,13 +22,13 @@ def write_structures(
     folder: Path,
     structures: int,
     seed: int,
-    trajectory: Literal["dcd", "xtc"] = "dcd",
+    trajectory: FormatName = "dcd",
     source: dict[str, Any] | None = None,
 ) -> None:
     """Write an ensemble of structures into a folder.
 
     ``frames.parquet`` (every frame that has a weight: where it is, its temperature, energy, state, z and weight);
-    ``ensemble.dcd`` or ``ensemble.xtc`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
+    ``ensemble.FORMAT`` with ``ensemble.pdb`` (`structures` frames that stand for the ensemble
     without weights); ``state_N.pdb`` (one structure of each state); ``populations.csv``; ``ensemble.json`` (method,
     effective sizes, populations, energy and heat capacity with errors, warnings, `source`, versions);
     ``manifest.json`` with the hashes of all of them.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.frames.walkers import write_trajectory
+from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.periodic import gather_molecules
 from latf_openmm.reweighting.free_energy import (

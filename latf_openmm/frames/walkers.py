@@ -1,29 +1,22 @@
 """What a simulation stage left on disk: the frames of each walker, and their tables."""
 
 import importlib.util
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import mdtraj
 import numpy as np
 import pandas as pd
-from mdtraj.formats import DCDTrajectoryFile
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.frames.mdtraj_files import ascii_path, without_stdout
 from latf_openmm.frames.trajectory import WindowBias
 from latf_openmm.periodic import normalise, standard_orientation
 from latf_openmm.storage import MANIFEST, check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
-
-_DCD_TITLE = 100
-"""Where the two lines of 80 characters are in a DCD file."""
 
 CHUNK = 2000
 """Most frames of a trajectory that are in memory at a time."""
@@ -166,7 +159,7 @@ def read_trajectory(
     frames, first = max(1, min(frames, _ATOMS // max(1, topology.n_atoms))), 0
     try:
         with ascii_path(path) as name:
-            with _without_stdout():
+            with without_stdout():
                 file = _opened(Path(name), topology)
             with file:
                 while (piece := _read(file, path, topology, frames)).n_frames > 0:
@@ -241,64 +234,6 @@ def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Traj
     result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
     result.unitcell_lengths, result.unitcell_angles = piece.unitcell_lengths, piece.unitcell_angles
     return result
-
-
-def write_trajectory(trajectory: mdtraj.Trajectory, path: Path, kind: str = "") -> None:
-    """Write a trajectory; the same frames are always the same bytes.
-
-    Parameters
-    ----------
-    kind
-        Format, such as "dcd"; default: that of the file's name.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written completely.
-    """
-    kind = kind or path.suffix.removeprefix(".")
-    try:
-        with ascii_path(path) as name:
-            getattr(trajectory, f"save_{kind}")(name)
-            if kind == "dcd" and (written := _frames_in(name)) != trajectory.n_frames:  # MDTraj does not look
-                raise OSError(f"{written} of {trajectory.n_frames} frames were")
-    except Exception as error:  # MDTraj has several, and fails as it names them
-        raise DataError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from error
-    if kind == "dcd":
-        with path.open("r+b") as file:  # MDTraj puts the time of writing there
-            file.seek(_DCD_TITLE)
-            file.write(b"Created by latf-openmm".ljust(2 * 80, b"\0"))
-
-
-def _frames_in(name: str) -> int:
-    with _without_stdout(), DCDTrajectoryFile(name) as file:
-        return len(file)
-
-
-@contextmanager
-def ascii_path(path: Path) -> Iterator[str]:
-    """Yield a name for a file that MDTraj's C code can open: it takes ASCII only."""
-    if str(path).isascii():
-        yield str(path)
-        return
-    with TemporaryDirectory(prefix="latf_") as folder:
-        link = Path(folder) / f"file{path.suffix}"
-        link.symlink_to(path.absolute())
-        yield str(link)
-
-
-@contextmanager
-def _without_stdout() -> Iterator[None]:
-    """Silence the remarks MDTraj's DCD reader prints from C for every file."""
-    sys.stdout.flush()
-    keep = os.dup(1)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            yield
-    finally:
-        os.dup2(keep, 1)
-        os.close(keep)
 
 
 def check_segments(record: Path, stage: Path) -> None:

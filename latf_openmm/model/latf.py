@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latf_openmm.model.encoder import Encoder, StateDecoder
 from latf_openmm.model.flow import CouplingFlow, FlowSettings
-from latf_openmm.model.prior import TiltedGaussian, log_normaliser, mean_square_radius, tilted_exponent
+from latf_openmm.model.prior import TiltedGaussian, log_normaliser, log_pulled_back, mean_square_radius
 from latf_openmm.settings import Settings
 
 _PART = 4096
@@ -168,8 +168,8 @@ class LatentThermodynamicFlow(nn.Module):
         log_c = self.prior.log_normalisers(t)
         for flow in self.flows:
             u, log_det = flow(z, context)
-            each.append(tilted_exponent(u, self.prior.tau, t) - log_c + log_det)
-        return torch.stack(each)
+            each.append(log_pulled_back(u, log_det, self.prior.tau, t))
+        return torch.stack(each) - log_c
 
     def log_density(self, z: Tensor, temperature: Tensor) -> Tensor:
         """Log r_T(z) for points (n, latent_dim), each at its own temperature (n,); shape (n,)."""
@@ -240,5 +240,5 @@ class LogDensityModule(nn.Module):
         each: list[Tensor] = []
         for flow in self.flows:
             u, log_det = flow(z, self.context.expand(z.shape[0], -1))
-            each.append(tilted_exponent(u, self.tau, self.t) + log_det)
+            each.append(log_pulled_back(u, log_det, self.tau, self.t))
         return torch.logsumexp(torch.stack(each), dim=0) - self.log_c

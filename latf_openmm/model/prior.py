@@ -101,7 +101,7 @@ class TiltedGaussian:
         Tensor
             Shape (n,).
         """
-        return tilted_exponent(u, self.tau, t) - self.log_normalisers(t)
+        return log_pulled_back(u, torch.zeros_like(u[:, 0]), self.tau, t) - self.log_normalisers(t)
 
     def sample(self, n: int, t: float, generator: torch.Generator | None = None) -> Tensor:
         """Independent samples at one reduced temperature, shape (n, d), double precision.
@@ -120,8 +120,24 @@ class TiltedGaussian:
         return radius[:, None] * torch.nn.functional.normalize(direction, dim=1)
 
 
-def tilted_exponent(u: Tensor, tau: float, t: Tensor) -> Tensor:
-    """Exponent tau |u| - |u|^2 / (2 t) of the prior, shape (n,)."""
+def log_pulled_back(u: Tensor, log_det: Tensor, tau: float, t: Tensor) -> Tensor:
+    """Return log r_T(z) + log C(tau, t, d): the prior where a flow maps z to, and how the flow changes volume.
+
+    log r_T(z) = tau |u| - |u|^2 / (2 t) - log C + log |det du/dz| is written here alone; what all members of a
+    committee share, C, is subtracted after it.
+
+    Parameters
+    ----------
+    u, log_det
+        What the flow gives for points z, shapes (n, d) and (n,).
+    tau, t
+        Tilt, and reduced temperature, shape () or (n,).
+
+    Returns
+    -------
+    Tensor
+        Shape (n,).
+    """
     square = (u * u).sum(dim=1)
     # The small constant keeps the gradient of |u| finite at the origin.
-    return tau * torch.sqrt(square + 1e-12) - square / (2.0 * t)
+    return tau * torch.sqrt(square + 1e-12) - square / (2.0 * t) + log_det

@@ -12,7 +12,14 @@ from latf_openmm.periodic.boundary import (
     longest_cutoff,
     molecules_of,
 )
-from latf_openmm.periodic.cells import frame_cells, is_cell, reduced_box, standard_orientation
+from latf_openmm.periodic.cells import (
+    cell_vectors,
+    edges_and_angles,
+    frame_cells,
+    is_cell,
+    reduced_box,
+    standard_orientation,
+)
 from latf_openmm.periodic.images import (
     as_structure,
     boxes_of,
@@ -28,7 +35,9 @@ __all__ = [
     "as_structure",
     "boundary_of",
     "boxes_of",
+    "cell_vectors",
     "default_box",
+    "edges_and_angles",
     "frame_cells",
     "gather_molecules",
     "is_cell",

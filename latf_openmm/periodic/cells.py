@@ -144,6 +144,19 @@ def cell_vectors(lengths: NDArray[np.floating], angles: NDArray[np.floating]) ->
     return np.asarray(vectors)
 
 
+def edges_and_angles(vectors: NDArray[np.floating]) -> tuple[Array, Array]:
+    """Edges [nm] and angles [degrees] of cells, each (n, 3), by their vectors (n, 3, 3).
+
+    Examples
+    --------
+    >>> edges, angles = edges_and_angles(cell_vectors(np.array([[2.0, 3.0, 4.0]]), np.array([[80.0, 90.0, 110.0]])))
+    >>> edges.round(6).tolist(), angles.round(6).tolist()
+    ([[2.0, 3.0, 4.0]], [[80.0, 90.0, 110.0]])
+    """
+    both = mdtraj.utils.box_vectors_to_lengths_and_angles(*np.moveaxis(vectors, 1, 0))
+    return np.stack(both[:3], axis=1), np.stack(both[3:], axis=1)
+
+
 def _check_volume(box: Array) -> None:
     finite = np.asarray(np.isfinite(box).all((-2, -1)))
     lengths = np.linalg.norm(box, axis=-1)

@@ -16,6 +16,7 @@ from latf_openmm.reweighting.free_energy import (
     jensen_shannon,
 )
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import validation_pool
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Comparison:
 
 def find_references(run: RunFolder, trained: TrainedModel, index: int) -> dict[float, Reference]:
     """References of one round's model, at the temperatures of the run that have one."""
-    validation = run.validation_pool(index)
+    validation = validation_pool(run, index)
     references = {}
     for temperature in run.temperatures():
         reference = find_reference(run.config.system, trained, validation, temperature)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.records import RoundRecord, ValidationRecord, parse_as
 from latf_openmm.storage import checked_record
 
 _DAY = 86_400.0
@@ -48,28 +48,28 @@ class Cost:
         return self.simulated_ps / 1000 * _DAY / self.simulate if self.simulate else None
 
 
-def costs(run: RunFolder, rounds: Sequence[dict[str, Any]]) -> list[Cost]:
+def costs(run: RunFolder, rounds: Sequence[RoundRecord]) -> list[Cost]:
     """Rows of the rounds, of the validation runs where there are some, and the total."""
     timestep = run.config.simulation.timestep
     rows = []
     for record in rounds:
-        seconds, index = record["seconds"], record["round"]
-        imported = run.round(index).imported()
+        seconds, imported = record.seconds, run.round(record.round).imported()
         rows.append(
             Cost(
-                f"round {index}" + (", own trajectories" if imported else ""),
-                record["biased"],
-                record["simulated_ps"],
-                0 if imported else round(record["simulated_ps"] / timestep),
-                None if imported else seconds["simulate"],
-                seconds["train"],
-                seconds["generate"],
+                f"round {record.round}" + (", own trajectories" if imported else ""),
+                record.biased,
+                record.simulated_ps,
+                0 if imported else round(record.simulated_ps / timestep),
+                None if imported else seconds.simulate,
+                seconds.train,
+                seconds.generate,
             )
         )
     validation = run.config.validation_simulation()
     if validation is not None and run.validated.is_file():
-        simulated, seconds = validation.steps, checked_record(run.validated)["seconds"]
-        rows.append(Cost("validation", False, simulated * timestep, simulated, seconds))
+        ended = parse_as(ValidationRecord, checked_record(run.validated), run.validated)
+        steps = validation.steps
+        rows.append(Cost("validation", False, steps * timestep, steps, ended.seconds))
     return [*rows, _total(rows)]
 
 

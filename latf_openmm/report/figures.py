@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from latf_openmm.ensembles.observables import Curve
+from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.pool import Pool
+from latf_openmm.run.records import DecisionRecord
 from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale
 
@@ -231,7 +231,7 @@ def walker_traces(pool: Pool, scale: TemperatureScale, most: int = 3) -> Figure:
     return figure
 
 
-def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: TemperatureScale) -> Figure:
+def decisions(first: Sequence[float], plans: Sequence[DecisionRecord], scale: TemperatureScale) -> Figure:
     """Temperatures of each round, and the error at the temperatures wanted after it.
 
     Parameters
@@ -239,16 +239,16 @@ def decisions(first: Sequence[float], plans: Sequence[dict[str, Any]], scale: Te
     first
         Temperatures of the first round.
     plans
-        What was decided after each round; empty where nothing is known.
+        What was decided after each round.
     """
     measured = [
-        (index, plan["diagnostics"]["targets"])
+        (index, plan.diagnostics["targets"])
         for index, plan in enumerate(plans)
-        if plan.get("diagnostics", {}).get("targets")
+        if plan.diagnostics.get("targets")
     ]
     figure = Figure(figsize=(11 if measured else 6, 3.4), layout="constrained")
     axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
-    rounds = [(first, ())] + [(plan["temperatures"], plan["biased"]) for plan in plans if plan]
+    rounds = [(first, ())] + [(plan.temperatures, plan.biased) for plan in plans]
     for index, (temperatures, biased) in enumerate(rounds):
         for temperature in temperatures:
             filled = temperature in biased

@@ -26,6 +26,8 @@ from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.ladder import energies_known
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
+from latf_openmm.run.records import RoundRecord
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.storage import write_json, write_manifest, write_text
 
@@ -69,7 +71,7 @@ def write_report(run: RunFolder, index: int) -> Path:
 
 def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
-    trained, pool = run.trained(index), run.pool(index)
+    trained, pool = run.trained(index), pool_of_rounds(run, index)
     reweighter = Reweighter(trained, pool, run.config.seed)
     ensembles = [reweighter.at(temperature) for temperature in run.temperatures()]
     references = find_references(run, trained, index)
@@ -99,7 +101,7 @@ def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
     """Figures of how the model came about."""
     figures = {"training": plots.training_curves(run.round(index).history())}
     plans = [folder.read_decision() for folder in run.complete_rounds()[: index + 1]]
-    if any(plans):
+    if plans:
         figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
     return figures
 
@@ -122,10 +124,10 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "n_members": trained.model.n_members,
         "n_frames": len(content.pool.z),
         "states_settled": trained.provenance["states_settled"],
-        "biased": any(row["biased"] for row in rounds),
+        "biased": any(row.biased for row in rounds),
         "summary": summary(run, trained, content.ensembles, rows, spent),
         "warnings": [*_warnings(trained, rows, rounds), *_heat(run, content.pool)],
-        "versions": rounds[-1]["versions"],
+        "versions": rounds[-1].versions,
         "features": trained.feature_module().names,
         "feature_selection": trained.provenance.get("feature_selection"),
         "plans": [folder.read_decision() for folder in folders],
@@ -161,16 +163,14 @@ def _bias_kinds(bias: BiasSettings | None) -> list[str]:
     return [str(getattr(bias, "kind", "")), *parts]
 
 
-def _warnings(
-    trained: TrainedModel, rows: Sequence[Comparison], rounds: Sequence[dict[str, Any]]
-) -> list[str]:
+def _warnings(trained: TrainedModel, rows: Sequence[Comparison], rounds: Sequence[RoundRecord]) -> list[str]:
     texts = [w for row in rows if (w := temperature_warning(trained, row.temperature))]
-    texts += [f"dropped: {why}" for row in rounds for why in row.get("dropped", {}).values()]
+    texts += [f"dropped: {why}" for row in rounds for why in row.dropped.values()]
     return texts + [
         f"{name}: continued {count} times without a checkpoint that was damaged, or of another machine: its frames are "
         "valid, but not the ones an undisturbed run gives"
         for row in rounds
-        for name, count in row["restarts"].items()
+        for name, count in row.restarts.items()
     ]
 
 

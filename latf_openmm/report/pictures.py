@@ -86,11 +86,11 @@ def populations(
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
     estimates = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
     flow = plots.Populations(scan, *(np.array(column) for column in zip(*estimates, strict=True)))
-    measured = run.round(index).summary()["populations"]
+    measured = run.round(index).summary().populations
     frames = plots.Populations(
-        np.array([row["temperature"] for row in measured]),
-        np.array([row["populations"] for row in measured]),
-        np.array([row["errors"] for row in measured]),
+        np.array([row.temperature for row in measured]),
+        np.array([row.populations for row in measured]),
+        np.array([row.errors for row in measured]),
     )
     reference = None
     if references:

@@ -17,30 +17,29 @@ def status_lines(folder: Path) -> Iterator[str]:
     yield f"{folder}: {run.config.system.kind}, {len(rounds)} of {total} rounds complete"
     for record in rounds:
         summary = record.summary()
-        seconds = summary["seconds"]
         yield (
-            f"  round {record.index}: {'biased' if summary['biased'] else 'unbiased'}, {summary['frames']} frames "
-            f"in all, {summary['n_states']} states; simulation {seconds['simulate']:.0f} s, "
-            f"training {seconds['train']:.0f} s"
+            f"  round {record.index}: {'biased' if summary.biased else 'unbiased'}, {summary.frames} frames "
+            f"in all, {summary.n_states} states; simulation {summary.seconds.simulate:.0f} s, "
+            f"training {summary.seconds.train:.0f} s"
         )
-        for why in summary.get("dropped", {}).values():
+        for why in summary.dropped.values():
             yield f"    dropped: {escape(why)}"
-        for row in summary["effective_sample_size"]:
-            if row["run"].startswith(f"{record.index:03d}/") and summary["biased"]:
+        for row in summary.effective_sample_size:
+            if row.run.startswith(f"{record.index:03d}/") and summary.biased:
                 yield (
-                    f"    {run.scale.label(row['temperature'])}: effective sample size {row['effective']:.0f} "
-                    f"of {row['frames']} biased frames"
+                    f"    {run.scale.label(row.temperature)}: effective sample size {row.effective:.0f} "
+                    f"of {row.frames} biased frames"
                 )
-        for row in summary["change"]:
-            yield f"    {run.scale.label(row['temperature'])}: change since the last round {row['frames']:.4f} nats"
-    for reason in rounds[-1].read_decision().get("reasons", []) if rounds else []:
+        for change in summary.change:
+            yield f"    {run.scale.label(change.temperature)}: change since the last round {change.frames:.4f} nats"
+    for reason in rounds[-1].read_decision().reasons if rounds else []:
         yield f"  next: {escape(reason)}"
-    why = settled(run, rounds[-1]) if rounds else None
-    if why is None:
+    settled_by = settled(run, rounds[-1]) if rounds else None
+    if settled_by is None:
         yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
     else:
         done = run.validated.is_file() or run.config.validation is None
-        yield f"  no further round: {escape(why)}"
+        yield f"  no further round: {escape(settled_by)}"
         yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import mdtraj
 import numpy as np
 
+from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
-from latf_openmm.ensembles.observables import Curve, curve, structure_observable
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.reweighting.ladder import energies_known

@@ -58,7 +58,7 @@ def _of_training(history: pd.DataFrame) -> list[tuple[str, int, float]]:
 
 def _of_decision(record: RoundFolder) -> list[tuple[str, int, float]]:
     """Errors over their tolerances, which the active strategy has found."""
-    rows = record.read_decision().get("diagnostics", {}).get("targets", [])
+    rows = record.read_decision().diagnostics.get("targets", [])
     return [
         (f"error over tolerance/T = {row['temperature']:g}", record.index, float(row["error over tolerance"]))
         for row in rows

@@ -39,14 +39,17 @@ from latf_openmm.ensembles.ensemble import (
 from latf_openmm.ensembles.pool import encode
 from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_reach
 from latf_openmm.errors import ConfigError
+from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.frames.trajectory import featurise
-from latf_openmm.frames.walkers import WalkerFrames, read_stage, write_trajectory
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.reweighting.reliability import MIN_ANCESTORS
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_walkers
+from latf_openmm.run.records import AnnealingRecord, parse_as
 from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
@@ -109,9 +112,10 @@ class AnnealedEnsembles(AnnealingPlan):
     def evaluations_made(self, folder: Path) -> int:
         """Force evaluations of one copy that a finished path took."""
         changes = max(int(walker.table["changes"].iloc[0]) for walker in read_stage(folder))
-        record = read_record(folder / "annealing.json")
-        settings = AnnealingSettings(**record["settings"])
-        rounds = changes + settings.frames * len(record["targets"])
+        file = folder / "annealing.json"
+        record = parse_as(AnnealingRecord, read_record(file), file)
+        settings = record.settings
+        rounds = changes + settings.frames * len(record.targets)
         return rounds * (settings.steps + SETTLE) * settings.walkers
 
     def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:
@@ -297,7 +301,7 @@ class AnnealedEnsembles(AnnealingPlan):
             "annealed",
             f"{self.settings.walkers} walkers annealed from {self.scale.label(path.start)} in {changes} changes of "
             f"temperature, {families:.0f} ancestors effectively",
-            self.run.pool_of(reweighter.trained, [walker]),
+            pool_of_walkers(self.run.config, reweighter.trained, [walker]),
             weights,
             replicates,
             reweighter.widening,

@@ -1,4 +1,4 @@
-"""The folder of a run: where everything lies, and how it is read back. Nothing here computes or changes it.
+"""The folder of a run: where everything lies, and its records. Nothing here computes or changes it.
 
 ::
 
@@ -15,26 +15,20 @@
     DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
-from numpy.typing import NDArray
 
-from latf_openmm.ensembles.pool import Pool, encode, pool_of
 from latf_openmm.errors import ConfigError, DamagedRunError, DataError, first_line
-from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.features.contacts import read_reference
-from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
-from latf_openmm.frames.walkers import WalkerFrames, check_segments, read_stage
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model
-from latf_openmm.periodic import as_structure, frame_cells, molecules_of
+from latf_openmm.periodic import as_structure
 from latf_openmm.run.config import RunConfig, read_config
 from latf_openmm.run.consent import check_system
-from latf_openmm.run.rounds import BAD_PLAN, RoundFolder
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
@@ -128,13 +122,12 @@ class RunFolder:
         previous = self.round(index - 1)
         decision = previous.read_decision()
         try:
-            temperatures = [float(t) for t in decision["temperatures"]]
-            biased = frozenset(float(t) for t in decision["biased"])
-            changed = {**simulation.model_dump(), "temperatures": temperatures}
-            return SimulationSettings.model_validate(changed), biased
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise DataError(f"{previous.decision}: {BAD_PLAN.format(reason)}") from None
+            changed = {**simulation.model_dump(), "temperatures": decision.temperatures}
+            return SimulationSettings.model_validate(changed), frozenset(decision.biased)
+        except ValueError as error:
+            raise DataError(
+                f"{previous.decision}: damaged ({first_line(error)}); expected {decision.content}"
+            ) from None
 
     def complete_rounds(self) -> list[RoundFolder]:
         """Rounds that have ended, in order.
@@ -152,7 +145,7 @@ class RunFolder:
 
     def check_rounds(self) -> None:
         """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
-        for name in read_run(self.path)["files"]:
+        for name in read_run(self.path).files:
             if not (self.path / name).is_file():
                 check_file(self.path / name)
 
@@ -220,80 +213,3 @@ class RunFolder:
         for folder in rounds:
             folder.check_segments()
         return [walker for folder in rounds for walker in read_stage(folder.simulation)]
-
-    def pool(self, last: int) -> Pool:
-        """All frames of the rounds up to and including `last`, under the model of that round."""
-        return self.pool_of(self.trained(last), self.walkers(last))
-
-    def pool_of(self, trained: TrainedModel, walkers: Sequence[WalkerFrames]) -> Pool:
-        """Walkers under a model; their positions and descriptors are read in pieces and not kept."""
-        features, topology = trained.feature_module(), self.topology()
-        trajectories, encoded = [], []
-        for walker in walkers:
-            pieces = [
-                encode(trained, featurise(features, piece.xyz, frame_cells(piece)))
-                for piece in walker.chunks(topology)
-            ]
-            encoded.append((np.concatenate([z for z, _ in pieces]), np.concatenate([s for _, s in pieces])))
-            nothing = np.empty((len(walker.table), 0), np.float32)
-            trajectories.append(_feature_trajectory(walker, nothing, self.config))
-        return pool_of(walkers, trajectories, encoded, trained.model.n_states)
-
-    def validation_pool(self, last: int) -> Pool | None:
-        """Return the validation frames under the model of round `last`, or None when there are none."""
-        if self.config.validation is None or not self.validated.is_file():
-            return None
-        check_segments(self.validated, self.validation)
-        walkers = read_stage(self.validation)
-        return self.pool_of(self.trained(last), walkers)
-
-    def features(self) -> Features:
-        """Build the module of all descriptors of the run, in double precision; a model may use fewer."""
-        topology = self.topology()
-        resolved = resolve_features(self.config.features, topology)
-        return build_features(resolved, molecules_of(topology).tolist()).double()
-
-    def feature_trajectories(self, walkers: list[WalkerFrames]) -> list[FeatureTrajectory]:
-        """Featurise walkers, one at a time, into one array."""
-        features, built = self.features(), shared_system(self.config.system)
-        topology, masses = built.mdtraj_topology(), built.masses
-        everything = new_features(sum(len(w.table) for w in walkers), len(features.names), self.path)
-        trajectories, row = [], 0
-        for walker in walkers:
-            rows, row = everything[row : row + len(walker.table)], row + len(walker.table)
-            first, speeds = 0, None
-            for piece in walker.chunks(topology):
-                cell = frame_cells(piece)
-                rows[first : first + piece.n_frames] = featurise(features, piece.xyz, cell)
-                first += piece.n_frames
-                if speeds is None:
-                    kT = self.scale.kT(walker.temperature)
-                    speeds = thermal_square_speeds(features, piece.xyz, cell, masses, kT)
-            trajectories.append(replace(_feature_trajectory(walker, rows, self.config), square_speeds=speeds))
-        return trajectories
-
-    def stage_trajectories(self, folders: Sequence[Path]) -> list[FeatureTrajectory]:
-        """Featurise all walkers of stages that lie anywhere."""
-        return self.feature_trajectories([walker for folder in folders for walker in read_stage(folder)])
-
-
-def _feature_trajectory(
-    walker: WalkerFrames, features: NDArray[np.float32], config: RunConfig
-) -> FeatureTrajectory:
-    simulation, table = config.simulation, walker.table
-    energy = table["potential_energy"].to_numpy()
-    if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
-        energy = energy + table["pressure_volume"].to_numpy()
-    kT = config.system.scale.kT(walker.temperature)
-    return FeatureTrajectory(
-        features=features,
-        temperature=walker.temperature,
-        frame_interval=simulation.timestep * simulation.frame_interval,
-        potential_energy=energy,
-        log_weights=walker.log_weights(kT),
-        windows=walker.windows(kT),
-        breaks=walker.breaks,
-        scale=config.system.scale,
-        run=walker.run,
-        name=f"{walker.run}/walker {walker.walker}",
-    )

@@ -3,7 +3,7 @@
 ::
 
     OUTPUT/T0.35/frames.parquet           every frame that has a weight
-    OUTPUT/T0.35/ensemble.{dcd,xtc,pdb}   structures that stand for the ensemble without weights
+    OUTPUT/T0.35/ensemble.{FORMAT,pdb}    structures that stand for the ensemble without weights
     OUTPUT/T0.35/state_0.pdb, ...         one structure of each state
     OUTPUT/T0.35/populations.csv          populations of the states, with errors
     OUTPUT/T0.35/ensemble.json            the record: method, reliability, energies, warnings
@@ -14,7 +14,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.progress import Progress
 
@@ -23,8 +22,10 @@ from latf_openmm.ensembles.files import write_structures
 from latf_openmm.ensembles.latent import GeneratedEnsemble, generate, write_ensemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
+from latf_openmm.frames.formats import FormatName
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.storage import atomic_folder, check_output
 from latf_openmm.units import check_temperature, temperature_name
 
@@ -67,7 +68,7 @@ def generate_ensembles(
     structures: int = 1000,
     method: Choice = "auto",
     minutes: float = 15.0,
-    trajectory: Literal["dcd", "xtc"] = "dcd",
+    trajectory: FormatName = "dcd",
     progress: Progress | None = None,
 ) -> list[GeneratedFolder]:
     """Generate at each temperature and write one folder for each; where frames are too few, walkers are simulated.
@@ -105,7 +106,7 @@ def generate_ensembles(
     if len(set(names)) < len(names):
         given = ", ".join(f"{temperature:g}" for temperature in temperatures)
         raise ConfigError(f"--temperature: expected each once, got {given}")
-    trained, pool = run.trained(index), run.pool(index)
+    trained, pool = run.trained(index), pool_of_rounds(run, index)
     reweighter = Reweighter(trained, pool, run.config.seed)
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter

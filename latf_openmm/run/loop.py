@@ -24,6 +24,8 @@ from latf_openmm.periodic import boxes_of
 from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
 from latf_openmm.run.folder import EXECUTION, RunFolder
+from latf_openmm.run.frames import featurise_walkers, run_features
+from latf_openmm.run.records import DecisionRecord, Seconds, ValidationRecord
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
 from latf_openmm.run.strategies import Decision, RoundState
@@ -161,18 +163,19 @@ def _run_round(
     if executor is not None:  # before anything is read: frames are not held while a worker trains
         seconds["train"] = _timed(lambda: train_on_worker(run, folder, executor))
     walkers = run.walkers(folder.index)
-    trajectories = run.feature_trajectories(walkers)
+    trajectories = featurise_walkers(run.config, walkers, run.path)
     if executor is None:
         seconds["train"] = _timed(lambda: train_here(run, folder, trajectories, progress))
     trained = run.trained(folder.index)
     names = trained.feature_module().names
-    fewer = narrowed(trajectories, run.features().names, names, trained.columns)
+    fewer = narrowed(trajectories, run_features(run.config).names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
     seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
     decision = decide(run, folder, trained, pool)
     for reason in decision.reasons:
         log.info("%s: %s", label, reason)
-    write_record(folder.record, summary_of(run, folder, trained, pool, seconds))
+    summary = summary_of(run, folder, trained, pool, Seconds(**seconds))
+    write_record(folder.record, summary.plain())
     add_record(run.path, folder.record)
 
 
@@ -260,16 +263,16 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         ]
         for temperature, frames in decision.starts.items()
     }
-    record = {
-        "strategy": config.loop.strategy.kind,
-        "temperatures": list(decision.temperatures),
-        "biased": list(decision.biased),
-        "stop": decision.stop,
-        "reasons": list(decision.reasons),
-        "starts": origins,
-        "diagnostics": dict(decision.diagnostics),
-    }
-    write_json(folder.decision, record)
+    record = DecisionRecord(
+        strategy=config.loop.strategy.kind,
+        temperatures=list(decision.temperatures),
+        biased=list(decision.biased),
+        stop=decision.stop,
+        reasons=list(decision.reasons),
+        starts=origins,
+        diagnostics=dict(decision.diagnostics),
+    )
+    write_json(folder.decision, record.plain())
     return decision
 
 
@@ -290,20 +293,20 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
     if folder.index + 1 >= loop.rounds:
         return f"all {loop.rounds} rounds of the configuration are complete"
     decision = folder.read_decision()
-    if decision.get("stop"):
-        return str(decision["reasons"][-1])
+    if decision.stop:
+        return decision.reasons[-1]
     summaries = [run.round(index).summary() for index in range(folder.index + 1)]
-    spent = sum(summary["simulated_ps"] for summary in summaries) / 1000
+    spent = sum(summary.simulated_ps for summary in summaries) / 1000
     if loop.max_simulated_ns is not None and spent >= loop.max_simulated_ns:
         return f"{spent:.3g} ns were simulated, loop.max_simulated_ns is {loop.max_simulated_ns:g}"
-    hours = sum(sum(summary["seconds"].values()) for summary in summaries) / 3600
+    hours = sum(summary.seconds.total for summary in summaries) / 3600
     if loop.max_wall_hours is not None and hours >= loop.max_wall_hours:
         return f"{hours:.3g} hours were used, loop.max_wall_hours is {loop.max_wall_hours:g}"
-    change = summaries[-1]["change"]
+    change = summaries[-1].change
     if (
         loop.convergence_threshold is not None
         and change
-        and all(row["frames"] < loop.convergence_threshold for row in change)
+        and all(row.frames < loop.convergence_threshold for row in change)
     ):
         return f"the distribution changed less than {loop.convergence_threshold:g} nats at every temperature"
     return None
@@ -317,5 +320,5 @@ def _validate(run: RunFolder, progress: Progress | None, executor: Executor | No
     stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
     seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
     files = facts_below(run.validation, leave_out=(run.validated.name,))
-    write_record(run.validated, {"seconds": seconds, "files": files})
+    write_record(run.validated, ValidationRecord(seconds=seconds, files=files).plain())
     add_record(run.path, run.validated)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import StructureEnsemble
-from latf_openmm.ensembles.observables import Curve, check_observable, curve
+from latf_openmm.ensembles.observables import check_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.units import TemperatureScale
 
 
@@ -68,7 +70,7 @@ def observe(
     temperatures
         In the scale of the system.
     observables
-        Names, or ``FILE.py:FUNCTION``; see `latf_openmm.ensembles.observables.UNITS`.
+        As for `latf_openmm.ensembles.observables.named_observable`.
     reference
         PDB file for RMSD and contacts; None: where the system starts.
     round_index
@@ -87,7 +89,7 @@ def observe(
     trained = run.trained(index)
     for name in observables:
         check_observable(name, structure, trained.model.n_states)
-    reweighter = Reweighter(trained, run.pool(index), run.config.seed)
+    reweighter = Reweighter(trained, pool_of_rounds(run, index), run.config.seed)
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
     )

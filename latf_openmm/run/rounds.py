@@ -1,9 +1,7 @@
 """Paths and records of one round of a run."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.walkers import check_segments
+from latf_openmm.run.records import DecisionRecord, RoundRecord, parse_as, read_as
 from latf_openmm.storage import check_file, checked_record, is_listed, read_arrays
 from latf_openmm.units import temperature_name
 
@@ -20,10 +19,6 @@ IMPORTED = "imported.json"
 
 BOX = "box "
 """Before a temperature: the boxes of its start structures."""
-
-
-BAD_PLAN = "damaged ({}); expected the plan of a round"
-"""Text on a plan that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class RoundFolder:
         """File that says what the next round does, and why."""
         return self.path / "decision.json"
 
-    def read_decision(self) -> dict[str, Any]:
+    def read_decision(self) -> DecisionRecord:
         """Read the plan of the next round.
 
         Raises
@@ -62,7 +57,7 @@ class RoundFolder:
             If it is missing or damaged.
         """
         self.check(self.decision)
-        return read_plan(self.decision, BAD_PLAN)
+        return read_as(DecisionRecord, self.decision)
 
     def check(self, path: Path) -> None:
         """Raise `DataError` where a file of a complete round is not what was written."""
@@ -96,7 +91,7 @@ class RoundFolder:
             check_file(path)
         return path.is_file()
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> RoundRecord:
         """Read the record of a complete round.
 
         Raises
@@ -104,7 +99,7 @@ class RoundFolder:
         DataError
             If it is damaged.
         """
-        return checked_record(self.record)
+        return parse_as(RoundRecord, checked_record(self.record), self.record)
 
     def check_segments(self) -> None:
         """Raise `DataError` where a segment of a complete round is missing, or there is one that was not."""
@@ -147,14 +142,3 @@ class RoundFolder:
             else:
                 positions[float(name)] = values
         return positions, boxes
-
-
-def read_plan(path: Path, bad: str) -> dict[str, Any]:
-    """Read a record in JSON; where it is none, `DataError` with the reason in `bad`."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {bad.format(first_line(error))}") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{path}: {bad.format('not a mapping')}")
-    return record

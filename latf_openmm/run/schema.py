@@ -8,10 +8,10 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from latf_openmm.errors import ConfigError, DamagedRunError, DataError
 from latf_openmm.model.checkpoint import versions
+from latf_openmm.run.records import Header, RunRecord, parse_as, read_as
 from latf_openmm.storage import facts, read_record, write_record
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def is_run(folder: Path) -> bool:
     return isinstance(record, dict) and "schema" in record
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> RunRecord:
     """Return the record of a run folder.
 
     Raises
@@ -52,35 +52,28 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise DamagedRunError(
             f"{path}: missing; the folder is damaged, or of an early version: restore the file, or begin a new run"
         )
-    _check_schema(path)
     try:
-        record = read_record(path)
+        _check_schema(read_as(Header, path), path)
+        return parse_as(RunRecord, read_record(path), path)
     except DataError as error:
         raise DamagedRunError(str(error)) from None
-    return record
 
 
-def _check_schema(path: Path) -> None:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        schema, by = record["schema"], record["versions"]
-        if type(schema) is not int or not all(isinstance(item, dict) for item in by):
-            raise ValueError("expected 'schema', a whole number, and 'versions', a list of mappings")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedRunError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-    if schema == SCHEMA:
+def _check_schema(header: Header, path: Path) -> None:
+    if header.number == SCHEMA:
         return
+    by = header.versions
     writer = f"; written by latf-openmm {by[-1].get('latf_openmm', 'unknown')}" if by else ""
-    age = "newer" if schema > SCHEMA else "older"
+    age = "newer" if header.number > SCHEMA else "older"
     raise ConfigError(
-        f"{path}: schema: {schema} is {age} than {SCHEMA}, the only one that this version of latf-openmm "
+        f"{path}: schema: {header.number} is {age} than {SCHEMA}, the only one that this version of latf-openmm "
         f"({versions()['latf_openmm']}) reads{writer}"
     )
 
 
-def check_config(path: Path, record: dict[str, Any]) -> None:
+def check_config(path: Path, record: RunRecord) -> None:
     """Raise `DamagedRunError` where the configuration in a run folder is not one that a command has put there."""
-    if text_hash(path.read_text(encoding="utf-8", errors="replace")) not in record["configurations"]:
+    if text_hash(path.read_text(encoding="utf-8", errors="replace")) not in record.configurations:
         raise DamagedRunError(
             f"{path}: changed since it was written; restore it from a copy (settings are changed by giving "
             "latf-openmm run another file)"
@@ -89,8 +82,8 @@ def check_config(path: Path, record: dict[str, Any]) -> None:
 
 def start_record(folder: Path, config: str) -> None:
     """Write the record of a run that starts now, with this text of its configuration."""
-    record = {"schema": SCHEMA, "versions": [versions()], "configurations": [text_hash(config)], "files": {}}
-    write_record(folder / RECORD, record)
+    record = RunRecord(number=SCHEMA, versions=[versions()], configurations=[text_hash(config)], files={})
+    write_record(folder / RECORD, record.plain())
 
 
 def resume_record(folder: Path, config: str) -> None:
@@ -102,7 +95,7 @@ def resume_record(folder: Path, config: str) -> None:
         As `read_run`.
     """
     record = read_run(folder)
-    now, before = versions(), record["versions"][-1]
+    now, before = versions(), record.versions[-1]
     other = [name for name in _COMPARED if name in before and before[name] != now[name]]
     if other:
         log.warning(
@@ -111,21 +104,21 @@ def resume_record(folder: Path, config: str) -> None:
             ", ".join(f"{name} {now[name]}" for name in other),
             ", ".join(f"{name} {before[name]}" for name in other),
         )
-        record["versions"].append(now)
-    if text_hash(config) not in record["configurations"]:
-        record["configurations"].append(text_hash(config))
+        record.versions.append(now)
+    if text_hash(config) not in record.configurations:
+        record.configurations.append(text_hash(config))
         other.append("config")
     if other:
-        write_record(folder / RECORD, record)
+        write_record(folder / RECORD, record.plain())
 
 
 def add_record(folder: Path, path: Path) -> None:
     """List the record of what is complete now, a round or the validation."""
     record = read_run(folder)
     name = path.relative_to(folder).as_posix()
-    if record["files"].get(name) != (listed := facts(path)):
-        record["files"][name] = listed
-        write_record(folder / RECORD, record)
+    if record.files.get(name) != (listed := facts(path)):
+        record.files[name] = listed
+        write_record(folder / RECORD, record.plain())
 
 
 def text_hash(text: str) -> str:

@@ -11,12 +11,12 @@ from rich.progress import Progress
 
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
-from latf_openmm.ensembles.observables import Observable, structure_observable
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.ensembles.states import state_table
-from latf_openmm.errors import ConfigError
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.storage import write_text
 from latf_openmm.units import TemperatureScale, check_temperature
 
@@ -87,21 +87,12 @@ def summarise_states(
     if temperature is not None:
         check_temperature("--temperature", temperature)
     index = run.chosen_round(round_index)
-    functions = _functions(observables, run.reference_structure(reference))
+    structure = run.reference_structure(reference)
+    functions = {name.rpartition(":")[2]: structure_observable(name, structure) for name in observables}
     trained, topology = run.trained(index), run.topology()
-    reweighter = Reweighter(trained, run.pool(index), run.config.seed)
+    reweighter = Reweighter(trained, pool_of_rounds(run, index), run.config.seed)
     at = min(trained.temperatures) if temperature is None else temperature
     (ensemble,) = ensembles_at(run, index, [at], method, minutes, progress=progress, reweighter=reweighter)
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
     table = state_table(ensemble, reweighter.pool, int(trained.provenance["lag"]), values)
     return StateSummary(ensemble, table, tuple(values), run.scale, topology)
-
-
-def _functions(observables: Sequence[str], reference: mdtraj.Trajectory) -> dict[str, Observable]:
-    functions = {}
-    for name in observables:
-        function = structure_observable(name, reference)
-        if function is None:
-            raise ConfigError(f"--observable: {name} is not a function of single structures")
-        functions[name.rpartition(":")[2]] = function
-    return functions

@@ -13,6 +13,7 @@ from latf_openmm.features import resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import EXECUTION, RunFolder
+from latf_openmm.run.frames import featurise_stages
 from latf_openmm.run.trainings import train_model
 from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage, run_stage
@@ -78,7 +79,7 @@ def train_on_stages(
         If a stage cannot be read.
     """
     check_output(output, folder=True, new="a model is never overwritten")
-    trajectories = RunFolder(output, config).stage_trajectories(stages)
+    trajectories = featurise_stages(config, stages, output)
     return train_model(config, trajectories, output, config.seed, progress)
 
 
@@ -104,9 +105,9 @@ def scan_stages(
         If a lag is too long for the trajectories, or there is such a folder already.
     """
     check_output(output, folder=True, new="a scan is never overwritten")
-    run = RunFolder(output, config)
-    resolved = resolve_features(config.features, run.topology())
-    _, trajectories, _ = select_features(resolved, run.stage_trajectories(stages), config.feature_selection)
+    resolved = resolve_features(config.features, shared_system(config.system).mdtraj_topology())
+    every = featurise_stages(config, stages, output)
+    _, trajectories, _ = select_features(resolved, every, config.feature_selection)
     chosen = list(lags) or default_lags(trajectories)
     check_lags(trajectories, chosen, "--lag")
     return scan_lags(trajectories, config.model, config.training, chosen, config.seed, progress)

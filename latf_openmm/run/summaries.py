@@ -1,7 +1,5 @@
 """Record of a complete round: populations, effective sample sizes, change of the distribution, hashes."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,15 +13,14 @@ from latf_openmm.reweighting.free_energy import (
 )
 from latf_openmm.reweighting.weights import effective_sample_size, training_weights
 from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.records import Change, Populations, RoundRecord, SampleSize, Seconds
 from latf_openmm.sampling.stage import read_dropped
-from latf_openmm.storage import (
-    facts_below,
-)
+from latf_openmm.storage import facts_below
 
 
 def summary_of(
-    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: dict[str, float]
-) -> dict[str, Any]:
+    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: Seconds
+) -> RoundRecord:
     """Return the record of a round whose steps have ended.
 
     Parameters
@@ -33,32 +30,32 @@ def summary_of(
     trained, pool
         Its model, and all frames up to it under this model.
     seconds
-        Wall time of each step [s].
+        Wall time of each step.
     """
     config = run.config
     settings, biased = run.plan(folder.index)
     steps = settings.steps
     if folder.imported():
         steps = sum(len(walker.table) for walker in pool.walkers) * config.simulation.frame_interval
-    return {
-        "round": folder.index,
-        "temperatures": list(settings.temperatures),
-        "dropped": read_dropped(folder.simulation),
-        "biased": bool(biased),
-        "n_states": trained.model.n_states,
-        "frames": len(pool.z),
-        "simulated_ps": steps * config.simulation.timestep,
-        "seconds": seconds,
-        "populations": pool_populations(pool, trained, run.config.seed),
-        "effective_sample_size": _sample_sizes(pool),
-        "change": _change(folder, trained, pool),
-        "restarts": _restarts(folder, pool),
-        "versions": versions(),
-        "files": facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
-    }
+    return RoundRecord(
+        round=folder.index,
+        temperatures=list(settings.temperatures),
+        dropped=read_dropped(folder.simulation),
+        biased=bool(biased),
+        n_states=trained.model.n_states,
+        frames=len(pool.z),
+        simulated_ps=steps * config.simulation.timestep,
+        seconds=seconds,
+        populations=pool_populations(pool, trained, run.config.seed),
+        effective_sample_size=_sample_sizes(pool),
+        change=_change(folder, trained, pool),
+        restarts=_restarts(folder, pool),
+        versions=versions(),
+        files=facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
+    )
 
 
-def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[dict[str, Any]]:
+def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[Populations]:
     """State populations of the pool's frames at each simulated temperature, with bootstrap errors."""
     weights = training_weights(pool.trajectories)
     rows = []
@@ -70,22 +67,19 @@ def pool_populations(pool: Pool, trained: TrainedModel, seed: int) -> list[dict[
             trained.model.n_states,
             np.random.default_rng(seed),
         )
-        rows.append({"temperature": temperature, "populations": share.tolist(), "errors": error.tolist()})
+        rows.append(Populations(temperature=temperature, populations=share.tolist(), errors=error.tolist()))
     return rows
 
 
-def _sample_sizes(pool: Pool) -> list[dict[str, Any]]:
+def _sample_sizes(pool: Pool) -> list[SampleSize]:
     """Kish's effective sample size of each run's bias weights."""
     rows = []
     for run, temperature in sorted({(t.run, t.temperature) for t in pool.trajectories}):
         logs = np.concatenate([t.log_weights for t in pool.trajectories if t.run == run])
         rows.append(
-            {
-                "run": run,
-                "temperature": temperature,
-                "frames": len(logs),
-                "effective": effective_sample_size(logs),
-            }
+            SampleSize(
+                run=run, temperature=temperature, frames=len(logs), effective=effective_sample_size(logs)
+            )
         )
     return rows
 
@@ -105,7 +99,7 @@ def n_earlier_walkers(folder: RoundFolder, pool: Pool) -> int:
     return sum(not walker.run.startswith(f"{folder.path.name}/") for walker in pool.walkers)
 
 
-def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[str, float]]:
+def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[Change]:
     """Distance by which this round's weighted frames moved the distribution, in this round's latent plane.
 
     The frames up to the previous round and all frames, each under their own weights, are binned with this
@@ -121,11 +115,9 @@ def _change(folder: RoundFolder, trained: TrainedModel, new: Pool) -> list[dict[
         p, q = (_weighted_histogram(pool, temperature, grid) for pool in (old, new))
         flow = flow_probability(trained.model, temperature, grid)
         rows.append(
-            {
-                "temperature": temperature,
-                "frames": jensen_shannon(p, q),
-                "flow_to_frames": jensen_shannon(flow, q),
-            }
+            Change(
+                temperature=temperature, frames=jensen_shannon(p, q), flow_to_frames=jensen_shannon(flow, q)
+            )
         )
     return rows
 

@@ -16,6 +16,7 @@ from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.periodic import molecules_of
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.storage import (
     atomic_folder,
     exclusive,
@@ -59,7 +60,7 @@ def train_round(path: Path, index: int) -> None:
     folder = run.round(index)
     with exclusive(folder.model):
         if not folder.model.is_dir():
-            train_here(run, folder, run.feature_trajectories(run.walkers(index)), None)
+            train_here(run, folder, featurise_walkers(run.config, run.walkers(index), run.path), None)
 
 
 def train_model(

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from latf_openmm.bias.force.base import BackendName, ForcesName
 from latf_openmm.bias.potentials import AnyBias
+from latf_openmm.frames.formats import FormatName
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.settings import Settings
 from latf_openmm.systems import AnySystem
@@ -28,7 +28,7 @@ class DynamicsSettings(Settings):
     platform_properties: dict[str, str] = Field(
         {}, description="properties of the platform, such as {Precision: mixed, DeviceIndex: '0'}"
     )
-    trajectory: Literal["dcd", "xtc"] = Field("dcd", description="trajectory format")
+    trajectory: FormatName = Field("dcd", description="trajectory format")
     backend: BackendName = Field("auto", description="what runs the bias")
     bias_every: int = Field(
         1,

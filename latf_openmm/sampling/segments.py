@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from latf_openmm.bias.updater import BiasUpdater
-from latf_openmm.frames.walkers import write_trajectory
+from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.storage import atomic_folder
 

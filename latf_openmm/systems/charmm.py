@@ -3,12 +3,11 @@
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from mdtraj.utils import box_vectors_to_lengths_and_angles, lengths_and_angles_to_box_vectors
 from openmm import app, unit
 from pydantic import Field, field_validator
 
 from latf_openmm.errors import ConfigError, first_line
-from latf_openmm.periodic import reduced_box
+from latf_openmm.periodic import cell_vectors, edges_and_angles, reduced_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.molecule import (
     Array,
@@ -63,7 +62,7 @@ class CharmmSettings(MoleculeSettings):
         if self.box is not None:
             self._check_extent(nanometres(start.positions))
         if box is not None:  # this sets a box of the psf, too, which its System is made with
-            lengths, angles = _edges_and_angles(box)
+            (lengths,), (angles,) = edges_and_angles(box[None])
             psf.setBox(*(lengths * unit.nanometer), *(angles * unit.degree))
         names = [existing(f"parameters[{i}]", path) for i, path in enumerate(self.parameters)]
         try:
@@ -98,10 +97,5 @@ class CharmmSettings(MoleculeSettings):
     def _box(self, in_coordinates: Any) -> Array | None:
         if self.box is None:
             return box_of_files(in_coordinates, "coordinates", self.coordinates)
-        angles = self.box[3:] or [90.0] * 3
-        return reduced_box(lengths_and_angles_to_box_vectors(*self.box[:3], *angles))
-
-
-def _edges_and_angles(box: Array) -> tuple[Array, Array]:
-    both = np.array(box_vectors_to_lengths_and_angles(*box))
-    return both[:3], both[3:]
+        edges, angles = np.array([self.box[:3]]), np.array([self.box[3:] or [90.0] * 3])
+        return reduced_box(cell_vectors(edges, angles)[0])

@@ -17,7 +17,7 @@ from torch.func import stack_module_state
 
 from latf_openmm.model.flow import CouplingFlow, SplineCoupling
 from latf_openmm.model.latf import LatentThermodynamicFlow
-from latf_openmm.model.prior import tilted_exponent
+from latf_openmm.model.prior import log_pulled_back
 from latf_openmm.progress import Advance
 from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.ladder import Counts, TemperatureLadder
@@ -167,9 +167,9 @@ class _Trainer:
         """Mean -log r_T(z) of every member, shape (n_members,); z is (n_members, n, d), t (n_members, n)."""
         members, n, d = z.shape
         u, log_det = self._mapped(z.reshape(-1, d), self.model.context(t.reshape(-1)), members)
-        exponent = tilted_exponent(u, self.tau, t.reshape(-1))
+        log_r = log_pulled_back(u, log_det, self.tau, t.reshape(-1)).reshape(members, n)
         nearest = torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
-        return -((exponent + log_det).reshape(members, n) - self.log_c[nearest]).mean(dim=1)
+        return -(log_r - self.log_c[nearest]).mean(dim=1)
 
     def _mapped(self, z: Tensor, context: Tensor, members: int) -> tuple[Tensor, Tensor]:
         """Map the points of all members to prior space, each by its own flow, as `CouplingFlow` does by one.

@@ -21,7 +21,7 @@ from PeptideBuilder import Geometry
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from building import RESTRAINTS, Model, Recipe, Stage, Torsion, Wall, distance, main
 
-from latf_openmm.ensembles.observables import rmsd_to, structure_observable
+from latf_openmm.ensembles.observables import structure_observable
 
 SEQUENCE = "YYDPETGTWY"
 FORCE_FIELD = "amber14/protein.ff14SB.xml"
@@ -122,7 +122,7 @@ RECIPE = Recipe(
     stages=tuple(Stage(t, steps, dt, {RESTRAINTS: scale}) for scale, t, steps, dt in _SCHEDULE),
     measures={
         **{f"{n}N-{o}O": distance((n, "N"), (o, "O")) for n, o in ((3, 8), (8, 3), (7, 3), (1, 10))},
-        "ca_rmsd": rmsd_to(_REFERENCE),
+        "ca_rmsd": structure_observable("rmsd", _REFERENCE),
     },
     folded=structure_observable(f"{_FOLDER / 'observables.py'}:folded", _REFERENCE),
 )

@@ -40,7 +40,7 @@ from building import (
     start_simulation,
 )
 
-from latf_openmm.ensembles.observables import Observable, structure_observable
+from latf_openmm.ensembles.observables import StructureObservable, structure_observable
 
 SEQUENCE = "GGCGCAAGCC"
 FORCE_FIELD = "amber14/RNA.OL3.xml"
@@ -284,7 +284,7 @@ def _a_form(number: int) -> Iterator[tuple[float, tuple[Atom, Atom, Atom, Atom]]
         yield -71, (atom("C3'"), atom("O3'"), atom("P", after), atom("O5'", after))
 
 
-def _observable(name: str) -> Observable:
+def _observable(name: str) -> StructureObservable:
     return structure_observable(f"{_FOLDER / 'observables.py'}:{name}", _REFERENCE)
 
 

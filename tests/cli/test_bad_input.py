@@ -229,7 +229,10 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("generate table_cut -T 1 -o out", ["segment_0001/frames.parquet: ", "bytes; expected"]),
     # observe
     ("observe run -T 1 -o out", ["Missing option '--observable'"]),
-    ("observe run -T 1 -o out --observable rgg", ["--observable: there is no 'rgg'; expected one of energy"]),
+    (
+        "observe run -T 1 -o out --observable rgg",
+        ["--observable: there is no 'rgg'; expected one of contacts, energy"],
+    ),
     ("observe run -T 1 -o out --observable population:77", ["population:77: expected a state from 0 to"]),
     ("observe run -T 1 -o out --observable free_energy:0", ["free_energy:0: expected two states from 0"]),
     ("observe run -T 1 -o out --observable gone.py:f", ["--observable: gone.py: no such file"]),

@@ -1,8 +1,8 @@
 """The generated pages of the documentation have every command, key and public name."""
 
-import importlib.util
+import importlib
 import re
-import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -12,6 +12,7 @@ from helpers.pages import DOCS
 import latf_openmm
 from latf_openmm.bias.potentials import BIAS_KINDS
 from latf_openmm.cli import app
+from latf_openmm.ensembles.observables import OBSERVABLES
 from latf_openmm.features import FEATURE_KINDS
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.strategies import STRATEGY_KINDS
@@ -19,32 +20,44 @@ from latf_openmm.systems import SYSTEM_KINDS
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def reference_pages() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS))
+        yield importlib.import_module("reference_pages")
 
 
 @pytest.fixture(scope="module")
-def pages(generate: ModuleType) -> dict[str, str]:
-    return generate.pages()
+def pages(reference_pages: ModuleType) -> dict[str, str]:
+    return reference_pages.pages()
 
 
 def test_every_command_with_its_options(pages: dict[str, str]) -> None:
-    sections = re.findall(r"^## (\S+)$", pages["reference/cli.md"], re.MULTILINE)
+    page = pages["reference/cli.md"]
+    sections = re.findall(r"^## `latf-openmm (\S+)`$", page, re.MULTILINE)
     assert len(sections) == len(app.registered_commands)
     assert {"run", "import", "lag-scan", "generate"} <= set(sections)
-    for option in (
-        "`--temperature, -T`",
-        "`--method` | `auto` or `reweighted`",
-        "`[NAME]`",
-        "`FILES...`",
-        "`--data`",
+    for text in (
+        "* `-T, --temperature <list[float]>`: May be repeated.  [required]",
+        "* `--method <auto|reweighted|annealed|flow>`",
+        "latf-openmm systems [OPTIONS] [name]",
+        "* `--data",
+        "| 3 | `generate`, `observe`, `states`: the result is not to be relied on",
     ):
-        assert option in pages["reference/cli.md"]
+        assert text in page
+    assert "**Commands**" not in page and "--help`" not in page
+
+
+def test_every_observable(pages: dict[str, str]) -> None:
+    assert all(f"| `{cls.form()}` | " in pages["reference/observables.md"] for cls in OBSERVABLES.values())
+
+
+def test_pictures_of_benchmarks_are_beside_their_scripts() -> None:
+    pages = {path: path.read_text(encoding="utf-8") for path in DOCS.glob("benchmarks/*.md")}
+    links = [(path, name) for path, text in pages.items() for name in re.findall(r"!\[.*?\]\((.*?)\)", text)]
+    assert len(links) >= 8
+    for path, name in links:
+        assert (path.parent / name).is_file(), f"{path}: {name}"
+        assert name.startswith("../../benchmarks/")
 
 
 @pytest.mark.parametrize("family", [SYSTEM_KINDS, FEATURE_KINDS, BIAS_KINDS, STRATEGY_KINDS])
@@ -69,8 +82,8 @@ def test_every_key_of_the_file(pages: dict[str, str]) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
 
 
-def test_every_public_name(generate: ModuleType, pages: dict[str, str]) -> None:
-    names = [name for group in generate.GROUPS.values() for name in group]
+def test_every_public_name(reference_pages: ModuleType, pages: dict[str, str]) -> None:
+    names = [name for group in reference_pages.GROUPS.values() for name in group]
     assert sorted(names) == sorted(set(latf_openmm.__all__) - {"__version__"})
     assert all(f".{name}\n" in pages["reference/python.md"] for name in names)
 

@@ -12,15 +12,9 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.cli.ensembles import parse_temperatures
+from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import StructureEnsemble
-from latf_openmm.ensembles.observables import (
-    Curve,
-    curve,
-    native_contacts,
-    radius_of_gyration,
-    rmsd_to,
-    structure_observable,
-)
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
@@ -83,12 +77,12 @@ def test_the_maximum_of_a_curve() -> None:
 
 def test_structures() -> None:
     moved = mdtraj.Trajectory(REFERENCE.xyz * np.array([[[1.0]], [[1.5]]]), REFERENCE.topology)
-    rg = radius_of_gyration(moved)
+    rg = structure_observable("rg", moved[0])(moved)
     assert rg[1] == pytest.approx(1.5 * rg[0], rel=1e-5)
-    assert rmsd_to(REFERENCE)(moved)[0] == pytest.approx(0.0, abs=1e-4)
-    assert rmsd_to(REFERENCE)(moved)[1] > 0.1
+    assert structure_observable("rmsd", REFERENCE)(moved)[0] == pytest.approx(0.0, abs=1e-4)
+    assert structure_observable("rmsd", REFERENCE)(moved)[1] > 0.1
     with pytest.raises(ConfigError, match="no contact of residues more than three apart"):
-        native_contacts(REFERENCE)
+        structure_observable("contacts", REFERENCE)
 
 
 def test_native_contacts_of_a_hairpin() -> None:
@@ -101,7 +95,7 @@ def test_native_contacts_of_a_hairpin() -> None:
     down = [[0.38 * (4 - i), 0.4, 0.0] for i in range(5)]
     folded = mdtraj.Trajectory(np.array([up + down]), topology)
     straight = mdtraj.Trajectory(np.array([[[0.38 * i, 0.0, 0.0] for i in range(10)]]), topology)
-    observable = native_contacts(folded)
+    observable = structure_observable("contacts", folded)
     assert observable(folded)[0] > 0.99
     assert observable(straight)[0] < 0.01
 
@@ -110,12 +104,14 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def first(trajectory):\n    return trajectory.xyz[:, 0, 0]\n\nnumber = 3\n")
     found = structure_observable(f"{path}:first", REFERENCE)
-    assert found is not None
     assert found(REFERENCE)[0] == REFERENCE.xyz[0, 0, 0]
     for name, message in (
         (f"{path}:number", "has no function 'number'"),
         (f"{tmp_path}/other.py:first", "no such file"),
-        ("temperature", "there is no 'temperature'; expected one of energy, heat_capacity"),
+        (
+            "temperature",
+            "there is no 'temperature'; expected one of contacts, energy, free_energy:STATE:STATE",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             structure_observable(name, REFERENCE)

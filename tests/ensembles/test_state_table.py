@@ -87,5 +87,4 @@ def test_observables_of_the_library() -> None:
         start = mdtraj.Trajectory(built.positions[0], built.mdtraj_topology())
         for name, value in values.items():
             function = structure_observable(f"{library_folder(kind) / 'observables.py'}:{name}", start)
-            assert function is not None
             assert function(start) == [value]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.ensembles.observables import native_contacts
+from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
 from latf_openmm.features.contacts import ContactSettings, NativeContactSettings
 from latf_openmm.features.hydrogen_bonds import HydrogenBondSettings
@@ -69,7 +69,9 @@ def test_native_contacts_are_the_observable_and_its_formula() -> None:
     structures = shaken(ChignolinSettings, 0.1)
     _, values = descriptors(NativeContactSettings(reference=CHIGNOLIN), structures)
     reference = mdtraj.load(str(CHIGNOLIN))
-    np.testing.assert_allclose(values[:, 0], native_contacts(reference)(structures), atol=1e-6)
+    np.testing.assert_allclose(
+        values[:, 0], structure_observable("contacts", reference)(structures), atol=1e-6
+    )
     heavy = [a.index for a in reference.topology.atoms if a.element.symbol != "H"]
     residue = np.array([a.residue.index for a in reference.topology.atoms])
     pairs = np.array([(i, j) for i in heavy for j in heavy if residue[j] - residue[i] > 3])

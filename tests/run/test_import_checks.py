@@ -14,6 +14,7 @@ from openmm import unit
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.imported import ImportedTrajectory
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.run.imported.frames import ImportedFrames
@@ -551,7 +552,7 @@ def test_temperatures_and_gaps_are_walkers_and_breaks(
     ]
     write_imported(config, read, runs, tmp_path / "run")
     run = RunFolder(tmp_path / "run", config)
-    cold, hot = run.feature_trajectories(run.walkers(0))
+    cold, hot = featurise_walkers(run.config, run.walkers(0), run.path)
     assert (cold.temperature, cold.n_frames, cold.breaks) == (300.0, 45, (20,))
     assert (hot.temperature, hot.n_frames, hot.breaks) == (320.0, 15, ())
     np.testing.assert_allclose(cold.potential_energy, energies[temperature == 300])

@@ -18,6 +18,7 @@ from latf_openmm.reweighting.ladder import Reweighting
 from latf_openmm.reweighting.weights import canonical_weights
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.imported import ImportedTrajectory
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.run import Importer, _Descriptors
@@ -232,7 +233,7 @@ def test_biases_are_found_from_the_frames(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", config)
     walkers = run.walkers(0)
     assert [walker.run for walker in walkers] == [f"000/T300/run {k}" for k in range(5)]
-    found = run.feature_trajectories(walkers)
+    found = featurise_walkers(run.config, walkers, run.path)
     weights = np.concatenate(canonical_weights(found))
     x = np.concatenate([t.features[:, 0] for t in found]).astype(float)
     u_kn = np.concatenate([biases(x).T / KT, np.zeros((1, len(x)))])

@@ -66,7 +66,7 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
     np.testing.assert_allclose(np.sort(computed), np.sort(known), atol=1e-3)
     assert {walker.run for walker in walkers} == {"000/T0.7", "000/T1.3"}
     summary = run.round(0).summary()
-    assert summary["simulated_ps"] == pytest.approx(6 * 100 * 20 * 0.01)
+    assert summary.simulated_ps == pytest.approx(6 * 100 * 20 * 0.01)
     result = RUNNER.invoke(
         app, ["generate", str(run.path), "-T", "1.0", "--method", "reweighted", "-o", str(tmp_path / "out")]
     )

@@ -4,15 +4,11 @@ One of each kind; `test_damage_product.py` has all of them.
 """
 
 import json
-import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import mdtraj
-import numpy as np
 import pytest
 from conftest import small_config
 from helpers.folders import resealed
@@ -20,9 +16,10 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError, DataError, LatfError
-from latf_openmm.frames.walkers import read_stage, read_trajectory, write_trajectory
+from latf_openmm.frames.walkers import read_stage
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds, validation_pool
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.verify import verify_run
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
@@ -107,7 +104,7 @@ def test_verify_names_every_record(name: str, copy: Path) -> None:
 
 READS: dict[str, tuple[Callable[[RunFolder], object], list[str]]] = {
     "pool": (
-        lambda run: run.pool(1),
+        lambda run: pool_of_rounds(run, 1),
         [
             *(f"{SEGMENT}/{name}" for name in ("frames.parquet", "walker_001.dcd", MANIFEST)),
             "rounds/000/simulation/T1.3/segment_0002/frames.parquet",
@@ -121,7 +118,7 @@ READS: dict[str, tuple[Callable[[RunFolder], object], list[str]]] = {
     "summary": (lambda run: run.round(0).summary(), ["rounds/000/round.json"]),
     "history": (lambda run: run.round(1).history(), [f"{MODEL}/history.parquet"]),
     "validation": (
-        lambda run: run.validation_pool(1),
+        lambda run: validation_pool(run, 1),
         ["validation/T1/segment_0000/walker_000.dcd", "validation/T1/segment_0000/frames.parquet"],
     ),
     "rounds": (lambda run: run.complete_rounds(), []),
@@ -293,38 +290,6 @@ def test_equal_runs_are_equal_bytes_and_names_of_folders_make_no_difference(
         assert walkers[0].load(ThreeHoleSettings().build(1).mdtraj_topology()).n_frames == 20
     assert manifests[0] == manifests[1]
     assert len(manifests[0]) == 2
-
-
-def test_the_title_of_a_trajectory_has_no_date(tmp_path: Path) -> None:
-    topology = ThreeHoleSettings().build(1).mdtraj_topology()
-    xyz = np.random.default_rng(0).random((7, 1, 3), dtype=np.float32)
-    path = tmp_path / "ü.dcd"
-    write_trajectory(mdtraj.Trajectory(xyz, topology), path)
-    assert path.read_bytes()[100:260] == b"Created by latf-openmm".ljust(160, b"\0")
-    again = np.concatenate([piece.xyz for piece in read_trajectory(path, topology, 3)])
-    np.testing.assert_allclose(again, xyz, atol=1e-6)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize("kind", ["dcd", "xtc"])
-def test_a_full_disk_is_one_line(kind: str, tmp_path: Path) -> None:
-    topology = ThreeHoleSettings().build(1).mdtraj_topology()
-    xyz = np.random.default_rng(0).random((20_000, 1, 3), dtype=np.float32)
-    path = tmp_path / f"structures.{kind}"
-    with (
-        largest_file(100_000),
-        pytest.raises(DataError, match=rf"structures\.{kind}: cannot be written .*disk full"),
-    ):
-        write_trajectory(mdtraj.Trajectory(xyz, topology), path)
 
 
 def test_temperatures_never_share_a_folder(tmp_path: Path) -> None:

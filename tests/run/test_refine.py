@@ -18,6 +18,7 @@ from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.population import Population
@@ -49,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def reweighter(run: RunFolder) -> Reweighter:
-    return Reweighter(run.trained(0), run.pool(0), run.config.seed)
+    return Reweighter(run.trained(0), pool_of_rounds(run, 0), run.config.seed)
 
 
 def exact_energy(run: RunFolder, temperature: float) -> float:

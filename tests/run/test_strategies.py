@@ -226,14 +226,14 @@ def test_a_loop_does_what_was_decided(active_run: RunFolder) -> None:
     for index in (1, 2):
         plan = active_run.round(index - 1).read_decision()
         walkers = [w for w in active_run.walkers(index) if w.run.startswith(f"{index:03d}")]
-        assert sorted({w.temperature for w in walkers}) == pytest.approx(sorted(plan["temperatures"]))
+        assert sorted({w.temperature for w in walkers}) == pytest.approx(sorted(plan.temperatures))
         for walker in walkers:
-            biased = walker.temperature in plan["biased"]
+            biased = walker.temperature in plan.biased
             assert (np.ptp(walker.table["bias_energy"]) > 0) == biased
         summary = active_run.round(index).summary()
-        assert summary["temperatures"] == plan["temperatures"]
-        assert len(plan["reasons"]) >= 2
-    assert {t for i in range(2) for t in active_run.round(i).read_decision()["temperatures"]} != {0.7, 1.3}
+        assert summary.temperatures == plan.temperatures
+        assert len(plan.reasons) >= 2
+    assert {t for i in range(2) for t in active_run.round(i).read_decision().temperatures} != {0.7, 1.3}
 
 
 def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder
     run = RunFolder.open(tmp_path / "run")
     page = write_report(run, 2).read_text()
     plan = run.round(2).read_decision()
-    for reason in plan["reasons"]:
+    for reason in plan.reasons:
         assert escape(reason) in page
-    for name in (*plan["diagnostics"]["targets"][0], *plan["diagnostics"]["states"][0]):
+    for name in (*plan.diagnostics["targets"][0], *plan.diagnostics["states"][0]):
         assert name == "temperature" or f"<th>{name}</th>" in page
 
 

@@ -22,6 +22,7 @@ from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run.config import RunConfig, dump_config, load_config
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.schema import start_record
 from latf_openmm.settings import validate
@@ -67,7 +68,7 @@ def test_the_system_is_built_a_few_times_only(finished: RunFolder, builds: list[
 
 def test_two_rounds_the_second_biased(finished: RunFolder) -> None:
     rounds = finished.complete_rounds()
-    assert [folder.summary()["biased"] for folder in rounds] == [False, True]
+    assert [folder.summary().biased for folder in rounds] == [False, True]
     first, second = (finished.walkers(0), finished.walkers(1)[len(finished.walkers(0)) :])
     assert all((walker.table["bias_energy"] == 0).all() for walker in first)
     assert any((walker.table["bias_energy"] > 0).any() for walker in second)
@@ -77,7 +78,9 @@ def test_two_rounds_the_second_biased(finished: RunFolder) -> None:
 
 def test_training_data_are_weighted_with_the_bias(finished: RunFolder) -> None:
     for trajectory, walker in zip(
-        finished.feature_trajectories(finished.walkers(1)), finished.walkers(1), strict=True
+        featurise_walkers(finished.config, finished.walkers(1), finished.path),
+        finished.walkers(1),
+        strict=True,
     ):
         expected = walker.table["bias_energy"].to_numpy() / walker.temperature
         np.testing.assert_allclose(trajectory.log_weights, expected)
@@ -86,9 +89,8 @@ def test_training_data_are_weighted_with_the_bias(finished: RunFolder) -> None:
 def test_training_data_have_thermal_speeds(finished: RunFolder) -> None:
     """Of a coordinate: kT/m, estimated from as many velocities as there are frames at most."""
     (mass,) = finished.config.system.build(1).masses
-    found = [
-        t.square_speeds / (t.temperature / mass) for t in finished.feature_trajectories(finished.walkers(0))
-    ]
+    trajectories = featurise_walkers(finished.config, finished.walkers(0), finished.path)
+    found = [t.square_speeds / (t.temperature / mass) for t in trajectories]
     np.testing.assert_allclose(np.mean(found), 1.0, atol=0.5)
 
 
@@ -312,7 +314,7 @@ def test_one_collective_variable_and_no_bias(tmp_path: Path) -> None:
     config["model"]["latent_dim"] = 1
     config |= {"bias": None, "validation": None, "generate": {"temperatures": [0.5], "samples": 200}}
     run = run_loop(validate(RunConfig, config, "one"), tmp_path / "run")
-    assert not any(folder.summary()["biased"] for folder in run.complete_rounds())
+    assert not any(folder.summary().biased for folder in run.complete_rounds())
     assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
     summary = json.loads((run.last_round().generated(0.5) / "summary.json").read_text())
     assert any("outside the simulated" in warning for warning in summary["warnings"])

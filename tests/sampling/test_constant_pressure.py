@@ -14,6 +14,7 @@ from latf_openmm.model.latf import ModelSettings
 from latf_openmm.run.config import LoopSettings, RunConfig
 from latf_openmm.run.ensembles import ensembles_at
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.systems.inspection import pressure_of
@@ -122,7 +123,7 @@ def volumes_are_exact(run: RunFolder, n: int) -> Reweighter:
     assert boxes[300.0].shape == (2, 3, 3)
     assert positions[300.0].shape == (2, n, 3)
     # Reweighted by U + pV to a temperature between.
-    reweighter = Reweighter(run.trained(1), run.pool(1), 1)
+    reweighter = Reweighter(run.trained(1), pool_of_rounds(run, 1), 1)
     between = reweighter.at(355.0, "reweighted")
     found = between.expectation(between.observe(lambda t: t.unitcell_volumes, run.topology()))
     assert abs(found.value - volume(355.0, n)) < 4 * found.error

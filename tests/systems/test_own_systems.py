@@ -14,6 +14,7 @@ from openmm import app, unit
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.systems import SYSTEM_KINDS
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
@@ -149,7 +150,7 @@ def test_a_loop_with_a_biased_round(
         np.testing.assert_allclose(frames.unitcell_lengths, BOX, atol=1e-3)
     biased = [walker for walker in run.walkers(1) if walker.run.startswith("001")]
     assert all((walker.table["bias_energy"] > 0).all() for walker in biased)
-    pool = run.pool(1)
+    pool = pool_of_rounds(run, 1)
     inside = mdtraj.compute_phi(biased[0].load(run.topology()))[1][:, 0]
     assert np.isfinite(pool.z).all()
     assert np.isfinite(inside).all()

@@ -15,7 +15,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.run.config import load_config
-from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds, pool_of_walkers, run_features
 from latf_openmm.run.loop import run_loop
 from latf_openmm.systems.chignolin import ChignolinSettings
 from latf_openmm.training.feature_selection import (
@@ -123,14 +123,14 @@ def test_a_loop_with_fewer_descriptors(tmp_path: Path) -> None:
         trained = run.trained(index)
         assert trained.model.n_features == trained.feature_module().n_features == 6
         assert trained.provenance["feature_selection"].startswith(
-            f"6 of {run.features().n_features} descriptors kept"
+            f"6 of {run_features(run.config).n_features} descriptors kept"
         )
         table = pd.read_csv(run.round(index).model / "descriptors.csv")
         assert (table["fate"] == "kept").sum() == 6
-    pool = run.pool(1)
+    pool = pool_of_rounds(run, 1)
     assert pool.z.shape == (2 * 2 * 120, 2)
     recorded = pd.read_parquet(next((run.round(1).simulation / "T300_w000").glob("*/frames.parquet")))
-    biased = RunFolder.open(tmp_path / "run").pool_of(run.trained(0), run.walkers(1))
+    biased = pool_of_walkers(run.config, run.trained(0), run.walkers(1))
     mine = biased.z[(biased.temperatures() == 300)][120:]
     np.testing.assert_allclose(recorded[["z0", "z1"]], mine, atol=1e-4)
     assert run_loop(load_config(file), tmp_path / "run").complete_rounds()

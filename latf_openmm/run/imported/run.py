@@ -21,6 +21,7 @@ from latf_openmm.periodic import frame_cells
 from latf_openmm.reweighting.reliability import MIN_FRAMES
 from latf_openmm.run.config import RunConfig, check, check_possible
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import run_features
 from latf_openmm.run.imported.atoms import check_bonds
 from latf_openmm.run.imported.columns import check_kinetic, check_volumes, frame_columns
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
@@ -315,7 +316,7 @@ class _Descriptors(FeatureReader):
         self, frames: Sequence[ImportedFrames], rows: dict[int, NDArray[np.int64]]
     ) -> tuple[dict[str, Array], dict[str, float]]:
         """Return values of each descriptor at the rows of all trajectories, and no periods."""
-        features, topology = self.run.features(), self.run.topology()
+        features, topology = run_features(self.run.config), self.run.topology()
         parts = []
         for index, chosen in rows.items():
             pieces = [

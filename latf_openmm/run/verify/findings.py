@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latf_openmm.errors import DataError
+from latf_openmm.run.records import R, read_as
 from latf_openmm.storage import MANIFEST, PARTIAL, damage, damages, listed_files
 
 
@@ -40,6 +41,14 @@ class Findings:
             return False
         self.damage(path, f"missing; expected {expected}")
         return True
+
+    def read(self, cls: type[R], path: Path) -> R | None:
+        """Return the record in a file; None where it is damaged, which is noted."""
+        try:
+            return read_as(cls, path)
+        except DataError as error:
+            self.damage(path, str(error).removeprefix(f"{path}: "))
+            return None
 
     def record(self, path: Path) -> None:
         """Compare the record of a round with the hashes above it, and what it lists with those in it."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import mdtraj
 import numpy as np
@@ -24,6 +23,7 @@ from latf_openmm.model.checkpoint import load_model
 from latf_openmm.progress import bar
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.generated import LATENT
+from latf_openmm.run.records import GeneratedRecord, RoundRecord
 from latf_openmm.run.rounds import IMPORTED, RoundFolder
 from latf_openmm.run.schema import read_run
 from latf_openmm.run.verify.findings import Check, Findings, Report, hashed_folders
@@ -61,7 +61,7 @@ def verify_run(path: Path, progress: Progress | None = None) -> Report:
             check.look(parts.setdefault(check.part, Findings()))
             advance(1, "")
         said = {file for findings in parts.values() for file in findings.damages}
-        for file in (path / name for name in read_run(path)["files"]):
+        for file in (path / name for name in read_run(path).files):
             if not file.is_file() and file not in said:
                 parts.setdefault("records", Findings()).damage(file, _LOST)
         others = Findings()
@@ -184,9 +184,8 @@ def _look_at_generated(folder: Path, topology: mdtraj.Topology, findings: Findin
         if not findings.missing(path, "a file of what was generated") and path.suffix == ".parquet":
             tables[name] = _read_table(path, findings, finite=True)
     summary, structures = folder / "summary.json", folder / "structures.dcd"
-    record = (
-        None if findings.missing(summary, "the record of what was generated") else _read(summary, findings)
-    )
+    missing = findings.missing(summary, GeneratedRecord.content)
+    record = None if missing else findings.read(GeneratedRecord, summary)
     frames = None
     if not findings.missing(structures, "the structures of the samples"):
         try:
@@ -195,12 +194,12 @@ def _look_at_generated(folder: Path, topology: mdtraj.Topology, findings: Findin
             findings.damage(structures, str(error).removeprefix(f"{structures}: "))
     if record is not None:
         samples = tables.get("latent_samples.parquet")
-        if samples is not None and len(samples) != record.get("samples"):
+        if samples is not None and len(samples) != record.samples:
             findings.damage(
-                folder / "latent_samples.parquet", f"{len(samples)} samples; expected {record.get('samples')}"
+                folder / "latent_samples.parquet", f"{len(samples)} samples; expected {record.samples}"
             )
-        if frames is not None and frames != record.get("structures"):
-            findings.damage(structures, f"{frames} structures; expected {record.get('structures')}")
+        if frames is not None and frames != record.structures:
+            findings.damage(structures, f"{frames} structures; expected {record.structures}")
     findings.hashes(folder)
 
 
@@ -255,34 +254,28 @@ def _look_at_round(
     if findings.missing(path, "the record of a complete round: a later round was started"):
         return
     findings.counts["files"] += 1
-    record = _read(path, findings)
+    record = findings.read(RoundRecord, path)
     if record is None:
         return
     stages = [parts[f"round {index:03d}: simulation"] for index in range(folder.index + 1)]
-    try:
-        recorded = {"round": record["round"], "frames": record["frames"], "n_states": record["n_states"]}
-        at = sorted(float(row["temperature"]) for row in record["populations"])
-        _ = record["seconds"], record["change"], record["versions"], record["biased"]
-        shares = [sum(row["populations"]) for row in record["populations"]]
-        weighted = sum(row["frames"] for row in record["effective_sample_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        findings.damage(path, f"damaged ({type(error).__name__}: {error}); expected the summary of a round")
-        return
-    expected: dict[str, Any] = {"round": folder.index}
+    expected = {"round": folder.index}
     if not any(stage.damages for stage in stages):  # else the tables are not to be relied on
         counts = sum((stage.frames for stage in stages), Counter[float]())
         expected["frames"] = counts.total()
+        at = sorted(row.temperature for row in record.populations)
         if at != sorted(counts):
             findings.damage(path, f"temperatures {_list(at)}; expected {_list(sorted(counts))}")
-    if recorded["frames"] != weighted:
-        findings.damage(path, f"{weighted} frames have weights; expected {recorded['frames']}")
+    weighted = sum(row.frames for row in record.effective_sample_size)
+    if record.frames != weighted:
+        findings.damage(path, f"{weighted} frames have weights; expected {record.frames}")
+    shares = [sum(row.populations) for row in record.populations]
     if not np.allclose(shares, 1.0, atol=1e-6):
         findings.damage(path, f"populations sum to {_list(shares)}; expected 1")
     with suppress(OSError, ValueError, KeyError, TypeError):  # said of the model itself
         expected["n_states"] = json.loads((folder.model / "model.json").read_text())["n_states"]
     for name, value in expected.items():
-        if recorded[name] != value:
-            findings.damage(path, f"{name} is {recorded[name]}; expected {value}")
+        if getattr(record, name) != value:
+            findings.damage(path, f"{name} is {getattr(record, name)}; expected {value}")
     findings.record(path)
 
 
@@ -301,14 +294,6 @@ def _look_at_others(path: Path, seen: set[Path], findings: Findings) -> None:
 def _unfinished(path: Path) -> list[Path]:
     temporary = sorted(p for p in path.rglob("*") if p.name.endswith(PARTIAL) or f"{PARTIAL}." in p.name)
     return [p for p in temporary if not any(parent in temporary for parent in p.parents)]
-
-
-def _read(path: Path, findings: Findings) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        findings.damage(path, f"cannot be read ({first_line(error)}); expected a record in JSON")
-        return None
 
 
 def _read_table(path: Path, findings: Findings, finite: bool = False) -> pd.DataFrame | None:

@@ -1,6 +1,5 @@
 """Checks of simulated, imported and annealed frames: segment by segment, in pieces."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,16 +12,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from latf_openmm.errors import DataError, LatfError, first_line
+from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.config import RunConfig
+from latf_openmm.run.records import AnnealingRecord, ImportedRecord, StageRecord, parse_as, read_as
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
-from latf_openmm.sampling.annealing import AnnealingSettings
-from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask
+from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.sampling.segments import read_checkpoint
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
-from latf_openmm.settings import validate
 from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.systems.trusted_xml import read_state
 from latf_openmm.units import temperature_name
@@ -101,8 +99,7 @@ def stage_checks(
         dropped = read_dropped(folder)
     except DataError as error:
         dropped = {}
-        text = str(error).removeprefix(f"{folder / DROPPED}: ")
-        yield Check(part, DROPPED, partial(_note, folder / DROPPED, text))
+        yield Check(part, DROPPED, partial(_note, folder / DROPPED, error))
     for task in tasks:
         yield from _group_checks(part, task, topology, complete and task.folder.name not in dropped)
 
@@ -139,27 +136,25 @@ def imported_checks(part: str, folder: Path, config: RunConfig, topology: mdtraj
     """Checks of trajectories that were imported."""
     simulation = config.simulation
     try:
-        walkers = [
-            (entry["paths"], walker) for entry in _read_json(folder / IMPORTED) for walker in entry["walkers"]
-        ]
-        segments = [
-            Segment(
-                folder / str(walker["folder"]) / f"segment_{number:04d}",
-                range(int(walker["walker"]), int(walker["walker"]) + 1),
-                (float(walker["temperature"]),),
-                Path(paths[file]).suffix.lower(),
-                None,
-                simulation.frame_interval,
-                simulation.timestep,
-                imported=True,
-            )
-            for paths, walker in walkers
-            for number, file in enumerate(walker["files"])
-        ]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        text = f"cannot be read ({first_line(error)}); expected paths and walkers of each trajectory"
-        yield Check(part, IMPORTED, partial(_note, folder / IMPORTED, text))
+        record = read_as(ImportedRecord, folder / IMPORTED)
+    except DataError as error:
+        yield Check(part, IMPORTED, partial(_note, folder / IMPORTED, error))
         return
+    segments = [
+        Segment(
+            folder / walker.folder / f"segment_{number:04d}",
+            range(walker.walker, walker.walker + 1),
+            (walker.temperature,),
+            source.paths[file].suffix.lower(),
+            None,
+            simulation.frame_interval,
+            simulation.timestep,
+            imported=True,
+        )
+        for source in record.root
+        for walker in source.walkers
+        for number, file in enumerate(walker.files)
+    ]
     for segment in segments:
         label = f"{segment.folder.parent.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))
@@ -170,27 +165,23 @@ def path_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[
     """Checks of walkers that were annealed."""
     file = folder / "annealing.json"
     try:
-        record = read_record(file)
-        settings = validate(AnnealingSettings, record["settings"], f"{file}: settings")
-        dynamics = validate(DynamicsSettings, record["dynamics"], f"{file}: dynamics")
-        targets = [float(target) for target in record["targets"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"cannot be read ({first_line(error)}); expected targets, settings and dynamics of a path"
-        yield Check(part, file.name, partial(_note, file, text))
+        record = parse_as(AnnealingRecord, read_record(file), file)
+    except DataError as error:
+        yield Check(part, file.name, partial(_note, file, error))
         return
     for path in (folder / "starts.npz", folder / "walkers.npz"):
-        if path.name in record.get("files", {}) or path.is_file():
+        if path.name in record.files or path.is_file():
             yield Check(part, path.name, partial(_look_at_arrays, path))
-    for target in targets:
+    for target in record.targets:
         segment = Segment(
             folder / temperature_name(target) / "segment_0000",
             range(1),
             (target,),
-            f".{dynamics.trajectory}",
-            settings.walkers * settings.frames,
-            settings.steps,
-            dynamics.timestep,
-            members=settings.walkers,
+            f".{record.dynamics.trajectory}",
+            record.settings.walkers * record.settings.frames,
+            record.settings.steps,
+            record.dynamics.timestep,
+            members=record.settings.walkers,
         )
         if segment.folder.is_dir():  # else it is not finished yet
             yield Check(part, temperature_name(target), partial(look_at_segment, segment, topology))
@@ -359,25 +350,18 @@ def _look_at_record(folder: Path, readable: bool, findings: Findings) -> None:
         findings.damage(folder / "stage.json", "cannot be read; expected the settings of the stage")
 
 
-def _note(path: Path, text: str, findings: Findings) -> None:
-    findings.damage(path, text)
+def _note(path: Path, text: object, findings: Findings) -> None:
+    """Note what is said of a file, or an error that begins with its name."""
+    findings.damage(path, str(text).removeprefix(f"{path}: "))
 
 
 def _recorded(folder: Path, config: RunConfig) -> Stage | None:
     """Return the stage by its record of the stage; None where it cannot be read."""
-    file = folder / "stage.json"
     try:
-        record = _read_json(file)
-        settings = validate(SimulationSettings, record["settings"], str(file))
-        bias = None if record["bias"] is None else validate(BiasSource, record["bias"], str(file))
-        unbiased = frozenset(record.get("unbiased", []))  # not in those of earlier versions
-    except (OSError, ValueError, KeyError, TypeError, LatfError):
+        record = read_as(StageRecord, folder / "stage.json")
+    except DataError:
         return None
-    return Stage(config.system, settings, bias, {}, 0, folder, unbiased=unbiased)
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return Stage(config.system, record.settings, record.bias, {}, 0, folder, unbiased=record.unbiased)
 
 
 def _span(numbers: range | NDArray[np.int64]) -> str:

@@ -21,6 +21,7 @@ from latf_openmm.bias.potentials.harmonic import MovingHarmonic
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.force_groups import free_force_group
+from latf_openmm.periodic import edges_and_angles
 from latf_openmm.progress import Advance
 from latf_openmm.sampling.contexts import PlatformChoice, chosen_by_openmm
 from latf_openmm.sampling.umbrella.plan import Leg, WindowPlan
@@ -216,10 +217,8 @@ class WindowRunner:
         if not self.periodic:
             file.write(xyz)
             return
-        cell = mdtraj.utils.box_vectors_to_lengths_and_angles(
-            *state.getPeriodicBoxVectors(asNumpy=True)._value
-        )
-        file.write(xyz, np.array([cell[:3]]) * 10.0, np.array([cell[3:]]))
+        edges, angles = edges_and_angles(state.getPeriodicBoxVectors(asNumpy=True)._value[None])
+        file.write(xyz, edges * 10.0, angles)
 
     def _seed(self, stream: int) -> int:
         """A positive 31-bit seed for one random stream."""

@@ -1,0 +1,90 @@
+"""Page on the Python API, from the public names."""
+
+import inspect
+
+import latf_openmm
+
+GROUPS = {
+    "Runs": (
+        "load_config",
+        "RunConfig",
+        "run_loop",
+        "import_run",
+        "ImportedTrajectory",
+        "RunFolder",
+        "write_report",
+    ),
+    "Models": ("load_model", "save_model", "fit"),
+    "Ensembles": ("ensembles_at", "ensemble_at", "write_structures", "generate", "write_ensemble"),
+    "Collective variables": ("latent_cv", "FeatureCV", "ModuleCV", "distance_cv", "torsion_cv", "export_cv"),
+    "Biased simulations": (
+        "add_bias",
+        "bias_context",
+        "cv_context",
+        "BiasContext",
+        "BiasUpdater",
+        "load_bias",
+        "LatentReporter",
+        "MultistepStepper",
+        "langevin_integrator",
+        "many_copies",
+        "export_bias",
+        "ExportedBias",
+        "load_exported_bias",
+    ),
+    "Umbrella windows": ("UmbrellaSettings", "UmbrellaWindows", "window_centres", "window_runs"),
+    "Reweighting": ("BiasedRun", "weighted", "combine", "free_energy_surface", "free_energy_difference"),
+    "Biases": (
+        "HarmonicSettings",
+        "MovingHarmonicSettings",
+        "WallSettings",
+        "FlowBarrierSettings",
+        "MetadynamicsSettings",
+        "OpesSettings",
+        "SumSettings",
+    ),
+    "Errors": ("LatfError", "ConfigError", "DataError", "SimulationError"),
+}
+"""Every public name but the version, under the heading it belongs to."""
+
+MODULES = {
+    "What ensembles are": (
+        "latf_openmm.ensembles.ensemble.StructureEnsemble",
+        "latf_openmm.ensembles.pool.Pool",
+    ),
+    "Grids": ("latf_openmm.reweighting.free_energy.LatentGrid",),
+    "To be extended": (
+        "latf_openmm.systems.base.SystemSettings",
+        "latf_openmm.systems.base.BuiltSystem",
+        "latf_openmm.features.base.FeatureSettings",
+        "latf_openmm.features.base.Features",
+        "latf_openmm.bias.potentials.base.BiasSettings",
+        "latf_openmm.bias.potentials.base.Bias",
+        "latf_openmm.bias.potentials.base.AdaptiveBias",
+        "latf_openmm.run.strategies.base.StrategySettings",
+        "latf_openmm.run.strategies.base.RoundState",
+        "latf_openmm.run.strategies.base.Decision",
+    ),
+}
+"""Modules and names of the reference, by their heading."""
+
+
+def python_api() -> str:
+    """The public names, and the classes that extensions are made of."""
+    lines = [
+        "# Python API",
+        "",
+        "`import latf_openmm as latf` before `import openmm`. The names in the first sections are attributes of "
+        "`latf_openmm`; they are imported when first used.",
+        "",
+        "Numbers without a unit are in nm, ps, kJ/mol and amu; temperatures in the scale of the system.",
+    ]
+    for title, names in GROUPS.items():
+        lines += ["", f"## {title}", ""]
+        for name in names:
+            module = inspect.getmodule(getattr(latf_openmm, name))
+            assert module is not None, name
+            lines += [f"::: {module.__name__}.{name}", ""]
+    for title, paths in MODULES.items():
+        lines += ["", f"## {title}", "", *(f"::: {path}\n" for path in paths)]
+    return "\n".join(lines) + "\n"
