@@ -84,8 +84,8 @@ class ExportedBias:
         periodic = bool(system.usesPeriodicBoundaryConditions())
         if periodic != self.facts["periodic"]:
             said = ("a System with a box", "a System without a box")
-            made, given = said if self.facts["periodic"] else said[::-1]
-            raise ModelError(f"{self._name}: made for {made}, this is {given}; export it for that System")
+            wanted, given = said if self.facts["periodic"] else said[::-1]
+            raise ModelError(f"{self._name}: made for {wanted}, this is {given}; export it for that System")
         if topology is not None:
             self._check_names([atom.name for atom in topology.atoms()], n_copies)
         force = compiled_force(self._program, n_copies, self._state, periodic)
@@ -116,11 +116,11 @@ def load_exported_bias(folder: Path | str) -> ExportedBias:
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         state = np.load(path / STATE, allow_pickle=False)
-        found = facts["format"]
+        version = facts["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: no exported bias ({type(error).__name__}: {error})") from error
-    if found != FORMAT:
-        raise DataError(f"{path / FACTS}: format {found}, this version reads {FORMAT}; export it again")
+    if version != FORMAT:
+        raise DataError(f"{path / FACTS}: format {version}, this version reads {FORMAT}; export it again")
     program = from_bytes((path / PROGRAM).read_bytes(), str(path / PROGRAM))
     state_rows(program, state)
     return ExportedBias(program, state, facts, str(path))

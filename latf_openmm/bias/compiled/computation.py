@@ -19,7 +19,9 @@ from latf_openmm.bias.compiled.program_file import from_bytes, state_rows, to_by
 StateAt = Callable[[int], NDArray[np.float64]]
 """The state of an adaptive bias when a number of messages had been sent."""
 _POSITIONS = openmm.State.Positions
-_STATE = 3  # place of its address in the table
+"""What is asked for of a State."""
+_STATE = 3
+"""Place of the address of the state in the table; that of the scratch memory follows."""
 
 
 class CompiledComputation:
@@ -106,7 +108,7 @@ class CompiledComputation:
 
 
 class _Workspace:
-    """What one thread computes in: OpenMM reads the forces after the call."""
+    """Memory that one thread computes in: OpenMM reads the forces after the call."""
 
     def __init__(self, owner: CompiledComputation, layout: Layout, function: Function) -> None:
         program = owner.program
@@ -120,7 +122,7 @@ class _Workspace:
         self._messages, self._scale = owner.messages, owner.scale
         self._needs_parameters = owner.messages is not None or owner.scale is not None
         self._scratch = np.zeros(0)
-        own = (
+        memory = (
             self._positions,
             self._forces,
             self._box,
@@ -129,7 +131,7 @@ class _Workspace:
             layout.constants,
             layout.integers,
         )
-        self._table = np.array([item.ctypes.data for item in own] + [owner.n_copies], dtype=np.int64)
+        self._table = np.array([item.ctypes.data for item in memory] + [owner.n_copies], dtype=np.int64)
         self._address = int(self._table.ctypes.data)
         self._sent = -1
         if owner.messages is None:

@@ -156,8 +156,8 @@ class Instructions:
 
     def sigmoid(self, value: ir.Value) -> ir.Value:
         """Return 1 / (1 + exp(-value))."""
-        one = self.number(1.0)
-        return self.div(one, self.add(one, self.call("exp", self.builder.fneg(value))))
+        unity = self.number(1.0)
+        return self.div(unity, self.add(unity, self.call("exp", self.builder.fneg(value))))
 
     def remainder(self, value: ir.Value, divisor: ir.Value) -> ir.Value:
         """Return value - floor(value / divisor) * divisor."""

@@ -60,15 +60,15 @@ class Layout:
     def _place_constants(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Put constants one after the other; the atoms come before other integers."""
         floats: list[NDArray[np.float64]] = []
-        whole = [_grained(self.program.atoms)]
+        integers = [_grained(self.program.atoms)]
         for array, values in self.program.constants.items():
-            kind = whole if values.dtype == np.int64 else floats
+            kind = integers if values.dtype == np.int64 else floats
             place = sum(map(len, kind))
             self._places[array] = Size(place)
             kind.append(_grained(values))
             if kind is floats and len(values) == 1:
                 self.scalars.add(place)
-        return np.concatenate([*floats, np.zeros(0)]), np.concatenate(whole)
+        return np.concatenate([*floats, np.zeros(0)]), np.concatenate(integers)
 
     def _place_scratch(self) -> Size:
         """Give memory to arrays while they are needed; those of open length come last and are kept."""
@@ -130,15 +130,15 @@ def inlined(program: Program) -> dict[int, Operation]:
             users[view.array] = (operation, view)
     for view in program.results():
         reads[view.array] += 2
-    found: dict[int, Operation] = {}
+    maps: dict[int, Operation] = {}
     for operation in program.operations:
         array = operation.out[0].array
         if operation.kind != "map" or writes[array] != 1 or reads[array] != 1:
             continue
         user, view = users[array]
         if user.kind in _USES_MAPS and same_elements(view, operation.out[0]) is not None:
-            found[array] = operation
-    return found
+            maps[array] = operation
+    return maps
 
 
 def same_elements(view: View, written: View) -> list[int | None] | None:

@@ -250,7 +250,7 @@ class Writer:
         return do.builder.fptosi(do.chosen(inside, value, do.number(0.0)), WHOLE)
 
     def _distances(self, operation: Operation, names: Indices) -> list[ir.Value]:
-        """What the indices of an operation add to a place."""
+        """Distances that the indices of an operation add to a place."""
         numbers = zip(operation.numbers[::2], operation.numbers[1::2], strict=True)
         return [
             self.do.times(self._index(view, names, length), stride)
@@ -280,15 +280,14 @@ class Writer:
             self.keep(self.element(source, at), values, at)
             self.keep(do.builder.sitofp(at[axis], DOUBLE), indices, at)
             with do.loop(at[axis]) as back:
-                here = do.builder.sub(at[axis], back)
-                before = do.builder.sub(here, do.integer(1))
-                one, other = ([*at[:axis], index, *at[axis + 1 :]] for index in (here, before))
-                first, second = self.element(values, one), self.element(values, other)
-                swap = do.compared(sign, first, second)
+                later = do.builder.sub(at[axis], back)
+                earlier = do.builder.sub(later, do.integer(1))
+                pair = [[*at[:axis], index, *at[axis + 1 :]] for index in (later, earlier)]
+                swap = do.compared(sign, *(self.element(values, place) for place in pair))
                 for view in (values, indices):
-                    a, b = self.element(view, one), self.element(view, other)
-                    self.keep(do.chosen(swap, b, a), view, one)
-                    self.keep(do.chosen(swap, a, b), view, other)
+                    a, b = (self.element(view, place) for place in pair)
+                    self.keep(do.chosen(swap, b, a), view, pair[0])
+                    self.keep(do.chosen(swap, a, b), view, pair[1])
 
     def _argmin(self, operation: Operation) -> None:
         (source,), (out,), axis = operation.inputs, operation.out, operation.numbers[0]

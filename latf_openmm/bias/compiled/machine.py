@@ -105,8 +105,8 @@ def _compile(text: str, machine: llvm.TargetMachine) -> bytes:
 def _path(text: str, machine: llvm.TargetMachine) -> Path:
     """File of the machine code of a text; another processor or version of LLVM has another one."""
     facts = (text, machine.triple, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
-    whole = "\0".join((*facts, str(llvm.llvm_version_info), str(_SPEED)))
-    return cache_folder() / f"{hashlib.sha256(whole.encode()).hexdigest()}.code"
+    named = "\0".join((*facts, str(llvm.llvm_version_info), str(_SPEED)))
+    return cache_folder() / f"{hashlib.sha256(named.encode()).hexdigest()}.code"
 
 
 def _kept(path: Path) -> bytes | None:

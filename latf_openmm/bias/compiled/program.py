@@ -151,9 +151,11 @@ class Program:
 
     def add_constant(self, values: NDArray[Any]) -> int:
         """Add a constant array, of indices where they are integers, and return its index."""
-        whole = values.dtype.kind == "i"
-        index = self.add_array(INTEGER if whole else CONSTANT, Size(values.size))
-        self.constants[index] = np.ascontiguousarray(values, dtype=np.int64 if whole else np.float64).ravel()
+        integers = values.dtype.kind == "i"
+        index = self.add_array(INTEGER if integers else CONSTANT, Size(values.size))
+        self.constants[index] = np.ascontiguousarray(
+            values, dtype=np.int64 if integers else np.float64
+        ).ravel()
         return index
 
     def results(self) -> tuple[View, View]:

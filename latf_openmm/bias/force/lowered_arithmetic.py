@@ -80,6 +80,7 @@ _REDUCTIONS: dict[Any, str] = {
     aten.amax.default: "max",
     aten.amin.default: "min",
 }
+"""Operations along axes, with the functions of a reduction."""
 _SPARSE = 0.3
 """Part of a constant matrix that may be other than zero for it to be multiplied by those elements alone."""
 _SUMS = (aten.add.Tensor, aten.add.Scalar)

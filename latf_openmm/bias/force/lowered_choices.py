@@ -24,7 +24,7 @@ def _indices(low: Lowering, node: Any, length: Size) -> View:
         array = low.listed(wrapped.flatten()).array
         strides = torch.empty(wrapped.shape, device="meta").stride()
         return View(array, Size(0), tuple(map(Size, wrapped.shape)), tuple(map(Size, strides)))
-    return low.view_of(tensors, whole=True)
+    return low.view_of(tensors, integers=True)
 
 
 def _numbers(view: View, axes: Sequence[int]) -> list[int]:
@@ -225,7 +225,7 @@ def _cumsum(low: Lowering, node: fx.Node, source: Any, dim: int) -> None:
 
 
 def _nothing(low: Lowering, node: fx.Node, *_: Any) -> None:
-    """What gives one of several results."""
+    """Add nothing: the node is one of several results of an operation."""
 
 
 HANDLERS: dict[Any, Handler] = {

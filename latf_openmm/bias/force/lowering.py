@@ -76,10 +76,10 @@ class Lowering:
 
     def tensors(self, node: Any) -> list[Tensor]:
         """Values of a node that is a tensor, one for each example."""
-        found = [values[node] for values in self.values]
-        if not all(isinstance(value, Tensor) for value in found):
+        values = [known[node] for known in self.values]
+        if not all(isinstance(value, Tensor) for value in values):
             raise UnknownOperationError(f"{node} is not a tensor")
-        return found
+        return values
 
     def shape(self, node: Any) -> tuple[Size, ...]:
         """Lengths of a node."""
@@ -89,9 +89,9 @@ class Lowering:
         """Elements of a node, as numbers."""
         return self.view_of(self.tensors(node))
 
-    def view_of(self, tensors: Sequence[Tensor], whole: bool = False) -> View:
-        """Elements of a tensor, given by its values for all examples; `whole`: constant indices stay integers."""
-        key = (storage(tensors[0]), whole)
+    def view_of(self, tensors: Sequence[Tensor], integers: bool = False) -> View:
+        """Elements of a tensor, given by its values for all examples; `integers`: constant indices stay integers."""
+        key = (storage(tensors[0]), integers)
         array = self.arrays[key if key in self.arrays else (key[0], False)]
         (offset,) = self._fits([(int(value.storage_offset()),) for value in tensors])
         shape = self._fits([tuple(value.shape) for value in tensors])
@@ -157,7 +157,7 @@ class Lowering:
         return self.view_of(tensors)
 
     def _writes_nothing(self, node: fx.Node) -> bool:
-        """Whether the storages of all results are there already."""
+        """Return whether the storages of all results are there already."""
         value = self.values[0][node]
         results = [value] if isinstance(value, Tensor) else list(value)
         return all((storage(result), False) in self.arrays for result in results)
@@ -262,7 +262,7 @@ def _times(first: Size, second: Size) -> Size:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor fills its memory, in some order of its axes."""
+    """Return whether a tensor fills its memory, in some order of its axes."""
     size = 1
     pairs = [
         (stride, length) for stride, length in zip(tensor.stride(), tensor.shape, strict=True) if length != 1

@@ -14,6 +14,7 @@ from latf_openmm.bias.force.force_module import force_module
 from latf_openmm.errors import BackendError
 
 _POSITIONS = openmm.State.Positions
+"""What is asked for of a State."""
 
 
 class TorchComputation:

@@ -30,7 +30,8 @@ def why_unavailable() -> str | None:
     try:
         _plugin()
     except Exception as error:
-        return f"the module openmmtorch cannot be imported ({error}); install latf-openmm[torchforce-cpu], -cuda12 or -cuda13"
+        wheels = "latf-openmm[torchforce-cpu], -cuda12 or -cuda13"
+        return f"the module openmmtorch cannot be imported ({error}); install {wheels}"
     # A GPU part that misses its driver does not matter to the Reference and CPU platforms.
     failures = [
         text
