@@ -319,10 +319,12 @@ def test_the_file_of_messages_ends_with_the_bias() -> None:
     [
         ("metadynamics", "torchforce"),
         ("metadynamics, wall", "python"),
+        ("metadynamics", "compiled"),
         ("opes", "python"),
+        ("opes", "compiled"),
         ("opes, explore", "torchforce"),
-        ("moving_harmonic", "python"),
-        ("sum", "torchforce"),
+        ("moving_harmonic", "compiled"),
+        ("sum", "compiled"),
         ("sum in a sum", "python"),
     ],
 )

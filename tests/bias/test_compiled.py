@@ -112,7 +112,13 @@ _MATRIX = torch.from_numpy(np.random.default_rng(6).normal(size=(3, 4)))
 _FEW = torch.zeros(4, N, dtype=torch.float64)
 _FEW[[0, 1, 3], [1, 2, 5]] = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64)
 _SPARSE_RIGHT = _FEW.t().contiguous()
+_PLACES = torch.tensor([[0], [2]])
 _INDEX = torch.tensor([3, -1, 0, 3])
+
+
+def _largest(x: Tensor) -> Tensor:
+    return x.scatter_reduce(0, _PLACES, x[3:5], "amax", include_self=False)
+
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": lambda x: x.abs(),
@@ -164,6 +170,10 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "scatter": lambda x: (
         torch.zeros(3, 3, dtype=torch.float64).scatter_add(0, torch.argsort(x.detach()[:3], dim=0), x[3:])
         ** 2
+    ),
+    "scatter_reduce": lambda x: x * _largest(x.detach()),
+    "scatter_reduce with itself": lambda x: (
+        x * x.detach().scatter_reduce(0, _PLACES, x[3:5].detach(), "amin")
     ),
     "select": lambda x: x.select(0, 2) * x[4],
     "selu": lambda x: F.selu(x),

@@ -480,6 +480,7 @@ class Bent(nn.Module):
         return length
 
 
+@pytest.mark.torchforce
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
 def test_a_branch_that_depends_on_the_positions_is_not_recorded_wrongly() -> None:
     x = quartet(1)[:1]
@@ -539,6 +540,7 @@ def test_a_model_of_mlcolvar(backend: str) -> None:
     assert difference_error(context, x) < 1e-6
 
 
+@pytest.mark.torchforce
 def test_an_exported_model_of_mlcolvar_with_autograd() -> None:
     """A Lightning module itself cannot be TorchScript; what its own export makes can."""
     network = mlcolvar_network().double().eval()

@@ -172,12 +172,8 @@ class Writer:
         with self._lines(source, operation.numbers) as (names, inner):
             total = do.variable(do.number(start))
             with inner as further:
-                value, before = self.value(source, _merged(names, further)), do.builder.load(total)
-                if operation.function == "sum":
-                    after = do.add(before, value)
-                else:
-                    after = do.extreme(">" if operation.function == "max" else "<", value, before)
-                do.builder.store(after, total)
+                value = self.value(source, _merged(names, further))
+                do.builder.store(self._joined(operation.function, do.builder.load(total), value), total)
             self.keep(do.builder.load(total), out, names)
 
     @contextmanager
@@ -267,9 +263,15 @@ class Writer:
         (out,) = operation.out
         with self.loops(out) as names:
             value, distances = self.element(operation.inputs[0], names), self._distances(operation, names)
-            if operation.function == "add":
-                value = self.do.add(self.element(out, names, *distances), value)
+            if operation.function != "set":
+                value = self._joined(operation.function, self.element(out, names, *distances), value)
             self.keep(value, out, names, *distances)
+
+    def _joined(self, function: str, total: ir.Value, value: ir.Value) -> ir.Value:
+        """Return a sum, largest or smallest value with one more."""
+        if function in ("add", "sum"):
+            return self.do.add(total, value)
+        return self.do.extreme(">" if function == "max" else "<", value, total)
 
     def _sort(self, operation: Operation) -> None:
         """By insertion: an element changes places with the one before it as long as that has to come after it."""

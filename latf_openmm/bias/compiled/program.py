@@ -52,7 +52,7 @@ FUNCTION_NAMES = {
     "reduce": ("sum", "max", "min"),
     "product": ("dense", "sparse"),
     "gather": ("",),
-    "scatter": ("add", "set"),
+    "scatter": ("add", "max", "min", "set"),
     "sort": ("ascending", "descending"),
     "argmin": ("min", "max"),
     "scan": ("sum",),

@@ -139,8 +139,6 @@ def _logarithm(low: Lowering, node: fx.Node, source: Any) -> None:
 
 def _to_copy(low: Lowering, node: fx.Node, source: Any, dtype: Any = None, **_: Any) -> None:
     old, new = low.tensors(source)[0].dtype, low.tensors(node)[0].dtype
-    if new == torch.float32:
-        raise UnknownOperationError("single precision")
     out = low.new(node)
     value = low.operand(source, out.shape)
     if new == torch.bool:

@@ -1,5 +1,6 @@
 """How torch's choices of elements are written as loops, for `Lowering`: indices, joints, orders."""
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from latf_openmm.bias.force.lowered_arithmetic import ARITHMETIC, along_axes, li
 from latf_openmm.bias.force.lowering import Handler, Lowering, UnknownOperationError, expanded, part, plus
 
 aten = torch.ops.aten
+_JOINS = {"sum": ("add", 0.0), "amax": ("max", -math.inf), "amin": ("min", math.inf)}
+"""How values that go to one place are joined: function, and what it begins with."""
 
 
 def _indices(low: Lowering, node: Any, length: Size) -> View:
@@ -140,6 +143,30 @@ def _scatter(low: Lowering, node: fx.Node, target: Any, dim: int, index: Any, so
     low.add("scatter", function, _at(out, axis, places.shape), [value, places], _numbers(out, [axis]))
 
 
+def _scatter_reduce(
+    low: Lowering,
+    node: fx.Node,
+    target: Any,
+    dim: int,
+    index: Any,
+    source: Any,
+    reduce: str,
+    include_self: bool = True,
+) -> None:
+    if reduce not in _JOINS:
+        raise UnknownOperationError(f"scatter_reduce by {reduce}")
+    function, start = _JOINS[reduce]
+    out, value = low.new(node), low.view(source)
+    low.copy(low.view(target), out)
+    axis = dim % len(out.shape)
+    places = _indices(low, index, out.shape[axis])
+    base, numbers = _at(out, axis, places.shape), _numbers(out, [axis])
+    if not include_self:
+        low.add("scatter", "set", base, [low.number(start, places.shape), places], numbers)
+    value = View(value.array, value.offset, places.shape, value.strides)
+    low.add("scatter", function, base, [value, places], numbers)
+
+
 def _cat(low: Lowering, node: fx.Node, items: Sequence[Any], dim: int = 0) -> None:
     out = low.new(node)
     axis, place = dim % len(out.shape), out
@@ -240,6 +267,7 @@ HANDLERS: dict[Any, Handler] = {
     aten.scatter.src: _scatter,
     aten.scatter.value: _scatter,
     aten.scatter_add.default: _scatter,
+    aten.scatter_reduce.two: _scatter_reduce,
     aten.cat.default: _cat,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
