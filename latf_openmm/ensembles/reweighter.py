@@ -40,7 +40,7 @@ _SHARE = 0.3
 _DRAWS = 60
 """Bootstrap samples."""
 _BLOCKS = 20
-"""Blocks of each run and temperature that are redrawn, at most where frames are correlated."""
+"""Blocks of each run and temperature that are redrawn; fewer where frames are correlated."""
 _SAMPLES = 20_000
 """Samples of the flow."""
 _NEIGHBOURS = 24
@@ -52,6 +52,8 @@ _ALONE = 3.0
 """Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
 """Population from which a state with few effective samples is warned of."""
+_RARE = 0.01
+"""Population from which the error of a state counts in what windows say."""
 _WORDS: dict[Method, str] = {
     "reweighted": "reweighting says",
     "annealed": "annealing says",
@@ -159,9 +161,7 @@ class Reweighter:
             self.reliability(self._n_effective(weights)),
         )
         if any(trajectory.windows is not None for trajectory in self.pool.trajectories):
-            n = min(
-                ensemble.n_effective, effective_samples(ensemble)
-            )  # frames of windows that hardly overlap
+            n = min(ensemble.n_effective, effective_samples(ensemble, _RARE))  # they may hardly overlap
             ensemble = replace(ensemble, n_effective=n, reliability=self.reliability(n))
         return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
 

@@ -93,7 +93,7 @@ def redrawn_free_energies(
     weighted_shares = shares if weights is None else shares * weights[:, None]
     jacobian = np.diag(weighted_shares.sum(axis=0)) - shares.T @ weighted_shares
     inverse = np.linalg.pinv(jacobian, rcond=1e-12, hermitian=True)
-    shift, wanted = np.zeros_like(growth), growth * counts[:, None]
+    shift, wanted = np.zeros_like(growth), np.asarray(growth * counts[:, None], dtype=np.float64)
     nearest = np.full(growth.shape[1], _NEAR)
     for _ in range(_STEPS):
         factors = growth * np.exp(shift)

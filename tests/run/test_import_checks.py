@@ -134,8 +134,9 @@ def test_hdf5_of_mdtraj(
     np.testing.assert_allclose(found.energy, energies, atol=0.05)
     np.testing.assert_allclose(found.files[0].samples[0].xyz[0], frames.xyz[0])
     np.testing.assert_array_equal(found.timeline.step, INTERVAL * np.arange(1, FRAMES + 1))
-    turned = mdtraj.Trajectory(frames.xyz[:, ::-1], frames.topology.subset(range(22)))
-    turned.topology = mdtraj.Topology.from_dataframe(frames.topology.to_dataframe()[0][::-1])
+    turned = mdtraj.Trajectory(frames.xyz[:, [1, 0, *range(2, 22)]], frames.topology.copy())
+    first, other = turned.topology.atom(0), turned.topology.atom(1)
+    first.element, other.element = other.element, first.element
     turned.save(str(tmp_path / "turned.h5"))
     with pytest.raises(DataError, match=r"turned\.h5: .*another order of atoms"):
         importer.read([ImportedTrajectory(tmp_path / "turned.h5", 300.0)])
