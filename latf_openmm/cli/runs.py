@@ -38,8 +38,9 @@ def import_(
     trajectory: Annotated[
         list[str],
         typer.Option(
-            help="DCD, XTC, TRR, NetCDF, HDF5 or mdcrd file with all atoms of the system; may be repeated. Files that "
-            "continue each other: with commas between them, or a quoted pattern."
+            help="DCD, XTC, TRR, NetCDF, mdcrd or HDF5 file (HDF5 needs PyTables: pip install tables) with all atoms "
+            "of the system; may be repeated. Files that continue each other: with commas between them, or a quoted "
+            "pattern."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist.")],

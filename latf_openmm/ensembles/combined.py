@@ -11,12 +11,18 @@ _PRESENT = 0.05
 """Population from which a state counts, and from which the rest does."""
 
 
-def effective_samples(ensemble: StructureEnsemble) -> float:
-    """Return the number of effective samples: the least of variance / error^2 over energy and populations."""
+def effective_samples(ensemble: StructureEnsemble, present: float = _PRESENT) -> float:
+    """Return the number of effective samples: the least of variance / error^2 over energy and populations.
+
+    Parameters
+    ----------
+    present
+        Population from which a state counts, and from which the rest does.
+    """
     variance = Statistic.variance(ensemble.energies()).of(ensemble.weights)
     numbers = [variance / ensemble.energy().error ** 2]
     for population in ensemble.populations():
-        if _PRESENT < population.value < 1 - _PRESENT:
+        if present < population.value < 1 - present:
             numbers.append(population.value * (1 - population.value) / population.error**2)
     return float(min(numbers))
 

@@ -62,7 +62,8 @@ class StructureEnsemble:
         Statistical inefficiency g of each cluster, shape (n_clusters,).
     n_effective
         Number of effective samples: (sum W)^2 / sum g W^2 over the weights W of clusters; of annealed
-        frames, which forget where they came from, the least of variance / error^2 of energy and populations.
+        frames, which forget where they came from, the least of variance / error^2 of energy and populations; of frames
+        of windows, which may hardly overlap, the least of both.
     warnings
         What a reader has to know before trusting the result.
     reliability

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
+from latf_openmm.ensembles.combined import effective_samples
 from latf_openmm.ensembles.ensemble import Array, Method, StructureEnsemble
 from latf_openmm.ensembles.latent import distance_warning, temperature_warning
 from latf_openmm.ensembles.pool import Pool
@@ -39,7 +40,7 @@ _SHARE = 0.3
 _DRAWS = 60
 """Bootstrap samples."""
 _BLOCKS = 20
-"""Blocks of each run and temperature that are redrawn."""
+"""Blocks of each run and temperature that are redrawn; fewer where frames are correlated."""
 _SAMPLES = 20_000
 """Samples of the flow."""
 _NEIGHBOURS = 24
@@ -51,6 +52,8 @@ _ALONE = 3.0
 """Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
 """Population from which a state with few effective samples is warned of."""
+_RARE = 0.01
+"""Population from which the error of a state counts in what windows say."""
 _WORDS: dict[Method, str] = {
     "reweighted": "reweighting says",
     "annealed": "annealing says",
@@ -82,7 +85,7 @@ class Reweighter:
         if energies_known(pool.trajectories):
             rng = np.random.default_rng(seed)
             self.reweighting = Reweighting(pool.trajectories, rng, self.inefficiency)
-        self.blocks = FrameBlocks(pool.trajectories, _BLOCKS)
+        self.blocks = FrameBlocks(pool.trajectories, _BLOCKS, self.inefficiency)
         self.enough = GOOD_SAMPLES
         if self.reweighting is not None:
             fewest = min(self.reach(temperature) for temperature in self.reweighting.simulated)
@@ -97,7 +100,7 @@ class Reweighter:
         if self.reweighting is None:
             return self._by_flow(temperature, None, None)
         ensemble = self._reweighted(temperature)
-        if method == "reweighted" or (method is None and ensemble.n_effective >= self.enough):
+        if method == "reweighted" or (method is None and self._n_effective(ensemble.weights) >= self.enough):
             return ensemble
         return self._by_flow(temperature, self.reweighting, ensemble)
 
@@ -157,6 +160,9 @@ class Reweighter:
             (),
             self.reliability(self._n_effective(weights)),
         )
+        if any(trajectory.windows is not None for trajectory in self.pool.trajectories):
+            n = min(ensemble.n_effective, effective_samples(ensemble, _RARE))  # they may hardly overlap
+            ensemble = replace(ensemble, n_effective=n, reliability=self.reliability(n))
         return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
 
     def warnings(self, ensemble: StructureEnsemble) -> list[str]:

@@ -9,6 +9,16 @@ from scipy import stats
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 
+BLOCK = 5.0
+"""Length of a block, in statistical inefficiencies, at least."""
+MIN_BLOCKS = 5
+"""Blocks of a run that are made even if they are shorter."""
+
+
+def number_of_blocks(n_effective: float, most: int) -> int:
+    """Return into how many blocks a run is cut whose frames are `n_effective` statistical inefficiencies."""
+    return int(np.clip(n_effective / BLOCK, MIN_BLOCKS, max(most, MIN_BLOCKS)))
+
 
 def student_widening(m: Any) -> Any:
     """Factor on the standard deviation of `m` values after which twice it covers what two standard errors would.
@@ -67,18 +77,32 @@ class FrameBlocks:
         Frames in this order.
     wanted
         Blocks of each run and temperature, at least (as far as there are frames).
+    inefficiency
+        Statistical inefficiency of the run of each frame, shape (n_frames,): blocks are at least five times as long,
+        as far as five of a run and temperature are left; None: blocks of any length.
     """
 
-    def __init__(self, trajectories: Sequence[FeatureTrajectory], wanted: int = 10) -> None:
+    def __init__(
+        self,
+        trajectories: Sequence[FeatureTrajectory],
+        wanted: int = 10,
+        inefficiency: NDArray[np.float64] | None = None,
+    ) -> None:
         walkers: dict[tuple[str, float], int] = {}
-        for t in trajectories:
-            walkers[t.run, t.temperature] = walkers.get((t.run, t.temperature), 0) + 1
+        independent: dict[tuple[str, float], float] = {}
+        ends = np.cumsum([t.n_frames for t in trajectories])
+        for t, end in zip(trajectories, ends, strict=True):
+            key = (t.run, t.temperature)
+            walkers[key] = walkers.get(key, 0) + 1
+            g = 0.0 if inefficiency is None else float(inefficiency[end - 1])
+            independent[key] = independent.get(key, 0.0) + (t.n_frames / g if g else np.inf)
         lengths: list[int] = []
         groups: list[int] = []
         numbers = {key: index for index, key in enumerate(walkers)}
         for t in trajectories:
             key = (t.run, t.temperature)
-            n = min(t.n_frames, max(1, -(-wanted // walkers[key])))
+            most = min(wanted, number_of_blocks(independent[key], wanted))
+            n = min(t.n_frames, max(1, -(-most // walkers[key])))
             lengths += [len(part) for part in np.array_split(np.arange(t.n_frames), n)]
             groups += [numbers[key]] * n
         self.lengths: NDArray[np.int64] = np.array(lengths)

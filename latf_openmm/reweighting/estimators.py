@@ -14,7 +14,11 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _STEPS, _TOLERANCE = 300, 1e-7
-"""Steps of the solution of MBAR's equations, at most, and the change of f_k from which it has converged."""
+"""Steps of the solution of MBAR's equations for all draws, at most, and the change of f_k where it has converged."""
+_MORE_STEPS = 100
+"""Steps for one draw alone, at most."""
+_LONGEST = 10.0
+"""Largest difference of the changes of two f_k in such a step."""
 
 _NEAR = 0.5
 """Distance (in ln of the counts) to the solution from which Newton's steps are tried."""
@@ -70,9 +74,9 @@ def redrawn_free_energies(
 
         r_k exp(d_k) sum_n m_n p_nk / sum_j p_nj r_j exp(d_j) = r_k N_k,
 
-    by Newton's method with the Jacobian of the first solution, for all draws at once; by the self-consistent iteration
-    of MBAR where that does not bring nearer. All MBAR equations of weighted
-    frames in this package are solved here.
+    by Newton's method with the Jacobian of the first solution, for all draws at once, by the self-consistent iteration
+    of MBAR where that does not bring nearer, and draws that are left each by its own Jacobian. All MBAR equations of
+    weighted frames in this package are solved here.
 
     Parameters
     ----------
@@ -89,7 +93,7 @@ def redrawn_free_energies(
     weighted_shares = shares if weights is None else shares * weights[:, None]
     jacobian = np.diag(weighted_shares.sum(axis=0)) - shares.T @ weighted_shares
     inverse = np.linalg.pinv(jacobian, rcond=1e-12, hermitian=True)
-    shift, wanted = np.zeros_like(growth), growth * counts[:, None]
+    shift, wanted = np.zeros_like(growth), np.asarray(growth * counts[:, None], dtype=np.float64)
     nearest = np.full(growth.shape[1], _NEAR)
     for _ in range(_STEPS):
         factors = growth * np.exp(shift)
@@ -100,10 +104,51 @@ def redrawn_free_energies(
         step = np.where(distance < nearest, np.clip(inverse @ (present - wanted), -1.0, 1.0), off)
         nearest = np.where(distance < nearest, distance, nearest)
         shift -= step
-        if np.ptp(step, axis=0).max() < _TOLERANCE:
+        left = np.flatnonzero(np.ptp(step, axis=0) >= _TOLERANCE)
+        if len(left) == 0:
             return shift
-    log.warning("MBAR did not converge for every weighting of the frames; errors are uncertain")
+    solved = [_newton(shares, times[:, i], growth[:, i], wanted[:, i], shift[:, i]) for i in left]
+    shift[:, left] = np.stack([change for change, _ in solved], axis=1)
+    if not all(converged for _, converged in solved):
+        log.warning("MBAR did not converge for every weighting of the frames; errors are uncertain")
     return shift
+
+
+def _newton(shares: Array, times: Array, growth: Array, wanted: Array, start: Array) -> tuple[Array, bool]:
+    """Solve the equations of `redrawn_free_energies` for one draw; where states hardly overlap, others are too slow.
+
+    They say where the gradient of the convex function sum_n m_n ln(sum_j p_nj r_j exp(d_j)) - sum_k r_k N_k d_k is
+    zero. Newton's steps, halved until it falls.
+
+    Returns
+    -------
+    shift, converged
+        d_k, shape (n_states,), and whether they solve the equations.
+    """
+
+    def height(d: Array) -> float:
+        return float(times @ np.log(shares @ (growth * np.exp(d))) - wanted @ d)
+
+    shift = start - start[0]
+    for _ in range(_MORE_STEPS):
+        factors = growth * np.exp(shift)
+        taken = shares * factors
+        taken /= taken.sum(axis=1, keepdims=True)
+        weighted = times[:, None] * taken
+        present = weighted.sum(axis=0)
+        slope = present - wanted
+        step = np.linalg.pinv(np.diag(present) - taken.T @ weighted, rcond=1e-12, hermitian=True) @ slope
+        step -= step[0]
+        if np.ptp(step) < _TOLERANCE:
+            return shift - step, True
+        step *= min(1.0, _LONGEST / np.ptp(step))
+        before, part = height(shift), 1.0
+        while part > 1e-6 and height(shift - part * step) > before - 1e-4 * part * (
+            slope @ step
+        ) + 1e-12 * abs(before):
+            part *= 0.5
+        shift = shift - part * step
+    return shift, False
 
 
 def connected_states(overlap: Array, least: float) -> NDArray[np.int64]:

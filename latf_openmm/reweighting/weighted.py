@@ -20,16 +20,21 @@ from scipy.special import logsumexp
 
 from latf_openmm.errors import DataError
 from latf_openmm.reweighting.biased_run import BiasedRun
-from latf_openmm.reweighting.blocks import bootstrap_widening, redrawn_blocks
+from latf_openmm.reweighting.blocks import (
+    BLOCK,
+    MIN_BLOCKS,
+    bootstrap_widening,
+    number_of_blocks,
+    redrawn_blocks,
+)
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_BLOCK = 5.0  # length of a block, in statistical inefficiencies, at least
-_MIN_BLOCKS, _MAX_BLOCKS = 5, 50
-"""Blocks of a run, at least and at most, where their number is not given."""
+_MAX_BLOCKS = 50
+"""Blocks of a run, at most, where their number is not given."""
 
 
 class WeightedSample(ABC):
@@ -103,14 +108,14 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
         walkers = run.walkers
         n = wanted
         if n is None:
-            independent = run.n_frames / (_BLOCK * run.inefficiency)
-            n = int(np.clip(independent, _MIN_BLOCKS, _MAX_BLOCKS))
-            if independent < _MIN_BLOCKS:
+            independent = run.n_frames / run.inefficiency
+            n = number_of_blocks(independent, _MAX_BLOCKS)
+            if independent < BLOCK * MIN_BLOCKS:
                 log.warning(
                     "%s: %d frames are only %.3g times their statistical inefficiency; its errors may be too small",
                     run.name,
                     run.n_frames,
-                    run.n_frames / run.inefficiency,
+                    independent,
                 )
         numbers = np.empty(run.n_frames, dtype=np.int64)
         first = done

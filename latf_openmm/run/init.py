@@ -46,6 +46,8 @@ _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
 """File name ends of parameters of CHARMM."""
 _MAX_PAIRS = 5000  # training leaves out what is dead or redundant
 _SMALL = 60  # atoms
+_PARTICLES = 10
+"""Most particles of a model whose coordinates are proposed."""
 _SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
 _TRIAL = 1.0  # seconds
 _WALKERS = 2
@@ -114,7 +116,13 @@ def write_starter(
         system["trust"] = True
     system, built = _fitting(system)
     topology = built.mdtraj_topology()
-    features = _features(topology)
+    features = _features(topology) or _coordinates(built.system)
+    if not features:
+        raise ConfigError(
+            f"{', '.join(map(str, files))}: no features can be proposed: neither protein nor nucleic acid, and "
+            f"{len(heavy_atoms(topology))} heavy atoms that are neither water nor ions; write the configuration by "
+            "hand, with a selection of your own"
+        )
     proposal = _Proposal(built, *_fastest(built), "options" in system)
     values = proposal.values() | {
         "system": yaml.safe_dump(_relative(system, folder), sort_keys=False, default_flow_style=None),
@@ -290,7 +298,10 @@ def _relative(system: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
-    """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames."""
+    """Distances between what carries the fold, with backbone torsions; where bases are in each other's frames.
+
+    None where there is nothing of these.
+    """
     alpha, heavy = len(alpha_carbons(topology)), len(heavy_atoms(topology))
     torsions = _possible(topology, TorsionSettings, [{"angles": [angle]} for angle in ("phi", "psi")])
     backbone = (
@@ -302,12 +313,16 @@ def _features(topology: mdtraj.Topology) -> list[dict[str, Any]]:
     wanted = {"selection": selection, "minimum_bonds": bonds}
     few = _pairs(alpha if alpha >= 4 else heavy) <= _MAX_PAIRS
     distances = _possible(topology, DistanceSettings, [wanted]) if few else []
-    if not distances and not (alpha >= 4 and backbone):
-        raise ConfigError(
-            f"no features can be proposed: neither protein nor nucleic acid, and {heavy} heavy atoms that are "
-            "neither water nor ions; write the configuration by hand, with a selection of your own"
-        )
+    if not distances and alpha < 4:
+        return []
     return [*({"kind": "distances"} | entry for entry in distances), *backbone]
+
+
+def _coordinates(system: openmm.System) -> list[dict[str, Any]]:
+    """Coordinates of the particles of a model in an external field; none where there is no such field."""
+    fields = [force for force in system.getForces() if isinstance(force, openmm.CustomExternalForce)]
+    in_field = {force.getParticleParameters(i)[0] for force in fields for i in range(force.getNumParticles())}
+    return [{"kind": "coordinates"}] if 0 < len(in_field) == system.getNumParticles() <= _PARTICLES else []
 
 
 def _pairs(n: int) -> int:

@@ -49,6 +49,7 @@ from latf_openmm.storage import (
     write_record,
     write_text,
 )
+from latf_openmm.systems import system_files
 from latf_openmm.training.feature_selection import narrowed
 from latf_openmm.units import temperature_name
 
@@ -136,13 +137,13 @@ def _check_simulated(run: RunFolder) -> None:
 def _open_or_start(run: RunFolder) -> None:
     text = dump_config(run.config)
     if (run.path / CONFIG).is_file():
-        resume_record(run.path, text)
+        resume_record(run.path, text, system_files(run.config.system))
         for folder in run.complete_rounds():  # an interruption may have come before they were listed
             add_record(run.path, folder.record)
         if run.validated.is_file():
             add_record(run.path, run.validated)
     else:
-        start_record(run.path, text)
+        start_record(run.path, text, system_files(run.config.system))
     write_text(run.path / CONFIG, text)
 
 

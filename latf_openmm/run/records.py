@@ -56,12 +56,15 @@ class RunRecord(Header):
     ----------
     configurations
         Hashes of the configurations it was started and continued with.
+    system_files
+        Hashes of the files that its system was made from, by their paths; None where they were not noted.
     files
         Sizes and hashes of the records of what is complete, by their paths.
     """
 
     content = "the record of a run"
     configurations: list[str]
+    system_files: dict[str, str] | None = None
     files: dict[str, Facts]
 
 

@@ -7,12 +7,13 @@ every file. A folder of another schema is refused.
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from latf_openmm.errors import ConfigError, DamagedRunError, DataError
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.run.records import Header, RunRecord, parse_as, read_as
-from latf_openmm.storage import facts, read_record, write_record
+from latf_openmm.storage import facts, read_record, sha256, write_record
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +81,35 @@ def check_config(path: Path, record: RunRecord) -> None:
         )
 
 
-def start_record(folder: Path, config: str) -> None:
-    """Write the record of a run that starts now, with this text of its configuration."""
-    record = RunRecord(number=SCHEMA, versions=[versions()], configurations=[text_hash(config)], files={})
+def start_record(folder: Path, config: str, made_from: Sequence[Path] = ()) -> None:
+    """Write the record of a run that starts now.
+
+    Parameters
+    ----------
+    config
+        Text of its configuration.
+    made_from
+        Files that its system is made from.
+    """
+    record = RunRecord(
+        number=SCHEMA,
+        versions=[versions()],
+        configurations=[text_hash(config)],
+        system_files=_hashes(made_from),
+        files={},
+    )
     write_record(folder / RECORD, record.plain())
 
 
-def resume_record(folder: Path, config: str) -> None:
-    """Note the configuration a folder goes on with, and warn once where other versions do.
+def resume_record(folder: Path, config: str, made_from: Sequence[Path] = ()) -> None:
+    """Note what a folder goes on with, and warn once where versions or files of the system are others.
+
+    Parameters
+    ----------
+    config
+        Text of its configuration.
+    made_from
+        Files that its system is made from now.
 
     Raises
     ------
@@ -108,6 +130,18 @@ def resume_record(folder: Path, config: str) -> None:
     if text_hash(config) not in record.configurations:
         record.configurations.append(text_hash(config))
         other.append("config")
+    hashes, known = _hashes(made_from), record.system_files
+    if hashes != known:
+        if known is not None:
+            changed = [name for name in sorted({*hashes, *known}) if hashes.get(name) != known.get(name)]
+            log.warning(
+                "%s: its system is made from %s, which changed since the run was last worked on: frames from before "
+                "count as of the same system; begin a new run if it is another",
+                folder,
+                ", ".join(changed),
+            )
+        record = record.model_copy(update={"system_files": hashes})
+        other.append("system_files")
     if other:
         write_record(folder / RECORD, record.plain())
 
@@ -119,6 +153,10 @@ def add_record(folder: Path, path: Path) -> None:
     if record.files.get(name) != (listed := facts(path)):
         record.files[name] = listed
         write_record(folder / RECORD, record.plain())
+
+
+def _hashes(paths: Sequence[Path]) -> dict[str, str]:
+    return {str(path): sha256(path) for path in paths}
 
 
 def text_hash(text: str) -> str:

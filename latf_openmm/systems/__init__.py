@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from latf_openmm.settings import family
-from latf_openmm.systems.base import BuiltSystem, SystemSettings, WeightedConfigurations, shared_system
+from latf_openmm.systems.base import (
+    BuiltSystem,
+    SystemSettings,
+    WeightedConfigurations,
+    shared_system,
+    system_files,
+)
 from latf_openmm.systems.library import library_folder, library_names, library_root
 
 SYSTEM_KINDS = family(SystemSettings, __name__)  # type: ignore[type-abstract]
@@ -25,4 +31,5 @@ __all__ = [
     "library_names",
     "library_root",
     "shared_system",
+    "system_files",
 ]

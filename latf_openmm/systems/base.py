@@ -167,7 +167,8 @@ def shared_system(settings: SystemSettings, copies: int = 1) -> BuiltSystem:
     copies
         Independent copies in the System.
     """
-    return _shared(settings, copies, tuple(_stamps(settings.model_dump())))
+    stamps = [(path, path.stat()) for path in system_files(settings)]
+    return _shared(settings, copies, tuple((str(p), facts.st_mtime_ns, facts.st_size) for p, facts in stamps))
 
 
 @lru_cache(maxsize=4)
@@ -175,17 +176,23 @@ def _shared(settings: SystemSettings, copies: int, stamps: tuple[tuple[str, int,
     return settings.build(copies)
 
 
-def _stamps(value: Any) -> Iterator[tuple[str, int, int]]:
-    """Name, time of change and size of every file in settings."""
+def system_files(settings: SystemSettings) -> list[Path]:
+    """Return the files that a system is made from: those its settings name, as far as they exist, and its code."""
+    named = [*_paths(settings.model_dump()), *settings.code()]
+    return sorted({path.resolve() for path in named if path.is_file()})
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Every text in settings that is the path of a file."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _stamps(item)
+            yield from _paths(item)
     elif isinstance(value, (str, Path)):
-        with suppress(OSError):  # a text that is no path, or one of a file that is missing
-            facts = Path(value).stat()
-            yield str(value), facts.st_mtime_ns, facts.st_size
+        with suppress(OSError):  # a text that is no path
+            if Path(value).is_file():
+                yield Path(value)
 
 
 def particle_topology(n_particles: int, residue: str) -> app.Topology:

@@ -16,6 +16,7 @@ from pydantic import Field
 from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
+from latf_openmm.systems.modules_beside import modules_beside
 from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
 
 _PREFIX = "latf_openmm_system_"
@@ -61,8 +62,8 @@ class PythonFileSettings(MoleculeSettings):
     function: str = Field("make", description="function in it")
 
     def code(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.file,)
+        """Return the file, and the modules beside it that it imports."""
+        return (self.file, *modules_beside(self.file))
 
     def read(self) -> Molecule:
         """Run the file, call the function."""

@@ -12,6 +12,8 @@ from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble, mixture
 from latf_openmm.ensembles.files import describe, frames_table
 from latf_openmm.ensembles.reweighter import Reweighter, ensemble_at
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory, WindowBias
+from latf_openmm.units import REDUCED
 
 Array = NDArray[np.float64]
 
@@ -222,3 +224,31 @@ def test_two_ensembles_together() -> None:
     assert both.energy().error == pytest.approx(one.energy().error, rel=1e-3)
     assert both.n_effective_in(np.ones(len(both.weights), bool)) > one.n_effective
     assert frames_table(both)["weight"].sum() == pytest.approx(1.0)
+
+
+def test_effective_samples_of_windows_are_what_their_errors_say() -> None:
+    """Windows whose frames are many and whose overlap is little."""
+    rng, stiff, centres = np.random.default_rng(2), 8.0, np.arange(-2.0, 3.0)
+    trajectories = []
+    for k, centre in enumerate(centres):
+        x = rng.normal(size=(300, 4))
+        x[:, 0] = (stiff * centre + np.sqrt(1 + stiff) * x[:, 0]) / (1 + stiff)
+        bias = 0.5 * stiff * (x[:, :1] - centres) ** 2
+        trajectories.append(
+            FeatureTrajectory(
+                x.astype(np.float32),
+                1.0,
+                1.0,
+                0.5 * (x**2).sum(axis=1),
+                bias[:, k],
+                run=f"run {k}",
+                scale=REDUCED,
+                windows=WindowBias("windows", k, bias),
+            )
+        )
+    ensemble = Reweighter(trained(), pool_of(*trajectories)).at(1.0, "reweighted")
+    population = ensemble.populations()[1]
+    assert abs(population.value - beyond(1.0)) < 3 * population.error
+    by_error = population.value * (1 - population.value) / population.error**2
+    assert ensemble.n_effective <= by_error * (1 + 1e-9)
+    assert ensemble.n_effective < 0.7 / float((ensemble.weights**2).sum())

@@ -107,6 +107,34 @@ def test_few_walkers_are_cut_and_many_are_not():
     assert FrameBlocks([few, *[many] * 12]).lengths.tolist() == [10] * 10 + [100] * 12
 
 
+@pytest.mark.parametrize(
+    ("g", "lengths"),
+    [(1.0, [10] * 10), (2.0, [10] * 10), (3.0, [17, 17, 17, 17, 16, 16]), (5.0, [20] * 5), (50.0, [20] * 5)],
+)
+def test_blocks_are_longer_than_frames_are_correlated(g, lengths):
+    blocks = FrameBlocks([trajectory(100)], 10, np.full(100, g))
+    assert blocks.lengths.tolist() == lengths
+    # Walkers of one run share it; another run has its own.
+    data = [trajectory(100)] * 2 + [trajectory(200, "b")]
+    both = FrameBlocks(data, 10, np.repeat([5.0, 1.0], 200))
+    assert both.lengths.tolist() == [25] * 8 + [20] * 10
+
+
+def test_standard_error_of_correlated_frames():
+    """Of 40 runs of 60 correlation times; with blocks that are too short it is half as large."""
+    rng = np.random.default_rng(3)
+    values = np.empty((40, 600))
+    values[:, 0] = rng.normal(size=40)
+    for i in range(1, 600):
+        values[:, i] = 0.818 * values[:, i - 1] + np.sqrt(1 - 0.818**2) * rng.normal(size=40)
+    data, x = [trajectory(600, f"{i}") for i in range(40)], values.ravel()
+    exact = np.sqrt(10 / (40 * 600))
+    for wanted, g, expected in ((200, None, 0.4), (200, np.full(x.size, 10.0), 0.9)):
+        blocks = FrameBlocks(data, wanted, g)
+        means = [np.average(x, weights=blocks.bootstrap(rng)) for _ in range(400)]
+        assert np.std(means) / exact == pytest.approx(expected, abs=0.15)
+
+
 def test_same_run_at_another_temperature_is_another_group():
     warm = replace(trajectory(50), temperature=2.0)
     blocks = FrameBlocks([trajectory(50), warm, trajectory(50)], 4)

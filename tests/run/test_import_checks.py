@@ -126,6 +126,56 @@ def test_text_trajectories_of_amber(
     np.testing.assert_allclose(off.files[0].samples[0].xyz[0], frames.xyz[0], atol=1e-4)
 
 
+def test_hdf5_of_mdtraj(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], importer: Importer, tmp_path: Path
+) -> None:
+    pytest.importorskip("tables")
+    frames, energies = simulated
+    found = read(suffix=".h5")
+    np.testing.assert_allclose(found.energy, energies, atol=0.05)
+    np.testing.assert_allclose(found.files[0].samples[0].xyz[0], frames.xyz[0])
+    np.testing.assert_array_equal(found.timeline.step, INTERVAL * np.arange(1, FRAMES + 1))
+    turned = mdtraj.Trajectory(frames.xyz[:, [1, 0, *range(2, 22)]], frames.topology.copy())
+    first, other = turned.topology.atom(0), turned.topology.atom(1)
+    first.element, other.element = other.element, first.element
+    turned.save(str(tmp_path / "turned.h5"))
+    with pytest.raises(DataError, match=r"turned\.h5: .*another order of atoms"):
+        importer.read([ImportedTrajectory(tmp_path / "turned.h5", 300.0)])
+    frames.atom_slice(range(10)).save(str(tmp_path / "part.h5"))
+    with pytest.raises(DataError, match=r"it has 10 atoms, the topology has 22"):
+        importer.read([ImportedTrajectory(tmp_path / "part.h5", 300.0)])
+    data = (tmp_path / "md.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"cut\.h5: the trajectory cannot be read"):
+        importer.read([ImportedTrajectory(tmp_path / "cut.h5", 300.0)])
+
+
+def test_hdf5_says_what_is_missing(
+    importer: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "md.h5").write_bytes(b"")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"md\.h5: MDTraj needs PyTables for HDF5: pip install tables"):
+        importer.read([ImportedTrajectory(tmp_path / "md.h5", 300.0)])
+
+
+def test_times_are_compared_before_energies_are_computed(
+    config: RunConfig,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames, _ = simulated
+    late = mdtraj.Trajectory(frames.xyz, frames.topology, 10 * frames.time)
+    late.save(str(tmp_path / "late.nc"))
+    importer, computed = Importer(config, None, False), []
+    whole = importer.model.of_positions
+    monkeypatch.setattr(importer.model, "of_positions", lambda x, b: computed.append(len(x)) or whole(x, b))
+    with pytest.raises(DataError, match=r"its frames are 0\.4 ps apart"):
+        importer.read([ImportedTrajectory(tmp_path / "late.nc", 300.0)])
+    assert sum(computed) < FRAMES
+
+
 # --- atoms -----------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,22 @@ from latf_openmm.systems import library_folder
 
 RUNNER = CliRunner()
 
+WELL = """
+import numpy as np
+import openmm
+from openmm import app
+
+def make():
+    system = openmm.System()
+    system.addParticle(40.0)
+    force = openmm.CustomExternalForce("20*(x^2-1)^2+3*x+100*y^2+100*z^2")
+    force.addParticle(0, [])
+    system.addForce(force)
+    topology = app.Topology()
+    topology.addAtom("AR", app.element.argon, topology.addResidue("AR", topology.addChain()))
+    return system, topology, np.array([[-1.0, 0, 0]])
+"""
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +97,17 @@ def test_a_nucleic_acid(tmp_path: Path) -> None:
     assert found.n_features == 360
 
 
+def test_a_particle_in_a_field(tmp_path: Path) -> None:
+    (tmp_path / "well.py").write_text(WELL)
+    found = write_starter([tmp_path / "well.py"], tmp_path / "my.yaml")
+    config = load_config(tmp_path / "my.yaml")
+    assert [feature.kind for feature in config.features] == ["coordinates"]
+    assert found.n_features == 3
+    (tmp_path / "free.py").write_text(WELL.replace("force.addParticle(0, [])", ""))
+    with pytest.raises(ConfigError, match=r"free\.py: no features can be proposed"):
+        write_starter([tmp_path / "free.py"], tmp_path / "free.yaml")
+
+
 def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "my.yaml"
     water = app.PDBFile(str(files / "wet.pdb"))
@@ -93,7 +120,7 @@ def test_what_cannot_be_used(files: Path, tmp_path: Path) -> None:
         (["wet.psf", "wet.crd"], "parameters are missing"),
         (["positions.npy"], "expected a PDB or mmCIF file"),
         (["wet.prmtop", "wet.pdb"], "coordinates are missing"),
-        (["water.pdb"], "no features can be proposed"),
+        (["water.pdb"], r"water\.pdb: no features can be proposed"),
     ):
         with pytest.raises(ConfigError, match=message):
             write_starter([files / name for name in names], out)

@@ -326,6 +326,26 @@ def test_code_that_a_foreign_folder_names_is_run_only_with_consent(
     assert not mark.with_name("other").exists()
 
 
+def test_code_that_a_file_imports_needs_consent_too(copy: Path, mark: Path, tmp_path: Path) -> None:
+    file, beside = tmp_path / "make.py", tmp_path / "beside.py"
+    file.write_text("import beside\n")
+    system = {"kind": "python", "file": str(file)}
+    with_section(copy, system=system)
+    command = ["export", str(copy), "-o", str(tmp_path / "cv.pt")]
+    python_file(beside, mark)
+    assert f"it runs code of {file}, {beside.resolve()}, which you have not run" in errors_of([command])[0]
+    assert not mark.exists()
+    errors_of([[*command, "--trust"], command])
+    assert mark.exists()
+    python_file(beside, mark.with_name("other"))
+    assert "has changed since" in errors_of([command])[0]
+    assert not mark.with_name("other").exists()
+    (copy / "make.py").write_text("import beside\n")
+    (tmp_path / "make.py").unlink()
+    (tmp_path / "make.py").symlink_to(copy / "make.py")
+    assert "is code in the folder of a run itself" in errors_of([[*command, "--trust"]])[0]
+
+
 @pytest.fixture
 def config_with_code(small_config_file: Path) -> Path:
     """A configuration of the user's own, with a Python file beside it."""

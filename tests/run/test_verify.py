@@ -10,6 +10,7 @@ import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import small_config
 from helpers.folders import resealed
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError
 from latf_openmm.run import schema
+from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported import ImportedTrajectory, import_run
 from latf_openmm.run.loop import run_loop
@@ -455,3 +457,33 @@ def test_other_versions_are_said_once(
     assert said == [f"{copy}: continued with openmm 8.9.9; until now it was made with openmm {now['openmm']}"]
     versions = json.loads((copy / "run.json").read_text())["versions"]
     assert [one["openmm"] for one in versions] == [now["openmm"], "8.9.9"]
+
+
+def test_files_of_the_system_that_changed_are_said_once(
+    small_config_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "make.py").write_text(
+        "import beside\n"
+        "from latf_openmm.systems.three_hole import ThreeHoleSettings\n"
+        "def make():\n"
+        "    built = ThreeHoleSettings().build(1)\n"
+        "    return built.system, built.topology, built.positions[0]\n"
+    )
+    data = yaml.safe_load(small_config_file.read_text())
+    data["simulation"] |= {"temperatures": [100.0, 200.0], "platform": "Reference", "processes": 1}
+    data |= {"system": {"kind": "python", "file": "make.py"}, "loop": {"rounds": 1}}
+    data |= {"generate": {"samples": 100}, "validation": None}
+    small_config_file.write_text(yaml.safe_dump(data))
+    config, run = load_config(small_config_file), tmp_path / "run"
+    run_loop(config, run)
+    record = json.loads((run / "run.json").read_text())
+    assert set(record["system_files"]) == {str(tmp_path / name) for name in ("beside.py", "make.py")}
+    run_loop(config, run)
+    assert "changed since" not in caplog.text
+    (tmp_path / "beside.py").write_text("# changed\n")
+    run_loop(config, run)
+    assert f"{run}: its system is made from {tmp_path / 'beside.py'}, which changed since" in caplog.text
+    caplog.clear()
+    run_loop(config, run)
+    assert "changed since" not in caplog.text

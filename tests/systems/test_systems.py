@@ -438,5 +438,11 @@ def test_a_system_is_built_once_in_a_process_until_its_file_changes(tmp_path: Pa
     first = shared_system(settings)
     assert shared_system(PythonFileSettings(file=file)) is first
     assert shared_system(settings, 1).mdtraj_topology() is first.mdtraj_topology()
-    file.write_text(file.read_text() + "# changed\n")
-    assert shared_system(settings) is not first
+    file.write_text(f"import beside\n{file.read_text()}")
+    beside = tmp_path / "beside.py"
+    beside.write_text("")
+    second = shared_system(settings)
+    assert second is not first
+    assert shared_system(settings) is second
+    beside.write_text("# changed\n")
+    assert shared_system(settings) is not second

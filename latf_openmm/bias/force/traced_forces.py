@@ -48,16 +48,7 @@ _PRODUCT = {aten.addmm.default: lambda b, x, y: x @ y + b}
 2.12) gives it the shape of its bias, and a batch larger than one then fails."""
 _COMPOSED = (
     *(aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_, aten.repeat),
-    *(
-        aten.elu,
-        aten.exp2,
-        aten.gelu,
-        aten.hardtanh,
-        aten.leaky_relu,
-        aten.log10,
-        aten.log2,
-        aten.native_layer_norm,
-    ),
+    *(aten.elu, aten.exp2, aten.gelu, aten.hardtanh, aten.leaky_relu, aten.native_layer_norm),
 )
 """Operations that torch's own table of core operations leaves as they are."""
 ELEMENTARY = {

@@ -160,7 +160,6 @@ class Importer:
             check_bonds(path, file.sample_frames, file.samples, bonds)
             if evaluate is not None:
                 self._check_start(file)
-                file = read_file(path, self.topology, evaluate, self.progress)
             files.append(file)
         given, files = files, in_order(files) if not self.ignore_times else files
         if [file.path for file in files] != [file.path for file in given] and len(source.tables) > 1:
@@ -188,6 +187,8 @@ class Importer:
         if columns.kinetic is not None:
             check_kinetic(source.name, columns.kinetic, frames.temperature)
         self._boxes(frames)
+        for file in files if evaluate is not None else []:  # last: it takes long
+            file.energies = read_file(file.path, self.topology, evaluate, self.progress).energies
         frames.energy = self._energies(frames)
         return frames
 

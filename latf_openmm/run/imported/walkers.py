@@ -16,6 +16,7 @@ from latf_openmm.run.imported.runs import RunsAtTemperature
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.schema import add_record, start_record
 from latf_openmm.storage import CONFIG, atomic_folder, write_json, write_manifest, write_text
+from latf_openmm.systems import system_files
 from latf_openmm.units import temperature_name
 
 
@@ -43,7 +44,7 @@ def write_imported(
                 )
         record = [_record(trajectory, walkers[index]) for index, trajectory in enumerate(frames)]
         write_json(folder / IMPORTED, record)
-        start_record(temporary, dump_config(config))
+        start_record(temporary, dump_config(config), system_files(config.system))
         add_record(temporary, folder / IMPORTED)
         write_text(temporary / CONFIG, dump_config(config))
 
