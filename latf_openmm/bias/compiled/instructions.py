@@ -4,16 +4,49 @@ Not-a-number goes through every function, so that a broken simulation is seen to
 order than they are written in, which lets LLVM use wide registers.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from llvmlite import ir
 
 DOUBLE, INTEGER, BIT = ir.DoubleType(), ir.IntType(64), ir.IntType(1)
 """Types of all values."""
+DOUBLE_SIZE = 8
+"""Bytes of a number."""
 FAST = ("reassoc", "nsz", "arcp", "contract")
 """Liberties that change no more than rounding, and keep not-a-number."""
-_INTRINSICS = {"exp", "log", "sqrt", "sin", "cos", "pow", "fabs", "floor", "ceil", "trunc", "rint"}
+WIDTH = 8
+"""Numbers in a vector: the widest registers hold as many, others take two or four for one."""
+_VECTOR = ir.VectorType(DOUBLE, WIDTH)
+_LOG2_E = 1.4426950408889634
+_LN_2 = (0.693147180369123816490, 1.90821492927058770002e-10)
+"""Natural logarithm of 2, as a number with few digits and the rest."""
+_MAGIC = 6755399441055744.0
+"""1.5 times 2 to the power 52: a number added to it is rounded to an integer, which its last digits hold."""
+_BIAS = 1023
+"""Exponent of a double whose value is 0."""
+_MANTISSA = 52
+"""Bits of a double behind those of its exponent."""
+_EXP_RANGE = (-708.0, 709.0)
+"""Where exponentials are neither 0 nor infinite."""
+_EXP_TERMS = 13
+"""Terms of the series of an exponential of at most half the logarithm of 2; what is left out is 4e-18."""
+_TANH_SERIES = (
+    1.0,
+    -1 / 3,
+    2 / 15,
+    -17 / 315,
+    62 / 2835,
+    -1382 / 155925,
+    21844 / 6081075,
+    -929569 / 638512875,
+)
+_TANH_MORE = (6404582 / 10854718875, -443861162 / 1856156927625, 18888466084 / 194896477400625)
+"""Coefficients of the odd powers of a hyperbolic tangent, first and further ones."""
+_TANH_SMALL = 0.25
+"""Below it the series is used: what it leaves out is 1e-18 of the value."""
+_INTRINSICS = {"log", "sqrt", "sin", "cos", "pow", "fabs", "floor", "ceil", "trunc", "rint"}
 """Functions that LLVM knows itself."""
 
 
@@ -113,6 +146,69 @@ class Instructions:
             function.attributes.add("nounwind")
         return self.builder.call(function, values, fastmath=FAST)
 
+    def exp(self, value: ir.Value) -> ir.Value:
+        """Return the exponential, by arithmetic alone, so that several are done at a time.
+
+        With n the integer nearest to value / ln 2 it is 2^n exp(value - n ln 2), the latter by its series.
+        """
+        write = self.builder
+        shifted = write.fadd(write.fmul(value, self.number(_LOG2_E)), self.number(_MAGIC))
+        n = write.fsub(shifted, self.number(_MAGIC))
+        rest = value
+        for piece in _LN_2:
+            rest = write.fsub(
+                rest, write.fmul(n, self.number(piece), flags=("contract",)), flags=("contract",)
+            )
+        series = self._polynomial(rest, [1 / math.factorial(k) for k in range(_EXP_TERMS + 1)])
+        exponent = write.add(write.bitcast(shifted, INTEGER), self.integer(_BIAS))
+        power = write.bitcast(write.shl(exponent, self.integer(_MANTISSA)), DOUBLE)
+        result = write.fmul(series, power)
+        low, high = (self.number(limit) for limit in _EXP_RANGE)
+        result = self.chosen(self.compared("<", value, low), self.number(0.0), result)
+        return self.chosen(self.compared(">", value, high), self.number(math.inf), result)
+
+    def _polynomial(self, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+        result = self.number(coefficients[-1])
+        for coefficient in coefficients[-2::-1]:
+            result = self.add(self.mul(result, x), self.number(coefficient))
+        return result
+
+    def tanh(self, value: ir.Value) -> ir.Value:
+        """Return the hyperbolic tangent: 1 - 2 / (exp(2 value) + 1), or its series near 0."""
+        one, two = self.number(1.0), self.number(2.0)
+        far = self.sub(one, self.div(two, self.add(self.exp(self.mul(two, value)), one)))
+        near = self.mul(value, self._polynomial(self.mul(value, value), (*_TANH_SERIES, *_TANH_MORE)))
+        small = self.compared("<", self.call("fabs", value), self.number(_TANH_SMALL))
+        return self.chosen(small, near, far)
+
+    # --- vectors -----------------------------------------------------------------------------------
+
+    def vector(self, value: float) -> ir.Value:
+        """Return a vector of equal constant numbers."""
+        return ir.Constant(_VECTOR, [value] * WIDTH)
+
+    def spread(self, value: ir.Value) -> ir.Value:
+        """Return a vector of equal numbers."""
+        first = self.builder.insert_element(
+            ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+        )
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+        return self.builder.shuffle_vector(first, first, zeros)
+
+    def load_vector(self, memory: ir.Value, place: ir.Value) -> ir.Value:
+        """Return neighbouring elements."""
+        return self.builder.load(self._vector_at(memory, place), align=DOUBLE_SIZE)
+
+    def store_vector(self, value: ir.Value, memory: ir.Value, place: ir.Value) -> None:
+        """Write neighbouring elements."""
+        self.builder.store(value, self._vector_at(memory, place), align=DOUBLE_SIZE)
+
+    def _vector_at(self, memory: ir.Value, place: ir.Value) -> ir.Value:
+        address = self.builder.gep(memory, [place], inbounds=True)
+        return self.builder.bitcast(address, _VECTOR.as_pointer())
+
+    # --- decisions ---------------------------------------------------------------------------------
+
     def compared(self, sign: str, first: ir.Value, second: ir.Value) -> ir.Value:
         """Return a bit; comparisons with not-a-number are false, but != is true."""
         if sign == "!=":
@@ -157,7 +253,7 @@ class Instructions:
     def sigmoid(self, value: ir.Value) -> ir.Value:
         """Return 1 / (1 + exp(-value))."""
         unity = self.number(1.0)
-        return self.div(unity, self.add(unity, self.call("exp", self.builder.fneg(value))))
+        return self.div(unity, self.add(unity, self.exp(self.builder.fneg(value))))
 
     def remainder(self, value: ir.Value, divisor: ir.Value) -> ir.Value:
         """Return value - floor(value / divisor) * divisor."""
@@ -185,8 +281,21 @@ _LIBRARY = {
     **{
         name: name
         for name in (
-            *("acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "log"),
-            *("log1p", "pow", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+            *(
+                "acos",
+                "asin",
+                "atan",
+                "atan2",
+                "ceil",
+                "cos",
+                "cosh",
+                "erf",
+                "expm1",
+                "floor",
+                "log",
+                "log1p",
+            ),
+            *("pow", "sin", "sinh", "sqrt", "tan", "trunc"),
         )
     },
 }
@@ -202,6 +311,7 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "and": lambda write, a, b: write.truth(write.builder.and_(write.true(a), write.true(b))),
     "copy": lambda write, a: a,
     "div": Instructions.div,
+    "exp": Instructions.exp,
     "hardshrink": Instructions.hardshrink,
     "maximum": lambda write, a, b: write.extreme(">", a, b),
     "minimum": lambda write, a, b: write.extreme("<", a, b),
@@ -218,6 +328,7 @@ FUNCTIONS: dict[str, Callable[..., ir.Value]] = {
     "sign": Instructions.sign,
     "softshrink": Instructions.softshrink,
     "sub": Instructions.sub,
+    "tanh": Instructions.tanh,
     "where": lambda write, condition, yes, no: write.chosen(write.true(condition), yes, no),
 }
 """Functions of a map."""

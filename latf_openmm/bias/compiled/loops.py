@@ -11,14 +11,13 @@ from llvmlite import ir
 
 from latf_openmm.bias.compiled.instructions import DOUBLE, FUNCTIONS, INTEGER as WHOLE, Instructions
 from latf_openmm.bias.compiled.layout import Layout, same_elements
+from latf_openmm.bias.compiled.products import write_product
 from latf_openmm.bias.compiled.program import INTEGER, Operation, Program, Size, View
 
 ENTRY = "evaluate"
 """Name of the function."""
 _MEMORY = ("positions", "forces", "b", "s", "w", "c", "k")
 """Memory that the function is given, in order: of the arguments, and of the arrays by their letters."""
-_FEW = 4
-"""Columns of a sparse product up to so many are written out."""
 
 Indices = Sequence[ir.Value]
 _Lines = tuple[list[ir.Value], AbstractContextManager[list[ir.Value]]]
@@ -61,7 +60,7 @@ class Writer:
         self.kinds = {
             "map": self._map,
             "reduce": self._reduce,
-            "product": self._product,
+            "product": lambda operation: write_product(self, operation),
             "gather": self._gather,
             "scatter": self._scatter,
             "sort": self._sort,
@@ -183,58 +182,6 @@ class Writer:
         with self.loops(view, kept) as names:
             yield names, self.loops(view, axes)
 
-    def _product(self, operation: Operation) -> None:
-        if operation.function == "sparse":
-            return self._sparse(operation)
-        (first, second), (out,) = operation.inputs, operation.out
-        if out.shape[2] == Size(1) and first.strides[1] == Size(1):
-            first, second, out = _turned(second), _turned(first), _turned(out)
-        if second.strides[2] == Size(1) and Size(1) not in (out.shape[2], second.strides[1]):
-            return self._by_rows(first, second, out)
-        do, pairs = self.do, View(first.array, Size(0), (*out.shape, first.shape[2]), (Size(0),) * 4)
-        with self._lines(pairs, (3,)) as (names, inner):
-            total = do.variable(do.number(0.0))
-            with inner as further:
-                h, i, j, q = _merged(names, further)
-                term = do.mul(self.element(first, (h, i, q)), self.element(second, (h, q, j)))
-                do.builder.store(do.add(do.builder.load(total), term), total)
-            self.keep(do.builder.load(total), out, names[:3])
-        return None
-
-    def _by_rows(self, first: View, second: View, out: View) -> None:
-        """A product whose second matrix lies in memory row by row: multiples of its rows are added up."""
-        do = self.do
-        with self.loops(out) as names:
-            self.keep(do.number(0.0), out, names)
-        with self.loops(first) as (h, i, q):
-            factor = self.element(first, (h, i, q))
-            with self.loops(out, (2,)) as (_, _, j):
-                term = do.mul(factor, self.element(second, (h, q, j)))
-                self.keep(do.add(self.element(out, (h, i, j)), term), out, (h, i, j))
-
-    def _sparse(self, operation: Operation) -> None:
-        values, rows, columns, second = operation.inputs
-        (out,), do = operation.out, self.do
-        width = out.shape[2]
-        few = width.per_row == 0 and width.fixed <= _FEW
-        line = View(out.array, out.offset, (width,), (out.strides[2],))
-        other = View(second.array, second.offset, (width,), (second.strides[2],))
-
-        def add(factor: ir.Value, row: ir.Value, column: ir.Value, j: ir.Value) -> None:
-            term = do.mul(factor, self.element(other, (j,), column))
-            self.keep(do.add(self.element(line, (j,), row), term), line, (j,), row)
-
-        with self.loops(values) as names:
-            row = self._distance(self.element(rows, names), out.strides[1])
-            column = self._distance(self.element(columns, names), second.strides[1])
-            factor = self.element(values, names)
-            if few:
-                for j in range(width.fixed):
-                    add(factor, row, column, do.integer(j))
-            else:
-                with self.loops(line) as (j,):
-                    add(factor, row, column, j)
-
     def _index(self, view: View, names: Indices, length: int) -> ir.Value:
         """An index, kept inside the array where it was computed."""
         do, value = self.do, self.value(view, names)
@@ -319,9 +266,3 @@ class Writer:
 def _merged(first: Indices, second: Indices) -> list[ir.Value]:
     """Indices of which each is in one of two lists; in the other it is the constant 0."""
     return [b if isinstance(a, ir.Constant) else a for a, b in zip(first, second, strict=True)]
-
-
-def _turned(view: View) -> View:
-    """Swap the last two axes of a batch of matrices."""
-    shape, strides = view.shape, view.strides
-    return View(view.array, view.offset, (shape[0], shape[2], shape[1]), (strides[0], strides[2], strides[1]))

@@ -166,13 +166,7 @@ def _check_operation(program: Program, operation: Operation) -> None:
             _check_product(operation)
         return
     if operation.function == "sparse":
-        values, rows, columns, second = operation.inputs
-        (out,) = operation.out
-        _check_indexed(program, out, [rows], [(out.strides[1].fixed, out.shape[1].fixed)], (1,))
-        _check_indexed(program, second, [columns], [(second.strides[1].fixed, second.shape[1].fixed)], (1,))
-        _check_places(program, values)
-        if not values.shape == rows.shape == columns.shape:
-            raise DataError("a sparse matrix of different lengths")
+        _check_sparse(program, operation)
         return
     target = operation.out[0] if operation.kind == "scatter" else operation.inputs[0]
     pairs = list(zip(operation.numbers[::2], operation.numbers[1::2], strict=True))
@@ -180,6 +174,22 @@ def _check_operation(program: Program, operation: Operation) -> None:
     for view in (operation.out[0], operation.inputs[0]):
         if view is not target:
             _check_places(program, view)
+
+
+def _check_sparse(program: Program, operation: Operation) -> None:
+    values, begins, columns, second = operation.inputs
+    (out,) = operation.out
+    for view in (values, begins, columns, out):
+        _check_places(program, view)
+    _check_indexed(program, second, [columns], [(second.strides[1].fixed, second.shape[1].fixed)], (1,))
+    places = program.constants.get(begins.array, np.empty(0))
+    counts = [values.shape == columns.shape, begins.shape == (Size(out.shape[1].fixed + 1),)]
+    lists = all(view.strides == (Size(1),) and view.offset == Size(0) for view in (values, begins, columns))
+    ascending = len(places) and places.min() >= 0 and places.max() <= values.shape[0].fixed
+    if not (all(counts) and lists and ascending and out.shape[0] == second.shape[0] == Size(1)):
+        raise DataError("a sparse matrix of another form than expected")
+    if out.shape[2] != second.shape[2]:
+        raise DataError("a product of matrices that do not fit")
 
 
 def _axes(operation: Operation) -> Iterable[int]:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
-from latf_openmm.bias.compiled.program import WHOLE_POWERS, Size, View
+from latf_openmm.bias.compiled.program import CONSTANT, WHOLE_POWERS, Size, View
 from latf_openmm.bias.force.lowering import Handler, Lowering, UnknownOperationError
 
 aten = torch.ops.aten
@@ -245,7 +246,22 @@ def _product(low: Lowering, node: fx.Node, first: Any, second: Any) -> None:
     elif (matrix := _few_elements(low, second)) is not None:
         _sparse(low, matrix.t(), _turned(a), _turned(out))
     else:
-        low.add("product", "dense", out, [a, b])
+        if out.shape[2] == Size(1):
+            a, b, out = _turned(b), _turned(a), _turned(out)
+        low.add("product", "dense", out, [a, _row_by_row(low, b)])
+
+
+def _row_by_row(low: Lowering, matrices: View) -> View:
+    """Constant matrices whose rows lie one after the other in memory."""
+    program, shape = low.program, matrices.shape
+    if program.arrays[matrices.array].kind != CONSTANT or matrices.strides[2] == Size(1):
+        return matrices
+    strides = [8 * stride.fixed for stride in matrices.strides]
+    memory = program.constants[matrices.array][matrices.offset.fixed :]
+    values = np.lib.stride_tricks.as_strided(memory, [size.fixed for size in shape], strides)
+    array = program.add_constant(values.ravel())
+    lengths = Size(shape[1].fixed * shape[2].fixed), shape[2], Size(1)
+    return View(array, Size(0), shape, lengths)
 
 
 def _few_elements(low: Lowering, node: Any) -> Tensor | None:
@@ -260,9 +276,10 @@ def _few_elements(low: Lowering, node: Any) -> Tensor | None:
 
 def _sparse(low: Lowering, matrix: Tensor, second: View, out: View) -> None:
     """The product of a constant matrix, by the elements that are not zero, with a batch of one matrix."""
-    rows, columns = torch.nonzero(matrix, as_tuple=True)
-    lists = [low.listed(values) for values in (matrix[rows, columns].double(), rows, columns)]
-    low.copy(low.number(0.0), out)
+    rows, columns = torch.nonzero(matrix, as_tuple=True)  # row by row
+    ends = torch.cumsum(torch.bincount(rows, minlength=len(matrix)), 0)
+    begins = torch.cat([torch.zeros(1, dtype=torch.long), ends])
+    lists = [low.listed(values) for values in (matrix[rows, columns].double(), begins, columns)]
     low.add("product", "sparse", out, [*lists, second])
 
 

@@ -46,6 +46,14 @@ _POINTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor
 _PRODUCT = {aten.addmm.default: lambda b, x, y: x @ y + b}
 """addmm is taken apart: once a module is frozen (which TorchForce does itself), TorchScript's shape analysis (torch
 2.12) gives it the shape of its bias, and a batch larger than one then fails."""
+
+
+def _silu_backward(slope: Tensor, x: Tensor) -> Tensor:
+    """Derivative of x sigmoid(x), with the sigmoid as one operation, which the function itself has, too."""
+    sigmoid = torch.sigmoid(x)
+    return slope * (sigmoid + x * sigmoid * (1.0 - sigmoid))
+
+
 _COMPOSED = (
     *(aten._softmax, aten._softmax_backward_data, aten.logical_and_, aten.logical_or_, aten.repeat),
     *(aten.elu, aten.exp2, aten.gelu, aten.hardtanh, aten.leaky_relu, aten.native_layer_norm),
@@ -58,6 +66,8 @@ ELEMENTARY = {
         (aten.hardshrink_backward.default, aten.softshrink_backward.default),
         lambda slope, x, limit: torch.where(x.abs() <= limit, 0.0, slope),
     ),
+    aten.silu.default: lambda x: x * torch.sigmoid(x),
+    aten.silu_backward.default: _silu_backward,
     **_PRODUCT,
 }
 """How composed operations are made of few elementary ones."""
