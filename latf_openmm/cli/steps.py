@@ -118,7 +118,8 @@ def _timescales_text(row: "LagRow") -> str:
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a trained model.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="TorchScript file to write; with --plumed a folder.")
+        Path,
+        typer.Option("--output", "-o", help="TorchScript file to write; with --plumed or --bias a folder."),
     ],
     round_index: RoundOption = None,
     plumed: Annotated[
@@ -128,13 +129,38 @@ def export(
             help="Write model.pt and plumed.dat: an input for PLUMED with its module pytorch.",
         ),
     ] = False,
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias", help="Write the run's bias for OpenMM scripts without torch (load_exported_bias)."
+        ),
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", "-T", help="With --bias: of the simulation; default: the lowest of the run."
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="With --bias: bias.pt of a segment, what an adaptive bias has learned."),
+    ] = None,
     trust: TrustOption = False,
 ) -> None:
-    """Export the collective variables as TorchScript: positions in nm (n_atoms, 3) -> z (latent_dim,).
+    """Export the collective variables as TorchScript, positions in nm (n_atoms, 3) -> z (latent_dim,), or a bias.
 
     For a periodic system the box (3, 3) in nm is a second argument, and molecules have to be whole.
     """
-    from latf_openmm.run.steps import export_variables
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.run.steps import export_round_bias, export_variables
 
+    if bias and plumed:
+        raise ConfigError("--bias, --plumed: expected one of them")
+    if not bias and (temperature is not None or state is not None):
+        raise ConfigError("--temperature, --state: only with --bias")
+    if bias:
+        export_round_bias(folder, output, temperature, state=state, round_index=round_index, trust=trust)
+        typer.echo(f"{output}: the bias, for latf_openmm.load_exported_bias")
+        return
     trained = export_variables(folder, output, round_index=round_index, plumed=plumed, trust=trust)
     typer.echo(f"{output}: {trained.model.latent_dim} collective variables of {len(trained.atoms)} atoms")

@@ -6,8 +6,11 @@ from pathlib import Path
 from rich.progress import Progress
 
 from latf_openmm.bias.cv import export_cv
+from latf_openmm.bias.export import export_bias
 from latf_openmm.bias.latent_cv import latent_cv
 from latf_openmm.bias.plumed import export_plumed
+from latf_openmm.bias.potentials.base import AdaptiveBias, bias_context
+from latf_openmm.bias.updater import load_bias
 from latf_openmm.errors import ConfigError, ModelError
 from latf_openmm.features import resolve_features
 from latf_openmm.model.checkpoint import TrainedModel, load_model
@@ -16,8 +19,9 @@ from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.frames import featurise_stages
 from latf_openmm.run.trainings import train_model
 from latf_openmm.sampling.dynamics import BiasSource
+from latf_openmm.sampling.segments import BIAS_STATE
 from latf_openmm.sampling.stage import Stage, run_stage
-from latf_openmm.storage import check_output
+from latf_openmm.storage import check_file, check_output, is_listed
 from latf_openmm.systems import shared_system
 from latf_openmm.training.feature_selection import select_features
 from latf_openmm.training.lag_scan import LagScan, check_lags, default_lags, scan_lags
@@ -147,3 +151,66 @@ def export_variables(
     else:
         export_cv(latent_cv(trained), output)
     return trained
+
+
+def export_round_bias(
+    folder: Path,
+    output: Path,
+    temperature: float | None = None,
+    *,
+    state: Path | None = None,
+    round_index: int | None = None,
+    trust: bool = False,
+) -> None:
+    """Write the bias of a run along the variables of a round, for scripts without torch; see `export_bias`.
+
+    Parameters
+    ----------
+    folder
+        Of a run.
+    output
+        Folder; must not exist.
+    temperature
+        Of the simulation that it is for, in the run's scale; None: the lowest of the run.
+    state
+        File ``bias.pt`` of a segment, with what an adaptive bias has learned.
+    round_index
+        None: the last complete one.
+    trust
+        As for `latf_openmm.RunFolder.open`.
+
+    Raises
+    ------
+    ConfigError
+        If the run has no bias, or an adaptive one is given no state.
+    """
+    check_output(output, folder=True, new="an exported bias is never overwritten")
+    run = RunFolder.open(folder, trust)
+    settings = run.config.bias
+    if settings is None:
+        raise ConfigError(f"{folder}: its configuration has no 'bias' section; expected one to export")
+    trained = run.trained(run.chosen_round(round_index))
+    at = min(run.config.simulation.temperatures) if temperature is None else temperature
+    bias = settings.build(bias_context(trained, at))
+    if isinstance(bias, AdaptiveBias):
+        if state is None:
+            files = sorted(run.path.rglob(BIAS_STATE))
+            example = f", for example {files[-1]}" if files else ""
+            raise ConfigError(f"--state: a new bias has learned nothing; expected the file of one{example}")
+        if is_listed(state):
+            check_file(state)
+        load_bias(bias, state)
+    elif state is not None:
+        raise ConfigError(f"--state: a {type(bias).__name__} learns nothing; leave it out")
+    system = shared_system(run.config.system)
+    scale = run.config.system.scale.name
+    periodic = bool(system.system.usesPeriodicBoundaryConditions())
+    export_bias(
+        latent_cv(trained),
+        bias,
+        output,
+        periodic=periodic,
+        atoms=trained.atoms,
+        temperature=at,
+        temperature_scale=scale,
+    )

@@ -18,6 +18,9 @@ from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.storage import atomic_folder
 
+BIAS_STATE = "bias.pt"
+"""File of a segment with the state of an adaptive bias at its end."""
+
 
 @dataclass(frozen=True)
 class SegmentFrames:
@@ -154,7 +157,7 @@ def write_segment(
         state = context.getState(positions=True, velocities=True, parameters=True)
         (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state), encoding="utf-8")
         if updater is not None:
-            updater.save(temporary / "bias.pt")
+            updater.save(temporary / BIAS_STATE)
 
 
 def _write_checkpoint(path: Path, data: bytes) -> None:

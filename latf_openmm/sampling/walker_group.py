@@ -35,6 +35,7 @@ from latf_openmm.sampling.heat import TooHotError, check_heat
 from latf_openmm.sampling.kinetic import KineticTemperature
 from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator, set_timestep
 from latf_openmm.sampling.segments import (
+    BIAS_STATE,
     SegmentFrames,
     copy_energies,
     evaluate,
@@ -140,7 +141,7 @@ class WalkerGroup:
         """A Context whose adaptive bias, if it has one, is that of the end of the last complete segment."""
         system, dynamics = self.built.system, self.task.dynamics
         if self.updater is not None:
-            path = self.task.segment(complete - 1) / "bias.pt"
+            path = self.task.segment(complete - 1) / BIAS_STATE
             if complete:
                 check_file(path)
                 load_bias(self.updater.bias, path)

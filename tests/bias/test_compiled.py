@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import latf_openmm as latf
 from latf_openmm.bias.compiled import machine
-from latf_openmm.bias.compiled.computation import compiled_force
+from latf_openmm.bias.compiled.computation import CompiledComputation, compiled_force
 from latf_openmm.bias.compiled.layout import Layout
 from latf_openmm.bias.compiled.loops import instructions
 from latf_openmm.bias.compiled.program import FUNCTION_NAMES, Operation, Program, Size, View
@@ -205,6 +205,57 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_operation_is_torchs(name: str) -> None:
     assert_same(variables(FUNCTIONS[name]), Total())
+
+
+class Given:
+    """In the place of a State: it has positions."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = x
+
+    def _getVectorAsNumpy(self, kind: Any, out: np.ndarray) -> None:  # noqa: N802
+        out[:] = self.x
+
+
+def mapped(function: str, x: np.ndarray) -> np.ndarray:
+    """A function of a map at each number of an array."""
+    padded = np.zeros(3 * -(-len(x) // 3))
+    padded[: len(x)] = x
+    n = len(padded) // 3
+    made = Program(np.arange(n), n)
+    shape, strides = (Size(n), Size(3)), (Size(3), Size(1))
+    views = [
+        View(made.add_array(kind, Size(3 * n)), Size(0), shape, strides) for kind in ("positions", "scratch")
+    ]
+    made.operations = [Operation("map", function, (views[1],), (views[0],))]
+    made.forces = views[1]
+    made.energy = View(views[1].array, Size(0), (), ())
+    check(made)
+    _, values = CompiledComputation(made, 1, np.zeros(0))(Given(padded.reshape(n, 3)))  # type: ignore[arg-type]
+    return np.array(values).ravel()[: len(x)]
+
+
+RANGES = np.concatenate(
+    [
+        np.linspace(-708, 709, 40_001),
+        np.linspace(-2, 2, 4001),
+        np.geomspace(1e-300, 1, 601),
+        -np.geomspace(1e-300, 1, 601),
+    ]
+)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("exp", 4.5e-16), ("tanh", 1e-15), ("sigmoid", 9e-16)])
+def test_functions_that_are_written_out_are_exact(name: str, tolerance: float) -> None:
+    exact = {"exp": np.exp, "tanh": np.tanh, "sigmoid": lambda x: 1.0 / (1.0 + np.exp(-x))}[name]
+    np.testing.assert_allclose(mapped(name, RANGES), exact(RANGES), rtol=tolerance, atol=1e-320)
+
+
+def test_beyond_the_range_of_an_exponential() -> None:
+    x = np.array([-1e300, -np.inf, -745.0, 710.0, 1e300, np.inf, np.nan, 0.0, -0.0])
+    np.testing.assert_array_equal(mapped("exp", x), [0.0, 0.0, 0.0, np.inf, np.inf, np.inf, np.nan, 1.0, 1.0])
+    np.testing.assert_array_equal(mapped("tanh", x), [-1.0, -1.0, -1.0, 1.0, 1.0, 1.0, np.nan, 0.0, 0.0])
+    np.testing.assert_array_equal(mapped("sigmoid", x), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, np.nan, 0.5, 0.5])
 
 
 def test_not_a_number_goes_through_every_function() -> None:

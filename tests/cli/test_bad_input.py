@@ -171,6 +171,11 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("export weights_cut -o cv.pt", ["weights_cut/rounds/001/model: the model is damaged"]),
     ("export weights_cut/rounds/001/model -o cv.pt", ["weights_cut/rounds/001/model: the model is damaged"]),
     ("export format_9/rounds/001/model -o cv.pt", ["model.json: format 9, this version reads format"]),
+    ("export run --bias -o full", ["full: already exists; an exported bias is never overwritten"]),
+    ("export run --bias --plumed -o new", ["--bias, --plumed: expected one of them"]),
+    ("export run -o cv.pt -T 300", ["--temperature, --state: only with --bias"]),
+    ("export gone --bias -o new", ["gone: not the folder of a run"]),
+    ("export run --bias -o new --state gone.pt", ["gone.pt: not the state of a bias"]),
     # simulate
     ("simulate gone.yaml -o out", ["gone.yaml: no such file"]),
     ("simulate platform.yaml -o out", ["platform.yaml: simulation.platform", "no platform 'GPU'"]),

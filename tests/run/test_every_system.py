@@ -13,9 +13,10 @@ import yaml
 from openmm import app
 from typer.testing import CliRunner
 
+import latf_openmm as latf
 from latf_openmm.cli import app as cli
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.systems import SYSTEM_KINDS, library_folder
+from latf_openmm.systems import SYSTEM_KINDS, library_folder, shared_system
 
 RUNNER = CliRunner()
 FIELD = ["amber14/protein.ff14SB.xml"]
@@ -212,6 +213,10 @@ def _export(kind: str, run: Path, out: Path) -> None:
     z = torch.jit.load(str(out / "cv.pt"))(torch.from_numpy(frames.xyz[0].astype(np.float64)))
     assert z.shape == (2,)
     assert torch.isfinite(z).all()
+    system = shared_system(RunFolder.open(run).config.system).system
+    state = sorted(run.rglob("bias.pt"))[-1:]
+    called("export", str(run), "--bias", "-o", str(out / "bias"), *(f"--state={file}" for file in state))
+    assert latf.load_exported_bias(out / "bias").add_to(system).getNumForces() == system.getNumForces() + 1
 
 
 COMMANDS: dict[str, Callable[[str, Path, Path], None]] = {

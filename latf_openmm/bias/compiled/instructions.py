@@ -19,7 +19,9 @@ FAST = ("reassoc", "nsz", "arcp", "contract")
 WIDTH = 8
 """Numbers in a vector: the widest registers hold as many, others take two or four for one."""
 _VECTOR = ir.VectorType(DOUBLE, WIDTH)
+"""Type of a vector."""
 _LOG2_E = 1.4426950408889634
+"""Logarithm of e to the base 2."""
 _LN_2 = (0.693147180369123816490, 1.90821492927058770002e-10)
 """Natural logarithm of 2, as a number with few digits and the rest."""
 _MAGIC = 6755399441055744.0
@@ -33,17 +35,10 @@ _EXP_RANGE = (-708.0, 709.0)
 _EXP_TERMS = 13
 """Terms of the series of an exponential of at most half the logarithm of 2; what is left out is 4e-18."""
 _TANH_SERIES = (
-    1.0,
-    -1 / 3,
-    2 / 15,
-    -17 / 315,
-    62 / 2835,
-    -1382 / 155925,
-    21844 / 6081075,
-    -929569 / 638512875,
+    *(1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875),
+    *(6404582 / 10854718875, -443861162 / 1856156927625, 18888466084 / 194896477400625),
 )
-_TANH_MORE = (6404582 / 10854718875, -443861162 / 1856156927625, 18888466084 / 194896477400625)
-"""Coefficients of the odd powers of a hyperbolic tangent, first and further ones."""
+"""Coefficients of the odd powers of a hyperbolic tangent."""
 _TANH_SMALL = 0.25
 """Below it the series is used: what it leaves out is 1e-18 of the value."""
 _INTRINSICS = {"log", "sqrt", "sin", "cos", "pow", "fabs", "floor", "ceil", "trunc", "rint"}
@@ -175,9 +170,9 @@ class Instructions:
 
     def tanh(self, value: ir.Value) -> ir.Value:
         """Return the hyperbolic tangent: 1 - 2 / (exp(2 value) + 1), or its series near 0."""
-        one, two = self.number(1.0), self.number(2.0)
-        far = self.sub(one, self.div(two, self.add(self.exp(self.mul(two, value)), one)))
-        near = self.mul(value, self._polynomial(self.mul(value, value), (*_TANH_SERIES, *_TANH_MORE)))
+        unity, two = self.number(1.0), self.number(2.0)
+        far = self.sub(unity, self.div(two, self.add(self.exp(self.mul(two, value)), unity)))
+        near = self.mul(value, self._polynomial(self.mul(value, value), _TANH_SERIES))
         small = self.compared("<", self.call("fabs", value), self.number(_TANH_SMALL))
         return self.chosen(small, near, far)
 

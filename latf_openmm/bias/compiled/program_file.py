@@ -250,7 +250,7 @@ def state_rows(program: Program, state: NDArray[np.float64]) -> int:
         If it does not have the form that the program was made for.
     """
     rows = len(state) if state.ndim else 0
-    expected = [array.size.at(rows) for array in program.arrays if array.kind == STATE]
-    if expected != [state.size]:
+    expected = sum(array.size.at(rows) for array in program.arrays if array.kind == STATE)
+    if state.size != expected:
         raise DataError(f"a state of {state.size} numbers; the program expects {expected}")
     return rows

@@ -19,7 +19,7 @@ from latf_openmm.run.records import AnnealingRecord, ImportedRecord, StageRecord
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.dynamics import GroupTask
-from latf_openmm.sampling.segments import read_checkpoint
+from latf_openmm.sampling.segments import BIAS_STATE, read_checkpoint
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
 from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.systems.trusted_xml import read_state
@@ -109,8 +109,8 @@ def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complet
     n_expected = task.n_segments
     if not complete:
         n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in segments), default=0)
-    adaptive = any((path / "bias.pt").is_file() for path in segments)
-    others = ("checkpoint.bin", "state.xml", *(("bias.pt",) if adaptive else ()))
+    adaptive = any((path / BIAS_STATE).is_file() for path in segments)
+    others = ("checkpoint.bin", "state.xml", *((BIAS_STATE,) if adaptive else ()))
     dynamics = task.dynamics
     for index in range(n_expected):
         segment = Segment(
@@ -331,7 +331,7 @@ def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
     try:
         if path.name == "checkpoint.bin":
             read_checkpoint(path)
-        elif path.name == "bias.pt":
+        elif path.name == BIAS_STATE:
             torch.load(path, weights_only=True)["bias"]
         else:
             positions = read_state(path).getPositions(asNumpy=True)._value
