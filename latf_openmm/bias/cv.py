@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from latf_openmm.bias import torchscript
 from latf_openmm.errors import ModelError
 from latf_openmm.features import Features
 from latf_openmm.features.distances import Distances
@@ -236,7 +237,7 @@ def _load_script(path: Path) -> nn.Module:
     if not path.is_file():
         raise ModelError(f"{path}: no such TorchScript file")
     try:
-        module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+        module: nn.Module = torchscript.load(str(path), map_location="cpu")
     except RuntimeError as error:
         raise ModelError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from None
     return module
@@ -350,4 +351,4 @@ def export_cv(cv: CollectiveVariables, path: Path) -> None:
     The box may be left out where there is none.
     """
     with atomic_file(path) as temporary:
-        torch.jit.script(SingleFrameCV(cv).eval()).save(str(temporary))
+        torchscript.save(torchscript.script(SingleFrameCV(cv).eval()), str(temporary))

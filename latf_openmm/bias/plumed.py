@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.latent_cv import latent_cv
 from latf_openmm.errors import ModelError
 from latf_openmm.features import FeatureSettings
@@ -81,7 +82,7 @@ def export_plumed(trained: TrainedModel, folder: Path, periodic: bool = True) ->
     cv = latent_cv(trained)
     model = DescriptorsToLatent(cv.network, cv.features.n_features, cv.dim).eval()
     with atomic_file(folder / "model.pt") as temporary:
-        torch.jit.script(model).save(str(temporary))
+        torchscript.save(torchscript.script(model), str(temporary))
     write_text(folder / "plumed.dat", text)
 
 

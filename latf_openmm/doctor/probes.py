@@ -17,6 +17,7 @@ import openmm
 import torch
 from openmm import unit
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.cv import ModuleCV
 from latf_openmm.bias.force import make_force
 from latf_openmm.bias.force.bias_energy import BiasEnergy
@@ -113,7 +114,7 @@ def _force(backend: str) -> Any:
         return openmm.PythonForce(PythonEnergy())
     import openmmtorch
 
-    return openmmtorch.TorchForce(torch.jit.script(PairEnergy()))
+    return openmmtorch.TorchForce(torchscript.script(PairEnergy()))
 
 
 def _system(backend: str) -> openmm.System:

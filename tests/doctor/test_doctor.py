@@ -339,6 +339,7 @@ def test_exception_in_a_probe_is_its_answer(capsys):
     assert "Abacus" in answer["detail"]
 
 
+@pytest.mark.torchforce
 def test_module_can_be_run_as_a_child():
     command = doctor.probe_command("openmmtorch", "Reference")
     done = subprocess.run(command, env=doctor._environment(), capture_output=True, text=True, check=True)

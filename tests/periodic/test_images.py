@@ -279,7 +279,7 @@ def test_vectors_follow_the_bonds_inside_molecules(name: str) -> None:
     np.testing.assert_allclose(script(torch.from_numpy(x).double(), cell).numpy(), found, atol=1e-5)
 
 
-@pytest.mark.parametrize("forces", ["traced", "autograd"])
+@pytest.mark.parametrize("forces", ["traced", pytest.param("autograd", marks=pytest.mark.torchforce)])
 def test_forces_on_two_molecules_in_a_triclinic_box(forces: str) -> None:
     topology, system = chains(2, 14)
     box = reduced_box(2.0 * BOXES["octahedron"])

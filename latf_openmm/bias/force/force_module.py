@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.force.bias_energy import BiasEnergy, trace_forces
 from latf_openmm.bias.potentials.base import AdaptiveBias
 
@@ -157,4 +158,5 @@ def force_module(energy: BiasEnergy, periodic: bool, recorded: bool, scaled: boo
     """
     core = TracedForces(trace_forces(energy, periodic)) if recorded else Differentiated(energy)
     state = AdaptiveState(energy.bias) if isinstance(energy.bias, AdaptiveBias) else StaticState()
-    return torch.jit.script(ForceModule(core, state, periodic, scaled).eval())
+    scripted: torch.jit.ScriptModule = torchscript.script(ForceModule(core, state, periodic, scaled).eval())
+    return scripted

@@ -271,4 +271,4 @@ def _is_dense(tensor: Tensor) -> bool:
         if stride != size:
             return False
         size *= length
-    return tensor.storage_offset() == 0
+    return int(tensor.storage_offset()) == 0

@@ -9,6 +9,7 @@ import openmm
 import torch
 from numpy.typing import NDArray
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.force_module import force_module
 from latf_openmm.errors import BackendError
@@ -54,12 +55,12 @@ class TorchComputation:
     def __getstate__(self) -> dict[str, Any]:
         """Keep the module as TorchScript bytes."""
         buffer = io.BytesIO()
-        torch.jit.save(self.module, buffer)
+        torchscript.save(self.module, buffer)
         return {"module": buffer.getvalue(), "periodic": self.periodic, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the module from its bytes."""
-        module = torch.jit.load(io.BytesIO(state["module"]))
+        module = torchscript.load(io.BytesIO(state["module"]))
         self.__init__(module, state["periodic"], state["parameters"])  # type: ignore[misc]
 
 
@@ -83,7 +84,7 @@ def make_python_force(
     if reason := why_unavailable():
         raise BackendError(f"backend 'python': {reason}")
     # The traced module shares its constants with `energy`; a force keeps what it was made with.
-    module = torch.jit.freeze(copy.deepcopy(force_module(energy, periodic, True, scaled)))
+    module = torchscript.freeze(copy.deepcopy(force_module(energy, periodic, True, scaled)))
     force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)
     return force

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.force.graph_rewrites import Products
 
 aten = torch.ops.aten
@@ -96,7 +97,8 @@ def recorded(
 def record(call: Callable[..., Any], examples: Sequence[Sequence[Tensor]]) -> torch.jit.ScriptModule:
     """Return TorchScript of what `call` does; arguments as for `recorded`."""
     graph = recorded(call, examples, _PRODUCT)
-    return torch.jit.trace(graph, tuple(examples[0]), check_trace=False).eval()
+    module: torch.jit.ScriptModule = torchscript.trace(graph, tuple(examples[0]), check_trace=False)
+    return module.eval()
 
 
 def simplify(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.GraphModule:
