@@ -206,13 +206,17 @@ def ways(molecule: Molecule) -> dict[str, Way]:
         )
     for kind, bias in biases.items():
         name = f"{kind}, {bias.n_kernels} kernels" if isinstance(bias, Opes) else kind
-        for backend, label in (("torchforce", "TorchForce"), ("python", "PythonForce")):
+        for backend, label in (
+            ("compiled", "compiled"),
+            ("torchforce", "TorchForce"),
+            ("python", "torch in PythonForce"),
+        ):
             found[f"{name}, {label}"] = Way(add_bias(molecule.system, cv, bias, backend=backend))
     autograd = add_bias(molecule.system, cv, biases["harmonic"], backend="torchforce", forces="autograd")
     found["harmonic, TorchForce that differentiates at every step"] = Way(autograd, recorded=False)
-    opes = add_bias(molecule.system, cv, biases["opes"], backend="torchforce", multistep=True)
+    opes = add_bias(molecule.system, cv, biases["opes"], backend="compiled", multistep=True)
     for n in (2, 4):
-        found[f"opes, TorchForce, every {n} steps (MultistepStepper)"] = Way(opes, n)
+        found[f"opes, compiled, every {n} steps (MultistepStepper)"] = Way(opes, n)
     return found
 
 
@@ -306,13 +310,14 @@ measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are
 and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce, which is
 what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. The process is bound to
 one core: the CPU platform hands its work to a thread, and where that is moved about, plain chignolin takes 0.6 to 1.1
-ms from one second to the next. Steps with recorded forces are taken in torch's inference mode, as the driver does.
+ms from one second to the next. "compiled" is the default; "TorchForce" and "torch in PythonForce" run the recorded graph by
+torch. Steps with recorded forces are taken in torch's inference mode, as the driver does.
 
 {tables}
 ### Where the time goes
 
-One evaluation of energy and forces outside OpenMM, dipeptide network: what it costs is the number of operations, not
-their arithmetic.
+One evaluation of energy and forces by torch outside OpenMM, dipeptide network: what it costs is the number of operations,
+not their arithmetic.
 
 | bias | operations | time [us] | time of an operation [us] |
 |---|---|---|---|
