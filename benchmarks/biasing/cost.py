@@ -310,14 +310,14 @@ measured in turn, in random order, {repeats} times for {seconds:g} s; ratios are
 and their standard errors. "CustomCVForce way": two TorchForces, one for each variable, in a CustomCVForce, which is
 what `openmm.app.Metadynamics` needs for them; its harmonic form is the unit of the last column. The process is bound to
 one core: the CPU platform hands its work to a thread, and where that is moved about, plain chignolin takes 0.6 to 1.1
-ms from one second to the next. "compiled" is the default; "TorchForce" and "torch in PythonForce" run the recorded graph by
-torch. Steps with recorded forces are taken in torch's inference mode, as the driver does.
+ms from one second to the next. "compiled" is the default; "TorchForce" and "torch in PythonForce" run the recorded
+graph by torch. Steps with recorded forces are taken in torch's inference mode, as the driver does.
 
 {tables}
 ### Where the time goes
 
-One evaluation of energy and forces by torch outside OpenMM, dipeptide network: what it costs is the number of operations,
-not their arithmetic.
+One evaluation of energy and forces by torch outside OpenMM, dipeptide network: what it costs is the number of
+operations, not their arithmetic.
 
 | bias | operations | time [us] | time of an operation [us] |
 |---|---|---|---|

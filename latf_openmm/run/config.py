@@ -242,7 +242,7 @@ def check(config: RunConfig) -> None:
         config.simulation.platform_choice(config.system)
     if config.bias is None or config.loop.rounds < 2:
         return
-    choose_backend(config.simulation.backend)
+    choose_backend(config.simulation.backend, config.simulation.forces or "traced")
     n_features = sum(item.build().n_features for item in resolved)
     temperature = config.simulation.temperatures[0]
     model = LatentThermodynamicFlow(config.model, n_features, 2, temperature)

@@ -25,19 +25,21 @@ _BACKENDS = {"compiled": compiled, "python": pythonforce, "torchforce": torchfor
 
 
 def choose_backend(backend: BackendName, forces: ForcesName = "traced") -> BackendName:
-    """Resolve ``"auto"``: the first backend that works here.
+    """Resolve ``"auto"``: the first backend that works here; and see whether another works.
 
     Raises
     ------
     BackendError
-        If none does, or there is none of this name.
+        If it does not work here, none does, or there is none of this name.
     """
     if backend not in BACKEND_NAMES:
         raise BackendError(f"unknown backend {backend!r}; expected one of {', '.join(BACKEND_NAMES)}")
+    if backend == "auto" and forces == "autograd":
+        backend = "torchforce"
     if backend != "auto":
+        if reason := _BACKENDS[backend].why_unavailable():
+            raise BackendError(f"backend {backend!r}: {reason}; see 'latf-openmm doctor'")
         return backend
-    if forces == "autograd":
-        return "torchforce"
     reasons = {name: module.why_unavailable() for name, module in _BACKENDS.items()}
     for name, reason in reasons.items():
         if reason is None:

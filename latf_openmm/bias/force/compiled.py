@@ -110,12 +110,10 @@ def make_compiled_force(
     Raises
     ------
     BackendError
-        If nothing can be compiled here.
+        If LLVM cannot compile for this processor.
     ModelError
         If the graph has an operation that no program has.
     """
-    if reason := why_unavailable():
-        raise BackendError(f"backend 'compiled': {reason}")
     from latf_openmm.bias.compiled.computation import compiled_force  # llvmlite may be missing
 
     bias = energy.bias

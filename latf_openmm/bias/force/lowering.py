@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from latf_openmm.bias.compiled.program import BOX, POSITIONS, SCRATCH, STATE, Operation, Program, Size, View
+from latf_openmm.bias.force.traced_forces import node_values
 from latf_openmm.errors import ModelError
 
 
@@ -39,7 +40,7 @@ class Lowering:
         self.module = module
         self.program = program
         self.rows = [len(arguments[2]) for arguments in examples]
-        self.values = [values_of(module, arguments) for arguments in examples]
+        self.values = [node_values(module, arguments) for arguments in examples]
         self.arrays: dict[tuple[int, bool], int] = {}
         self.known_constants: dict[tuple[float, ...], int] = {}
 
@@ -200,26 +201,6 @@ class Lowering:
 
 Handler = Callable[..., None]
 """Adds what a node does to a program: of a `Lowering`, the node, and its arguments as torch names them."""
-
-
-class _Interpreter(fx.Interpreter):
-    """Keeps the value of every node, as they are: what shares a storage is seen from them."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.of: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.of[n] = super().run_node(n)
-        return self.of[n]
-
-
-@torch.no_grad()
-def values_of(module: fx.GraphModule, arguments: Sequence[Tensor]) -> dict[fx.Node, Any]:
-    """Return the value of every node of a graph for some arguments."""
-    interpreter = _Interpreter(module)
-    interpreter.run(*arguments)
-    return interpreter.of
 
 
 def storage(tensor: Tensor) -> int:

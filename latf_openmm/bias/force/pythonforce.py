@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from latf_openmm.bias import torchscript
 from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.force_module import force_module
-from latf_openmm.errors import BackendError
 
 _POSITIONS = openmm.State.Positions
 """What is asked for of a State."""
@@ -74,15 +73,7 @@ def why_unavailable() -> str | None:
 def make_python_force(
     energy: BiasEnergy, periodic: bool, parameters: dict[str, float], scaled: bool
 ) -> openmm.Force:
-    """Return a PythonForce of the bias with global parameters, in the order the module takes them.
-
-    Raises
-    ------
-    BackendError
-        If this OpenMM has no PythonForce.
-    """
-    if reason := why_unavailable():
-        raise BackendError(f"backend 'python': {reason}")
+    """Return a PythonForce of the bias with global parameters, in the order the module takes them."""
     # The traced module shares its constants with `energy`; a force keeps what it was made with.
     module = torchscript.freeze(copy.deepcopy(force_module(energy, periodic, True, scaled)))
     force = openmm.PythonForce(TorchComputation(module, periodic, tuple(parameters)), parameters)

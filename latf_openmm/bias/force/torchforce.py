@@ -9,7 +9,6 @@ import openmm
 
 from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.force_module import force_module
-from latf_openmm.errors import BackendError
 
 
 def _plugin() -> ModuleType:
@@ -48,15 +47,7 @@ def make_torch_force(
     parameters: dict[str, float],
     scaled: bool,
 ) -> openmm.Force:
-    """Return a TorchForce of the bias with global parameters, in the order the module takes them.
-
-    Raises
-    ------
-    BackendError
-        If the plugin is not there.
-    """
-    if reason := why_unavailable():
-        raise BackendError(f"backend 'torchforce': {reason}; see 'latf-openmm doctor'")
+    """Return a TorchForce of the bias with global parameters, in the order the module takes them."""
     openmmtorch = _plugin()
     module = force_module(energy, periodic, forces == "traced", scaled)
     force = openmmtorch.TorchForce(module)

@@ -141,7 +141,8 @@ class _Values(fx.Interpreter):
 
 
 @torch.no_grad()
-def _values(module: fx.GraphModule, arguments: Sequence[Tensor]) -> dict[fx.Node, Any]:
+def node_values(module: fx.GraphModule, arguments: Sequence[Tensor]) -> dict[fx.Node, Any]:
+    """Return the value of every node of a graph for some arguments."""
     interpreter = _Values(module)
     interpreter.run(*arguments)
     return interpreter.of
@@ -152,8 +153,8 @@ class _Simplifier:
 
     def __init__(self, module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> None:
         self.module, self.graph = module, module.graph
-        self.values = _values(module, examples[0])
-        others = [_values(module, arguments) for arguments in examples[1:]]
+        self.values = node_values(module, examples[0])
+        others = [node_values(module, arguments) for arguments in examples[1:]]
         self.grows = {
             node
             for node, value in self.values.items()
