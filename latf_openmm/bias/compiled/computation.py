@@ -148,9 +148,8 @@ class _Workspace:
         self._sent = sent
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
-        state._getVectorAsNumpy(
-            _POSITIONS, self._positions
-        )  # without units, which would cost most of the time
+        # Without units, which would cost most of the time.
+        state._getVectorAsNumpy(_POSITIONS, self._positions)
         if self._needs_box:
             self._box[:] = np.ravel(state.getPeriodicBoxVectors()._value)
         scale = 1.0
