@@ -110,7 +110,7 @@ def import_(
 
 @app.command()
 def status(folder: RunArgument) -> None:
-    """Say where a run is, and what it has findings so far."""
+    """Say where a run is, and what it has found so far."""
     _print_status(folder)
 
 

@@ -1,0 +1,1 @@
+"""Whether biases are right on a GPU, and what they cost there."""
