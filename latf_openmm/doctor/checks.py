@@ -125,9 +125,8 @@ def run_doctor(timeout: float = 60.0) -> DoctorReport:
     """
     versions = installed_versions()
     wanted = [name for name in BACKENDS if name != "TorchForce" or versions.torchforce_wheels]
-    machine, *plugin = _probe_all(
-        [("machine", "Reference"), *[("openmmtorch", "Reference")][: "TorchForce" in wanted]], timeout
-    )
+    probes = ["machine", "openmmtorch"] if "TorchForce" in wanted else ["machine"]
+    machine, *plugin = _probe_all([(name, "Reference") for name in probes], timeout)
     missing = _missing_backends(machine, plugin)
     platforms = machine.data.get("platforms", ["Reference", "CPU"])
     results = _probe_backends([name for name in wanted if name not in missing], platforms, timeout)

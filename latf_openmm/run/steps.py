@@ -204,12 +204,11 @@ def export_round_bias(
         raise ConfigError(f"--state: a {type(bias).__name__} learns nothing; leave it out")
     system = shared_system(run.config.system)
     scale = run.config.system.scale.name
-    periodic = bool(system.system.usesPeriodicBoundaryConditions())
     export_bias(
         latent_cv(trained),
         bias,
         output,
-        periodic=periodic,
+        periodic=system.periodic,
         atoms=trained.atoms,
         temperature=at,
         temperature_scale=scale,

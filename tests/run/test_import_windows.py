@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pymbar
 import pytest
+from helpers.wells import WELL
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.special import logit, ndtr
@@ -35,21 +36,6 @@ T = 300.0
 KT = KELVIN.kT(T)
 CENTRES, STIFF = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]), 75.0
 LINE = np.linspace(-2.0, 2.0, 8001)
-WELL = """
-import numpy as np
-import openmm
-from openmm import app
-
-def make():
-    system = openmm.System()
-    system.addParticle(40.0)
-    force = openmm.CustomExternalForce("20*(x^2-1)^2+3*x+100*y^2+100*z^2")
-    force.addParticle(0, [])
-    system.addForce(force)
-    topology = app.Topology()
-    topology.addAtom("AR", app.element.argon, topology.addResidue("AR", topology.addChain()))
-    return system, topology, np.array([[-1.0, 0, 0]])
-"""
 
 
 def energy(x: Array) -> Array:

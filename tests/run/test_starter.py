@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.own_files import files  # noqa: F401 - a fixture
+from helpers.wells import WELL
 from openmm import app
 from typer.testing import CliRunner
 
@@ -15,22 +16,6 @@ from latf_openmm.run.init import write_starter
 from latf_openmm.systems import library_folder
 
 RUNNER = CliRunner()
-
-WELL = """
-import numpy as np
-import openmm
-from openmm import app
-
-def make():
-    system = openmm.System()
-    system.addParticle(40.0)
-    force = openmm.CustomExternalForce("20*(x^2-1)^2+3*x+100*y^2+100*z^2")
-    force.addParticle(0, [])
-    system.addForce(force)
-    topology = app.Topology()
-    topology.addAtom("AR", app.element.argon, topology.addResidue("AR", topology.addChain()))
-    return system, topology, np.array([[-1.0, 0, 0]])
-"""
 
 
 @pytest.fixture(autouse=True)

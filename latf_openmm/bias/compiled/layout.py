@@ -19,7 +19,7 @@ from latf_openmm.bias.compiled.program import (
     View,
 )
 
-LETTERS = {CONSTANT: "c", INTEGER: "k", POSITIONS: "w", SCRATCH: "w", BOX: "b", STATE: "s"}
+_LETTERS = {CONSTANT: "c", INTEGER: "k", POSITIONS: "w", SCRATCH: "w", BOX: "b", STATE: "s"}
 """Names in the source of the memory that each kind of array is in."""
 _GRAIN = 8
 """Arrays begin at multiples of so many numbers, a line of the processor's cache."""
@@ -55,7 +55,7 @@ class Layout:
 
     def place(self, array: int) -> tuple[str, Size]:
         """Return the name of the memory an array is in, and where there."""
-        return LETTERS[self.program.arrays[array].kind], self._places.get(array, Size(0))
+        return _LETTERS[self.program.arrays[array].kind], self._places.get(array, Size(0))
 
     def _place_constants(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Put constants one after the other; the atoms come before other integers."""

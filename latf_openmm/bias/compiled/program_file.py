@@ -31,8 +31,8 @@ _VERSION = 1
 """Of the form of the bytes."""
 _ROWS = (1, 2, 3, 1000)
 """Numbers of rows for which places are checked: lengths are linear in it."""
-_NUMBERS = {"gather": 2, "scatter": 2}
-"""Whole numbers of an operation for each of its indices."""
+_INDEXED = ("gather", "scatter")
+"""Kinds of operation with indices, each with a stride and a length among the numbers."""
 
 
 def to_bytes(program: Program) -> bytes:
@@ -150,7 +150,7 @@ def _check_array(program: Program, index: int, array: Array) -> None:
 
 def _check_operation(program: Program, operation: Operation) -> None:
     """Check the places of an operation, and that constant indices are inside what they index."""
-    indexed = operation.kind in _NUMBERS
+    indexed = operation.kind in _INDEXED
     for view in operation.out:
         if program.arrays[view.array].kind != SCRATCH:
             raise DataError("an operation that changes its arguments")

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Literal, get_args
 
 import openmm
@@ -20,7 +21,11 @@ BackendName = Literal["auto", "compiled", "python", "torchforce"]
 ForcesName = Literal["traced", "autograd"]
 BACKEND_NAMES: tuple[str, ...] = get_args(BackendName)
 """Names of the backends, `auto` among them."""
-_BACKENDS = {"compiled": compiled, "python": pythonforce, "torchforce": torchforce}
+_BACKENDS: dict[BackendName, ModuleType] = {
+    "compiled": compiled,
+    "python": pythonforce,
+    "torchforce": torchforce,
+}
 """Modules of the backends, in the order in which `auto` tries them."""
 
 
@@ -40,15 +45,14 @@ def choose_backend(backend: BackendName, forces: ForcesName = "traced") -> Backe
         if reason := _BACKENDS[backend].why_unavailable():
             raise BackendError(f"backend {backend!r}: {reason}; see 'latf-openmm doctor'")
         return backend
-    reasons = {name: module.why_unavailable() for name, module in _BACKENDS.items()}
-    for name, reason in reasons.items():
+    reasons = []
+    for name, module in _BACKENDS.items():
+        reason = module.why_unavailable()
         if reason is None:
-            return name  # type: ignore[return-value]
+            return name
         log.warning("backend %r is unavailable (%s)", name, reason)
-    raise BackendError(
-        "no backend can bias OpenMM here: "
-        + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    )
+        reasons.append(f"{name}: {reason}")
+    raise BackendError(f"no backend can bias OpenMM here: {'; '.join(reasons)}")
 
 
 def make_force(

@@ -1,22 +1,20 @@
 """Compiled: the recorded graph as one function of machine code in a PythonForce; no torch at a step."""
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from latf_openmm.bias.compiled.program import Program
 from latf_openmm.bias.cv import UsedAtomsCV
 from latf_openmm.bias.force import pythonforce
 from latf_openmm.bias.force.bias_energy import BiasEnergy, elementary_graph
+from latf_openmm.bias.force.force_module import AdaptiveState
 from latf_openmm.bias.force.lowered_choices import HANDLERS
 from latf_openmm.bias.force.lowering import Lowering
-from latf_openmm.bias.potentials.base import AdaptiveBias, StateUpdate
-from latf_openmm.errors import BackendError, DataError
+from latf_openmm.bias.potentials.base import AdaptiveBias
 
 
 def why_unavailable() -> str | None:
@@ -29,45 +27,22 @@ def why_unavailable() -> str | None:
 
 
 class StateAt:
-    """The state that so many messages of an adaptive bias have made of the first one; see `AdaptiveState`."""
+    """The state of an adaptive bias when so many messages had been sent, by `AdaptiveState`."""
 
     def __init__(self, bias: AdaptiveBias) -> None:
-        self.state_update: StateUpdate = bias.state_update
-        self.size = bias.message_size
-        self.path = bias.messages().path
-        self.start = bias.messages().start
-        self.first = int(bias.sent)
-        self.initial = bias.state.clone()
-        self.count, self.state = self.first, self.initial
+        self.module = AdaptiveState(bias)
 
     @torch.no_grad()
     def __call__(self, sent: int) -> NDArray[np.float64]:
-        """Return the state at the moment when so many messages had been sent.
+        """Return the state.
 
         Raises
         ------
-        BackendError
+        RuntimeError
             If that was before the force was made.
         """
-        if sent < self.first:
-            raise BackendError("the bias in this Context is a later one: make its System anew with add_bias")
-        if sent < self.count:
-            self.count, self.state = self.first, self.initial
-        for message in self._messages(self.count, sent):
-            self.state = self.state_update(self.state, message)
-        self.count = sent
-        return np.asarray(self.state.numpy(), dtype=np.float64)
-
-    def _messages(self, first: int, last: int) -> Tensor:
-        """Messages from the file, one a row."""
-        if first == last:
-            return torch.empty(0, self.size, dtype=torch.float64)
-        with Path(self.path).open("rb") as file:
-            file.seek(8 * self.size * (first - self.start))
-            content = np.frombuffer(file.read(8 * self.size * (last - first)))
-        if len(content) != self.size * (last - first):
-            raise DataError(f"{self.path}: {len(content) // self.size} messages, expected {last - first}")
-        return torch.from_numpy(content.reshape(-1, self.size).copy())
+        self.module(torch.tensor(float(sent)))
+        return np.asarray(self.module.state.numpy(), dtype=np.float64)
 
 
 def program_of(energy: BiasEnergy, periodic: bool) -> Program:

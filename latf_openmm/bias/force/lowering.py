@@ -82,10 +82,6 @@ class Lowering:
             raise UnknownOperationError(f"{node} is not a tensor")
         return values
 
-    def shape(self, node: Any) -> tuple[Size, ...]:
-        """Lengths of a node."""
-        return self._fits([tuple(value.shape) for value in self.tensors(node)])
-
     def view(self, node: Any) -> View:
         """Elements of a node, as numbers."""
         return self.view_of(self.tensors(node))
