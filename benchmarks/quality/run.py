@@ -36,7 +36,7 @@ from latf_openmm.reweighting.free_energy import (
     jensen_shannon,
     state_populations,
 )
-from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def run_case(name: str, regime_name: str, seed: int, work: Path) -> None:
         if not prior_only:
             with torch.no_grad():
                 record["labels"] = model.assign(_encode(model, found, 40)).tolist()
-        reweighting = Reweighting(trajectories, np.random.default_rng(0))
+        reweighting = Reweighting(trajectories)
         for temperature in case.temperatures:
             kT = scale.kT(temperature)
             reference = Reference(found[temperature], model, grid, case, kT)

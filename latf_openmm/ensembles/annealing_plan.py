@@ -59,10 +59,10 @@ class AnnealingPlan:
     """
 
     def __init__(self, reweighter: Reweighter, settings: AnnealingSettings, scale: TemperatureScale) -> None:
-        if reweighter.reweighting is None:
+        if reweighter.weighting is None:
             raise ConfigError("method: annealing needs the potential energies of the frames")
         self.reweighter, self.settings, self.scale = reweighter, settings, scale
-        self.simulated = [float(t) for t in reweighter.reweighting.simulated]
+        self.simulated = [float(t) for t in reweighter.weighting.mbar.simulated]
         self._reach: dict[float, float] = {}
 
     def far(self, temperature: float) -> str | None:

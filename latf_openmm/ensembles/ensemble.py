@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
-from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.weights import systematic
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Method = Literal["reweighted", "annealed", "flow"]
+Method = Literal["reweighted", "conditional", "annealed", "flow"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class StructureEnsemble:
         ``good``: 100 effective samples or more carry it; ``fair``: 30 or more, or the flow between temperatures
         that frames reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each
         other. Three times as many are asked for where all come from one trajectory.
+    shifted_energies
+        Energies of the frames as this ensemble has them [kJ/mol], where weights do not give their distribution, shape
+        (n_frames,); None: those of the frames.
     """
 
     temperature: float
@@ -85,6 +88,7 @@ class StructureEnsemble:
     n_effective: float
     warnings: tuple[str, ...]
     reliability: Reliability
+    shifted_energies: Array | None = None
 
     @property
     def ess(self) -> float:
@@ -258,7 +262,7 @@ class StructureEnsemble:
         """
         if not energies_known(self.pool.trajectories):
             raise DataError("the potential energies of the frames are not known")
-        return self.pool.energies()
+        return self.pool.energies() if self.shifted_energies is None else self.shifted_energies
 
 
 def mixture(first: StructureEnsemble, second: StructureEnsemble, share: float) -> StructureEnsemble:
@@ -274,4 +278,5 @@ def mixture(first: StructureEnsemble, second: StructureEnsemble, share: float) -
         replicates=first.replicates.mixture(second.replicates, share),
         clusters=np.concatenate([first.clusters, n + second.clusters]),
         inefficiency=np.concatenate([first.inefficiency, second.inefficiency]),
+        shifted_energies=np.concatenate([first.energies(), second.energies()]),
     )

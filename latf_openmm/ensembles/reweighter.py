@@ -3,8 +3,11 @@
 ``reweighted``
     Every frame of every round, weighted by MBAR over the simulated temperatures. Exact up to sampling where
     enough frames overlap in energy with the temperature wanted.
+``conditional``
+    Where they do not: weighted by conditional energies of the collective variables between, and a little beyond, the
+    simulated temperatures (`latf_openmm.reweighting.conditional`); with a part of MBAR where the overlap is partial.
 ``flow``
-    Where they do not: latent points are drawn from r_T(z), and each stands for its nearest frames, which share its
+    Where that cannot be: latent points are drawn from r_T(z), and each stands for its nearest frames, which share its
     weight as exp(-U/kT) over the mixture they were simulated in. Where the basins lie is the flow's word; what is
     inside one is the frames'.
 
@@ -26,21 +29,16 @@ from latf_openmm.ensembles.latent import distance_warning, temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError
 from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
-from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.reweighting.free_energy import committee_widening
-from latf_openmm.reweighting.ladder import Reweighting, energies_known
+from latf_openmm.frames.trajectory import energies_known
+from latf_openmm.reweighting.inefficiency import run_inefficiencies
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES, MIN_SEEN_SAMPLES, Reliability, reliability_of
 from latf_openmm.reweighting.replicates import Replicates
-from latf_openmm.reweighting.weights import canonical_weights, members_of_runs, normalised_weights
+from latf_openmm.reweighting.temperatures import Basins
+from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.reweighting.weights import canonical_weights
 from latf_openmm.units import SCALES
 
-_SHARE = 0.3
-"""Share of the effective samples of the simulated temperatures from which reweighting is chosen."""
-_DRAWS = 60
-"""Bootstrap samples."""
-_BLOCKS = 20
-"""Blocks of each run and temperature that are redrawn; fewer where frames are correlated."""
 _SAMPLES = 20_000
 """Samples of the flow."""
 _NEIGHBOURS = 24
@@ -54,8 +52,11 @@ _PRESENT = 0.02
 """Population from which a state with few effective samples is warned of."""
 _RARE = 0.01
 """Population from which the error of a state counts in what windows say."""
+_DESCRIPTIONS = {1.0: "reweighted frames", 0.0: "frames by conditional energies"}
+"""What is said of weights by MBAR alone, and without it."""
 _WORDS: dict[Method, str] = {
     "reweighted": "reweighting says",
+    "conditional": "conditional energies say",
     "annealed": "annealing says",
     "flow": "the flow says",
 }
@@ -80,57 +81,49 @@ class Reweighter:
         self.pool = pool
         self.seed = seed
         self.alone = len(pool.walkers) == 1
-        self.inefficiency = _inefficiency(pool)
-        self.reweighting: Reweighting | None = None
+        self.weighting: TemperatureWeighting | None = None
         if energies_known(pool.trajectories):
-            rng = np.random.default_rng(seed)
-            self.reweighting = Reweighting(pool.trajectories, rng, self.inefficiency)
-        self.blocks = FrameBlocks(pool.trajectories, _BLOCKS, self.inefficiency)
-        self.enough = GOOD_SAMPLES
-        if self.reweighting is not None:
-            fewest = min(self.reach(temperature) for temperature in self.reweighting.simulated)
-            self.enough = min(GOOD_SAMPLES, _SHARE * fewest)
+            basins = Basins(pool.z, pool.states, pool.n_states)
+            self.weighting = TemperatureWeighting(pool.trajectories, basins, seed)
 
     def at(self, temperature: float, method: Method | None = None) -> StructureEnsemble:
         """Return the ensemble at a temperature, as `ensemble_at` does."""
         if not temperature > 0:
             raise ConfigError(f"temperature: must be above 0, got {temperature:g}")
-        if method == "reweighted" and self.reweighting is None:
-            raise ConfigError("method: reweighting needs the potential energies of the frames")
-        if self.reweighting is None:
-            return self._by_flow(temperature, None, None)
-        ensemble = self._reweighted(temperature)
-        if method == "reweighted" or (method is None and self._n_effective(ensemble.weights) >= self.enough):
-            return ensemble
-        return self._by_flow(temperature, self.reweighting, ensemble)
+        weighting = self.weighting
+        if method in ("reweighted", "conditional"):
+            if weighting is None:
+                raise ConfigError("method: reweighting needs the potential energies of the frames")
+            if method == "conditional" and not weighting.conditional_possible:
+                raise ConfigError("method: conditional energies need frames of two temperatures, 200 or more")
+            return self._weighted(weighting, temperature, 1.0 if method == "reweighted" else 0.0)
+        if weighting is None:
+            return self._by_flow(temperature, None)
+        if method is None:
+            q = weighting.mbar_share(temperature)
+            enough = q == 1.0 and (
+                weighting.conditional_possible or weighting.reach(temperature) >= weighting.enough
+            )
+            if enough or (q < 1.0 and weighting.claims(temperature)):
+                return self._weighted(weighting, temperature, q)
+        return self._by_flow(temperature, self._weighted(weighting, temperature, 1.0))
 
     def weights(self, temperature: float) -> Array:
         """Weights of all frames by MBAR, which sum to one; frames with known energies only."""
-        assert self.reweighting is not None
-        return normalised_weights(self.reweighting.log_weights(temperature))
+        assert self.weighting is not None
+        return self.weighting.mbar_weights(temperature)
 
     def reach(self, temperature: float) -> float:
         """Number of effective samples that can be reweighted to a temperature."""
-        return self._n_effective(self.weights(temperature))
+        assert self.weighting is not None
+        return self.weighting.reach(temperature)
 
     @cached_property
-    def factors(self) -> NDArray[np.float32]:
-        """Factors on the weights of all frames in each bootstrap sample of blocks, (n_samples, n_frames).
-
-        The same at every temperature: how often a frame is in the sample, and what the sample makes of the mixture
-        that frames were simulated in.
-        """
-        assert self.reweighting is not None
-        rng = np.random.default_rng([self.seed, 1])
-        factors = np.empty((_DRAWS, len(self.pool.z)), np.float32)
-        for row in factors:
-            row[:] = self.reweighting.factors(self.blocks.bootstrap(rng))
-        return factors
-
-    @property
-    def widening(self) -> float:
-        """Factor on standard deviations over the bootstrap samples that makes them errors."""
-        return bootstrap_widening(self.blocks.groups)
+    def inefficiency(self) -> Array:
+        """Statistical inefficiency of each frame's run, shape (n_frames,)."""
+        if self.weighting is not None:
+            return self.weighting.inefficiency
+        return run_inefficiencies(self.pool.trajectories, self.pool.z)
 
     def reliability(self, n_effective: float) -> Reliability:
         """Return the reliability of an ensemble with so many effective samples."""
@@ -140,29 +133,29 @@ class Reweighter:
     def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
         return SCALES[self.trained.temperature_scale].kT(temperature)
 
-    def _n_effective(self, weights: Array) -> float:
-        return float(1.0 / (self.inefficiency * weights**2).sum())
-
-    def _reweighted(self, temperature: float) -> StructureEnsemble:
-        weights = self.weights(temperature)
+    def _weighted(self, weighting: TemperatureWeighting, temperature: float, q: float) -> StructureEnsemble:
+        """Frames with a share `q` of MBAR in their weights."""
+        replicates = weighting.replicates(temperature, q)
+        weights = replicates.weights
+        n = weighting.n_effective(weights)
         ensemble = StructureEnsemble(
             temperature,
             self._kT(temperature),
-            "reweighted",
-            "reweighted frames",
+            "reweighted" if q == 1.0 else "conditional",
+            _DESCRIPTIONS.get(q, f"frames by conditional energies, {100 * q:.0f} % by MBAR"),
             self.pool,
             weights,
-            Replicates(self.factors, weights),
-            self.widening,
+            replicates,
+            weighting.widening,
             np.arange(len(weights)),
             self.inefficiency,
-            self._n_effective(weights),
+            n,
             (),
-            self.reliability(self._n_effective(weights)),
+            self.reliability(n),
+            None if q == 1.0 else weighting.energies(temperature, q),
         )
-        if any(trajectory.windows is not None for trajectory in self.pool.trajectories):
-            n = min(ensemble.n_effective, effective_samples(ensemble, _RARE))  # they may hardly overlap
-            ensemble = replace(ensemble, n_effective=n, reliability=self.reliability(n))
+        n = min(n, effective_samples(ensemble, _RARE))  # windows may hardly overlap, walkers may hardly cross
+        ensemble = replace(ensemble, n_effective=n, reliability=self.reliability(n))
         return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
 
     def warnings(self, ensemble: StructureEnsemble) -> list[str]:
@@ -184,13 +177,13 @@ class Reweighter:
         return [*texts, *_unseen(ensemble)]
 
     def _by_flow(
-        self, temperature: float, reweighting: Reweighting | None, other: StructureEnsemble | None
+        self, temperature: float, other: StructureEnsemble | None
     ) -> StructureEnsemble:
         trained, pool = self.trained, self.pool
         logs = (
             np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))
-            if reweighting is None
-            else reweighting.log_weights(temperature)
+            if self.weighting is None
+            else self.weighting.mbar.log_weights(temperature)
         )
         members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
         weights = members.mean(axis=0)
@@ -205,7 +198,7 @@ class Reweighter:
             committee_widening(len(members)) if len(members) > 1 else 1.0,
             np.arange(len(weights)),
             self.inefficiency,
-            self._n_effective(weights),
+            float(1.0 / (self.inefficiency * weights**2).sum()),
             (),
             "fair" if within_reach(trained, temperature) and not self.alone else "poor",
         )
@@ -237,7 +230,8 @@ def ensemble_at(
         In the model's scale.
     method
         How to weight; default: reweighting where it leaves 100 effective samples, or 30 % of those that
-        the simulated temperatures have; else the flow.
+        the simulated temperatures have; conditional energies where it leaves a third of that or fewer; both in between;
+        the flow where there is one temperature only, or far beyond all.
     seed
         Of the bootstrap and of the flow's samples.
 
@@ -247,16 +241,6 @@ def ensemble_at(
         If the temperature is not positive, or reweighting is asked for without potential energies.
     """
     return Reweighter(trained, pool, seed).at(temperature, method)
-
-
-def _inefficiency(pool: Pool) -> Array:
-    """Statistical inefficiency of each frame's run, shape (n_frames,)."""
-    g = np.ones(len(pool.z))
-    for members in members_of_runs(pool.trajectories):
-        value = statistical_inefficiency([pool.z[pool.of_walker(i)] for i in members])
-        for i in members:
-            g[pool.of_walker(i)] = value
-    return g
 
 
 @torch.no_grad()

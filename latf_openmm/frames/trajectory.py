@@ -139,6 +139,11 @@ class FeatureTrajectory:
         )
 
 
+def energies_known(trajectories: Sequence[FeatureTrajectory]) -> bool:
+    """Return whether every trajectory has potential energies; a constant stands for unknown."""
+    return all(np.ptp(t.potential_energy) > 0 for t in trajectories)
+
+
 def joined_features(trajectories: Sequence[FeatureTrajectory]) -> NDArray[np.float32]:
     """Descriptors of all trajectories one after the other, shape (n_frames, n_features).
 

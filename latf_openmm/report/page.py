@@ -24,7 +24,7 @@ from latf_openmm.report.structures import StateStructure, scene, state_structure
 from latf_openmm.report.summary import listed, summary, time_label
 from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
-from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.records import RoundRecord

@@ -11,7 +11,7 @@ from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
-from latf_openmm.reweighting.ladder import energies_known
+from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.systems import library_folder
 

@@ -91,3 +91,12 @@ class Replicates:
             np.concatenate(factors, axis=1).astype(np.float32),
             np.concatenate([share * self.weights, (1 - share) * other.weights]),
         )
+
+    def blend(self, other: "Replicates", share: float) -> "Replicates":
+        """Return both weightings of the same frames as one, the first with the given share in every replicate."""
+        weights = share * self.weights + (1 - share) * other.weights
+        factors = np.zeros(self.factors.shape, np.float32)
+        used = weights > 0
+        for row, first, second in zip(factors, self.rows(), other.rows(), strict=True):
+            row[used] = (share * first + (1 - share) * second)[used] / weights[used]
+        return Replicates(factors, weights)

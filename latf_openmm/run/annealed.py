@@ -211,14 +211,14 @@ class AnnealedEnsembles(AnnealingPlan):
 
     def _starts(self, path: AnnealingPath, z: Array) -> tuple[NDArray[np.int64], Array]:
         """Frames of the pool to start from, drawn by weight times lookahead, and log lookahead of each."""
-        assert self.reweighter.reweighting is not None
+        assert self.reweighter.weighting is not None
         log_lookahead = np.concatenate(
             [
                 self._log_lookahead(z[i : i + _CHUNK], path.start, path.targets[0])
                 for i in range(0, len(z), _CHUNK)
             ]
         )
-        chances = normalised_weights(self.reweighter.reweighting.log_weights(path.start) + log_lookahead)
+        chances = normalised_weights(self.reweighter.weighting.mbar.log_weights(path.start) + log_lookahead)
         rng = np.random.default_rng([self.reweighter.seed, 11])
         rows = systematic(chances, self.settings.walkers, rng)
         return rows, log_lookahead[rows]
@@ -286,12 +286,13 @@ class AnnealedEnsembles(AnnealingPlan):
     def _ensemble(
         self, path: AnnealingPath, temperature: float, walker: WalkerFrames, starts: NDArray[np.int64]
     ) -> StructureEnsemble:
-        reweighter, table = self.reweighter, walker.table
+        reweighter, table, weighting = self.reweighter, walker.table, self.reweighter.weighting
+        assert weighting is not None
         logs = table["log_weight"].to_numpy()
         ancestors = starts[table["ancestor"].to_numpy()]
         weights = normalised_weights(logs)
         # An ancestor's part in a bootstrap sample is that of its descendants.
-        replicates = Replicates(reweighter.factors[:, ancestors], weights)
+        replicates = Replicates(weighting.factors[:, ancestors], weights)
         frames, clusters = np.unique(ancestors, return_inverse=True)
         families = float(1.0 / (np.bincount(clusters, weights) ** 2).sum())
         changes = int(table["changes"].iloc[0])
@@ -304,7 +305,7 @@ class AnnealedEnsembles(AnnealingPlan):
             pool_of_walkers(self.run.config, reweighter.trained, [walker]),
             weights,
             replicates,
-            reweighter.widening,
+            weighting.widening,
             clusters.astype(np.int64),
             np.ones(len(frames)),
             families,

@@ -71,7 +71,7 @@ def ensembles_at(
     if method == "annealed":
         check_simulated(run.config.system)
         return _Annealing(run, index, reweighter, progress).all_of(temperatures)
-    if reweighter.reweighting is None or not run.config.system.simulated:
+    if reweighter.weighting is None or not run.config.system.simulated:
         return [reweighter.at(temperature) for temperature in temperatures]
     return _Annealing(run, index, reweighter, progress).where_needed(temperatures, minutes)
 

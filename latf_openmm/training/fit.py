@@ -84,7 +84,7 @@ def fit(
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
         states = find_states(run, seed, progress)
-        labels = _density_stages(run, progress)
+        labels = _density_stages(run, trajectories, progress)
     share = populations(labels, run.weights, run.model.n_states)
     rungs: list[tuple[float, float]] = []
     if run.energies_used:
@@ -112,7 +112,9 @@ def _choose_lag(
     return scan.recommended, scan
 
 
-def _density_stages(run: TrainingRun, progress: Progress | None) -> Tensor:
+def _density_stages(
+    run: TrainingRun, trajectories: Sequence[FeatureTrajectory], progress: Progress | None
+) -> Tensor:
     """Train everything together, then a committee of flows alone; return the final labels of all frames."""
     s, model = run.settings, run.model
     z = run.encode()
@@ -124,6 +126,7 @@ def _density_stages(run: TrainingRun, progress: Progress | None) -> Tensor:
     z = run.encode()
     labels, _ = relabel(model, z, run.weights, s.minimum_population)
     last = run.evaluate(labels, stage)
+    run.extend_ladder(trajectories, z, labels)
     with bar(progress, "  flow", s.epochs_flow) as advance:
         scores = train_committee(model, CommitteeData(z, run.ladder, run.blocks), s, run.rng, advance)
     for epoch, (train_loss, held_out) in enumerate(scores):

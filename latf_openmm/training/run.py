@@ -18,6 +18,7 @@ from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import Advance
 from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
@@ -123,6 +124,21 @@ class TrainingRun:
     def encode(self) -> Tensor:
         """Collective variables of all frames, shape (n_frames, latent_dim)."""
         return torch.cat([self.model.encode(part) for part in self.features.split(PART)])
+
+    def extend_ladder(self, trajectories: Sequence[FeatureTrajectory], z: Tensor, labels: Tensor) -> None:
+        """Make the ladder again with what collective variables z and states of all frames say.
+
+        Walkers that do not cross have no vote on the shares of states then, and there are rungs where energies do not
+        overlap.
+        """
+        if not self.energies_used:
+            return
+        basins = Basins(z.double().cpu().numpy(), labels.cpu().numpy(), self.model.n_states)
+        s = self.settings
+        ladder = build_ladder(trajectories, s.rungs, s.minimum_overlap, basins)
+        assert ladder is not None
+        self.ladder = ladder
+        self.model.set_temperature_range(float(ladder.temperatures[0]), float(ladder.temperatures[-1]))
 
     @property
     def batch_size(self) -> int:
@@ -231,7 +247,7 @@ def prepare(
     reference = float(min(t.temperature for t in trajectories))
     ladder = None
     if settings.energies == "auto":
-        ladder = build_ladder(trajectories, settings.rungs, settings.minimum_overlap, rng)
+        ladder = build_ladder(trajectories, settings.rungs, settings.minimum_overlap)
     decided = model_settings.for_temperatures(1 if ladder is None else len(ladder.temperatures))
     model = LatentThermodynamicFlow(decided, width, 2, reference)
     used = ladder or own_temperatures(trajectories)

@@ -6,7 +6,8 @@ from scipy import stats
 
 from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.reweighting.ladder import Reweighting, TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 from latf_openmm.units import REDUCED
 
@@ -32,7 +33,7 @@ def oscillator(
 
 
 def ladder_of(*trajectories: FeatureTrajectory, minimum: float = 0.05) -> TemperatureLadder:
-    ladder = build_ladder(trajectories, 12, minimum, np.random.default_rng(0))
+    ladder = build_ladder(trajectories, 12, minimum)
     assert ladder is not None
     return ladder
 
@@ -77,7 +78,7 @@ def test_simulated_temperatures_are_kept_without_overlap() -> None:
                 energy[:, None].astype(np.float32), temperature, 1.0, energy, zero, scale=REDUCED
             )
         )
-    ladder = build_ladder(data, 8, 0.05, np.random.default_rng(0))
+    ladder = build_ladder(data, 8, 0.05)
     assert ladder is not None
     assert {1.0, 2.0} <= set(ladder.temperatures.tolist())
 
@@ -87,7 +88,7 @@ def test_unknown_energies_give_no_ladder() -> None:
     data = [
         FeatureTrajectory(np.random.default_rng(0).random((10, 2)).astype(np.float32), 1.0, 1.0, zero, zero)
     ]
-    assert build_ladder(data, 8, 0.05, np.random.default_rng(0)) is None
+    assert build_ladder(data, 8, 0.05) is None
 
 
 def test_draws_follow_the_weights_and_stay_among_the_frames() -> None:
@@ -150,7 +151,7 @@ def test_reweighted_energies_have_the_oscillators_mean_and_variance(
     """<U> = d T / 2 and <U^2> - <U>^2 = d T^2 / 2 at temperatures that no ladder names."""
     data = [oscillator(t, 40_000, 10 + int(t)) for t in simulated]
     data.append(oscillator(simulated[0], 40_000, 3, 0.4, run="biased"))
-    reweighting = Reweighting(data, np.random.default_rng(0))
+    reweighting = Reweighting(data)
     energy = np.concatenate([t.potential_energy for t in data])
     weights = normalised_weights(reweighting.log_weights(temperature))
     size = reweighting.sample_size(temperature)

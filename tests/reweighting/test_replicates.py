@@ -6,7 +6,7 @@ from helpers.ensembles import plenty, walk
 from hypothesis import given, strategies as st
 
 from latf_openmm.reweighting.blocks import FrameBlocks
-from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 
 
@@ -48,13 +48,14 @@ def test_two_sets_together_keep_their_shares() -> None:
 def test_factors_are_those_of_frames_solved_again(temperature: float) -> None:
     """The weights of a bootstrap sample, from its own mixture at every frame, at any temperature."""
     trajectories = [walk(t, 3000, i, 0.0, 0.8) for i, t in enumerate((0.8, 0.8, 1.0, 1.0, 2.0, 2.0))]
-    reweighting = Reweighting(trajectories, np.random.default_rng(0))
+    reweighting = Reweighting(trajectories)
     sample = FrameBlocks(trajectories, 20).bootstrap(np.random.default_rng(3))
     with np.errstate(divide="ignore"):
         log_w = reweighting.log_w + np.log(sample)
-    mixture = reweighting._log_mixture(log_w, reweighting.solved_again(sample), slice(None))
+    again = reweighting.resample(sample, np.random.default_rng(0))
+    mixture = reweighting._log_mixture(log_w, again.free_energies)
     exact = np.exp(log_w - reweighting.energy / temperature - mixture)
-    found = np.exp(reweighting.log_weights(temperature)) * reweighting.factors(sample)
+    found = np.exp(reweighting.log_weights(temperature)) * reweighting.factors(again)
     np.testing.assert_allclose(found, exact, rtol=5e-6)
 
 

@@ -17,7 +17,7 @@ from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory, WindowBias
 from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.estimators import statistical_inefficiency
-from latf_openmm.reweighting.ladder import Reweighting
+from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weights import canonical_weights
 from latf_openmm.reweighting.windows import JoinedWindows
 from latf_openmm.run.config import RunConfig
@@ -137,9 +137,9 @@ def test_frames_that_are_correlated_count_less() -> None:
 
 def test_a_bootstrap_sample_joins_runs_again() -> None:
     found, x = trajectories(200, 2)
-    reweighting = Reweighting(found, np.random.default_rng(0))
+    reweighting = Reweighting(found)
     sample = FrameBlocks(found, 20).bootstrap(np.random.default_rng(3))
-    weights = np.exp(reweighting.log_weights(T)) * reweighting.factors(sample)
+    weights = np.exp(reweighting.log_weights(T)) * reweighting.factors(reweighting.resample(sample, np.random.default_rng(0)))
     frames = np.repeat(np.arange(len(x)), sample)
     counts = np.bincount(np.repeat(np.arange(5), 200)[frames])
     u_kn = np.concatenate([biases(x[frames]).T / KT, np.zeros((1, len(frames)))])
@@ -176,9 +176,10 @@ def test_errors_cover_the_exact_population(n: int, rho: float, centres: Array) -
     for seed in range(20):
         found, x = trajectories(n, 100 + seed, centres, rho)
         g = np.repeat([statistical_inefficiency([t.features]) for t in found], n)
-        reweighting, blocks = Reweighting(found, np.random.default_rng(0), g), FrameBlocks(found, 20, g)
+        reweighting, blocks = Reweighting(found, g), FrameBlocks(found, 20, g)
         rng = np.random.default_rng(seed)
-        factors = np.array([reweighting.factors(blocks.bootstrap(rng)) for _ in range(20)])
+        samples = [reweighting.resample(blocks.bootstrap(rng), rng) for _ in range(20)]
+        factors = np.array([reweighting.factors(sample) for sample in samples])
         for temperature, errors in off.items():
             boltzmann = np.exp(-energy(LINE) / KELVIN.kT(temperature))
             weights = np.exp(reweighting.log_weights(temperature))

@@ -50,7 +50,7 @@ def oscillators(n_walkers: int = 10, n: int = 300, known: bool = True) -> list[F
 
 def prepare(trajectories: list[FeatureTrajectory]) -> tuple[LatentThermodynamicFlow, CommitteeData]:
     """A model whose collective variables are the features, and what its flows are trained on."""
-    ladder = build_ladder(trajectories, 12, 0.05, np.random.default_rng(0))
+    ladder = build_ladder(trajectories, 12, 0.05)
     context = "none" if ladder is None else "temperature"
     ladder = ladder or own_temperatures(trajectories)
     flow = FlowSettings(layers=4, hidden=[12, 12], bins=6, context=context)

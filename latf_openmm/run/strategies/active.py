@@ -54,7 +54,7 @@ class ActiveSettings(StrategySettings):
         Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
         same.
         """
-        if round_state.reweighter.reweighting is None:
+        if round_state.reweighter.weighting is None:
             return default_decision(
                 round_state,
                 round_state.configured,
@@ -116,8 +116,8 @@ class ErrorModel:
     def __init__(self, round_state: RoundState, settings: ActiveSettings) -> None:
         self.s, self.settings = round_state, settings
         self.reweighter = round_state.reweighter
-        assert self.reweighter.reweighting is not None
-        self.simulated = [float(t) for t in self.reweighter.reweighting.simulated]
+        assert self.reweighter.weighting is not None
+        self.simulated = [float(t) for t in self.reweighter.weighting.mbar.simulated]
         self.energy = round_state.pool.energies()
         # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
         self.at = cache(self.reweighter.at)
@@ -138,7 +138,7 @@ class ErrorModel:
         energy = ensemble.energy()
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
-        n_effective = self._reached(temperature)
+        n_effective = ensemble.n_effective if ensemble.method == "conditional" else self._reached(temperature)
         error = max(
             max(p.error for p in populations) / self.settings.population_tolerance,
             # Where frames reach, they are what an ensemble is made of, whatever the flows say.
@@ -221,7 +221,7 @@ class ErrorModel:
         """Share of frames at one temperature that count at another.
 
         Where frames reach both, measured with their weights: 1 / sum(w_target^2 / w_start). Else that of Gaussian
-        energies, exp(-(d beta)^2 var U).
+        energies, exp(-(d beta)^2 var U), or, where conditional energies are used, of collective variables.
         """
         if start == target:
             return 1.0
@@ -231,7 +231,11 @@ class ErrorModel:
             )
             return float(min(1.0, 1.0 / np.exp(ratio).sum()))
         beta = 1.0 / self.s.scale.kT(target) - 1.0 / self.s.scale.kT(start)
-        return math.exp(-min(beta**2 * self._variance(start), 700.0))
+        gaussian = math.exp(-min(beta**2 * self._variance(start), 700.0))
+        weighting = self.reweighter.weighting
+        if weighting is None or not weighting.conditional_possible:
+            return gaussian
+        return max(gaussian, weighting.latent_share(start, target))
 
     def _variance(self, temperature: float) -> float:
         """Variance of the potential energy: its heat capacity is that of the nearest simulated temperature."""

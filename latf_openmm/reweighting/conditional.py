@@ -1,0 +1,276 @@
+"""Weights of frames at any temperature from conditional energies, where the energies of temperatures do not overlap.
+
+MBAR needs overlap of the total energy, which a solvent destroys. The density of collective variables z needs less: with
+b = 1 / k_B T and Z_b(c) the integral of exp(-b U) over a cell c of them,
+
+    d ln Z_b(c) / db = -<U | c>_b ,
+
+so every simulated temperature gives a value and a slope in b for each cell. Values are differences of ln Z between
+neighbouring temperatures: those of metastable states (`latf_openmm.reweighting.connected`), and inside a state the density
+ratio by a classifier of the frames by temperature (penalised logistic regression). Slopes are mean energies: their
+departure from the straight line between the two values is estimated by penalised regression of the frames' energies.
+Between two temperatures ln Z is the cubic with these values and slopes, beyond the last one it goes on straight. Penalties
+shrink to the straight line where frames are few.
+
+A frame n of temperature k in cell c then has the weight
+
+    w_n a_k(b) Z_b(c) / sum_j a_j(b) N_j(c),
+
+with N_j(c) the smoothed number of frames of temperature j in the cell, and shares a_k(b) that are linear between the two
+temperatures around b: so what is inside a cell changes linearly in b as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+
+from latf_openmm.reweighting.cells import Cells, StateCells
+from latf_openmm.reweighting.paths import Order, StatePath, energy_path
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_LEAST = 10.0
+"""Weight of the frames of a temperature in a state from which they are used."""
+_LEAST_CELLS = 5
+"""Cells with frames from which energies are regressed on more than their mean."""
+_PENALTIES = np.geomspace(1e-3, 1e3, 7)
+"""Inverse penalties of the classifier that are tried."""
+_RIDGES = np.geomspace(1e-3, 1e6, 19)
+"""Penalties of the regression that are tried, over the variance of the energy."""
+
+
+@dataclass(frozen=True)
+class ConditionalFrames:
+    """Frames that are fitted to.
+
+    Attributes
+    ----------
+    cells
+        Of all frames.
+    level, energy
+        Index of the temperature and potential energy of each frame, shape (n_frames,).
+    betas
+        1 / k_B T of the simulated temperatures, descending.
+    """
+
+    cells: Cells
+    level: Indices
+    energy: Array
+    betas: Array
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Penalties and shrinking factors by temperature and state, chosen once and kept in bootstrap samples."""
+
+    classifiers: dict[tuple[int, int], float] = field(default_factory=dict)
+    regressions: dict[tuple[int, int], float] = field(default_factory=dict)
+    states: dict[tuple[int, int], float] = field(default_factory=dict)
+
+
+class ConditionalFit:
+    """ln Z_b of all cells, fitted to frames with weights.
+
+    Parameters
+    ----------
+    frames
+        Fitted to.
+    weights
+        Of the frames, 1/g without bias, shape (n_frames,).
+    free_energies
+        -ln Z of the states, shape (n_levels, n_states).
+    penalties
+        Of an earlier fit; None: chosen.
+    folds
+        Sets of frames that penalties of the classifier are scored on, left out one after the other; masks (n_frames,).
+
+    Attributes
+    ----------
+    paths
+        Of each state; None for one with hardly any frames.
+    """
+
+    def __init__(
+        self,
+        frames: ConditionalFrames,
+        weights: Array,
+        free_energies: Array,
+        penalties: Penalties | None = None,
+        folds: Sequence[NDArray[np.bool_]] = (),
+    ) -> None:
+        self.frames = frames
+        self.penalties = Penalties() if penalties is None else penalties
+        cells, n_levels = frames.cells, len(frames.betas)
+        self.counts = cells.sums(frames.level, n_levels, weights)
+        sums = cells.sums(frames.level, n_levels, weights * frames.energy)
+        squares = cells.sums(frames.level, n_levels, weights * frames.energy**2)
+        self._folds = [cells.sums(frames.level, n_levels, weights * fold) for fold in folds]
+        inside = (cells.state == np.arange(len(cells.states))[:, None]).T
+        self.state_counts = self.counts @ inside
+        self.means = sums / np.maximum(self.counts, 1e-300)
+        self.state_means = sums @ inside / np.maximum(self.state_counts, 1e-300)
+        spread = squares @ inside / np.maximum(self.state_counts, 1e-300) - self.state_means**2
+        self.state_variances = np.maximum(spread, 1e-12)
+        drafts = [self._draft(state, free_energies) for state in range(len(cells.states))]
+        departures = self._departures(drafts)
+        self.paths = [
+            None if draft is None else self._with_slopes(state, draft, departures)
+            for state, draft in enumerate(drafts)
+        ]
+
+    def log_factors(self, beta: float, order: Order = "cubic") -> Array:
+        """Logarithm of the factor on the weight of frames at each temperature in each cell, (n_levels, n_cells)."""
+        table = np.full(self.counts.shape, -np.inf)
+        for path, state in zip(self.paths, self.frames.cells.states, strict=True):
+            if path is None:
+                continue
+            shares = path.shares(beta)
+            used = shares > 0
+            log_shares = np.log(shares[used])[:, None]
+            mixture = np.logaddexp.reduce(
+                log_shares + path.log_counts[used][:, None] + path.values[used], axis=0
+            )
+            table[np.ix_(path.levels[used], state.cells)] = log_shares + path.at(beta, order) - mixture
+        return table
+
+    def energies(self, beta: float) -> Array:
+        """Energies of the frames as they would be at `beta`, shape (n_frames,).
+
+        Departures from the mean of the frame's state and temperature, scaled, about the mean that `energy_path` gives.
+        """
+        frames, shape = self.frames, self.state_counts.shape
+        shift, scale = np.zeros(shape), np.ones(shape)
+        variances = self._shrunk_variances()
+        for state, path in enumerate(self.paths):
+            if path is None:
+                continue
+            k = path.levels
+            mean, variance = energy_path(
+                frames.betas[k], self.state_means[k, state], variances[k, state], beta
+            )
+            scale[k, state] = np.sqrt(variance / variances[k, state])
+            shift[k, state] = mean - scale[k, state] * self.state_means[k, state]
+        state_of = frames.cells.state[frames.cells.of_frame]
+        return np.asarray(
+            shift[frames.level, state_of] + scale[frames.level, state_of] * frames.energy
+        )
+
+    def _shrunk_variances(self) -> Array:
+        """Variances of the energy in the states, drawn to their mean at the temperature as far as they are noise."""
+        n = np.maximum(self.state_counts, 1e-300)
+        mean = (n * self.state_variances).sum(axis=1, keepdims=True) / n.sum(axis=1, keepdims=True)
+        off, noise = self.state_variances - mean, self.state_variances * np.sqrt(2.0 / np.maximum(n, 2.0))
+        return np.asarray(mean + off**3 / (off**2 + noise**2 + 1e-300))
+
+    def _draft(self, state: int, f: Array) -> StatePath | None:
+        """The path of a state with the slopes of the straight lines."""
+        levels = np.flatnonzero(self.state_counts[:, state] >= _LEAST)
+        cells = self.frames.cells.states[state]
+        if len(levels) == 0:
+            return None
+        ratios = np.zeros((len(levels), len(cells.cells)))
+        for i in range(1, len(levels)):
+            ratios[i] = ratios[i - 1] + self._ratio(state, cells, int(levels[i - 1]), int(levels[i]))
+        values = ratios - f[levels, state][:, None]
+        betas = self.frames.betas[levels]
+        log_counts = np.log(self.state_counts[levels, state])+ f[levels, state]
+        return StatePath(levels, betas, values, _straight_slopes(betas, values), log_counts)
+
+    def _ratio(self, state: int, cells: StateCells, k: int, j: int) -> Array:
+        """ln of the density ratio of temperature j over k at the cells of a state."""
+        if cells.basis.shape[1] == 0:
+            return np.zeros(len(cells.cells))
+        rows = np.ix_([k, j], cells.cells)
+        if (k, state) not in self.penalties.classifiers:
+            parts = [fold[rows] for fold in self._folds]
+            self.penalties.classifiers[k, state] = _best_penalty(cells.basis, self.counts[rows], parts)
+        pair = self.counts[rows]
+        return _log_ratio(cells.basis, pair, self.penalties.classifiers[k, state])
+
+    def _departures(self, drafts: Sequence[StatePath | None]) -> Array:
+        """Mean energies of the states over the slopes of the straight lines, as far as they are not noise.
+
+        Shape (n_levels, n_states). What all states have in common at a temperature only shifts ln Z and is left as it is.
+        """
+        off = np.zeros(self.state_counts.shape)
+        n = np.zeros(self.state_counts.shape)
+        for state, draft in enumerate(drafts):
+            for k, slopes in () if draft is None else zip(draft.levels, draft.slopes, strict=True):
+                counts = self.counts[k, self.frames.cells.states[state].cells]
+                off[k, state] = -self.state_means[k, state] - counts @ slopes / counts.sum()
+                n[k, state] = self.state_counts[k, state] if len(draft.levels) > 1 else 0.0  # type: ignore[union-attr]
+        common = (n * off).sum(axis=1, keepdims=True) / np.maximum(n.sum(axis=1, keepdims=True), 1e-300)
+        noise = self.state_variances / np.maximum(n, 1e-300)
+        for k, state in zip(*np.nonzero(n), strict=True):
+            if (k, state) not in self.penalties.states:
+                square = float((off - common)[k, state] ** 2)
+                self.penalties.states[int(k), int(state)] = square / (square + float(noise[k, state]))
+            off[k, state] = common[k, 0] + self.penalties.states[k, state] * (off - common)[k, state]
+        return off
+
+    def _with_slopes(self, state: int, draft: StatePath, departures: Array) -> StatePath:
+        """Return the path of a state with slopes from energies."""
+        cells = self.frames.cells.states[state]
+        slopes = draft.slopes.copy()
+        for i, k in enumerate(draft.levels):
+            slopes[i] += departures[k, state] + self._regressed(state, cells, int(k), draft.slopes[i])
+        return StatePath(draft.levels, draft.betas, draft.values, slopes, draft.log_counts)
+
+    def _regressed(self, state: int, cells: StateCells, k: int, straight: Array) -> Array:
+        """Departure of -<U | c> from the slopes of the straight lines inside a state, about its mean."""
+        n = self.counts[k, cells.cells]
+        seen = n > 0
+        if cells.basis.shape[1] == 0 or seen.sum() < _LEAST_CELLS:
+            return np.zeros(len(cells.cells))
+        y = -self.means[k, cells.cells] - straight
+        y -= n @ y / n.sum()
+        centred = cells.basis - (n @ cells.basis) / n.sum()
+        weights = n[seen] / self.state_variances[k, state]
+        if (k, state) not in self.penalties.regressions:
+            chosen = RidgeCV(_RIDGES, fit_intercept=False).fit(centred[seen], y[seen], weights)
+            self.penalties.regressions[k, state] = float(chosen.alpha_)
+        model = Ridge(self.penalties.regressions[k, state], fit_intercept=False)
+        return np.asarray(centred @ model.fit(centred[seen], y[seen], weights).coef_)
+
+
+def _straight_slopes(betas: Array, values: Array) -> Array:
+    """Slopes of the straight lines between values (n, n_cells): at an inner one that of the parabola through three."""
+    slopes = np.zeros_like(values)
+    if len(betas) == 1:
+        return slopes
+    h = np.diff(betas)[:, None]
+    secants = np.diff(values, axis=0) / h
+    slopes[0], slopes[-1] = secants[0], secants[-1]
+    slopes[1:-1] = (h[1:] * secants[:-1] + h[:-1] * secants[1:]) / (h[1:] + h[:-1])
+    return slopes
+
+
+def _log_ratio(basis: Array, pair: Array, penalty: float) -> Array:
+    """ln of the second density over the first at cells, from frames (2, n_cells) of both in each.
+
+    The ratio inside the cells as a whole is one: that of their numbers is taken out.
+    """
+    x, y = np.concatenate([basis, basis]), np.repeat([0, 1], len(basis))
+    weights = pair.ravel()
+    used = weights > 0
+    model = LogisticRegression(C=penalty, solver="newton-cholesky", max_iter=50)
+    model.fit(x[used], y[used], weights[used])
+    return np.asarray(model.decision_function(basis) - np.log(pair[1].sum() / pair[0].sum()))
+
+
+def _best_penalty(basis: Array, pair: Array, folds: Sequence[Array]) -> float:
+    """The inverse penalty that predicts left-out frames best; each fold has frames (2, n_cells)."""
+    scores = np.zeros(len(_PENALTIES))
+    for out in folds:
+        rest = pair - out
+        if (rest.sum(axis=1) < 1e-9).any() or (out.sum(axis=1) < 1e-9).any():
+            continue
+        share = np.log(out[1].sum() / out[0].sum())
+        for i, penalty in enumerate(_PENALTIES):
+            logit = share + _log_ratio(basis, rest, float(penalty))
+            scores[i] -= (out[1] * np.logaddexp(0, -logit) + out[0] * np.logaddexp(0, logit)).sum()
+    return float(_PENALTIES[scores.argmax()])

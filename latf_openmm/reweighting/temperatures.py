@@ -1,0 +1,274 @@
+"""Weights of all frames at any temperature, by MBAR over the simulated temperatures.
+
+Every frame has its potential energy, so the frames of all temperatures together are a weighted canonical sample at any
+temperature T the simulated ones overlap with:
+
+    w_T(n) ~ w_n exp(-U_n / kT) / sum_k N_ka exp(f_ka - U_n / kT_k),     a the metastable state of frame n,
+
+with w_n the weight that undoes the bias of frame n's own run, N_ka the effective number of frames at the simulated
+temperature k in state a and f_ka the free energy of that part (`latf_openmm.reweighting.connected`). With one state it is
+MBAR (Shirts and Chodera, 2008).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.reweighting.connected import Links, LocalFrames, Visits, energy_links
+from latf_openmm.reweighting.crossings import RunCrossings, find_crossings, known_shares, with_unseen
+from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size
+from latf_openmm.reweighting.windows import join_windows, window_groups
+
+_MAX_FRAMES = 10_000
+"""Frames that the free energies are solved from, at most."""
+_MAX_TABLE = 1_000_000
+"""Points of the table of the mixture, at most."""
+_PART = 65_536
+"""Frames whose numbers are in memory at a time."""
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Counts = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Basins:
+    """Collective variables and metastable states of all frames, walkers one after the other.
+
+    Attributes
+    ----------
+    z
+        Collective variables, shape (n_frames, dim).
+    states
+        Shape (n_frames,).
+    n_states
+        Number of states, those without frames too.
+    """
+
+    z: Array
+    states: Indices
+    n_states: int
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Frames of one bootstrap sample.
+
+    Attributes
+    ----------
+    log_w
+        Logarithm of the weight of each frame, shape (n_frames,); minus infinity where it is not in the sample.
+    free_energies
+        f_ka, shape (n_temperatures, n_states).
+    """
+
+    log_w: Array
+    free_energies: Array
+
+
+class Reweighting:
+    """Weights of all frames at any temperature.
+
+    Parameters
+    ----------
+    trajectories
+        Frames with known potential energies.
+    inefficiency
+        Statistical inefficiency g of each frame's run, shape (n_frames,): a frame counts as 1/g; None: as 1.
+    basins
+        States that only crossings connect; None: frames of every temperature are taken for an equilibrium sample.
+
+    Attributes
+    ----------
+    simulated
+        Simulated temperatures, ascending, shape (n_temperatures,).
+    free_energies
+        f_ka, shape (n_temperatures, n_states).
+    """
+
+    def __init__(
+        self,
+        trajectories: Sequence[FeatureTrajectory],
+        inefficiency: Array | None = None,
+        basins: Basins | None = None,
+    ) -> None:
+        energy = np.concatenate([t.potential_energy for t in trajectories])
+        self.lowest = float(energy.min())
+        self.energy = energy - self.lowest
+        self.boltzmann = trajectories[0].scale.boltzmann
+        n = len(energy)
+        self.inefficiency = np.ones(n) if inefficiency is None else inefficiency
+        ends = np.cumsum([t.n_frames for t in trajectories])
+        parts = np.split(self.inefficiency, ends[:-1])
+        weights = np.concatenate(canonical_weights(trajectories, parts))
+        self.log_w = np.log(np.maximum(weights, 1e-300)) - np.log(self.inefficiency)
+        frames = np.split(np.arange(n), ends[:-1])
+        self._windows = [
+            (
+                np.concatenate([frames[i] for i in members]),
+                join_windows([trajectories[i] for i in members], [parts[i] for i in members]),
+            )
+            for members in window_groups(trajectories)
+        ]
+        owner = np.concatenate([np.full(t.n_frames, t.temperature) for t in trajectories])
+        self.simulated = np.unique(owner)
+        self.betas = 1.0 / (self.boltzmann * self.simulated)
+        self.level = np.searchsorted(self.simulated, owner)
+        self.states = np.zeros(n, dtype=np.int64) if basins is None else basins.states
+        self.n_states = 1 if basins is None else basins.n_states
+        self._runs: list[RunCrossings] = []
+        if basins is not None and self.n_states > 1:
+            self._runs = find_crossings(trajectories, basins.states, self.n_states)
+        few = np.linspace(0, n - 1, min(n, _MAX_FRAMES)).astype(np.int64)
+        self._few = few
+        self._local = LocalFrames(
+            self.energy[few], self.level[few], self.states[few], self.betas, self.n_states
+        )
+        everything = np.ones(n, dtype=np.int64)
+        self.free_energies = self._solve(self.log_w, everything, None, None)
+        self.counts = self._counts(self.log_w)
+        self.log_mixture = self._log_mixture(self.log_w, self.free_energies)
+
+    def log_weights(self, temperature: float) -> Array:
+        """Logarithm of each frame's weight at a temperature, up to a constant; shape (n_frames,)."""
+        return np.asarray(self.log_w - self.energy / (self.boltzmann * temperature) - self.log_mixture)
+
+    def sample_size(self, temperature: float) -> float:
+        """Kish's effective sample size at a temperature."""
+        return effective_sample_size(self.log_weights(temperature))
+
+    def resample(self, multiplicity: Counts, rng: np.random.Generator) -> Resample:
+        """Return a bootstrap sample with its own free energies.
+
+        Parameters
+        ----------
+        multiplicity
+            How often each frame is in the sample, shape (n_frames,).
+        rng
+            Draws the crossings that stand for those that were not seen.
+        """
+        with np.errstate(divide="ignore"):
+            log_w = self.log_w + np.log(multiplicity)
+        for rows, joined in self._windows:
+            total = logsumexp(log_w[rows])
+            log_w[rows] += joined.change(multiplicity[rows])
+            log_w[rows] += total - logsumexp(log_w[rows])
+        return Resample(log_w, self._solve(log_w, multiplicity, rng, self.free_energies))
+
+    def factors(self, sample: Resample) -> Array:
+        """Factor on the weight of each frame, at any temperature, that a bootstrap sample makes; shape (n_frames,).
+
+        It is how often the frame is in the sample, times the mixture of all frames over that of the sample at the
+        frame. Both mixtures depend on a frame's energy and state alone, and are taken from a table of them.
+        """
+        table = self._mixture_tables(sample.log_w, sample.free_energies)
+        change = np.empty(len(self.energy))
+        for state, (before, after) in enumerate(zip(self._own_tables, table, strict=True)):
+            rows = self._of_state(state)
+            change[rows] = np.interp(self.energy[rows], self._energies, before - after)
+        return np.asarray(np.exp(sample.log_w - self.log_w + change))
+
+    def shares(self) -> Array:
+        """Share of each state at each simulated temperature, shape (n_temperatures, n_states); zero if never seen."""
+        logs = np.where(self.counts > 0, -self.free_energies, -np.inf)
+        return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+
+    def crossings(self) -> Array:
+        """Independent crossings at each simulated temperature, shape (n_temperatures,)."""
+        crossed = np.zeros(len(self.simulated))
+        for run in self._runs:
+            crossed[np.searchsorted(self.simulated, run.temperature)] += run.counted().sum()
+        return crossed
+
+    def _solve(
+        self, log_w: Array, multiplicity: Counts, rng: np.random.Generator | None, start: Array | None
+    ) -> Array:
+        """f_ka of frames with these weights."""
+        weights = np.exp(log_w - self.log_w.max())
+        few = weights[self._few]
+        if len(self.simulated) == 1 and self.n_states == 1:
+            return np.zeros((1, 1))
+        return self._local.solve(
+            few, self._visits(weights, multiplicity, rng), self._links(few), start
+        )
+
+    def _visits(
+        self, weights: Array, multiplicity: Counts, rng: np.random.Generator | None
+    ) -> list[Visits]:
+        """Times and crossings of the runs."""
+        visits = []
+        for run in self._runs:
+            times = run.times(weights)
+            counted = run.counted(multiplicity)
+            if run.joined:
+                counted = known_shares(times, weights[run.frames])
+            level = int(np.searchsorted(self.simulated, run.temperature))
+            visits.append(Visits(level, times, with_unseen(counted, rng)))
+        return visits
+
+    def _links(self, few: Array) -> Links | None:
+        """Differences of free energy from mean energies, where temperatures do not overlap."""
+        return energy_links(
+            self._local.counts(few),
+            self._local.counts(few * self._local.energy),
+            self._local.counts(few * self._local.energy**2),
+            self.betas,
+        )
+
+    def _counts(self, log_w: Array) -> Array:
+        """N_ka, shape (n_temperatures, n_states)."""
+        flat = self.level * self.n_states + self.states
+        weights = np.exp(log_w - self.log_w.max())
+        counts = np.bincount(flat, weights, len(self.simulated) * self.n_states)
+        return np.asarray(counts.reshape(-1, self.n_states), dtype=np.float64)
+
+    def _log_mixture(self, log_w: Array, f: Array) -> Array:
+        """Logarithm of sum_k N_ka exp(f_ka - u_k) at all frames."""
+        heights = self._heights(log_w, f)
+        result = np.empty(len(self.energy))
+        for state in range(self.n_states):
+            rows = self._of_state(state)
+            result[rows] = self._mixture_at(self.energy[rows], heights[:, state])
+        return result
+
+    def _heights(self, log_w: Array, f: Array) -> Array:
+        """ln N_ka + f_ka, shape (n_temperatures, n_states)."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self._counts(log_w)) + f)
+
+    def _mixture_tables(self, log_w: Array, f: Array) -> list[Array]:
+        """Logarithm of the mixture of each state at each energy of the table."""
+        heights = self._heights(log_w, f)
+        return [self._mixture_at(self._energies, heights[:, state]) for state in range(self.n_states)]
+
+    def _mixture_at(self, energy: Array, heights: Array) -> Array:
+        """Logarithm of the mixture of one state at energies (n,), in parts: there is a number for each temperature."""
+        parts = np.array_split(energy, max(1, len(energy) // _PART))
+        heights = np.maximum(heights, heights.max(initial=-700.0) - 700.0)
+        return np.concatenate([logsumexp(heights - part[:, None] * self.betas, axis=1) for part in parts])
+
+    def _of_state(self, state: int) -> Any:
+        """Frames of one state."""
+        return slice(None) if self.n_states == 1 else self._rows[state]
+
+    @cached_property
+    def _rows(self) -> list[Indices]:
+        return [np.flatnonzero(self.states == state) for state in range(self.n_states)]
+
+    @cached_property
+    def _energies(self) -> Array:
+        """Energies of the table of mixtures, so close that a straight line between them errs by less than 1e-6."""
+        spacing = np.sqrt(8e-6) / max(0.5 * float(np.ptp(self.betas)), 1e-9)
+        top = float(self.energy.max())
+        return np.linspace(0.0, top, int(np.clip(np.ceil(top / spacing), 2, _MAX_TABLE)))
+
+    @cached_property
+    def _own_tables(self) -> list[Array]:
+        """The tables of all frames, which every sample is compared with."""
+        return self._mixture_tables(self.log_w, self.free_energies)
