@@ -37,6 +37,7 @@ class Method(str, Enum):
 
     AUTO = "auto"
     REWEIGHTED = "reweighted"
+    CONDITIONAL = "conditional"
     ANNEALED = "annealed"
     FLOW = "flow"
 
@@ -55,7 +56,8 @@ RoundOption = Annotated[
 MethodOption = Annotated[
     Method,
     typer.Option(
-        help="How structures get their weights: frames reweighted by MBAR; walkers annealed from the nearest "
+        help="How structures get their weights: frames reweighted by MBAR; by the energies of collective "
+        "variables, where temperatures do not overlap; walkers annealed from the nearest "
         "temperature that frames reach; frames near the flow's samples; auto: the best of these."
     ),
 ]

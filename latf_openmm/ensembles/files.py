@@ -10,9 +10,9 @@ import pandas as pd
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.errors import DataError
 from latf_openmm.frames.formats import FormatName, write_trajectory
+from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import versions
 from latf_openmm.periodic import gather_molecules
-from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.storage import atomic_file, write_json, write_manifest, write_text
 
 

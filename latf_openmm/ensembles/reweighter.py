@@ -19,7 +19,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
@@ -28,9 +27,10 @@ from latf_openmm.ensembles.ensemble import Array, Method, StructureEnsemble
 from latf_openmm.ensembles.latent import distance_warning, temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError
-from latf_openmm.model.checkpoint import TrainedModel
-from latf_openmm.reweighting.free_energy import committee_widening
 from latf_openmm.frames.trajectory import energies_known
+from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.reweighting.consistency import Certificate, certificate
+from latf_openmm.reweighting.free_energy import committee_widening
 from latf_openmm.reweighting.inefficiency import run_inefficiencies
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES, MIN_SEEN_SAMPLES, Reliability, reliability_of
 from latf_openmm.reweighting.replicates import Replicates
@@ -83,7 +83,8 @@ class Reweighter:
         self.alone = len(pool.walkers) == 1
         self.weighting: TemperatureWeighting | None = None
         if energies_known(pool.trajectories):
-            basins = Basins(pool.z, pool.states, pool.n_states)
+            lag = int(trained.provenance.get("lag") or 2)
+            basins = Basins(pool.z, pool.states, pool.n_states, max(2, lag))
             self.weighting = TemperatureWeighting(pool.trajectories, basins, seed)
 
     def at(self, temperature: float, method: Method | None = None) -> StructureEnsemble:
@@ -117,6 +118,11 @@ class Reweighter:
         """Number of effective samples that can be reweighted to a temperature."""
         assert self.weighting is not None
         return self.weighting.reach(temperature)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Test of consistency of the simulated temperatures; empty without energies."""
+        return Certificate((), ()) if self.weighting is None else certificate(self.weighting)
 
     @cached_property
     def inefficiency(self) -> Array:
@@ -156,7 +162,33 @@ class Reweighter:
         )
         n = min(n, effective_samples(ensemble, _RARE))  # windows may hardly overlap, walkers may hardly cross
         ensemble = replace(ensemble, n_effective=n, reliability=self.reliability(n))
-        return replace(ensemble, warnings=tuple(self.warnings(ensemble)))
+        return self._judged(weighting, ensemble, q)
+
+    def _judged(
+        self, weighting: TemperatureWeighting, ensemble: StructureEnsemble, q: float
+    ) -> StructureEnsemble:
+        """Add what has to be known of weights, and what follows for their reliability."""
+        temperature, reliability, texts = ensemble.temperature, ensemble.reliability, self.warnings(ensemble)
+        scale = SCALES[self.trained.temperature_scale]
+        simulated = weighting.mbar.simulated
+        if contradictions := self.certificate.texts(scale):
+            texts += contradictions
+            reliability = "fair" if reliability == "good" else reliability
+        if q < 1.0 and not simulated[0] <= temperature <= simulated[-1]:
+            texts.append(
+                f"{scale.label(temperature)} is beyond the simulated temperatures, whose energies do not overlap "
+                "with it: states are carried on along their mean energies"
+            )
+            claimed = weighting.claims(temperature)
+            reliability = "poor" if not claimed else "fair" if reliability == "good" else reliability
+        if q < 1.0 and (gaps := weighting.empty_gaps(temperature)):
+            texts += [
+                f"collective variables at {scale.label(a)} and {scale.label(b)} hardly overlap ({o:.2g}): nothing is "
+                "claimed between"
+                for a, b, o in gaps
+            ]
+            reliability = "poor"
+        return replace(ensemble, warnings=tuple(texts), reliability=reliability)
 
     def warnings(self, ensemble: StructureEnsemble) -> list[str]:
         """Return what a reader has to know of the weights of an ensemble."""
@@ -176,9 +208,7 @@ class Reweighter:
             texts.append(f"state {state} was never visited; nothing is known of it")
         return [*texts, *_unseen(ensemble)]
 
-    def _by_flow(
-        self, temperature: float, other: StructureEnsemble | None
-    ) -> StructureEnsemble:
+    def _by_flow(self, temperature: float, other: StructureEnsemble | None) -> StructureEnsemble:
         trained, pool = self.trained, self.pool
         logs = (
             np.log(np.maximum(np.concatenate(canonical_weights(pool.trajectories)), 1e-300))

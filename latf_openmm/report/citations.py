@@ -208,6 +208,20 @@ _MBAR = Work(
 )
 """For frames that are reweighted."""
 
+_MULTIENSEMBLE = Work(
+    "Wu2016TRAM",
+    "states that only crossings connect",
+    ("Wu, Hao", "Paul, Fabian", "Wehmeyer, Christoph", "Noé, Frank"),
+    "Multiensemble Markov models of molecular thermodynamics and kinetics",
+    2016,
+    "Proceedings of the National Academy of Sciences",
+    "113",
+    "23",
+    "E3221--E3230",
+    "10.1073/pnas.1525092113",
+)
+"""For walkers that do not cross."""
+
 _INEFFICIENCY = Work(
     "Chodera2007WHAM",
     "statistical inefficiencies (pymbar)",
@@ -345,7 +359,7 @@ def works(
         *_METHOD,
         *([_SPLINES] if splines else []),
         *dict.fromkeys(work for kind in biases for work in _BIASES.get(kind, ())),
-        *([_MBAR] if energies else []),
+        *([_MBAR, _MULTIENSEMBLE] if energies else []),
         _INEFFICIENCY,
         *(_ANNEALING if annealed else ()),
         *([_INTEGRATOR] if simulated else []),

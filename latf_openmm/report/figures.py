@@ -290,7 +290,7 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
         t, value, error = (table[name].to_numpy(dtype=float) for name in ("temperature", "value", "error"))
         axis.fill_between(t, value - 2 * error, value + 2 * error, color=_COLOURS[0], alpha=0.25, lw=0)
         axis.plot(t, value, color=_COLOURS[0], lw=1)
-        for method, marker in (("reweighted", "o"), ("annealed", "D"), ("flow", "s")):
+        for method, marker in (("reweighted", "o"), ("conditional", "^"), ("annealed", "D"), ("flow", "s")):
             for poor in (False, True):
                 rows = ((table["method"] == method) & ((table["reliability"] == "poor") == poor)).to_numpy()
                 label = f"{method}{', not to be relied on' if poor else ''}"

@@ -14,6 +14,7 @@ from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.ensembles.reweighter import Reweighter
+from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
 from latf_openmm.report.citations import Work, works
@@ -24,7 +25,6 @@ from latf_openmm.report.structures import StateStructure, scene, state_structure
 from latf_openmm.report.summary import listed, summary, time_label
 from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
-from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.records import RoundRecord
@@ -43,6 +43,7 @@ class _Content:
     melting: Melting
     structures: Sequence[StateStructure]
     pictures: dict[str, Picture]
+    inconsistent: list[str]
 
 
 def write_report(run: RunFolder, index: int) -> Path:
@@ -94,7 +95,9 @@ def _compute(run: RunFolder, index: int) -> _Content:
         figures["curves"] = plots.observable_curves(curves.curves, run.scale, simulated)
     pictures = {name: save_picture(figure, run.path / "report", name) for name, figure in figures.items()}
     structures = state_structures(run, ensembles, run.config.seed)
-    return _Content(trained, pool, ensembles, rows, curves, structures, pictures)
+    return _Content(
+        trained, pool, ensembles, rows, curves, structures, pictures, reweighter.certificate.texts(run.scale)
+    )
 
 
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
@@ -126,7 +129,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "states_settled": trained.provenance["states_settled"],
         "biased": any(row.biased for row in rounds),
         "summary": summary(run, trained, content.ensembles, rows, spent),
-        "warnings": [*_warnings(trained, rows, rounds), *_heat(run, content.pool)],
+        "warnings": [*content.inconsistent, *_warnings(trained, rows, rounds), *_heat(run, content.pool)],
         "versions": rounds[-1].versions,
         "features": trained.feature_module().names,
         "feature_selection": trained.provenance.get("feature_selection"),

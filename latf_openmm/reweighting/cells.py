@@ -1,8 +1,9 @@
 """Cells of collective-variable space, and smooth functions over them.
 
 Frames enter what is fitted by their sums over cells alone, so a bootstrap sample of a million frames costs no more than
-one of a thousand. Every cell lies in one metastable state. Functions inside a state are sums of Gaussians about landmarks
-among the cells; they are penalised, so that they go to a constant where there are few frames, and never grow outside.
+one of a thousand. Every cell lies in one metastable state. Functions inside a state are sums of Gaussians about
+landmarks among the cells; they are penalised, so that they go to a constant where there are few frames, and never
+grow outside.
 """
 
 from dataclasses import dataclass
@@ -105,10 +106,10 @@ def make_cells(z: Array, states: Indices, n_states: int, seed: int) -> Cells:
 def _clusters(points: Array, n: int, seed: int) -> tuple[Array, Indices]:
     """Centres of `n` clusters or fewer, and the cluster of each point."""
     few = points[:: max(1, len(points) // _FITTED)]
-    found = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096, max_iter=20).fit(few)
-    nearest = cKDTree(found.cluster_centers_).query(points)[1]
+    clusters = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096, max_iter=20).fit(few)
+    nearest = cKDTree(clusters.cluster_centers_).query(points)[1]
     used, assigned = np.unique(nearest, return_inverse=True)
-    return found.cluster_centers_[used].astype(np.float64), assigned.astype(np.int64)
+    return clusters.cluster_centers_[used].astype(np.float64), assigned.astype(np.int64)
 
 
 def _gaussians(centres: Array, seed: int) -> Array:

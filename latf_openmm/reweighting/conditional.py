@@ -6,18 +6,18 @@ b = 1 / k_B T and Z_b(c) the integral of exp(-b U) over a cell c of them,
     d ln Z_b(c) / db = -<U | c>_b ,
 
 so every simulated temperature gives a value and a slope in b for each cell. Values are differences of ln Z between
-neighbouring temperatures: those of metastable states (`latf_openmm.reweighting.connected`), and inside a state the density
-ratio by a classifier of the frames by temperature (penalised logistic regression). Slopes are mean energies: their
-departure from the straight line between the two values is estimated by penalised regression of the frames' energies.
-Between two temperatures ln Z is the cubic with these values and slopes, beyond the last one it goes on straight. Penalties
-shrink to the straight line where frames are few.
+neighbouring temperatures: those of metastable states (`latf_openmm.reweighting.connected`), and inside a state the
+density ratio by a classifier of the frames by temperature (penalised logistic regression). Slopes are mean energies:
+their departure from the straight line between the two values is estimated by penalised regression of the frames'
+energies. Between two temperatures ln Z is the cubic with these values and slopes, beyond the last one it goes on
+straight. Penalties shrink to the straight line where frames are few.
 
 A frame n of temperature k in cell c then has the weight
 
     w_n a_k(b) Z_b(c) / sum_j a_j(b) N_j(c),
 
-with N_j(c) the smoothed number of frames of temperature j in the cell, and shares a_k(b) that are linear between the two
-temperatures around b: so what is inside a cell changes linearly in b as well.
+with N_j(c) the smoothed number of frames of temperature j in the cell, and shares a_k(b) that are linear between the
+two temperatures around b: so what is inside a cell changes linearly in b as well.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,8 @@ _LEAST = 10.0
 """Weight of the frames of a temperature in a state from which they are used."""
 _LEAST_CELLS = 5
 """Cells with frames from which energies are regressed on more than their mean."""
+_UNRESOLVED = 0.5
+"""Part of the noise of what is shrunk away that is counted as an error."""
 _PENALTIES = np.geomspace(1e-3, 1e3, 7)
 """Inverse penalties of the classifier that are tried."""
 _RIDGES = np.geomspace(1e-3, 1e6, 19)
@@ -65,11 +67,19 @@ class ConditionalFrames:
 
 @dataclass(frozen=True)
 class Penalties:
-    """Penalties and shrinking factors by temperature and state, chosen once and kept in bootstrap samples."""
+    """Chosen once and kept in bootstrap samples, by temperature and state.
+
+    Attributes
+    ----------
+    classifiers, regressions
+        Penalties.
+    states
+        Departures of mean energies, and the part of each that is more than noise.
+    """
 
     classifiers: dict[tuple[int, int], float] = field(default_factory=dict)
     regressions: dict[tuple[int, int], float] = field(default_factory=dict)
-    states: dict[tuple[int, int], float] = field(default_factory=dict)
+    states: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
 
 class ConditionalFit:
@@ -111,11 +121,14 @@ class ConditionalFit:
         self._folds = [cells.sums(frames.level, n_levels, weights * fold) for fold in folds]
         inside = (cells.state == np.arange(len(cells.states))[:, None]).T
         self.state_counts = self.counts @ inside
-        self.means = sums / np.maximum(self.counts, 1e-300)
         self.state_means = sums @ inside / np.maximum(self.state_counts, 1e-300)
         spread = squares @ inside / np.maximum(self.state_counts, 1e-300) - self.state_means**2
         self.state_variances = np.maximum(spread, 1e-12)
-        drafts = [self._draft(state, free_energies) for state in range(len(cells.states))]
+        common = self._common()
+        self._means = sums / np.maximum(self.counts, 1e-300) - _over(common, self.state_means)
+        self._relative_means = self.state_means - _over(common, self.state_means)
+        relative = free_energies - _over(common, free_energies)
+        drafts = [self._draft(state, relative) for state in range(len(cells.states))]
         departures = self._departures(drafts)
         self.paths = [
             None if draft is None else self._with_slopes(state, draft, departures)
@@ -155,16 +168,24 @@ class ConditionalFit:
             scale[k, state] = np.sqrt(variance / variances[k, state])
             shift[k, state] = mean - scale[k, state] * self.state_means[k, state]
         state_of = frames.cells.state[frames.cells.of_frame]
-        return np.asarray(
-            shift[frames.level, state_of] + scale[frames.level, state_of] * frames.energy
-        )
+        return np.asarray(shift[frames.level, state_of] + scale[frames.level, state_of] * frames.energy)
+
+    def _common(self) -> Array:
+        """Weights (n_levels, n_states) of the states that ln Z and energies are relative to; each row sums to one.
+
+        Of those with frames at all temperatures, the same at each: what is common to all states, such as a solvent's
+        energy, is no part of any path then. Of all states where none has.
+        """
+        least = np.where(self.state_counts < _LEAST, 0.0, self.state_counts).min(axis=0)
+        weights = np.tile(least, (len(self.state_counts), 1)) if least.any() else self.state_counts
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     def _shrunk_variances(self) -> Array:
         """Variances of the energy in the states, drawn to their mean at the temperature as far as they are noise."""
         n = np.maximum(self.state_counts, 1e-300)
-        mean = (n * self.state_variances).sum(axis=1, keepdims=True) / n.sum(axis=1, keepdims=True)
-        off, noise = self.state_variances - mean, self.state_variances * np.sqrt(2.0 / np.maximum(n, 2.0))
-        return np.asarray(mean + off**3 / (off**2 + noise**2 + 1e-300))
+        mean = _over(n / n.sum(axis=1, keepdims=True), self.state_variances)
+        off = self.state_variances - mean
+        return np.asarray(mean + certain_part(off, 2.0 * self.state_variances**2 / np.maximum(n, 2.0)) * off)
 
     def _draft(self, state: int, f: Array) -> StatePath | None:
         """The path of a state with the slopes of the straight lines."""
@@ -177,14 +198,14 @@ class ConditionalFit:
             ratios[i] = ratios[i - 1] + self._ratio(state, cells, int(levels[i - 1]), int(levels[i]))
         values = ratios - f[levels, state][:, None]
         betas = self.frames.betas[levels]
-        log_counts = np.log(self.state_counts[levels, state])+ f[levels, state]
+        log_counts = np.log(self.state_counts[levels, state]) + f[levels, state]
         return StatePath(levels, betas, values, _straight_slopes(betas, values), log_counts)
 
     def _ratio(self, state: int, cells: StateCells, k: int, j: int) -> Array:
-        """ln of the density ratio of temperature j over k at the cells of a state."""
+        """Ln of the density ratio of temperature j over k at the cells of a state."""
         if cells.basis.shape[1] == 0:
             return np.zeros(len(cells.cells))
-        rows = np.ix_([k, j], cells.cells)
+        rows = np.ix_(np.array([k, j]), cells.cells)
         if (k, state) not in self.penalties.classifiers:
             parts = [fold[rows] for fold in self._folds]
             self.penalties.classifiers[k, state] = _best_penalty(cells.basis, self.counts[rows], parts)
@@ -194,22 +215,26 @@ class ConditionalFit:
     def _departures(self, drafts: Sequence[StatePath | None]) -> Array:
         """Mean energies of the states over the slopes of the straight lines, as far as they are not noise.
 
-        Shape (n_levels, n_states). What all states have in common at a temperature only shifts ln Z and is left as it is.
+        Shape (n_levels, n_states). What all states have in common at a temperature only shifts ln Z and is left as it
+        is. Each departure is taken by the part value^2 / (value^2 + error^2).
         """
         off = np.zeros(self.state_counts.shape)
         n = np.zeros(self.state_counts.shape)
         for state, draft in enumerate(drafts):
             for k, slopes in () if draft is None else zip(draft.levels, draft.slopes, strict=True):
                 counts = self.counts[k, self.frames.cells.states[state].cells]
-                off[k, state] = -self.state_means[k, state] - counts @ slopes / counts.sum()
+                off[k, state] = -self._relative_means[k, state] - counts @ slopes / counts.sum()
                 n[k, state] = self.state_counts[k, state] if len(draft.levels) > 1 else 0.0  # type: ignore[union-attr]
         common = (n * off).sum(axis=1, keepdims=True) / np.maximum(n.sum(axis=1, keepdims=True), 1e-300)
+        off = np.where(n > 0, off - common, off)
         noise = self.state_variances / np.maximum(n, 1e-300)
         for k, state in zip(*np.nonzero(n), strict=True):
-            if (k, state) not in self.penalties.states:
-                square = float((off - common)[k, state] ** 2)
-                self.penalties.states[int(k), int(state)] = square / (square + float(noise[k, state]))
-            off[k, state] = common[k, 0] + self.penalties.states[k, state] * (off - common)[k, state]
+            square = float(off[k, state] ** 2)
+            first = (float(off[k, state]), square / (square + float(noise[k, state])))
+            value, part = self.penalties.states.setdefault((int(k), int(state)), first)
+            # What is shrunk away may be there: it has a part in the spread of bootstrap samples.
+            spread = np.sqrt(part + _UNRESOLVED * (1 - part))
+            off[k, state] = common[k, 0] + part * value + spread * (off[k, state] - value)
         return off
 
     def _with_slopes(self, state: int, draft: StatePath, departures: Array) -> StatePath:
@@ -226,7 +251,7 @@ class ConditionalFit:
         seen = n > 0
         if cells.basis.shape[1] == 0 or seen.sum() < _LEAST_CELLS:
             return np.zeros(len(cells.cells))
-        y = -self.means[k, cells.cells] - straight
+        y = -self._means[k, cells.cells] - straight
         y -= n @ y / n.sum()
         centred = cells.basis - (n @ cells.basis) / n.sum()
         weights = n[seen] / self.state_variances[k, state]
@@ -235,6 +260,16 @@ class ConditionalFit:
             self.penalties.regressions[k, state] = float(chosen.alpha_)
         model = Ridge(self.penalties.regressions[k, state], fit_intercept=False)
         return np.asarray(centred @ model.fit(centred[seen], y[seen], weights).coef_)
+
+
+def certain_part(values: Array, squared_errors: Array) -> Array:
+    """Part of values that is more than noise, from 0 to 1: 1 - error^2 / value^2, as James and Stein have it."""
+    return np.asarray(np.clip(1.0 - squared_errors / np.maximum(values**2, 1e-300), 0.0, 1.0))
+
+
+def _over(weights: Array, values: Array) -> Array:
+    """Weighted mean over the states, shape (n_levels, 1)."""
+    return np.asarray((weights * values).sum(axis=1, keepdims=True))
 
 
 def _straight_slopes(betas: Array, values: Array) -> Array:
@@ -250,7 +285,7 @@ def _straight_slopes(betas: Array, values: Array) -> Array:
 
 
 def _log_ratio(basis: Array, pair: Array, penalty: float) -> Array:
-    """ln of the second density over the first at cells, from frames (2, n_cells) of both in each.
+    """Ln of the second density over the first at cells, from frames (2, n_cells) of both in each.
 
     The ratio inside the cells as a whole is one: that of their numbers is taken out.
     """

@@ -1,8 +1,9 @@
 """MBAR of which only crossings connect the metastable states.
 
-A walker that never left the state it was put in is a sample of that state only. So each pair of a simulated temperature k
-and a metastable state a is a thermodynamic state of its own, with free energy f_ka = f_k - ln p_ka, whose frames are a
-sample of exp(-U / k_B T_k) inside a. The f_ka are those that maximise the sum of MBAR's likelihood inside every state,
+A walker that never left the state it was put in is a sample of that state only. So each pair of a simulated
+temperature k and a metastable state a is a thermodynamic state of its own, with free energy f_ka = f_k - ln p_ka,
+whose frames are a sample of exp(-U / k_B T_k) inside a. The f_ka are those that maximise the sum of MBAR's likelihood
+inside every state,
 
     sum_n w_n [ -ln sum_k N_ka exp(f_ka - U_n / k_B T_k) ] + sum_ka N_ka f_ka,     a the state of frame n,
 
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from latf_openmm.reweighting.crossings import log_likelihood
 
@@ -27,7 +27,7 @@ _STEPS = 200
 """Newton's steps, at most."""
 _TOLERANCE = 1e-9
 """Change of the objective, over the weight of all frames, where it has converged."""
-_OVERLAP = 0.3
+OVERLAP = 0.3
 """Overlap (Bhattacharyya's) of the energies of neighbouring temperatures from which mean energies have no part."""
 _LONGEST = 5.0
 """Largest change of a free energy in a step."""
@@ -84,9 +84,7 @@ class LocalFrames:
 
     def counts(self, weights: Array) -> Array:
         """Weight of the frames at each temperature in each state, shape (n_temperatures, n_states)."""
-        flat = np.bincount(
-            self.level * self.n_states + self.state, weights, len(self.betas) * self.n_states
-        )
+        flat = np.bincount(self.level * self.n_states + self.state, weights, len(self.betas) * self.n_states)
         return np.asarray(flat.reshape(len(self.betas), self.n_states))
 
     def start(self, weights: Array) -> Array:
@@ -142,13 +140,16 @@ class LocalFrames:
             if len(levels) == 0:
                 continue
             terms = np.log(counts[levels, a]) + f[levels, a] - reduced[:, levels]
-            mixture = logsumexp(terms, axis=1)
-            shares = np.exp(terms - mixture[:, None])
+            highest = terms.max(axis=1)
+            shares = np.exp(terms - highest[:, None])
+            total = shares.sum(axis=1)
+            shares /= total[:, None]
+            mixture = highest + np.log(total)
             weighted = shares * weights[rows, None]
             value -= float(weights[rows] @ mixture)
             taken = weighted.sum(axis=0)
             slope[levels, a] -= taken
-            bend[np.ix_(levels, [a], levels, [a])] -= (np.diag(taken) - shares.T @ weighted)[:, None, :, None]
+            bend[levels[:, None], a, levels, a] -= np.diag(taken) - shares.T @ weighted
         for run in visits:
             k = run.level
             more, gradient, curvature = log_likelihood(f[k], run.times, run.counts)
@@ -176,6 +177,19 @@ def _add_links(f: Array, links: Links, slope: Array, bend: NDArray[np.float64]) 
     return float(-0.5 * (stiffness * off**2).sum())
 
 
+def bhattacharyya(means: Array, variances: Array) -> Array:
+    """Overlap of neighbouring normal distributions, the integral of sqrt(p q), shape (n - 1, ...).
+
+    Parameters
+    ----------
+    means, variances
+        Shape (n, ...).
+    """
+    spread = np.maximum(variances[1:] + variances[:-1], 1e-300)
+    height = np.sqrt(2 * np.sqrt(variances[1:] * variances[:-1]) / spread)
+    return np.asarray(height * np.exp(-0.25 * np.diff(means, axis=0) ** 2 / spread))
+
+
 def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Links | None:
     """Return differences of free energy by mean energies where temperatures do not overlap; None where all do.
 
@@ -194,11 +208,7 @@ def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Li
     n = np.where(known, counts, 1.0)
     means, variances = sums / n, np.maximum(squares / n - (sums / n) ** 2, 1e-12)
     both = known[1:] & known[:-1]
-    spread = variances[1:] + variances[:-1]
-    overlap = np.sqrt(2 * np.sqrt(variances[1:] * variances[:-1]) / spread) * np.exp(
-        -0.25 * np.diff(means, axis=0) ** 2 / spread
-    )
-    part = np.where(both, np.clip(1 - overlap / _OVERLAP, 0.0, 1.0), 0.0)
+    part = np.where(both, np.clip(1 - bhattacharyya(means, variances) / OVERLAP, 0.0, 1.0), 0.0)
     if not part.any():
         return None
     h = np.diff(betas)[:, None]
@@ -210,7 +220,7 @@ def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Li
         weight.sum(axis=1, keepdims=True), 1e-300
     )
     off = bend - common
-    certain = off**2 / (off**2 + noise**2 + 1e-300)
+    certain = np.clip(1 - noise**2 / np.maximum(off**2, 1e-300), 0.0, 1.0)
     noise_of_means = np.abs(h) / 2 * np.sqrt(variances[1:] / n[1:] + variances[:-1] / n[:-1])
     errors = np.sqrt(noise_of_means**2 + (certain * noise) ** 2 + (0.5 * off) ** 2)
     with np.errstate(divide="ignore"):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.estimators import statistical_inefficiency
+from latf_openmm.reweighting.inefficiency import frames_of
 from latf_openmm.reweighting.weights import members_of_runs
 from latf_openmm.reweighting.windows import window_groups
 
@@ -27,6 +28,31 @@ Indices = NDArray[np.int64]
 
 _UNSEEN = 0.5
 """Crossings each way that stand for those that were not seen: Jeffreys' prior of a rate."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Changes of state.
+
+    Attributes
+    ----------
+    at, before, after
+        Frame from which each counts (an index among all frames), the state left and that entered, shape (n_events,).
+    scale
+        Independent crossings for one of them, shape (n_states, n_states).
+    """
+
+    at: Indices
+    before: Indices
+    after: Indices
+    scale: Array
+
+    def counted(self, multiplicity: NDArray[np.number] | None) -> Array:
+        """Events from a to b, shape (n_states, n_states), each as often as its frame is counted; None: once."""
+        n = len(self.scale)
+        times = None if multiplicity is None else multiplicity[self.at].astype(np.float64)
+        flat = np.bincount(self.before * n + self.after, times, n * n)
+        return np.asarray(flat.reshape(n, n), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -41,11 +67,8 @@ class RunCrossings:
         All frames of the run, indices into those of all trajectories, shape (n,).
     states
         State of each, shape (n,).
-    at, before, after
-        Frame at which each crossing was complete (an index as in `frames`), the state left and that entered,
-        shape (n_crossings,).
-    scale
-        Independent crossings for one counted between two states, at most 1, shape (n_states, n_states).
+    settled, passing
+        Crossings after which a walker stayed, and all of them.
     joined
         Whether the shares are known without crossings: umbrella windows, joined by MBAR.
     """
@@ -53,10 +76,8 @@ class RunCrossings:
     temperature: float
     frames: Indices
     states: Indices
-    at: Indices
-    before: Indices
-    after: Indices
-    scale: Array
+    settled: Events
+    passing: Events
     joined: bool
 
     def counted(self, multiplicity: NDArray[np.number] | None = None) -> Array:
@@ -67,61 +88,81 @@ class RunCrossings:
         multiplicity
             How often each frame of all trajectories counts, as in a bootstrap sample; None: once.
         """
-        n = len(self.scale)
-        times = None if multiplicity is None else multiplicity[self.at].astype(np.float64)
-        flat = np.bincount(self.before * n + self.after, times, n * n)
-        return np.asarray(self.scale * flat.reshape(n, n), dtype=np.float64)
+        settled = self.settled.counted(multiplicity)
+        others = np.maximum(self.passing.counted(multiplicity) - settled, 0.0)
+        return np.asarray(self.settled.scale * settled + self.passing.scale * others)
 
     def times(self, weights: Array) -> Array:
         """Weight of the frames in each state, from that of every frame of all trajectories; shape (n_states,)."""
-        return np.asarray(np.bincount(self.states, weights[self.frames], len(self.scale)))
+        return np.asarray(np.bincount(self.states, weights[self.frames], len(self.settled.scale)))
 
 
 def find_crossings(
-    trajectories: Sequence[FeatureTrajectory], states: Indices, n_states: int
+    trajectories: Sequence[FeatureTrajectory], states: Indices, n_states: int, settle: int = 2
 ) -> list[RunCrossings]:
     """Return the crossings of every run: walkers with one bias at one temperature.
 
-    A crossing is complete when a walker is seen in a state for two frames in a row; what it does before, such as to
-    recross a boundary, does not count. No more crossings are counted as independent than the correlation in time of the
-    states says, 4 p (1 - p) N / g, so that recrossings have no weight.
+    A crossing is settled when a walker is seen in a state for `settle` frames in a row. The correlation in time of
+    state a, which has the share p of N frames, leaves 4 p (1 - p) N / g crossings independent; one for each walker of
+    these says where it was put and not that it crossed. Of crossings that did not settle as many count as are left:
+    many where frames are sparse, so that a visit is one frame, and none where a walker only recrosses a boundary.
 
     Parameters
     ----------
     states
         Of every frame, walkers one after the other, shape (n_frames,).
+    settle
+        Frames; the lag time that the states were made with, which is when they are left for good.
     """
-    ends = np.cumsum([t.n_frames for t in trajectories])
-    starts = ends - [t.n_frames for t in trajectories]
+    starts = [frames.start for frames in frames_of(trajectories)]
     windows = window_groups(trajectories)
     free = [m for m in members_of_runs(trajectories) if trajectories[m[0]].windows is None]
     runs = []
     for members in [*free, *windows]:
-        parts, crossed = [], []
-        for i in members:
-            parts.append(np.arange(starts[i], ends[i]))
-            for stretch in trajectories[i].stretches:
-                rows = starts[i] + np.arange(stretch.start, stretch.stop)
-                crossed.append(_crossings(rows, states[rows]))
-        frames = np.concatenate(parts)
-        at, before, after = (np.concatenate(column) for column in zip(*crossed, strict=True))
-        joined = trajectories[members[0]].windows is not None
-        scale = np.zeros((n_states, n_states))
-        if not joined:
-            crossings = np.bincount(np.concatenate([before, after]), minlength=n_states)
-            part = _independent([states[part] for part in parts], n_states) / np.maximum(crossings, 1)
-            scale = np.minimum(np.minimum(part[:, None], part), 1.0)
-        temperature = trajectories[members[0]].temperature
-        runs.append(RunCrossings(temperature, frames, states[frames], at, before, after, scale, joined))
+        stretches = [
+            starts[i] + np.arange(stretch.start, stretch.stop)
+            for i in members
+            for stretch in trajectories[i].stretches
+        ]
+        frames = np.concatenate(stretches)
+        first = trajectories[members[0]]
+        events = _events(stretches, states, n_states, settle)
+        runs.append(
+            RunCrossings(first.temperature, frames, states[frames], *events, first.windows is not None)
+        )
     return runs
 
 
-def _crossings(rows: Indices, states: Indices) -> tuple[Indices, Indices, Indices]:
-    """Frames at which crossings of one stretch of frames are complete, states left and states entered."""
-    settled = np.flatnonzero(states[1:] == states[:-1]) + 1
-    order, at = states[settled], rows[settled]
-    changes = np.flatnonzero(order[1:] != order[:-1]) + 1
-    return at[changes], order[changes - 1], order[changes]
+def _events(
+    stretches: Sequence[Indices], states: Indices, n_states: int, settle: int
+) -> tuple[Events, Events]:
+    """Settled crossings and all, with how many of each are independent."""
+    parts = [(_changes(rows, states[rows], settle), _changes(rows, states[rows], 1)) for rows in stretches]
+    settled, passing = (
+        [np.concatenate(column) for column in zip(*kind, strict=True)] for kind in zip(*parts, strict=True)
+    )
+    counts = [np.bincount(np.concatenate(kind[1:]), minlength=n_states) for kind in (settled, passing)]
+    most = _independent([states[rows] for rows in stretches], n_states)
+    others = np.maximum(counts[1] - counts[0], 0)
+    wanted = np.minimum(np.maximum(counts[0], np.minimum(counts[1], most - len(stretches))), most)
+    scales = [
+        np.minimum(wanted / np.maximum(counts[0], 1e-12), 1.0),
+        np.clip((wanted - counts[0]) / np.maximum(others, 1e-12), 0.0, 1.0),
+    ]
+    first, second = (np.minimum(scale[:, None], scale) for scale in scales)
+    return Events(settled[0], settled[1], settled[2], first), Events(
+        passing[0], passing[1], passing[2], second
+    )
+
+
+def _changes(rows: Indices, states: Indices, settle: int) -> tuple[Indices, Indices, Indices]:
+    """Frames of one stretch from which a crossing counts, states left and states entered."""
+    places = np.arange(len(states))
+    entered = np.maximum.accumulate(np.where(np.append(True, states[1:] != states[:-1]), places, 0))
+    stayed = places - entered >= settle - 1
+    states, rows = states[stayed], rows[stayed]
+    changes = np.flatnonzero(states[1:] != states[:-1]) + 1
+    return rows[changes], states[changes - 1], states[changes]
 
 
 def _independent(walkers: Sequence[Indices], n_states: int) -> Array:

@@ -108,7 +108,11 @@ def build_ladder(
     """
     if not energies_known(trajectories):
         return None
-    weighting = TemperatureWeighting(trajectories, basins, seed)
+    return ladder_of(TemperatureWeighting(trajectories, basins, seed), rungs, minimum)
+
+
+def ladder_of(weighting: TemperatureWeighting, rungs: int, minimum: float) -> TemperatureLadder:
+    """Return the ladder of frames whose weights are known, as `build_ladder` does."""
     simulated = weighting.mbar.simulated
     enough = max(MIN_LADDER_SAMPLES, minimum * min(weighting.sample_size(float(t)) for t in simulated))
     low = _reach(weighting, simulated[0], simulated[0] / _STRETCH, enough)

@@ -57,7 +57,7 @@ class StatePath:
     log_counts: Array
 
     def at(self, beta: float, order: Order = "cubic") -> Array:
-        """ln Z_b of each cell, up to the same function of the cell as `values`, shape (n_cells,).
+        """Ln Z_b of each cell, up to the same function of the cell as `values`, shape (n_cells,).
 
         Between two temperatures the cubic with values and slopes, or the straight line; beyond the last one its value
         and slope, or the straight line on from the one before.

@@ -6,8 +6,8 @@ temperature T the simulated ones overlap with:
     w_T(n) ~ w_n exp(-U_n / kT) / sum_k N_ka exp(f_ka - U_n / kT_k),     a the metastable state of frame n,
 
 with w_n the weight that undoes the bias of frame n's own run, N_ka the effective number of frames at the simulated
-temperature k in state a and f_ka the free energy of that part (`latf_openmm.reweighting.connected`). With one state it is
-MBAR (Shirts and Chodera, 2008).
+temperature k in state a and f_ka the free energy of that part (`latf_openmm.reweighting.connected`). With one state
+it is MBAR (Shirts and Chodera, 2008).
 """
 
 from collections.abc import Sequence
@@ -49,11 +49,14 @@ class Basins:
         Shape (n_frames,).
     n_states
         Number of states, those without frames too.
+    settle
+        Frames that a walker has to stay in a state for its crossing to count; the lag time of the states.
     """
 
     z: Array
     states: Indices
     n_states: int
+    settle: int = 2
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,15 @@ class Resample:
 
     Attributes
     ----------
+    multiplicity
+        How often each frame is in the sample, shape (n_frames,).
     log_w
         Logarithm of the weight of each frame, shape (n_frames,); minus infinity where it is not in the sample.
     free_energies
         f_ka, shape (n_temperatures, n_states).
     """
 
+    multiplicity: Counts
     log_w: Array
     free_energies: Array
 
@@ -124,7 +130,7 @@ class Reweighting:
         self.n_states = 1 if basins is None else basins.n_states
         self._runs: list[RunCrossings] = []
         if basins is not None and self.n_states > 1:
-            self._runs = find_crossings(trajectories, basins.states, self.n_states)
+            self._runs = find_crossings(trajectories, basins.states, self.n_states, basins.settle)
         few = np.linspace(0, n - 1, min(n, _MAX_FRAMES)).astype(np.int64)
         self._few = few
         self._local = LocalFrames(
@@ -159,7 +165,27 @@ class Reweighting:
             total = logsumexp(log_w[rows])
             log_w[rows] += joined.change(multiplicity[rows])
             log_w[rows] += total - logsumexp(log_w[rows])
-        return Resample(log_w, self._solve(log_w, multiplicity, rng, self.free_energies))
+        f = self._solve(log_w, multiplicity, rng, self.free_energies)
+        return Resample(multiplicity, log_w, f)
+
+    def without_crossings(
+        self, level: int, sample: Resample | None = None, rng: np.random.Generator | None = None
+    ) -> Array:
+        """f_ka without the crossings at one temperature, shape (n_temperatures, n_states).
+
+        The shares of the states there are then those that its energies and the other temperatures say.
+
+        Parameters
+        ----------
+        level
+            Index of the temperature.
+        sample, rng
+            A bootstrap sample, and what draws its unseen crossings; None: all frames.
+        """
+        if sample is None:
+            everything = np.ones(len(self.energy), dtype=np.int64)
+            return self._solve(self.log_w, everything, None, self.free_energies, level)
+        return self._solve(sample.log_w, sample.multiplicity, rng, sample.free_energies, level)
 
     def factors(self, sample: Resample) -> Array:
         """Factor on the weight of each frame, at any temperature, that a bootstrap sample makes; shape (n_frames,).
@@ -180,27 +206,55 @@ class Reweighting:
         return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
 
     def crossings(self) -> Array:
-        """Independent crossings at each simulated temperature, shape (n_temperatures,)."""
-        crossed = np.zeros(len(self.simulated))
+        """Independent crossings in and out of each state at each simulated temperature, (n_temperatures, n_states)."""
+        crossed = np.zeros((len(self.simulated), self.n_states))
         for run in self._runs:
-            crossed[np.searchsorted(self.simulated, run.temperature)] += run.counted().sum()
+            counted = run.counted()
+            crossed[np.searchsorted(self.simulated, run.temperature)] += counted.sum(axis=0) + counted.sum(
+                axis=1
+            )
         return crossed
 
+    def energies_of_states(self) -> tuple[Array, Array, Array]:
+        """Weight of the frames, and mean and variance of the energy, in each state at each simulated temperature.
+
+        Each of shape (n_temperatures, n_states); means and variances are zero where there are no frames.
+        """
+        weights = np.exp(self.log_w - self.log_w.max())
+        flat, n = self.level * self.n_states + self.states, len(self.simulated) * self.n_states
+        counts, sums, squares = (
+            np.bincount(flat, weights * self.energy**power, n).reshape(-1, self.n_states)
+            for power in range(3)
+        )
+        means = sums / np.maximum(counts, 1e-300)
+        return (
+            np.asarray(counts, dtype=np.float64),
+            means,
+            np.where(counts > 0, squares / np.maximum(counts, 1e-300) - means**2, 0.0),
+        )
+
+    def held(self, log_w: Array) -> Array:
+        """Share of the weight of the frames at each temperature that each state has, (n_temperatures, n_states)."""
+        counts = self._counts(log_w)
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
     def _solve(
-        self, log_w: Array, multiplicity: Counts, rng: np.random.Generator | None, start: Array | None
+        self,
+        log_w: Array,
+        multiplicity: Counts,
+        rng: np.random.Generator | None,
+        start: Array | None,
+        without: int | None = None,
     ) -> Array:
-        """f_ka of frames with these weights."""
+        """f_ka of frames with these weights; without the crossings at one temperature."""
         weights = np.exp(log_w - self.log_w.max())
         few = weights[self._few]
         if len(self.simulated) == 1 and self.n_states == 1:
             return np.zeros((1, 1))
-        return self._local.solve(
-            few, self._visits(weights, multiplicity, rng), self._links(few), start
-        )
+        visits = [v for v in self._visits(weights, multiplicity, rng) if v.level != without]
+        return self._local.solve(few, visits, self.links(few), start)
 
-    def _visits(
-        self, weights: Array, multiplicity: Counts, rng: np.random.Generator | None
-    ) -> list[Visits]:
+    def _visits(self, weights: Array, multiplicity: Counts, rng: np.random.Generator | None) -> list[Visits]:
         """Times and crossings of the runs."""
         visits = []
         for run in self._runs:
@@ -212,12 +266,15 @@ class Reweighting:
             visits.append(Visits(level, times, with_unseen(counted, rng)))
         return visits
 
-    def _links(self, few: Array) -> Links | None:
-        """Differences of free energy from mean energies, where temperatures do not overlap."""
+    def links(self, few: Array | None = None) -> Links | None:
+        """Differences of free energy from mean energies, where temperatures do not overlap; default: all frames."""
+        if few is None:
+            few = np.exp(self.log_w - self.log_w.max())[self._few]
+        energy = self._local.energy
         return energy_links(
             self._local.counts(few),
-            self._local.counts(few * self._local.energy),
-            self._local.counts(few * self._local.energy**2),
+            self._local.counts(few * energy),
+            self._local.counts(few * energy**2),
             self.betas,
         )
 
@@ -238,7 +295,7 @@ class Reweighting:
         return result
 
     def _heights(self, log_w: Array, f: Array) -> Array:
-        """ln N_ka + f_ka, shape (n_temperatures, n_states)."""
+        """Ln N_ka + f_ka, shape (n_temperatures, n_states)."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self._counts(log_w)) + f)
 

@@ -1,4 +1,4 @@
-"""Weights of all frames at any temperature, by MBAR where energies overlap and by conditional energies where they do not."""
+"""Weights of all frames at any temperature: MBAR where energies overlap, conditional energies where not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.conditional import ConditionalFit, ConditionalFrames
+from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
@@ -33,6 +34,8 @@ _MIN_FRAMES = 200
 """Frames from which conditional energies are fitted."""
 _STRETCH = 0.5
 """Distance in 1/kT beyond the simulated temperatures, over their own, that conditional energies claim, at most."""
+_LEAST_OVERLAP = 0.1
+"""Overlap (Bhattacharyya's) of collective variables of neighbouring temperatures below which nothing is claimed."""
 _ORDERS = 0.5
 """Part of the difference between the straight path and the cubic that is taken for a standard error."""
 
@@ -48,8 +51,8 @@ class _Sample:
 class TemperatureWeighting:
     """Weights of all frames at any temperature, and in bootstrap samples.
 
-    MBAR has the share q, conditional energies the rest: q is one where MBAR leaves `enough` effective samples, zero where
-    it leaves a third of them, and linear in the logarithm of their number in between, so that nothing jumps.
+    MBAR has the share q, conditional energies the rest: q is one where MBAR leaves `enough` effective samples, zero
+    where it leaves a third of them, and linear in the logarithm of their number in between, so that nothing jumps.
 
     Parameters
     ----------
@@ -95,11 +98,9 @@ class TemperatureWeighting:
 
     @property
     def conditional_possible(self) -> bool:
-        """Whether conditional energies can be fitted: two temperatures, and enough frames with known variables."""
+        """True where conditional energies can be fitted: two temperatures, and enough frames with known variables."""
         return (
-            self.basins is not None
-            and len(self.mbar.simulated) > 1
-            and len(self.mbar.energy) >= _MIN_FRAMES
+            self.basins is not None and len(self.mbar.simulated) > 1 and len(self.mbar.energy) >= _MIN_FRAMES
         )
 
     def n_effective(self, weights: Array) -> float:
@@ -117,7 +118,11 @@ class TemperatureWeighting:
     def sample_size(self, temperature: float) -> float:
         """Kish's effective sample size at a temperature; by MBAR alone where conditional energies claim nothing."""
         q = self.mbar_share(temperature)
-        weights = self.weights(temperature) if q == 1.0 or self.claims(temperature) else self.mbar_weights(temperature)
+        weights = (
+            self.weights(temperature)
+            if q == 1.0 or self.claims(temperature)
+            else self.mbar_weights(temperature)
+        )
         return float(1.0 / (weights**2).sum())
 
     def mbar_share(self, temperature: float) -> float:
@@ -125,7 +130,33 @@ class TemperatureWeighting:
         if not self.conditional_possible:
             return 1.0
         above = np.log(_PART * max(self.reach(temperature), 1e-300) / self.enough) / np.log(_PART)
-        return float(np.clip(above, 0.0, 1.0))
+        return float(np.clip(above, 0.0, 1.0)) * self._seen_part(temperature)
+
+    def _seen_part(self, temperature: float) -> float:
+        """One, but less where a state lacks frames at a neighbouring simulated temperature: the overlap with the next.
+
+        Without overlap MBAR knows nothing of such a state there, not even at the temperature itself.
+        """
+        counts, simulated = self.mbar.counts, self.mbar.simulated
+        visited = counts.max(axis=0) > 0
+        part = 1.0
+        for k, overlap in enumerate(self._overlaps):
+            first, last = k == 0, k == len(simulated) - 2
+            inside = (first or simulated[k] <= temperature) and (last or temperature <= simulated[k + 1])
+            if inside and (counts[k : k + 2, visited] == 0).any():
+                part = min(part, overlap / OVERLAP)
+        return part
+
+    @cached_property
+    def _overlaps(self) -> list[float]:
+        """Overlap (Bhattacharyya's) of the energies of neighbouring simulated temperatures."""
+        counts, means, variances = self.mbar.energies_of_states()
+        overlaps = []
+        for k in range(len(counts) - 1):
+            both = np.minimum(counts[k], counts[k + 1])
+            pairs = bhattacharyya(means[k : k + 2], variances[k : k + 2])[0]
+            overlaps.append(float(both @ pairs / both.sum()) if both.any() else 0.0)
+        return overlaps
 
     def claims(self, temperature: float) -> bool:
         """Return whether a temperature is near enough to the simulated ones for conditional energies."""
@@ -144,6 +175,23 @@ class TemperatureWeighting:
             return self.mbar_weights(temperature)
         conditional = self.conditional_weights(temperature)
         return conditional if q == 0.0 else q * self.mbar_weights(temperature) + (1 - q) * conditional
+
+    def empty_gaps(self, temperature: float) -> list[tuple[float, float, float]]:
+        """Return the neighbouring simulated temperatures around one whose collective variables hardly overlap.
+
+        Both temperatures, and the sum over cells of the geometric mean of their densities, below 0.1.
+        """
+        counts, simulated = self.conditional.counts, self.mbar.simulated
+        gaps = []
+        for k in range(len(simulated) - 1):
+            first = k == 0 or simulated[k] <= temperature
+            last = k == len(simulated) - 2 or temperature <= simulated[k + 1]
+            if first and last:
+                low, high = (row / row.sum() for row in counts[k : k + 2])
+                overlap = float(np.sqrt(low * high).sum())
+                if overlap < _LEAST_OVERLAP:
+                    gaps.append((float(simulated[k]), float(simulated[k + 1]), overlap))
+        return gaps
 
     def latent_share(self, start: float, target: float) -> float:
         """Share of frames at one temperature that count at another, by their collective variables alone; from 0 to 1.
@@ -175,10 +223,10 @@ class TemperatureWeighting:
         Their own by MBAR; of conditional energies such that mean and variance go over to those of the neighbouring
         temperatures.
         """
-        own = self.mbar.energy
+        energies = self.mbar.energy
         if q < 1.0:
-            own = q * own + (1 - q) * self.conditional.energies(self._beta(temperature))
-        return np.asarray(own + self.mbar.lowest)
+            energies = q * energies + (1 - q) * self.conditional.energies(self._beta(temperature))
+        return np.asarray(energies + self.mbar.lowest)
 
     @cached_property
     def conditional(self) -> ConditionalFit:
@@ -192,14 +240,15 @@ class TemperatureWeighting:
 
     @cached_property
     def factors(self) -> NDArray[np.float32]:
-        """Factors on MBAR's weights of all frames in each bootstrap sample, (n_samples, n_frames); at any temperature."""
+        """Factors on MBAR's weights of all frames in bootstrap samples, at any temperature; (n_samples, n_frames)."""
         factors = np.empty((_DRAWS, len(self.mbar.energy)), np.float32)
-        for row, sample in zip(factors, self._resamples, strict=True):
+        for row, sample in zip(factors, self.resamples, strict=True):
             row[:] = self.mbar.factors(sample)
         return factors
 
     @cached_property
-    def _resamples(self) -> list[Resample]:
+    def resamples(self) -> list[Resample]:
+        """Bootstrap samples of blocks of frames, the same at every temperature."""
         rng = np.random.default_rng([self.seed, 1])
         return [self.mbar.resample(self.blocks.bootstrap(rng), rng) for _ in range(_DRAWS)]
 
@@ -208,18 +257,16 @@ class TemperatureWeighting:
         """Conditional energies of the bootstrap samples."""
         base = self.conditional
         samples = []
-        for sample in self._resamples:
-            fit = ConditionalFit(
-                base.frames, np.exp(sample.log_w), sample.free_energies, base.penalties
-            )
+        for sample in self.resamples:
+            fit = ConditionalFit(base.frames, np.exp(sample.log_w), sample.free_energies, base.penalties)
             samples.append(_Sample(np.exp(sample.log_w - self.mbar.log_w).astype(np.float32), fit))
         return samples
 
     def _conditional_factors(self, temperature: float) -> NDArray[np.float32]:
         """Factors on the conditional weights in each bootstrap sample, (n_samples, n_frames).
 
-        Half the difference between the straight path and the cubic is added with a random sign and size of one: what the
-        next order might be.
+        Half the difference between the straight path and the cubic is added with a random sign and size of one: what
+        the next order might be.
         """
         beta, rng = self._beta(temperature), np.random.default_rng([self.seed, 2])
         base = self.conditional.log_factors(beta)

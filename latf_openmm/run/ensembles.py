@@ -22,7 +22,7 @@ from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.units import check_temperature
 
-Choice = Literal["auto", "reweighted", "annealed", "flow"]
+Choice = Literal["auto", "reweighted", "conditional", "annealed", "flow"]
 """Methods that can be asked for."""
 
 
@@ -47,7 +47,7 @@ def ensembles_at(
         ``auto``: frames reweighted where 1000 effective samples reach the temperature; else walkers annealed to it, if
         it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
         put together with the reweighted ones so that errors are least; else frames reweighted where there are
-        enough, or those near the flow's samples. Or one of the three.
+        enough, or by conditional energies, or those near the flow's samples. Or one of these.
     minutes
         See `method`.
     reweighter
@@ -66,7 +66,7 @@ def ensembles_at(
         check_temperature("temperature", temperature)
     if reweighter is None:
         reweighter = Reweighter(run.trained(index), pool_of_rounds(run, index), run.config.seed)
-    if method in ("reweighted", "flow"):
+    if method in ("reweighted", "conditional", "flow"):
         return [reweighter.at(temperature, _plain(method)) for temperature in temperatures]
     if method == "annealed":
         check_simulated(run.config.system)

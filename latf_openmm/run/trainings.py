@@ -102,6 +102,7 @@ def _provenance(result: TrainingResult, trajectories: list[FeatureTrajectory], s
         "states_settled": result.settled,
         "populations": result.populations,
         "ladder": result.ladder,
+        "consistency": result.consistency,
         "lag": result.lag,
         "lag_scan": None if result.lag_scan is None else asdict(result.lag_scan),
     }

@@ -17,6 +17,7 @@ from torch import Tensor
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import bar
+from latf_openmm.reweighting.consistency import certificate
 from latf_openmm.training.committee import CommitteeData, fit_whitening, train_committee
 from latf_openmm.training.lag_scan import LagScan, default_lags, scan_lags
 from latf_openmm.training.run import Epoch, Stage, TrainingRun, prepare, seeded
@@ -40,6 +41,8 @@ class TrainingResult:
         Whether the states stopped changing before the refinements ran out.
     ladder
         Temperatures the frames were reweighted to and the effective sample size at each; empty without energies.
+    consistency
+        What contradicts that the simulated temperatures are in equilibrium with each other, a sentence each.
     lag
         Lag trained with [frames].
     lag_scan
@@ -51,6 +54,7 @@ class TrainingResult:
     populations: list[float]
     settled: bool
     ladder: list[tuple[float, float]]
+    consistency: list[str]
     lag: int
     lag_scan: LagScan | None
 
@@ -84,13 +88,13 @@ def fit(
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
         states = find_states(run, seed, progress)
-        labels = _density_stages(run, trajectories, progress)
+        labels, consistency = _density_stages(run, trajectories, progress)
     share = populations(labels, run.weights, run.model.n_states)
     rungs: list[tuple[float, float]] = []
     if run.energies_used:
         rungs = list(zip(run.ladder.temperatures.tolist(), run.ladder.sample_sizes.tolist(), strict=True))
     model = run.model.cpu().eval()
-    return TrainingResult(model, run.history, share.tolist(), states.settled, rungs, lag, scan)
+    return TrainingResult(model, run.history, share.tolist(), states.settled, rungs, consistency, lag, scan)
 
 
 def _choose_lag(
@@ -114,8 +118,14 @@ def _choose_lag(
 
 def _density_stages(
     run: TrainingRun, trajectories: Sequence[FeatureTrajectory], progress: Progress | None
-) -> Tensor:
-    """Train everything together, then a committee of flows alone; return the final labels of all frames."""
+) -> tuple[Tensor, list[str]]:
+    """Train everything together, then a committee of flows alone.
+
+    Returns
+    -------
+    labels, consistency
+        Final labels of all frames, and what is wrong with the simulated temperatures.
+    """
     s, model = run.settings, run.model
     z = run.encode()
     labels = model.assign(z)
@@ -126,11 +136,12 @@ def _density_stages(
     z = run.encode()
     labels, _ = relabel(model, z, run.weights, s.minimum_population)
     last = run.evaluate(labels, stage)
-    run.extend_ladder(trajectories, z, labels)
+    weighting = run.extend_ladder(trajectories, z, labels)
+    consistency = [] if weighting is None else certificate(weighting).texts(trajectories[0].scale)
     with bar(progress, "  flow", s.epochs_flow) as advance:
         scores = train_committee(model, CommitteeData(z, run.ladder, run.blocks), s, run.rng, advance)
     for epoch, (train_loss, held_out) in enumerate(scores):
         run.history.append(
             replace(last, stage="flow", epoch=epoch, train_loss=train_loss, divergence=held_out)
         )
-    return labels
+    return labels, consistency

@@ -17,8 +17,9 @@ from latf_openmm.model.encoder import Encoder, StateDecoder
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.progress import Advance
 from latf_openmm.reweighting.blocks import FrameBlocks
-from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, own_temperatures
+from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, ladder_of, own_temperatures
 from latf_openmm.reweighting.temperatures import Basins
+from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
@@ -125,20 +126,30 @@ class TrainingRun:
         """Collective variables of all frames, shape (n_frames, latent_dim)."""
         return torch.cat([self.model.encode(part) for part in self.features.split(PART)])
 
-    def extend_ladder(self, trajectories: Sequence[FeatureTrajectory], z: Tensor, labels: Tensor) -> None:
+    def extend_ladder(
+        self, trajectories: Sequence[FeatureTrajectory], z: Tensor, labels: Tensor
+    ) -> TemperatureWeighting | None:
         """Make the ladder again with what collective variables z and states of all frames say.
 
         Walkers that do not cross have no vote on the shares of states then, and there are rungs where energies do not
         overlap.
+
+        Returns
+        -------
+        TemperatureWeighting or None
+            Weights of all frames at any temperature; None where energies are not used.
         """
         if not self.energies_used:
-            return
-        basins = Basins(z.double().cpu().numpy(), labels.cpu().numpy(), self.model.n_states)
+            return None
+        basins = Basins(
+            z.double().cpu().numpy(), labels.cpu().numpy(), self.model.n_states, max(2, self.pairs.lag)
+        )
         s = self.settings
-        ladder = build_ladder(trajectories, s.rungs, s.minimum_overlap, basins)
-        assert ladder is not None
-        self.ladder = ladder
-        self.model.set_temperature_range(float(ladder.temperatures[0]), float(ladder.temperatures[-1]))
+        weighting = TemperatureWeighting(trajectories, basins)
+        self.ladder = ladder_of(weighting, s.rungs, s.minimum_overlap)
+        rungs = self.ladder.temperatures
+        self.model.set_temperature_range(float(rungs[0]), float(rungs[-1]))
+        return weighting
 
     @property
     def batch_size(self) -> int:

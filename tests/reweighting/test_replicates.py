@@ -6,8 +6,8 @@ from helpers.ensembles import plenty, walk
 from hypothesis import given, strategies as st
 
 from latf_openmm.reweighting.blocks import FrameBlocks
-from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.replicates import Replicates, Statistic
+from latf_openmm.reweighting.temperatures import Reweighting
 
 
 def some(n: int, replicates: int, seed: int) -> Replicates:

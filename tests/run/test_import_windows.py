@@ -139,7 +139,9 @@ def test_a_bootstrap_sample_joins_runs_again() -> None:
     found, x = trajectories(200, 2)
     reweighting = Reweighting(found)
     sample = FrameBlocks(found, 20).bootstrap(np.random.default_rng(3))
-    weights = np.exp(reweighting.log_weights(T)) * reweighting.factors(reweighting.resample(sample, np.random.default_rng(0)))
+    weights = np.exp(reweighting.log_weights(T)) * reweighting.factors(
+        reweighting.resample(sample, np.random.default_rng(0))
+    )
     frames = np.repeat(np.arange(len(x)), sample)
     counts = np.bincount(np.repeat(np.arange(5), 200)[frames])
     u_kn = np.concatenate([biases(x[frames]).T / KT, np.zeros((1, len(frames)))])

@@ -64,10 +64,13 @@ class ActiveSettings(StrategySettings):
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
-        biased = tuple(t for t in chosen if round_state.can_bias and stuck[t] < self.visits)
+        off = round_state.reweighter.certificate.off
+        wrong = {share.temperature for share in off}
+        biased = tuple(t for t in chosen if round_state.can_bias and (stuck[t] < self.visits or t in wrong))
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         reasons = [_why(round_state, rows, chosen), _bias_text(round_state, chosen, biased, stuck)]
+        reasons += [share.text(round_state.scale) for share in off]
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(

@@ -1,0 +1,226 @@
+"""Conditional energies, against the wells' exact shares with a bath that takes all overlap away."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.wells import right_share, walkers
+
+from latf_openmm.reweighting.cells import make_cells
+from latf_openmm.reweighting.consistency import EnergyStep, certificate
+from latf_openmm.reweighting.paths import StatePath, bracket, energy_path
+from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.units import KELVIN, REDUCED
+
+BATH = 2000
+BARRIER = 4.0
+
+
+@pytest.fixture(scope="module")
+def plain() -> TemperatureWeighting:
+    return TemperatureWeighting(*walkers((1.0, 2.0), BARRIER, 0.3, n_walkers=20, frames=1500, seed=5))
+
+
+@pytest.fixture(scope="module")
+def bathed() -> TemperatureWeighting:
+    return TemperatureWeighting(
+        *walkers((1.0, 2.0), BARRIER, 0.3, n_walkers=20, frames=1500, bath=BATH, seed=5)
+    )
+
+
+def share_of(weighting: TemperatureWeighting, temperature: float) -> tuple[float, float]:
+    """Share of the right basin, with its error."""
+    assert weighting.basins is not None
+    right = (weighting.basins.states == 1).astype(float)
+    replicates = weighting.replicates(temperature, weighting.mbar_share(temperature))
+    spread = replicates.means(right[:, None])[:, 0].std(ddof=1)
+    return float(replicates.weights @ right), float(weighting.widening * spread)
+
+
+@pytest.mark.parametrize("temperature", [0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4])
+def test_shares_without_overlap_are_the_exact_ones(bathed: TemperatureWeighting, temperature: float) -> None:
+    if temperature not in (1.0, 2.0):
+        assert bathed.reach(temperature) < 30
+        assert bathed.mbar_share(temperature) < 0.5
+    share, error = share_of(bathed, temperature)
+    exact = right_share(temperature, BARRIER)
+    assert abs(share - exact) < 3 * error
+    assert 0.002 < error < 0.04
+    assert bathed.claims(temperature)
+
+
+@pytest.mark.parametrize("temperature", [1.2, 1.4, 1.7])
+def test_with_overlap_conditional_energies_say_what_mbar_says(
+    plain: TemperatureWeighting, temperature: float
+) -> None:
+    assert plain.mbar_share(temperature) == 1.0
+    assert plain.basins is not None
+    right = plain.basins.states == 1
+    x = plain.basins.z[:, 0]
+    for column, most in ((right, 0.015), (x, 0.03), (x**2, 0.03)):
+        a, b = (w @ column for w in (plain.mbar_weights(temperature), plain.conditional_weights(temperature)))
+        assert a == pytest.approx(b, abs=most)
+
+
+def test_what_is_inside_a_basin_changes_too(
+    bathed: TemperatureWeighting, plain: TemperatureWeighting
+) -> None:
+    """Mean square distance from the middle of the left basin, where only frames of other temperatures are."""
+    assert bathed.basins is not None and plain.basins is not None
+    for temperature in (1.4, 2.3):
+        values = []
+        for weighting, weights in (
+            (bathed, bathed.weights(temperature)),
+            (plain, plain.mbar_weights(temperature)),
+        ):
+            left = weighting.basins.states == 0  # type: ignore[union-attr]
+            x = weighting.basins.z[left, 0]  # type: ignore[union-attr]
+            values.append(float(weights[left] @ (x + 1) ** 2 / weights[left].sum()))
+        assert values[0] == pytest.approx(values[1], rel=0.1)
+
+
+def test_weights_at_a_simulated_temperature_are_of_its_frames(bathed: TemperatureWeighting) -> None:
+    weights = bathed.conditional_weights(2.0)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[bathed.mbar.level == 1].sum() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.9, 1.2, 1.5, 2.0, 2.3])
+def test_energies_go_over_to_those_of_the_neighbours(
+    bathed: TemperatureWeighting, temperature: float
+) -> None:
+    """<U> and Var U of the bath are N T / 2 and N T^2 / 2; the wells add a little."""
+    weights = bathed.weights(temperature)
+    energies = bathed.energies(temperature, bathed.mbar_share(temperature))
+    mean = float(weights @ energies)
+    assert mean == pytest.approx(0.5 * BATH * temperature, rel=0.005)
+    capacity = float(weights @ (energies - mean) ** 2) / temperature**2
+    assert capacity == pytest.approx(0.5 * BATH, rel=0.05)
+
+
+def test_nothing_jumps_where_conditional_energies_take_over() -> None:
+    """A small bath: partial overlap between the temperatures."""
+    weighting = TemperatureWeighting(
+        *walkers((1.0, 2.0), BARRIER, 0.3, n_walkers=20, frames=800, bath=150, seed=2)
+    )
+    at = np.geomspace(1.0, 2.0, 101)
+    parts = np.array([weighting.mbar_share(t) for t in at])
+    assert parts[0] == parts[-1] == 1.0
+    assert ((parts > 0.05) & (parts < 0.95)).sum() > 3
+    shares = np.array([weighting.weights(t) @ (weighting.basins.states == 1) for t in at])  # type: ignore[union-attr]
+    assert np.abs(np.diff(shares)).max() < 0.01
+    assert np.abs(shares - [right_share(t, BARRIER) for t in at]).max() < 0.05
+
+
+def test_three_temperatures_and_a_state_that_the_cold_one_lacks() -> None:
+    """Cold walkers never cross: their share follows from energies and from those that do."""
+    weighting = TemperatureWeighting(
+        *walkers((1.0, 1.6, 2.4), 9.0, 0.0, n_walkers=16, frames=1500, bath=BATH, seed=3)
+    )
+    assert weighting.mbar.counts[0, 1] < 0.1 * weighting.mbar.counts[0, 0]
+    for temperature in (1.0, 1.3, 2.0):
+        q = 0.0
+        weights = weighting.replicates(temperature, q)
+        right = (weighting.basins.states == 1).astype(float)  # type: ignore[union-attr]
+        error = weighting.widening * weights.means(right[:, None])[:, 0].std(ddof=1)
+        exact = right_share(temperature, 9.0)
+        assert abs(weights.weights @ right - exact) < max(3 * error, 0.03)
+
+
+def test_far_temperatures_are_not_claimed(bathed: TemperatureWeighting) -> None:
+    assert bathed.claims(3.0)
+    assert not bathed.claims(6.0)
+    assert not bathed.claims(0.5)
+
+
+def test_frames_of_one_temperature_have_no_conditional_energies() -> None:
+    weighting = TemperatureWeighting(*walkers((1.0,), BARRIER, 0.5, frames=300))
+    assert not weighting.conditional_possible
+    assert weighting.mbar_share(3.0) == 1.0
+
+
+# Paths
+
+
+def test_brackets() -> None:
+    betas = np.array([1.0, 0.5, 0.25])
+    assert bracket(0.75, betas) == (0, 0.5)
+    assert bracket(0.5, betas) == (1, 0.0)
+    assert bracket(1.0, betas) is None and bracket(0.25, betas) is None and bracket(2.0, betas) is None
+
+
+def test_a_path_has_its_values_and_slopes() -> None:
+    betas = np.array([1.0, 0.6, 0.2])
+    cubic = np.array([[0.3, -2.0, 1.0, 0.5]])  # one cell
+
+    def value(b: np.ndarray) -> np.ndarray:
+        return np.polyval(cubic[0], b)
+
+    slopes = np.polyval(np.polyder(cubic[0]), betas)[:, None]
+    path = StatePath(np.arange(3), betas, value(betas)[:, None], slopes, np.zeros(3))
+    for b in (1.0, 0.9, 0.6, 0.3, 0.2):
+        assert path.at(b)[0] == pytest.approx(value(np.array(b)))
+    assert path.at(0.1)[0] == pytest.approx(value(np.array(0.2)) - 0.1 * slopes[-1, 0])
+    assert path.at(0.8, "linear")[0] == pytest.approx(value(betas[:2]).mean())
+    np.testing.assert_allclose(path.shares(0.7), [0.25, 0.75, 0.0])
+    np.testing.assert_allclose(path.shares(3.0), [1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3, 2.0, 4.0])
+def test_the_energy_of_oscillators_is_exact(temperature: float) -> None:
+    thermal = np.array([1.0, 2.0])
+    mean, variance = energy_path(1 / thermal, 50 * thermal, 50 * thermal**2, 1 / temperature)
+    assert mean == pytest.approx(50 * temperature)
+    assert variance == pytest.approx(50 * temperature**2)
+
+
+def test_cells_lie_in_one_state_and_hold_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    z, states = rng.normal(size=(5000, 2)), rng.integers(0, 3, 5000)
+    cells = make_cells(z, states, 4, 0)
+    np.testing.assert_array_equal(cells.state[cells.of_frame], states)
+    assert set(cells.of_frame.tolist()) == set(range(cells.n))
+    assert len(cells.states[3].cells) == 0
+    level = rng.integers(0, 2, 5000)
+    sums = cells.sums(level, 2, np.ones(5000))
+    assert sums.sum() == 5000
+    assert sums[1].sum() == (level == 1).sum()
+
+
+# Certificate
+
+
+def test_well_sampled_temperatures_are_consistent(
+    plain: TemperatureWeighting, bathed: TemperatureWeighting
+) -> None:
+    for weighting in (plain, bathed):
+        found = certificate(weighting)
+        assert found.texts(REDUCED) == []
+        assert len(found.shares) == 4
+        for share in found.shares:
+            exact = right_share(share.temperature, BARRIER)
+            exact = exact if share.state == 1 else 1 - exact
+            assert abs(share.expected - exact) < 4 * share.expected_error + 0.01
+
+
+@pytest.mark.parametrize(("right", "bath"), [(0.0, 0), (1.0, 0), (1.0, 300)])
+def test_a_temperature_whose_walkers_never_left_is_named(right: float, bath: int) -> None:
+    weighting = TemperatureWeighting(
+        *walkers((1.0, 2.0), 10.0, right, n_walkers=20, frames=1000, bath=bath, seed=4)
+    )
+    texts = certificate(weighting).texts(REDUCED)
+    assert any(
+        text.startswith("state 1 at T = 1 holds") and "not sampled in proportion" in text for text in texts
+    )
+    assert not any("at T = 2 holds" in text for text in texts)
+
+
+def test_energies_in_kilocalories_are_seen() -> None:
+    trajectories, basins = walkers((1.0, 2.0), BARRIER, 0.3, frames=500, bath=200)
+
+    wrong = [replace(t, potential_energy=t.potential_energy / 4.184) for t in trajectories]
+    (step,) = certificate(TemperatureWeighting(wrong, basins)).energies
+    assert step.off and "kcal/mol" in step.text(REDUCED)
+    assert EnergyStep((300.0, 400.0), 4.2).text(KELVIN).startswith("mean energies at 300 K and 400 K")
+    (right,) = certificate(TemperatureWeighting(trajectories, basins)).energies
+    assert right.ratio == pytest.approx(1.0, abs=0.1)
