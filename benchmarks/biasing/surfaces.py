@@ -37,24 +37,26 @@ REFERENCE = FOLDER / "reference.csv"
 _FLOOR = 0.02
 """What the two runs of that surface differ by [kcal/mol]."""
 COLUMNS = ["method", "seed", "ns", "time_ns", "rmsd_kcal_mol", "effective_fraction", "wall_s", "date"]
-_EDGES = np.linspace(-np.pi, np.pi, 61)
+EDGES = np.linspace(-np.pi, np.pi, 61)
 """Of the cells along phi and psi [rad]."""
-_BLUR = 1.0  # cells
-_CUTOFF = 5.0 * 4.184  # kJ/mol
+_THINNED = 4
+"""One frame in so many is kept with its positions."""
+BLUR = 1.0  # cells
+CUTOFF = 5.0 * 4.184  # kJ/mol
 
 
 def surface(angles: Array, log_weights: Array) -> Array:
     """Free energy over phi and psi [kJ/mol] from weighted frames, smoothed by one cell (6 degrees)."""
     weights = np.exp(log_weights - log_weights.max())
-    counts = np.histogramdd(angles, bins=[_EDGES, _EDGES], weights=weights)[0]
-    density = gaussian_filter(counts, _BLUR, mode="wrap")
+    counts = np.histogramdd(angles, bins=[EDGES, EDGES], weights=weights)[0]
+    density = gaussian_filter(counts, BLUR, mode="wrap")
     density = density / density.sum()
     return np.asarray(-KT * np.log(np.maximum(density, 0.01 / len(angles))))
 
 
 def deviation(estimate: Array, reference: Array) -> float:
     """RMSD [kcal/mol] where the reference is below 5 kcal/mol, both with mean zero there."""
-    region = reference - reference.min() < _CUTOFF
+    region = reference - reference.min() < CUTOFF
     off = estimate[region] - reference[region]
     return float(np.sqrt(((off - off.mean()) ** 2).mean())) / 4.184
 
@@ -106,6 +108,7 @@ def run_one(name: str, seed: int, steps: int, model: Path, file: Path) -> None:
         seconds=seconds,
         adaptive=frames.adaptive,
         date=str(datetime.now(UTC).date()),
+        positions=np.array(frames.positions[::_THINNED], dtype=np.float32),
         **weights,
     )
     partial.rename(file)
@@ -218,14 +221,14 @@ def page(work: Path, ns: float) -> str:
 def by_level(work: Path, order: Sequence[str], ns: float, reference: Array) -> str:
     """Rows of a table of errors by the free energy of the reference, of methods whose runs are in the work folder."""
     heights = (reference - reference.min()) / 4.184
-    region = reference - reference.min() < _CUTOFF
+    region = reference - reference.min() < CUTOFF
     lines = []
     for name in order:
         squares, frames = [], []
         for angles, logs in _runs(work, name, ns):
             off = (surface(angles, logs) - reference) / 4.184
             squares.append((off - off[region].mean()) ** 2)
-            frames.append(np.histogramdd(angles, bins=[_EDGES, _EDGES])[0])
+            frames.append(np.histogramdd(angles, bins=[EDGES, EDGES])[0])
         if squares:
             square, count = np.mean(squares, axis=0), np.mean(frames, axis=0)
             cells = [
@@ -336,4 +339,10 @@ cell of 6 degrees; of the methods whose runs were at hand.
 | method | seeds | below 1 | 1 to 2 | 2 to 3 | 3 to 4 | 4 to 5 |
 |---|---|---|---|---|---|---|
 {levels}
+
+Tried on runs of OPES on phi and psi (2026-11-28): with one frame in 2, 4 and 8 the RMSD is 0.049, 0.064 and 0.086, not
+0.043 (3 seeds), so frames closer in time than 0.1 ps would bring little (0.037 by extrapolation). Weights of one
+seed, with one frame in 2: exp(V/kT) at the time of the frame 0.050; the last bias instead, which was made of the same
+frames, 0.080; the mixture of ten moments' biases (MBAR) 0.052. Leaving out the first 5, 10 or 20 % of the time gives
+0.044 with all frames, nothing 0.055.
 """
