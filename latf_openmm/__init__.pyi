@@ -15,6 +15,7 @@ from .bias.multistep import MultistepStepper as MultistepStepper
 from .bias.potentials import BiasContext as BiasContext
 from .bias.potentials.base import bias_context as bias_context, cv_context as cv_context
 from .bias.potentials.flow_barrier import FlowBarrierSettings as FlowBarrierSettings
+from .bias.potentials.frozen import frozen as frozen
 from .bias.potentials.harmonic import (
     HarmonicSettings as HarmonicSettings,
     MovingHarmonicSettings as MovingHarmonicSettings,

@@ -31,9 +31,13 @@ _GAMMA, _HEIGHT, _PACE = 10.0, 1.0, 250
 _CHUNK = 20_000  # frames
 
 
+def reference_file(seed: int, work: Path) -> Path:
+    return work / "biasing" / f"reference_seed{seed}.npz"
+
+
 def reference_frames(seed: int, work: Path) -> tuple[Array, Array]:
     """Angles (n, 2) [rad] and log weights (n,) of one of the two runs; made unless it is in `work` already."""
-    file = work / "biasing" / f"reference_seed{seed}.npz"
+    file = reference_file(seed, work)
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         _make(seed, file)
@@ -42,31 +46,51 @@ def reference_frames(seed: int, work: Path) -> tuple[Array, Array]:
 
 
 def _make(seed: int, file: Path) -> None:
-    system = SYSTEM.build().system
-    sampler = app.Metadynamics(system, torsion_variables(), TEMPERATURE, _GAMMA, _HEIGHT, _PACE)
-    sampler.step(simulation(system, seed), round(BUILD_NS * 1000 / TIMESTEP))
-    bias = -(_GAMMA - 1) / _GAMMA * sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
-    bias -= bias.min()
+    """Write the frames; what is there of the bias and of earlier chunks is not made again."""
+    bias = _bias(seed, file.with_suffix(".bias.npy"))
     flattened = SYSTEM.build().system
     force = _static(bias)
     force.setForceGroup(1)
     flattened.addForce(force)
     run = simulation(flattened, seed + 1)
-    angles, weights = [], []
-    left = round(STATIC_NS * 1000 / TIMESTEP / RECORD)
-    while left > 0:
-        frames = Frames()
-        for _ in range(min(_CHUNK, left)):
-            run.step(RECORD)
-            state = run.context.getState(positions=True, energy=True, groups={1})
-            frames.positions.append(np.array(state.getPositions(asNumpy=True)._value))
-            weights.append(state.getPotentialEnergy()._value / KT)
-        angles.append(frames.angles().astype(np.float32))
-        left -= _CHUNK
-        print(f"reference {seed}: {left} frames left", flush=True)
+    frames_left, place = round(STATIC_NS * 1000 / TIMESTEP / RECORD), file.with_suffix(".state")
+    chunks = []
+    for index, start in enumerate(range(0, frames_left, _CHUNK)):
+        chunk = file.with_suffix(f".{index:03d}.npz")
+        if not chunk.is_file():
+            if index > 0:
+                run.loadState(str(place))
+                run.context.getIntegrator().setRandomNumberSeed(seed + 1 + index)
+            _run_chunk(run, min(_CHUNK, frames_left - start), chunk, place)
+            print(f"{chunk.name} is ready", flush=True)
+        chunks.append(chunk)
+    loaded = [np.load(chunk) for chunk in chunks]
     partial = file.with_suffix(".partial.npz")
-    np.savez(partial, angles=np.concatenate(angles), log_weights=np.array(weights))
+    np.savez(partial, **{key: np.concatenate([part[key] for part in loaded]) for key in loaded[0].files})
     partial.rename(file)
+
+
+def _bias(seed: int, file: Path) -> Array:
+    """Table of the bias [kJ/mol], at least 0, as `openmm.app.Metadynamics` keeps it; psi down, phi across."""
+    if not file.is_file():
+        system = SYSTEM.build().system
+        sampler = app.Metadynamics(system, torsion_variables(), TEMPERATURE, _GAMMA, _HEIGHT, _PACE)
+        sampler.step(simulation(system, seed), round(BUILD_NS * 1000 / TIMESTEP))
+        bias = -(_GAMMA - 1) / _GAMMA * sampler.getFreeEnergy().value_in_unit(unit.kilojoule_per_mole)
+        np.save(file, bias - bias.min())
+    return np.asarray(np.load(file))
+
+
+def _run_chunk(run: app.Simulation, n_frames: int, file: Path, place: Path) -> None:
+    """Write angles [rad] and log weights of the next frames, and before them the state the next chunk starts from."""
+    frames, weights = Frames(), []
+    for _ in range(n_frames):
+        run.step(RECORD)
+        state = run.context.getState(positions=True, energy=True, groups={1})
+        frames.positions.append(np.array(state.getPositions(asNumpy=True)._value))
+        weights.append(state.getPotentialEnergy()._value / KT)
+    run.saveState(str(place))
+    np.savez(file, angles=frames.angles().astype(np.float32), log_weights=np.array(weights))
 
 
 def _static(bias: Array) -> openmm.CustomCompoundBondForce:

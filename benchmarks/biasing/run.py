@@ -1,7 +1,7 @@
 """Biasing, measured: free-energy surfaces, exactly known systems, cost of a step; writes docs/benchmarks/biasing.md.
 
 python -m benchmarks.biasing.run --work WORK                    # everything; hours on two cores, resumable
-python -m benchmarks.biasing.run --work WORK --part cost        # or exact, surfaces, multistep
+python -m benchmarks.biasing.run --work WORK --part cost        # or surfaces, resolution (after them), exact, multistep
 python -m benchmarks.biasing.run --work WORK --part surfaces --seeds 4 --ns 2
 python -m benchmarks.biasing.run --work WORK --only-tables
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from benchmarks.biasing import cost, exact, multistep, surfaces
+from benchmarks.biasing import cost, exact, multistep, resolution, surfaces
 
-PARTS = ("surfaces", "exact", "cost", "multistep")
+PARTS = ("surfaces", "resolution", "exact", "cost", "multistep")
 
 
 def main() -> None:
@@ -44,6 +44,8 @@ def main() -> None:
                 seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
                 surfaces.run_all(arguments.work, seeds, arguments.ns, arguments.method, arguments.processes)
             _write(pages / "surfaces.md", surfaces.page(arguments.work, arguments.ns))
+        elif part == "resolution":
+            _write(pages / "resolution.md", resolution.page(arguments.work))
         elif not arguments.only_tables:
             _write(pages / f"{part}.md", {"exact": exact, "cost": cost, "multistep": multistep}[part].page())
     text = "\n".join(file.read_text() for part in PARTS if (file := pages / f"{part}.md").is_file())

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import latf_openmm as latf
 from latf_openmm.bias.cv import CollectiveVariables, SingleFrameCV
-from latf_openmm.bias.potentials import BiasSettings
+from latf_openmm.bias.force.base import BackendName
+from latf_openmm.bias.potentials import Bias, BiasSettings
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.potentials.flow_barrier import FlowBarrierSettings
 from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
@@ -106,11 +107,21 @@ def unbiased(seed: int, steps: int) -> Frames:
     return frames
 
 
-def ours(model: Path, settings: BiasSettings, backend: str) -> Run:
+def learned(model: Path, settings: BiasSettings) -> tuple[CollectiveVariables, Bias]:
+    """A bias on the variables of a trained model."""
+    trained = latf.load_model(model)
+    return latf.latent_cv(trained), settings.build(latf.bias_context(trained, TEMPERATURE))
+
+
+def torsions(settings: BiasSettings) -> tuple[CollectiveVariables, Bias]:
+    """A bias on phi and psi, which are periodic."""
+    cv = latf.torsion_cv([PHI, PSI], SYSTEM.build().system.getNumParticles())
+    return cv, settings.build(latf.cv_context(cv.periods.tolist(), TEMPERATURE))
+
+
+def ours(make: Callable[[], tuple[CollectiveVariables, Bias]], backend: BackendName = "auto") -> Run:
     def run(seed: int, steps: int) -> Frames:
-        trained = latf.load_model(model)
-        cv = latf.latent_cv(trained)
-        bias = settings.build(latf.bias_context(trained, TEMPERATURE))
+        cv, bias = make()
         context = _context(latf.add_bias(SYSTEM.build().system, cv, bias, backend=backend), seed)
         updater = latf.BiasUpdater(cv, bias) if isinstance(bias, AdaptiveBias) else None
         frames = Frames(adaptive=updater is not None)
@@ -238,10 +249,11 @@ def all_methods(model: Path) -> dict[str, Run]:
     opes: dict[str, Any] = {"barrier": BARRIER, "pace": PACE}
     return {
         "unbiased": unbiased,
-        "latf metadynamics, learned": ours(model, metadynamics, "auto"),
-        "latf OPES, learned": ours(model, OpesSettings(**opes), "auto"),
-        "latf OPES explore, learned": ours(model, OpesSettings(flavour="explore", **opes), "auto"),
-        "latf flow barrier, learned": ours(model, FlowBarrierSettings(barrier_kt=8.0), "auto"),
+        "latf metadynamics, learned": ours(lambda: learned(model, metadynamics)),
+        "latf OPES, learned": ours(lambda: learned(model, OpesSettings(**opes))),
+        "latf OPES explore, learned": ours(lambda: learned(model, OpesSettings(flavour="explore", **opes))),
+        "latf flow barrier, learned": ours(lambda: learned(model, FlowBarrierSettings(barrier_kt=8.0))),
+        "latf OPES, phi psi": ours(lambda: torsions(OpesSettings(sigma=_SIGMA, **opes))),
         "openmm.app Metadynamics, phi psi": openmm_metadynamics(torsion_variables),
         "openmm.app Metadynamics, learned": openmm_metadynamics(lambda: _learned_variables(model)),
         "openmm-opes, phi psi": openmm_opes,

@@ -24,6 +24,7 @@ GROUPS = {
         "BiasContext",
         "BiasUpdater",
         "load_bias",
+        "frozen",
         "LatentReporter",
         "MultistepStepper",
         "langevin_integrator",

@@ -47,12 +47,12 @@ class Differentiated(nn.Module):
 
 
 class StaticState(nn.Module):
-    """The state of a static bias, which has none."""
+    """The state of a static bias, which does not change and is mostly empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Tensor) -> None:
         super().__init__()
         self.state: Tensor
-        self.register_buffer("state", torch.empty(0, dtype=torch.float64))
+        self.register_buffer("state", state.clone())
 
 
 class AdaptiveState(nn.Module):
@@ -157,6 +157,7 @@ def force_module(energy: BiasEnergy, periodic: bool, recorded: bool, scaled: boo
         Whether it is given a factor on the forces.
     """
     core = TracedForces(trace_forces(energy, periodic)) if recorded else Differentiated(energy)
-    state = AdaptiveState(energy.bias) if isinstance(energy.bias, AdaptiveBias) else StaticState()
+    bias = energy.bias
+    state = AdaptiveState(bias) if isinstance(bias, AdaptiveBias) else StaticState(bias.state)
     scripted: torch.jit.ScriptModule = torchscript.script(ForceModule(core, state, periodic, scaled).eval())
     return scripted
