@@ -141,7 +141,7 @@ class Certificate:
         return chosen
 
     def texts(self, scale: TemperatureScale) -> list[str]:
-        """What is wrong, for people; empty where nothing is."""
+        """Sentences for people about all that is wrong; empty where nothing is."""
         return [
             *(step.text(scale) for step in self.energies if step.off),
             *(share.text(scale) for share in self.off),
