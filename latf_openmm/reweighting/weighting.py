@@ -168,6 +168,12 @@ class TemperatureWeighting:
         """Weights of all frames by conditional energies, which sum to one."""
         return normalised_weights(self.mbar.log_w + self._of_frames(self.conditional, temperature))
 
+    def straight_weights(self, temperature: float) -> Array:
+        """Conditional weights on the straight path between temperatures: without the slopes that energies give."""
+        table = self.conditional.log_factors(self._beta(temperature), "linear")
+        of_frames = table[self.mbar.level, self.conditional.frames.cells.of_frame]
+        return normalised_weights(self.mbar.log_w + of_frames)
+
     def weights(self, temperature: float) -> Array:
         """Weights of all frames at a temperature, which sum to one."""
         q = self.mbar_share(temperature)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.two_basins import right_share, walkers
+from benchmarks.gap.two_basins import right_share, walkers
 
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.consistency import EnergyStep, certificate

@@ -3,7 +3,7 @@
 import numpy as np
 import pymbar
 import pytest
-from helpers.two_basins import right_share, walkers
+from benchmarks.gap.two_basins import right_share, walkers
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.connected import LocalFrames, Visits, energy_links
