@@ -106,8 +106,10 @@ def train_committee(
     )
     history = []
     for draws in trainer.draw_epochs(samples, n, settings.epochs_flow, rng):
-        train = 0.0
-        for part in draws.split(batch):
+        train, parts = 0.0, list(draws.split(batch))
+        for place, part in enumerate(parts):
+            if place == len(parts) // 2:  # where frames say little, flows are best after few steps
+                trainer.keep_best(test)
             train += trainer.step(part, optimiser) * part.frames.shape[1] / n
             schedule.step()
         held_out = trainer.keep_best(test)

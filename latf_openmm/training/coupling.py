@@ -56,7 +56,7 @@ def mapped(flow: CouplingFlow, parameters: Parameters, z: Tensor, context: Tenso
             if isinstance(step, nn.Linear):
                 name = f"layers.{index}.conditioner.{place}"
                 weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-                out = torch.bmm(weight, out).add_(bias.unsqueeze(2))  # a bias in the product is copied slowly
+                out = torch.bmm(weight, out).add_(bias.unsqueeze(2))  # faster than baddbmm
             else:
                 out = step(out)
         out = out.unflatten(1, (layer.n_moved, layer.n_out))
