@@ -15,17 +15,19 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.func import stack_module_state
 
-from latf_openmm.model.flow import CouplingFlow, SplineCoupling
+from latf_openmm.model.flow import CouplingFlow
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.model.prior import log_pulled_back
 from latf_openmm.progress import Advance
 from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.ladder import Counts, TemperatureLadder
-from latf_openmm.training.coupling import coupled
+from latf_openmm.training.coupling import Parameters, mapped
 from latf_openmm.training.settings import TrainingSettings
 
-_HELD_OUT_DRAWS = 20_000
+_HELD_OUT_DRAWS = 10_000
 """Draws of left-out frames on which flows are scored."""
+_EPOCHS_AT_ONCE = 5
+"""Epochs whose frames are drawn at a time: a draw goes through the weights of all frames at all temperatures."""
 _PART = 2000
 """Points of each member that are scored at a time: what a layer makes of them fits into a processor's cache."""
 _DRAWS_PER_FRAME = 8
@@ -36,8 +38,6 @@ _MAX_IN_TREE = 1_000_000
 """Largest number of points in the search tree for neighbours; more are thinned."""
 _MAX_GRADIENT = 10.0
 """Largest norm of the gradient of one member; longer ones are shortened."""
-
-Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,11 @@ def train_committee(
         optimiser, settings.learning_rate_flow, total_steps=steps + 1, pct_start=0.05
     )
     history = []
-    for _ in range(settings.epochs_flow):
-        draws = trainer.draw(samples, n, rng)
-        train = 0.0
-        for part in draws.split(batch):
+    for draws in trainer.draw_epochs(samples, n, settings.epochs_flow, rng):
+        train, parts = 0.0, list(draws.split(batch))
+        for place, part in enumerate(parts):
+            if place == len(parts) // 2:  # where frames say little, flows are best after few steps
+                trainer.keep_best(test)
             train += trainer.step(part, optimiser) * part.frames.shape[1] / n
             schedule.step()
         held_out = trainer.keep_best(test)
@@ -163,37 +164,22 @@ class _Trainer:
         at = torch.from_numpy(np.stack([temperature for _, temperature in drawn])).float()
         return _Draws(frames.to(self.z.device), at.to(self.z.device) / self.model.reference_temperature)
 
+    def draw_epochs(
+        self, samples: Sequence[Counts], n: int, epochs: int, rng: np.random.Generator
+    ) -> Iterator[_Draws]:
+        """The same for each epoch in turn, several at a time."""
+        for start in range(0, epochs, _EPOCHS_AT_ONCE):
+            several = min(_EPOCHS_AT_ONCE, epochs - start)
+            yield from self.draw(samples, several * n, rng).split(n)
+
     def loss(self, z: Tensor, t: Tensor) -> Tensor:
         """Mean -log r_T(z) of every member, shape (n_members,); z is (n_members, n, d), t (n_members, n)."""
         members, n, d = z.shape
-        u, log_det = self._mapped(z.reshape(-1, d), self.model.context(t.reshape(-1)), members)
+        context = self.model.context(t.reshape(-1))
+        u, log_det = mapped(self.flow, self.parameters, z.reshape(-1, d), context)
         log_r = log_pulled_back(u, log_det, self.tau, t.reshape(-1)).reshape(members, n)
         nearest = torch.bucketize(t, 0.5 * (self.rungs[1:] + self.rungs[:-1]))
         return -(log_r - self.log_c[nearest]).mean(dim=1)
-
-    def _mapped(self, z: Tensor, context: Tensor, members: int) -> tuple[Tensor, Tensor]:
-        """Map the points of all members to prior space, each by its own flow, as `CouplingFlow` does by one.
-
-        `z` has shape (n_members * n, d), and all points go through a layer together; only its conditioners differ.
-        """
-        x, log_det = self.flow.whitened(z)
-        # Members first, points last: rows of the arrays are long.
-        log_det = log_det.reshape(members, -1)
-        x, context = (a.reshape(*log_det.shape, a.shape[1]).transpose(1, 2) for a in (x, context))
-        for index, module in enumerate(self.flow.layers):
-            layer = cast(SplineCoupling, module)
-            out = layer.inputs(x.index_select(1, layer.kept), context)
-            for place, step in enumerate(layer.conditioner):
-                if isinstance(step, torch.nn.Linear):
-                    name = f"layers.{index}.conditioner.{place}"
-                    weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
-                    out = torch.baddbmm(bias.unsqueeze(2), weight, out)
-                else:
-                    out = step(out)
-            out = out.unflatten(1, (layer.n_moved, layer.n_out))
-            x, change = coupled(x, out, layer.moved, layer.bins, layer.bound)
-            log_det = log_det + change
-        return self.flow.to_prior(x.transpose(1, 2).reshape(z.shape), log_det.reshape(-1))
 
     def step(self, draws: _Draws, optimiser: torch.optim.Optimizer) -> float:
         """One step of all members; each one's gradient is clipped by itself."""

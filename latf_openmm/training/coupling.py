@@ -7,17 +7,62 @@ its gradient cannot be differentiated again.
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from latf_openmm.model.flow import CouplingFlow, SplineCoupling
 
 _LEAST = 1e-3
 """Least width and height of a bin, as a fraction of all, and least slope of a knot before slopes are scaled."""
 _SLOPE_ONE = math.log(math.e - 1.0)
 """softplus of it is one."""
+
+
+Parameters = dict[str, Tensor]
+"""Parameters of the flows of a committee by their names in one, each with the members as its first dimension."""
+
+
+def mapped(flow: CouplingFlow, parameters: Parameters, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Map the points of all members to prior space, each by its own flow, as `CouplingFlow` does by one.
+
+    All points go through a layer at once; only its conditioners differ.
+
+    Parameters
+    ----------
+    flow
+        One of them, for what they share.
+    parameters
+        Of all members.
+    z, context
+        Points and context, those of each member one after the other, shapes (n_members n, d) and (n_members n, c).
+
+    Returns
+    -------
+    u, log_det
+        Shapes (n_members n, d) and (n_members n,).
+    """
+    x, log_det = flow.whitened(z)
+    # Members first, points last: rows of the arrays are long.
+    log_det = log_det.reshape(len(next(iter(parameters.values()))), -1)
+    x, context = (a.reshape(*log_det.shape, a.shape[1]).transpose(1, 2) for a in (x, context))
+    for index, module in enumerate(flow.layers):
+        layer = cast(SplineCoupling, module)
+        out = layer.inputs(x.index_select(1, layer.kept), context)
+        for place, step in enumerate(layer.conditioner):
+            if isinstance(step, nn.Linear):
+                name = f"layers.{index}.conditioner.{place}"
+                weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
+                out = torch.bmm(weight, out).add_(bias.unsqueeze(2))  # faster than baddbmm
+            else:
+                out = step(out)
+        out = out.unflatten(1, (layer.n_moved, layer.n_out))
+        x, change = coupled(x, out, layer.moved, layer.bins, layer.bound)
+        log_det = log_det + change
+    return flow.to_prior(x.transpose(1, 2).reshape(z.shape), log_det.reshape(-1))
 
 
 def coupled(x: Tensor, parameters: Tensor, moved: Tensor, bins: int, bound: float) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,19 @@
 """The loss terms of both training stages, as pure functions of one batch."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from latf_openmm.model.encoder import Encoder
+from latf_openmm.model.flow import CouplingFlow
 from latf_openmm.model.latf import LatentThermodynamicFlow
+from latf_openmm.model.prior import log_pulled_back
+from latf_openmm.training.coupling import mapped
 
 _NOTHING = 60.0
 """Below the largest term of a mixture by so much, terms are taken for that much: exp of it is lost in rounding."""
@@ -35,6 +39,12 @@ class Batch:
     labels: Tensor
     weights: Tensor
     temperatures: Tensor
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """The same in parts of `size` pairs, the last one smaller."""
+        arrays = (self.features, self.labels, self.weights, self.temperatures)
+        for parts in zip(*(array.split(size) for array in arrays), strict=True):
+            yield Batch(*parts)
 
 
 @dataclass(frozen=True)
@@ -91,23 +101,13 @@ class RepresentativePrior(nn.Module):
 
 
 class _LogMixture(torch.autograd.Function):
-    """Log of sum_k w_k exp(-|x - c_k|^2 / 2), (n,), by x (n, d), c (k, d) and log w (k,).
-
-    The way back is written out and points are last, which is faster: up to a hundred centres make large arrays.
-    """
+    """Log of sum_k w_k exp(-|x - c_k|^2 / 2), (n,), by x (n, d), c (k, d) and log w (k,), with its way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, c: Tensor, log_w: Tensor) -> Tensor:
-        each = log_w.unsqueeze(1)
-        for a, b in zip(x.t().contiguous(), c.unbind(1), strict=True):
-            difference = a - b.unsqueeze(1)
-            each = torch.addcmul(each, difference, difference, value=-0.5)
-        most = each.amax(dim=0)
-        # Centres that weigh nothing: exp of less than -87 takes ten times as long.
-        shares = each.sub_(most).clamp_(min=-_NOTHING).exp_()
-        total = shares.sum(dim=0)
-        ctx.save_for_backward(x, c, shares.div_(total))
-        return total.log_().add_(most)
+        log_mixture, shares = mixture_shares(x.t().contiguous(), c.t(), log_w)
+        ctx.save_for_backward(x, c, shares)
+        return log_mixture
 
     @staticmethod
     @once_differentiable
@@ -118,6 +118,32 @@ class _LogMixture(torch.autograd.Function):
         by_x = torch.addcmul(shares.t() @ c, gradient.unsqueeze(1), x, value=-1.0)
         by_c = torch.addcmul(shares @ x, by_log_w.unsqueeze(1), c, value=-1.0)
         return by_x, by_c, by_log_w
+
+
+def mixture_shares(x: Tensor, c: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log of sum_k w_k exp(-|x - c_k|^2 / 2), and what part of it each term is.
+
+    Points are last, which is faster: up to a hundred centres make large arrays.
+
+    Parameters
+    ----------
+    x, c, log_w
+        Points (d, n), centres (d, k), and log weights (k,).
+
+    Returns
+    -------
+    log_mixture, shares
+        Shapes (n,) and (k, n).
+    """
+    each = log_w.unsqueeze(1)
+    for a, b in zip(x.unbind(0), c.unbind(0), strict=True):
+        difference = a - b.unsqueeze(1)
+        each = torch.addcmul(each, difference, difference, value=-0.5)
+    most = each.amax(dim=0)
+    # Centres that weigh nothing: exp of less than -87 takes ten times as long.
+    shares = each.sub_(most).clamp_(min=-_NOTHING).exp_()
+    total = shares.sum(dim=0)
+    return total.log().add_(most), shares.div_(total)
 
 
 def terms(
@@ -134,7 +160,7 @@ def terms(
     z = model.encoder.sample(mean, generator)
     log_q = model.decoder(z).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
     if prior is None:
-        log_prior = model.log_density(z, batch.temperatures)
+        log_prior = _log_density(model, z, batch.temperatures)
     else:
         log_prior = prior.log_prob(z, model.encoder)
     divergence = model.encoder.log_prob(z, mean) - log_prior
@@ -143,6 +169,14 @@ def terms(
         (batch.weights * divergence).mean(),
         squared_correlation(mean, batch.weights),
     )
+
+
+def _log_density(model: LatentThermodynamicFlow, z: Tensor, temperature: Tensor) -> Tensor:
+    """`model.log_density` of a model with one flow, through layers whose way back is written out; shape (n,)."""
+    flow, t = cast(CouplingFlow, model.flows[0]), model.reduced(temperature.to(z))
+    parameters = {name: value.unsqueeze(0) for name, value in flow.named_parameters()}
+    u, log_det = mapped(flow, parameters, z, model.context(t))
+    return log_pulled_back(u, log_det, model.prior.tau, t) - model.prior.log_normalisers(t)
 
 
 def squared_correlation(z: Tensor, weights: Tensor) -> Tensor:

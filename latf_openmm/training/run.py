@@ -1,7 +1,6 @@
 """The data and the model of one training, and the epochs that the states and the joint stage share."""
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
@@ -23,6 +22,7 @@ from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
+from latf_openmm.training.states_step import StatesStep
 
 _MIN_BATCH = 64
 """Smallest number of pairs in a batch."""
@@ -35,6 +35,12 @@ PART = 65_536
 _MIN_RELATIVE_SPREAD = 0.02
 """Least standard deviation that a feature is divided by, over the 90th percentile of all."""
 
+_GATHERED = 2**21
+"""Descriptors of several batches that are gathered and standardised at a time, at most."""
+_STOPPING_PAIRS = 10_000
+"""Held-out pairs that say when to relabel, about; all say which start is the best."""
+_BETTER = 2e-3
+"""Least change of the held-out objective that is an improvement (nats)."""
 _SLOW = 0.9
 """Quantile of the times in which descriptors cross their spread that is a slow descriptor's."""
 
@@ -62,7 +68,7 @@ class Stage:
 
     name: Literal["states", "joint"]
     prior: RepresentativePrior | None
-    parameters: list[torch.nn.Parameter]
+    parameters: list[nn.Parameter]
     epochs: int
     patience: int
     refinement: int = 0
@@ -170,48 +176,69 @@ class TrainingRun:
 
     def train(self, labels: Tensor, stage: Stage, advance: Advance) -> None:
         """Epochs until the held-out objective settles; ends with the best epoch's parameters."""
-        s = self.settings
-        # The flow sees gradients scaled by beta; a tiny epsilon keeps Adam's steps independent of it.
-        optimiser = torch.optim.Adam(stage.parameters, lr=s.learning_rate, eps=1e-15, fused=True)
-        best, best_state, since = float("inf"), copy.deepcopy(self.model.state_dict()), 0
+        s, step = self.settings, self._step(stage)
+        most = _STOPPING_PAIRS if stage.name == "states" else s.pairs_per_epoch
+        best, best_values, since = float("inf"), _copied(stage.parameters), 0
         for epoch in range(stage.epochs):
-            train_loss = self._epoch(labels, stage, optimiser)
-            record = replace(self.evaluate(labels, stage), train_loss=train_loss, epoch=epoch)
+            train_loss = self._epoch(labels, stage, step)
+            record = replace(self.evaluate(labels, stage, most), train_loss=train_loss, epoch=epoch)
             self.history.append(record)
-            score = record.prediction + s.beta * record.divergence
-            since = 0 if score < best - 2e-3 else since + 1
+            score = self._score(record)
+            since = 0 if score < best - _BETTER else since + 1
             if score < best:
-                best, best_state = score, copy.deepcopy(self.model.state_dict())
+                best, best_values = score, _copied(stage.parameters)
             advance(1, f"{self.model.n_states} states, held-out {score:.3f}")
             if since >= stage.patience:
                 break
-        self.model.load_state_dict(best_state)
+        # Arrays of their own, whatever they shared while they were trained.
+        for parameter, value in zip(stage.parameters, best_values, strict=True):
+            parameter.data = value
 
-    def _epoch(self, labels: Tensor, stage: Stage, optimiser: torch.optim.Optimizer) -> float:
+    def _score(self, record: Epoch) -> float:
+        return record.prediction + self.settings.beta * record.divergence
+
+    def _step(self, stage: Stage) -> Callable[[Batch], float]:
+        """A function that moves the parameters of a stage by one batch and returns its loss."""
+        s = self.settings
+        if stage.prior is not None:
+            written = StatesStep(self.model, stage.prior, s.beta, s.decorrelation, s.learning_rate)
+            return lambda batch: written.step(batch, self.generator)
+        # The flow sees gradients scaled by beta; a tiny epsilon keeps Adam's steps independent of it.
+        optimiser = torch.optim.Adam(stage.parameters, lr=s.learning_rate, eps=1e-15, fused=True)
+
+        def step(batch: Batch) -> float:
+            loss = terms(self.model, batch, None, self.generator).loss(s.beta, s.decorrelation)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(stage.parameters, 10.0)
+            optimiser.step()
+            return float(loss.detach())
+
+        return step
+
+    def _epoch(self, labels: Tensor, stage: Stage, step: Callable[[Batch], float]) -> float:
         s = self.settings
         self.model.train()
         # Many short epochs between relabellings need fewer pairs than the one joint stage.
         most = s.pairs_per_epoch // 2 if stage.name == "states" else s.pairs_per_epoch
         order = self.order(len(self.pairs.train), most)
         chosen = self.at_own_temperatures(torch.from_numpy(self.pairs.train)[order].to(self.features.device))
-        total, n = 0.0, 0
-        for part in chosen.split(self.batch_size):
-            batch_terms = terms(self.model, self.batch(part, labels), stage.prior, self.generator)
-            loss = batch_terms.loss(s.beta, s.decorrelation)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(stage.parameters, 10.0)
-            optimiser.step()
-            total, n = total + float(loss.detach()) * len(part.first), n + len(part.first)
-        return total / n
+        size, total = self.batch_size, 0.0
+        at_once = max(1, _GATHERED // (size * self.features.shape[1]))
+        for part in chosen.split(at_once * size):
+            for batch in self.batch(part, labels).split(size):
+                total += step(batch) * len(batch.labels)
+        return total / len(order)
 
     @torch.no_grad()
-    def evaluate(self, labels: Tensor, stage: Stage) -> Epoch:
-        """Terms of the objective on held-out pairs; the same noise every time."""
+    def evaluate(self, labels: Tensor, stage: Stage, most: int | None = None) -> Epoch:
+        """Terms of the objective on held-out pairs, at most about `most`; the same noise every time."""
         self.model.eval()
         generator = torch.Generator().manual_seed(0)
         first = torch.from_numpy(self.pairs.held_out).to(self.features.device)
-        chosen = self.at_own_temperatures(first[:: max(1, len(first) // self.settings.pairs_per_epoch)])
+        chosen = self.at_own_temperatures(
+            first[:: max(1, len(first) // (most or self.settings.pairs_per_epoch))]
+        )
         prediction, divergence, weight = 0.0, 0.0, 0.0
         for part in chosen.split(2048):
             batch = self.batch(part, labels)
@@ -229,6 +256,10 @@ class TrainingRun:
             n_states=self.model.n_states,
             sigma=float(self.model.encoder.log_sigma.exp()),
         )
+
+
+def _copied(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
 
 
 @contextmanager

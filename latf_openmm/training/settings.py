@@ -26,14 +26,14 @@ class TrainingSettings(Settings):
     label_tolerance: float = Field(0.005, gt=0, description="settled when fewer labels change [fraction]")
     epochs_states: int = Field(15, ge=1, description="at most this many epochs between relabellings")
     epochs_joint: int = Field(20, ge=1, description="at most this many epochs of the joint stage")
-    epochs_flow: int = Field(30, ge=1, description="epochs of the flow stage")
+    epochs_flow: int = Field(15, ge=1, description="epochs of the flow stage")
     patience: int = Field(
         5, ge=1, description="epochs without improvement before the joint stage has settled"
     )
     batch_size: int = Field(1024, ge=8, description="pairs in a batch; fewer where there are few pairs")
     pairs_per_epoch: int = Field(60_000, ge=8, description="at most this many pairs are drawn an epoch")
     learning_rate: float = Field(3e-3, gt=0, description="of Adam, while states are refined and jointly")
-    learning_rate_flow: float = Field(5e-3, gt=0, description="of Adam, flow stage: the peak of one cycle")
+    learning_rate_flow: float = Field(2e-2, gt=0, description="of Adam, flow stage: the peak of one cycle")
     committee: int = Field(
         4, ge=1, le=32, description="flows whose mean is the density; their spread its error"
     )

@@ -27,11 +27,12 @@ from latf_openmm.training import (
     committee as committee_module,
     fit as fit_module,
     objective as objective_module,
+    run as run_module,
     states as states_module,
 )
 from latf_openmm.training.fit import TrainingResult, fit
 from latf_openmm.training.objective import Batch, RepresentativePrior, squared_correlation, terms
-from latf_openmm.training.run import TrainingRun, prepare
+from latf_openmm.training.run import Stage, TrainingRun, prepare, seeded
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.training.states import (
     find_states,
@@ -361,6 +362,37 @@ def test_initial_labels_have_no_gaps():
     assert labels == found()
 
 
+def states_of(trajectories: list[FeatureTrajectory]) -> tuple[TrainingRun, Tensor, Stage]:
+    """A run whose states are the signs of x, before they are trained."""
+    run = prepare(shortened(trajectories, 200), MODEL, QUICK, LAG, 0)
+    labels = (run.features[:, 0] > 0).long()
+    prior = RepresentativePrior(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.tensor([0.5, 0.5]))
+    parameters = [*run.model.encoder.parameters(), *run.model.decoder.parameters(), *prior.parameters()]
+    return run, labels, Stage("states", prior, parameters, 2, 2)
+
+
+def test_fewer_held_out_pairs_are_evenly_chosen(trajectories):
+    run, labels, stage = states_of(trajectories)
+    few = run.evaluate(labels, stage, 100)
+    held_out = run.pairs.held_out
+    assert few != run.evaluate(labels, stage)
+    run.pairs = replace(run.pairs, held_out=held_out[:: len(held_out) // 100])
+    assert run.evaluate(labels, stage) == few
+
+
+def test_training_is_the_same_however_many_batches_are_gathered(trajectories, monkeypatch):
+    histories = []
+    for gathered in (1, 2**20):
+        monkeypatch.setattr(run_module, "_GATHERED", gathered)
+        with seeded(0, 1):
+            run, labels, stage = states_of(trajectories)
+            run.train(labels, stage, lambda *_: None)
+        histories.append(run.history)
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == 2
+    assert histories[0][1].train_loss < histories[0][0].train_loss
+
+
 # A real fit: 30 walkers in the three-hole potential at T = 1
 
 WALKERS, FRAMES = 30, 1500
@@ -484,6 +516,11 @@ def test_result_is_finite_and_ready_to_use(fitted):
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
     z = model.density(1.0).sample(5000, torch.Generator().manual_seed(0))
     assert torch.isfinite(z).all()
+
+
+def test_parameters_of_the_result_share_no_array(fitted):
+    for value in fitted.result.model.state_dict().values():
+        assert value.untyped_storage().nbytes() == value.numel() * value.element_size()
 
 
 def test_history_tells_of_every_stage(fitted):
