@@ -57,10 +57,11 @@ _LJ7 = """LJ7, frames of T = 0.2 and 0.5 (20 walkers each), energies with so man
 take the overlap away and change nothing else. Jensen-Shannon divergence [nats] of the plane of two moments of the
 coordination numbers to independent runs, densities smoothed alike; share of MBAR in the default in brackets."""
 _DIMER = """Two particles with a double well in their distance among 250 that repel each other, one run of 30,000 frames
-at T = 0.8 and 1.6. Divergence of the distance's distribution, and share of the extended dimer with its reported error."""
+at T = 0.8 and 1.6. Divergence of the distance's distribution, and share of the extended dimer with its error."""
 _RARE = """Two basins of different width, ten walkers of 1,000 frames at T = 1 and 2; the barrier is in kT at T = 1; so
-many walkers start on the right. Error of the right basin's share at T = 1, 1.4 and 2 over 15 repeats (root mean square),
-and how often the truth is within two reported errors. With a bath of 300 degrees of freedom energies do not overlap."""
+many walkers start on the right. Error of the right basin's share at T = 1, 1.4 and 2 over 15 repeats (root mean
+square), and how often the truth is within two reported errors. With a bath of 300 degrees of freedom
+energies do not overlap."""
 _CALIBRATION = (
     "Truth within two reported errors (and those of the truth), all cases above, states of 0.5 % or more."
 )

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+_NOTHING = 1e-30
+"""Weight that is none."""
 _PART = 65_536
 """Frames whose numbers are in memory in double precision at a time."""
 
@@ -96,7 +98,7 @@ class Replicates:
         """Return both weightings of the same frames as one, the first with the given share in every replicate."""
         weights = share * self.weights + (1 - share) * other.weights
         factors = np.zeros(self.factors.shape, np.float32)
-        used = weights > 0
+        used = weights > _NOTHING
         for row, first, second in zip(factors, self.rows(), other.rows(), strict=True):
             row[used] = (share * first + (1 - share) * second)[used] / weights[used]
         return Replicates(factors, weights)

@@ -36,6 +36,8 @@ _STRETCH = 0.5
 """Distance in 1/kT beyond the simulated temperatures, over their own, that conditional energies claim, at most."""
 _LEAST_OVERLAP = 0.1
 """Overlap (Bhattacharyya's) of collective variables of neighbouring temperatures below which nothing is claimed."""
+_HIGHEST = 60.0
+"""Logarithm of the largest factor of a bootstrap sample on a weight, over the median one."""
 _ORDERS = 0.5
 """Part of the difference between the straight path and the cubic that is taken for a standard error."""
 
@@ -284,6 +286,7 @@ class TemperatureWeighting:
         for row, sample in zip(factors, self._fits, strict=True):
             change = sample.fit.log_factors(beta) - np.where(known, base, 0.0)
             change += _ORDERS * rng.normal() * off
+            change = np.minimum(change - np.median(change[known]), _HIGHEST)
             row[:] = sample.times * np.exp(np.where(known, change, -np.inf))[where]
         return factors
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.gap.two_basins import right_share, walkers
 
+from benchmarks.gap.two_basins import right_share, walkers
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.consistency import EnergyStep, certificate
 from latf_openmm.reweighting.paths import StatePath, bracket, energy_path

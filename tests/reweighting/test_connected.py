@@ -3,8 +3,8 @@
 import numpy as np
 import pymbar
 import pytest
-from benchmarks.gap.two_basins import right_share, walkers
 
+from benchmarks.gap.two_basins import right_share, walkers
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.connected import LocalFrames, Visits, energy_links
 from latf_openmm.reweighting.crossings import find_crossings, known_shares, log_likelihood, with_unseen
