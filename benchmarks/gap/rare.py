@@ -36,7 +36,8 @@ def rows(work: Path, barrier: float, start: float, bath: int, seed: int) -> list
         )
         weighting = TemperatureWeighting(trajectories, basins, seed=repeat)
         weights = Weights(weighting, Reweighting(trajectories, weighting.inefficiency))
-        named = [share.temperature for share in certificate(weighting).off]
+        found = certificate(weighting)
+        named = [share.temperature for share in [*found.off, *found.rare]]
         crossings = weighting.mbar.crossings()[:, 0]
         for temperature in ASKED:
             for method, replicates in weights.at(temperature).items():

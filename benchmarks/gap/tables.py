@@ -53,9 +53,9 @@ Written by `python -m benchmarks.gap.run --work WORK` on {date} ({machine}; latf
 All methods weight the same frames. "latf-openmm" is the default: MBAR whose states only crossings connect,
 conditional energies where temperatures do not overlap. "straight path" is the density ratio alone, linear in 1/kT.
 "MBAR" takes every temperature for an equilibrium sample, as is usual."""
-_LJ7 = """LJ7, frames of T = 0.2 and 0.5 (20 walkers each), energies with so many harmonic degrees of freedom added, which
-take the overlap away and change nothing else. Jensen-Shannon divergence [nats] of the plane of two moments of the
-coordination numbers to independent runs, densities smoothed alike; share of MBAR in the default in brackets."""
+_LJ7 = """LJ7, frames of T = 0.2 and 0.5 (20 walkers each); so many harmonic degrees of freedom are added to the
+energies, which takes the overlap away and changes nothing else. Jensen-Shannon divergence [nats] of the plane of two
+moments of the coordination numbers to independent runs, densities smoothed alike; in brackets MBAR's share."""
 _DIMER = """Two particles with a double well in their distance among 250 that repel each other, one run of 30,000 frames
 at T = 0.8 and 1.6. Divergence of the distance's distribution, and share of the extended dimer with its error."""
 _RARE = """Two basins of different width, ten walkers of 1,000 frames at T = 1 and 2; the barrier is in kT at T = 1; so

@@ -171,9 +171,9 @@ class Reweighter:
         temperature, reliability, texts = ensemble.temperature, ensemble.reliability, self.warnings(ensemble)
         scale = SCALES[self.trained.temperature_scale]
         simulated = weighting.mbar.simulated
-        if contradictions := self.certificate.texts(scale):
-            texts += contradictions
-            reliability = "fair" if reliability == "good" else reliability
+        texts += self.certificate.texts(scale)
+        if self.certificate.wrong and reliability == "good":
+            reliability = "fair"
         if q < 1.0 and not simulated[0] <= temperature <= simulated[-1]:
             texts.append(
                 f"{scale.label(temperature)} is beyond the simulated temperatures, whose energies do not overlap "

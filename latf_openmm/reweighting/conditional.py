@@ -25,20 +25,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+from sklearn.linear_model import LogisticRegression
 
 from latf_openmm.reweighting.cells import Cells, StateCells
 from latf_openmm.reweighting.paths import Order, StatePath, energy_path
+from latf_openmm.reweighting.shrinkage import KnownNoise, certain_part, true_spread
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_LEAST = 10.0
+LEAST = 10.0
 """Weight of the frames of a temperature in a state from which they are used."""
 _LEAST_CELLS = 5
 """Cells with frames from which energies are regressed on more than their mean."""
-_UNRESOLVED = 0.5
-"""Part of the noise of what is shrunk away that is counted as an error."""
+_BENDING = 0.1
+"""What departures may do half-way although they are not seen, over what the straight line does between temperatures."""
+_ALONE = 3.0
+"""Spread of the slopes of states of one temperature alone, over the largest of the others."""
 _PENALTIES = np.geomspace(1e-3, 1e3, 7)
 """Inverse penalties of the classifier that are tried."""
 _RIDGES = np.geomspace(1e-3, 1e6, 19)
@@ -176,7 +179,7 @@ class ConditionalFit:
         Of those with frames at all temperatures, the same at each: what is common to all states, such as a solvent's
         energy, is no part of any path then. Of all states where none has.
         """
-        least = np.where(self.state_counts < _LEAST, 0.0, self.state_counts).min(axis=0)
+        least = np.where(self.state_counts < LEAST, 0.0, self.state_counts).min(axis=0)
         weights = np.tile(least, (len(self.state_counts), 1)) if least.any() else self.state_counts
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
@@ -189,7 +192,7 @@ class ConditionalFit:
 
     def _draft(self, state: int, f: Array) -> StatePath | None:
         """The path of a state with the slopes of the straight lines."""
-        levels = np.flatnonzero(self.state_counts[:, state] >= _LEAST)
+        levels = np.flatnonzero(self.state_counts[:, state] >= LEAST)
         cells = self.frames.cells.states[state]
         if len(levels) == 0:
             return None
@@ -215,27 +218,50 @@ class ConditionalFit:
     def _departures(self, drafts: Sequence[StatePath | None]) -> Array:
         """Mean energies of the states over the slopes of the straight lines, as far as they are not noise.
 
-        Shape (n_levels, n_states). What all states have in common at a temperature only shifts ln Z and is left as it
-        is. Each departure is taken by the part value^2 / (value^2 + error^2).
+        Shape (n_levels, n_states). True departures are taken to be spread about zero as makes all of them likeliest,
+        each times an eighth of the interval in b, which is what it does half-way; those of states of one temperature,
+        which have no straight line, as the lines of the others. What is common to all states only shifts ln Z.
         """
-        off = np.zeros(self.state_counts.shape)
-        n = np.zeros(self.state_counts.shape)
+        off, straight, n = (np.zeros(self.state_counts.shape) for _ in range(3))
+        alone = np.zeros(off.shape, dtype=bool)
         for state, draft in enumerate(drafts):
             for k, slopes in () if draft is None else zip(draft.levels, draft.slopes, strict=True):
                 counts = self.counts[k, self.frames.cells.states[state].cells]
-                off[k, state] = -self._relative_means[k, state] - counts @ slopes / counts.sum()
-                n[k, state] = self.state_counts[k, state] if len(draft.levels) > 1 else 0.0  # type: ignore[union-attr]
-        common = (n * off).sum(axis=1, keepdims=True) / np.maximum(n.sum(axis=1, keepdims=True), 1e-300)
-        off = np.where(n > 0, off - common, off)
-        noise = self.state_variances / np.maximum(n, 1e-300)
-        for k, state in zip(*np.nonzero(n), strict=True):
-            square = float(off[k, state] ** 2)
-            first = (float(off[k, state]), square / (square + float(noise[k, state])))
+                straight[k, state] = counts @ slopes / counts.sum()
+                off[k, state] = -self._relative_means[k, state] - straight[k, state]
+                n[k, state] = self.state_counts[k, state]
+                alone[k, state] = len(draft.levels) == 1  # type: ignore[union-attr]
+        weights = np.where(alone, 0.0, n) / np.maximum(
+            np.where(alone, 0.0, n).sum(axis=1, keepdims=True), 1e-300
+        )
+        common = np.where(alone, 0.0, _over(weights, off))
+        noise = np.sqrt(self._shrunk_variances() / np.maximum(n, 1e-300))
+        lines = np.abs(np.where(weights > 0, straight - _over(weights, straight), 0.0)).max(
+            axis=1, keepdims=True
+        )
+        used = n > 0
+        spread, most = self._spreads(off - common, noise, lines, used & ~alone)
+        spread, most = (np.where(alone, _ALONE * lines, x) for x in (spread, most))
+        for k, state in zip(*np.nonzero(used), strict=True):
+            part = _certain(spread[k, state], noise[k, state])
+            first = (float(off[k, state] - common[k, state]), part)
             value, part = self.penalties.states.setdefault((int(k), int(state)), first)
             # What is shrunk away may be there: it has a part in the spread of bootstrap samples.
-            spread = np.sqrt(part + _UNRESOLVED * (1 - part))
-            off[k, state] = common[k, 0] + part * value + spread * (off[k, state] - value)
+            wide = np.sqrt(_certain(most[k, state], noise[k, state]))
+            change = off[k, state] - common[k, state] - value
+            off[k, state] = common[k, state] + part * value + wide * change
         return off
+
+    def _spreads(
+        self, off: Array, noise: Array, lines: Array, used: NDArray[np.bool_]
+    ) -> tuple[Array, Array]:
+        """Spread of the true departures, likeliest and at most, at each temperature; shape (n_levels, 1)."""
+        if len(self.frames.betas) == 1:
+            return np.ones((1, 1)), np.ones((1, 1))
+        h = np.abs(np.diff(self.frames.betas))
+        width = 0.5 * (np.append(h[0], h) + np.append(h, h[-1]))[:, None] / 8.0
+        likeliest = true_spread((off * width)[used], (noise * width)[used]) / width
+        return likeliest, np.maximum(likeliest, _BENDING * 8.0 * lines)
 
     def _with_slopes(self, state: int, draft: StatePath, departures: Array) -> StatePath:
         """Return the path of a state with slopes from energies."""
@@ -254,17 +280,15 @@ class ConditionalFit:
         y = -self._means[k, cells.cells] - straight
         y -= n @ y / n.sum()
         centred = cells.basis - (n @ cells.basis) / n.sum()
-        weights = n[seen] / self.state_variances[k, state]
+        noise = KnownNoise(centred[seen], y[seen], n[seen] / self._shrunk_variances()[k, state])
         if (k, state) not in self.penalties.regressions:
-            chosen = RidgeCV(_RIDGES, fit_intercept=False).fit(centred[seen], y[seen], weights)
-            self.penalties.regressions[k, state] = float(chosen.alpha_)
-        model = Ridge(self.penalties.regressions[k, state], fit_intercept=False)
-        return np.asarray(centred @ model.fit(centred[seen], y[seen], weights).coef_)
+            self.penalties.regressions[k, state] = noise.best_penalty(_RIDGES)
+        return np.asarray(centred @ noise.coefficients(self.penalties.regressions[k, state]))
 
 
-def certain_part(values: Array, squared_errors: Array) -> Array:
-    """Part of values that is more than noise, from 0 to 1: 1 - error^2 / value^2, as James and Stein have it."""
-    return np.asarray(np.clip(1.0 - squared_errors / np.maximum(values**2, 1e-300), 0.0, 1.0))
+def _certain(spread: float, error: float) -> float:
+    """Part t^2 / (t^2 + e^2) of a value with error e to take, where true values have the spread t about zero."""
+    return float((spread**2 + 1e-200) / (spread**2 + error**2 + 1e-200))
 
 
 def _over(weights: Array, values: Array) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.reweighting.crossings import log_likelihood
+from latf_openmm.reweighting.shrinkage import certain_part
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -220,7 +221,7 @@ def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Li
         weight.sum(axis=1, keepdims=True), 1e-300
     )
     off = bend - common
-    certain = np.clip(1 - noise**2 / np.maximum(off**2, 1e-300), 0.0, 1.0)
+    certain = certain_part(off, noise**2)
     noise_of_means = np.abs(h) / 2 * np.sqrt(variances[1:] / n[1:] + variances[:-1] / n[:-1])
     errors = np.sqrt(noise_of_means**2 + (certain * noise) ** 2 + (0.5 * off) ** 2)
     with np.errstate(divide="ignore"):

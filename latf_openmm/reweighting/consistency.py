@@ -28,6 +28,8 @@ _LEAST = 0.02
 """Difference of shares that is said, at least."""
 _FEW = 30.0
 """Crossings below which a temperature is named beside one that has fewer."""
+_RARE = 10.0
+"""Crossings below which the share of the frames says nothing."""
 _RATIO = 2.0
 """Factor between the difference of mean energies and what their fluctuations say that is said."""
 _CALORIE, _NEAR = 4.184, 1.2
@@ -70,9 +72,19 @@ class StateShare:
         """True where the state is not sampled in proportion."""
         return abs(self.residual) > LIMIT and abs(self.held - self.expected) > _LEAST
 
+    @property
+    def rare(self) -> bool:
+        """True where walkers crossed too rarely for the share of their frames to say anything."""
+        return self.crossings < _RARE and self.expected + 2 * self.expected_error > _LEAST
+
     def text(self, scale: TemperatureScale) -> str:
         """For people."""
         label = scale.label(self.temperature)
+        if not self.off:
+            return (
+                f"walkers at {label} crossed into or out of state {self.state} {self.crossings:.0f} times: its share "
+                f"there, {self.expected:.2g} ± {self.expected_error:.1g}, rests on energies and the other temperatures"
+            )
         return (
             f"state {self.state} at {label} holds {self.held:.2g}, the energies and the other temperatures say "
             f"{self.expected:.2g} ± {self.expected_error:.1g}: not sampled in proportion at {label} "
@@ -140,11 +152,26 @@ class Certificate:
             chosen += [share for share in wrong if share.crossings <= max(fewest, _FEW)]
         return chosen
 
+    @property
+    def wrong(self) -> bool:
+        """True where something contradicts; rare crossings do not."""
+        return bool(self.off) or any(step.off for step in self.energies)
+
+    @property
+    def rare(self) -> list[StateShare]:
+        """States that walkers hardly enter or leave at a temperature; but for the one with the largest share there."""
+        chosen = []
+        for temperature in sorted({share.temperature for share in self.shares}):
+            at = [share for share in self.shares if share.temperature == temperature]
+            largest = max(at, key=lambda share: share.expected)
+            chosen += [share for share in at if share.rare and not share.off and share is not largest]
+        return chosen
+
     def texts(self, scale: TemperatureScale) -> list[str]:
         """Sentences for people about all that is wrong; empty where nothing is."""
         return [
             *(step.text(scale) for step in self.energies if step.off),
-            *(share.text(scale) for share in self.off),
+            *(share.text(scale) for share in [*self.off, *self.rare]),
         ]
 
 

@@ -206,10 +206,13 @@ class Reweighting:
         return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
 
     def crossings(self) -> Array:
-        """Independent crossings in and out of each state at each simulated temperature, (n_temperatures, n_states)."""
+        """Independent crossings in and out of each state at each simulated temperature, (n_temperatures, n_states).
+
+        Infinite where umbrella windows say the shares.
+        """
         crossed = np.zeros((len(self.simulated), self.n_states))
         for run in self._runs:
-            counted = run.counted()
+            counted = np.full((self.n_states, self.n_states), np.inf) if run.joined else run.counted()
             crossed[np.searchsorted(self.simulated, run.temperature)] += counted.sum(axis=0) + counted.sum(
                 axis=1
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.cells import make_cells
-from latf_openmm.reweighting.conditional import ConditionalFit, ConditionalFrames
+from latf_openmm.reweighting.conditional import LEAST, ConditionalFit, ConditionalFrames
 from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES
@@ -98,12 +98,15 @@ class TemperatureWeighting:
         """Factor on standard deviations over the bootstrap samples that makes them errors."""
         return bootstrap_widening(self.blocks.groups)
 
-    @property
+    @cached_property
     def conditional_possible(self) -> bool:
         """True where conditional energies can be fitted: two temperatures, and enough frames with known variables."""
-        return (
-            self.basins is not None and len(self.mbar.simulated) > 1 and len(self.mbar.energy) >= _MIN_FRAMES
-        )
+        mbar = self.mbar
+        if self.basins is None or len(mbar.simulated) == 1 or len(mbar.energy) < _MIN_FRAMES:
+            return False
+        flat = mbar.level * mbar.n_states + mbar.states
+        counts = np.bincount(flat, np.exp(mbar.log_w), len(mbar.simulated) * mbar.n_states)
+        return bool((counts.reshape(len(mbar.simulated), -1).max(axis=1) >= LEAST).all())
 
     def n_effective(self, weights: Array) -> float:
         """Number of effective samples of weights that sum to one, with correlation in time."""

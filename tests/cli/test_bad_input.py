@@ -228,7 +228,10 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("generate run -T 1 -o out --samples 5", ["'--samples'", "greater than or equal to 100"]),
     ("generate run -T 1 -o out --structures 0", ["'--structures'", "greater than or equal to 1"]),
     ("generate run -T 1 -o out --minutes -1", ["'--minutes'", "greater than or equal to 0"]),
-    ("generate run -T 1 -o out --method best", ["'--method'", "'auto', 'reweighted', 'annealed', 'flow'"]),
+    (
+        "generate run -T 1 -o out --method best",
+        ["'--method'", "'auto', 'reweighted', 'conditional', 'annealed', 'flow'"],
+    ),
     ("generate run -T 1 -o out --format pdb", ["'--format'", "'dcd', 'xtc'"]),
     ("generate weights_cut -T 1 -o out", ["weights_cut/rounds/001/model: the model is damaged"]),
     ("generate table_cut -T 1 -o out", ["segment_0001/frames.parquet: ", "bytes; expected"]),

@@ -38,7 +38,7 @@ def test_every_command_with_its_options(pages: dict[str, str]) -> None:
     assert {"run", "import", "lag-scan", "generate"} <= set(sections)
     for text in (
         "* `-T, --temperature <list[float]>`: May be repeated.  [required]",
-        "* `--method <auto|reweighted|annealed|flow>`",
+        "* `--method <auto|reweighted|conditional|annealed|flow>`",
         "latf-openmm systems [OPTIONS] [name]",
         "* `--data",
         "| 3 | `generate`, `observe`, `states`: the result is not to be relied on",

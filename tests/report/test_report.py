@@ -232,7 +232,7 @@ def test_references_are_those_of_the_citation_file() -> None:
             assert author["family-names"] in text
     assert len({work.key for work in cited}) == len(cited)
     assert all(work.bibtex.count("{") == work.bibtex.count("}") for work in cited)
-    assert len(works([], energies=False)) == len(cited) - 2
+    assert len(works([], energies=False)) == len(cited) - 3
     every = works(["opes", "flow_barrier", "metadynamics", "walls"], energies=True, annealed=True)
     assert len({work.key for work in every}) == len(every) == len(cited) + 4
 

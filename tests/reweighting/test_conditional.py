@@ -224,3 +224,12 @@ def test_energies_in_kilocalories_are_seen() -> None:
     assert EnergyStep((300.0, 400.0), 4.2).text(KELVIN).startswith("mean energies at 300 K and 400 K")
     (right,) = certificate(TemperatureWeighting(trajectories, basins)).energies
     assert right.ratio == pytest.approx(1.0, abs=0.1)
+
+
+def test_rare_crossings_are_named_where_nothing_contradicts() -> None:
+    """Both temperatures hardly cross: no share can be said, and the text says on what it rests."""
+    found = certificate(TemperatureWeighting(*walkers((1.0, 1.2), 12.0, 0.5, n_walkers=10, frames=500)))
+    assert [share.temperature for share in found.rare] == [1.0, 1.2]
+    assert not found.wrong
+    (text, _) = found.texts(REDUCED)
+    assert text.startswith("walkers at T = 1 crossed into or out of state") and "rests on energies" in text

@@ -72,7 +72,7 @@ def test_refined_frames_have_the_energy_of_the_temperature(
     energy = found.energy()
     assert abs(energy.value - exact_energy(run, temperature)) < 3.5 * energy.error
     assert 0 < energy.error < 0.15 * temperature
-    assert found.n_effective > 20
+    assert found.n_effective > 15
     heights = found.observe(lambda t: t.xyz[:, 0, 1], run.topology())
     assert found.expectation(heights).error > 0
     outside = temperature != 1.0

@@ -64,7 +64,8 @@ class ActiveSettings(StrategySettings):
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
-        off = round_state.reweighter.certificate.off
+        test = round_state.reweighter.certificate
+        off = [*test.off, *test.rare]
         wrong = {share.temperature for share in off}
         biased = tuple(t for t in chosen if round_state.can_bias and (stuck[t] < self.visits or t in wrong))
         starts = known.starts(chosen, biased)
