@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from latf_openmm.reweighting.cells import Cells, StateCells
 from latf_openmm.reweighting.paths import Order, StatePath, energy_path
-from latf_openmm.reweighting.shrinkage import KnownNoise, certain_part, true_spread
+from latf_openmm.reweighting.shrinkage import KnownNoise, certain_part, posterior_part, true_spread
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -243,11 +243,11 @@ class ConditionalFit:
         spread, most = self._spreads(off - common, noise, lines, used & ~alone)
         spread, most = (np.where(alone, _ALONE * lines, x) for x in (spread, most))
         for k, state in zip(*np.nonzero(used), strict=True):
-            part = _certain(spread[k, state], noise[k, state])
+            part = posterior_part(spread[k, state], noise[k, state])
             first = (float(off[k, state] - common[k, state]), part)
             value, part = self.penalties.states.setdefault((int(k), int(state)), first)
             # What is shrunk away may be there: it has a part in the spread of bootstrap samples.
-            wide = np.sqrt(_certain(most[k, state], noise[k, state]))
+            wide = np.sqrt(posterior_part(most[k, state], noise[k, state]))
             change = off[k, state] - common[k, state] - value
             off[k, state] = common[k, state] + part * value + wide * change
         return off
@@ -284,11 +284,6 @@ class ConditionalFit:
         if (k, state) not in self.penalties.regressions:
             self.penalties.regressions[k, state] = noise.best_penalty(_RIDGES)
         return np.asarray(centred @ noise.coefficients(self.penalties.regressions[k, state]))
-
-
-def _certain(spread: float, error: float) -> float:
-    """Part t^2 / (t^2 + e^2) of a value with error e to take, where true values have the spread t about zero."""
-    return float((spread**2 + 1e-200) / (spread**2 + error**2 + 1e-200))
 
 
 def _over(weights: Array, values: Array) -> Array:

@@ -191,7 +191,7 @@ def bhattacharyya(means: Array, variances: Array) -> Array:
     return np.asarray(height * np.exp(-0.25 * np.diff(means, axis=0) ** 2 / spread))
 
 
-def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Links | None:
+def energy_links(counts: Array, means: Array, variances: Array, betas: Array) -> Links | None:
     """Return differences of free energy by mean energies where temperatures do not overlap; None where all do.
 
     f_{k+1,a} - f_ka = integral of <U>_a over b, by the trapezoidal rule and, as far as it is more than noise, by the
@@ -199,15 +199,14 @@ def energy_links(counts: Array, sums: Array, squares: Array, betas: Array) -> Li
 
     Parameters
     ----------
-    counts, sums, squares
-        Weight of the frames at each temperature in each state, and weighted sums of energies and their squares, shape
+    counts, means, variances
+        Effective frames at each temperature in each state, mean and variance of their energy, shape
         (n_temperatures, n_states).
     betas
         1 / k_B T of the temperatures.
     """
     known = counts > 1
-    n = np.where(known, counts, 1.0)
-    means, variances = sums / n, np.maximum(squares / n - (sums / n) ** 2, 1e-12)
+    n, variances = np.where(known, counts, 1.0), np.maximum(variances, 1e-12)
     both = known[1:] & known[:-1]
     part = np.where(both, np.clip(1 - bhattacharyya(means, variances) / OVERLAP, 0.0, 1.0), 0.0)
     if not part.any():

@@ -21,6 +21,11 @@ def true_spread(values: Array, errors: Array) -> float:
     return float(_GRID[likelihood.argmax()]) if len(values) else 0.0
 
 
+def posterior_part(spread: float, error: float) -> float:
+    """Part t^2 / (t^2 + e^2) of a value with error e to take, where true values have the spread t about zero."""
+    return float((spread**2 + 1e-200) / (spread**2 + error**2 + 1e-200))
+
+
 class KnownNoise:
     """Linear regression on columns with a penalty, where the variances of the values are known.
 

@@ -218,12 +218,17 @@ class Reweighting:
             )
         return crossed
 
-    def energies_of_states(self) -> tuple[Array, Array, Array]:
+    def energies_of_states(self, log_w: Array | None = None) -> tuple[Array, Array, Array]:
         """Weight of the frames, and mean and variance of the energy, in each state at each simulated temperature.
 
         Each of shape (n_temperatures, n_states); means and variances are zero where there are no frames.
+
+        Parameters
+        ----------
+        log_w
+            Of a bootstrap sample; None: of all frames.
         """
-        weights = np.exp(self.log_w - self.log_w.max())
+        weights = np.exp(self.log_w if log_w is None else log_w)
         flat, n = self.level * self.n_states + self.states, len(self.simulated) * self.n_states
         counts, sums, squares = (
             np.bincount(flat, weights * self.energy**power, n).reshape(-1, self.n_states)
@@ -250,12 +255,12 @@ class Reweighting:
         without: int | None = None,
     ) -> Array:
         """f_ka of frames with these weights; without the crossings at one temperature."""
-        weights = np.exp(log_w - self.log_w.max())
-        few = weights[self._few]
         if len(self.simulated) == 1 and self.n_states == 1:
             return np.zeros((1, 1))
+        weights = np.exp(log_w)
+        few = weights[self._few] * (len(weights) / len(self._few))
         visits = [v for v in self._visits(weights, multiplicity, rng) if v.level != without]
-        return self._local.solve(few, visits, self.links(few), start)
+        return self._local.solve(few, visits, self.links(log_w), start)
 
     def _visits(self, weights: Array, multiplicity: Counts, rng: np.random.Generator | None) -> list[Visits]:
         """Times and crossings of the runs."""
@@ -269,23 +274,14 @@ class Reweighting:
             visits.append(Visits(level, times, with_unseen(counted, rng)))
         return visits
 
-    def links(self, few: Array | None = None) -> Links | None:
-        """Differences of free energy from mean energies, where temperatures do not overlap; default: all frames."""
-        if few is None:
-            few = np.exp(self.log_w - self.log_w.max())[self._few]
-        energy = self._local.energy
-        return energy_links(
-            self._local.counts(few),
-            self._local.counts(few * energy),
-            self._local.counts(few * energy**2),
-            self.betas,
-        )
+    def links(self, log_w: Array | None = None) -> Links | None:
+        """Differences of free energy from mean energies, where temperatures do not overlap; arguments as above."""
+        return energy_links(*self.energies_of_states(log_w), self.betas)
 
     def _counts(self, log_w: Array) -> Array:
         """N_ka, shape (n_temperatures, n_states)."""
         flat = self.level * self.n_states + self.states
-        weights = np.exp(log_w - self.log_w.max())
-        counts = np.bincount(flat, weights, len(self.simulated) * self.n_states)
+        counts = np.bincount(flat, np.exp(log_w), len(self.simulated) * self.n_states)
         return np.asarray(counts.reshape(-1, self.n_states), dtype=np.float64)
 
     def _log_mixture(self, log_w: Array, f: Array) -> Array:

@@ -13,6 +13,7 @@ from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.conditional import LEAST, ConditionalFit, ConditionalFrames
 from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
+from latf_openmm.reweighting.paths import Order
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins, Resample, Reweighting
@@ -104,9 +105,7 @@ class TemperatureWeighting:
         mbar = self.mbar
         if self.basins is None or len(mbar.simulated) == 1 or len(mbar.energy) < _MIN_FRAMES:
             return False
-        flat = mbar.level * mbar.n_states + mbar.states
-        counts = np.bincount(flat, np.exp(mbar.log_w), len(mbar.simulated) * mbar.n_states)
-        return bool((counts.reshape(len(mbar.simulated), -1).max(axis=1) >= LEAST).all())
+        return bool((mbar.counts.max(axis=1) >= LEAST).all())
 
     def n_effective(self, weights: Array) -> float:
         """Number of effective samples of weights that sum to one, with correlation in time."""
@@ -171,13 +170,11 @@ class TemperatureWeighting:
 
     def conditional_weights(self, temperature: float) -> Array:
         """Weights of all frames by conditional energies, which sum to one."""
-        return normalised_weights(self.mbar.log_w + self._of_frames(self.conditional, temperature))
+        return self._conditional_weights(temperature, "cubic")
 
     def straight_weights(self, temperature: float) -> Array:
         """Conditional weights on the straight path between temperatures: without the slopes that energies give."""
-        table = self.conditional.log_factors(self._beta(temperature), "linear")
-        of_frames = table[self.mbar.level, self.conditional.frames.cells.of_frame]
-        return normalised_weights(self.mbar.log_w + of_frames)
+        return self._conditional_weights(temperature, "linear")
 
     def weights(self, temperature: float) -> Array:
         """Weights of all frames at a temperature, which sum to one."""
@@ -293,9 +290,10 @@ class TemperatureWeighting:
             row[:] = sample.times * np.exp(np.where(known, change, -np.inf))[where]
         return factors
 
-    def _of_frames(self, fit: ConditionalFit, temperature: float) -> Array:
-        table = fit.log_factors(self._beta(temperature))
-        return np.asarray(table[self.mbar.level, fit.frames.cells.of_frame])
+    def _conditional_weights(self, temperature: float, order: Order) -> Array:
+        fit = self.conditional
+        table = fit.log_factors(self._beta(temperature), order)
+        return normalised_weights(self.mbar.log_w + table[self.mbar.level, fit.frames.cells.of_frame])
 
     def _beta(self, temperature: float) -> float:
         return 1.0 / (self.mbar.boltzmann * temperature)
