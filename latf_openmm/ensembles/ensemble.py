@@ -61,15 +61,16 @@ class StructureEnsemble:
     inefficiency
         Statistical inefficiency g of each cluster, shape (n_clusters,).
     n_effective
-        Number of effective samples: (sum W)^2 / sum g W^2 over the weights W of clusters; of annealed
-        frames, which forget where they came from, the least of variance / error^2 of energy and populations; of frames
-        of windows, which may hardly overlap, the least of both.
+        Number of effective samples: the least of (sum W)^2 / sum g W^2 over the weights W of clusters, and of
+        variance / error^2 of energy and populations, since walkers may hardly cross and windows hardly overlap; of
+        annealed frames, which forget where they came from, the latter alone.
     warnings
         What a reader has to know before trusting the result.
     reliability
-        ``good``: 100 effective samples or more carry it; ``fair``: 30 or more, or the flow between temperatures
-        that frames reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each
-        other. Three times as many are asked for where all come from one trajectory.
+        ``good``: 100 effective samples or more carry it; ``fair``: 30 or more, conditional energies beyond the
+        simulated temperatures, temperatures that contradict each other, or the flow between temperatures that frames
+        reach; ``poor``: beyond all of them, a few frames, or the flow and the frames contradict each other. Three times
+        as many are asked for where all come from one trajectory.
     shifted_energies
         Energies of the frames as this ensemble has them [kJ/mol], where weights do not give their distribution, shape
         (n_frames,); None: those of the frames.
