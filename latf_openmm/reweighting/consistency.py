@@ -28,7 +28,7 @@ _LEAST = 0.02
 """Difference of shares that is said, at least."""
 _FEW = 30.0
 """Crossings below which a temperature is named beside one that has fewer."""
-_RARE = 10.0
+_RARE = 5.0
 """Crossings below which the share of the frames says nothing."""
 _RATIO = 2.0
 """Factor between the difference of mean energies and what their fluctuations say that is said."""
