@@ -12,6 +12,7 @@ from benchmarks.quality.cases import LJ7
 from benchmarks.quality.data import training_data, truth
 from benchmarks.quality.methods import Frames, smoothed, train
 from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.model.checkpoint import TrainedModel, load_model, save_model
 from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.reweighting.free_energy import jensen_shannon
 from latf_openmm.reweighting.temperatures import Basins, Reweighting
@@ -93,8 +94,8 @@ def _thinned(trajectory: FeatureTrajectory, n: int) -> FeatureTrajectory:
 
 def _model(work: Path, trajectories: list[FeatureTrajectory], seed: int) -> LatentThermodynamicFlow:
     """The model trained on all frames with their true energies; all cases of a seed share its variables and states."""
-    file = work / f"lj7_model{seed}.pt"
-    if not file.is_file():
+    file = work / f"lj7_model{seed}"
+    if not file.is_dir():
         model, _ = train(LJ7, trajectories, _REGIME.lag, seed, False)
-        torch.save(model, file)
-    return torch.load(file, weights_only=False)  # type: ignore[no-any-return]
+        save_model(TrainedModel(model, (), (), LJ7.settings.scale.name, _REGIME.temperatures), file)
+    return load_model(file).model

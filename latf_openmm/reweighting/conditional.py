@@ -127,6 +127,7 @@ class ConditionalFit:
         self.state_means = sums @ inside / np.maximum(self.state_counts, 1e-300)
         spread = squares @ inside / np.maximum(self.state_counts, 1e-300) - self.state_means**2
         self.state_variances = np.maximum(spread, 1e-12)
+        self._variances = self._shrunk_variances()
         common = self._common()
         self._means = sums / np.maximum(self.counts, 1e-300) - _over(common, self.state_means)
         self._relative_means = self.state_means - _over(common, self.state_means)
@@ -160,7 +161,7 @@ class ConditionalFit:
         """
         frames, shape = self.frames, self.state_counts.shape
         shift, scale = np.zeros(shape), np.ones(shape)
-        variances = self._shrunk_variances()
+        variances = self._variances
         for state, path in enumerate(self.paths):
             if path is None:
                 continue
@@ -225,17 +226,19 @@ class ConditionalFit:
         off, straight, n = (np.zeros(self.state_counts.shape) for _ in range(3))
         alone = np.zeros(off.shape, dtype=bool)
         for state, draft in enumerate(drafts):
-            for k, slopes in () if draft is None else zip(draft.levels, draft.slopes, strict=True):
+            if draft is None:
+                continue
+            alone[draft.levels, state] = len(draft.levels) == 1
+            for k, slopes in zip(draft.levels, draft.slopes, strict=True):
                 counts = self.counts[k, self.frames.cells.states[state].cells]
                 straight[k, state] = counts @ slopes / counts.sum()
                 off[k, state] = -self._relative_means[k, state] - straight[k, state]
                 n[k, state] = self.state_counts[k, state]
-                alone[k, state] = len(draft.levels) == 1  # type: ignore[union-attr]
         weights = np.where(alone, 0.0, n) / np.maximum(
             np.where(alone, 0.0, n).sum(axis=1, keepdims=True), 1e-300
         )
         common = np.where(alone, 0.0, _over(weights, off))
-        noise = np.sqrt(self._shrunk_variances() / np.maximum(n, 1e-300))
+        noise = np.sqrt(self._variances / np.maximum(n, 1e-300))
         lines = np.abs(np.where(weights > 0, straight - _over(weights, straight), 0.0)).max(
             axis=1, keepdims=True
         )
@@ -280,7 +283,7 @@ class ConditionalFit:
         y = -self._means[k, cells.cells] - straight
         y -= n @ y / n.sum()
         centred = cells.basis - (n @ cells.basis) / n.sum()
-        noise = KnownNoise(centred[seen], y[seen], n[seen] / self._shrunk_variances()[k, state])
+        noise = KnownNoise(centred[seen], y[seen], n[seen] / self._variances[k, state])
         if (k, state) not in self.penalties.regressions:
             self.penalties.regressions[k, state] = noise.best_penalty(_RIDGES)
         return np.asarray(centred @ noise.coefficients(self.penalties.regressions[k, state]))

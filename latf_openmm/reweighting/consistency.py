@@ -180,12 +180,16 @@ def certificate(weighting: TemperatureWeighting) -> Certificate:
     mbar = weighting.mbar
     shares: list[StateShare] = []
     if len(mbar.simulated) > 1 and mbar.n_states > 1:
-        shares = [share for level in range(len(mbar.simulated)) for share in _shares(weighting, level)]
+        links, crossings = mbar.links(), mbar.crossings()
+        for level in range(len(mbar.simulated)):
+            shares += _shares(weighting, level, _of_links(links, level), crossings[level])
     return Certificate(tuple(shares), tuple(_energy_steps(mbar)))
 
 
-def _shares(weighting: TemperatureWeighting, level: int) -> list[StateShare]:
-    """The shares of all states at one temperature."""
+def _shares(
+    weighting: TemperatureWeighting, level: int, missed: Array | float, crossings: Array
+) -> list[StateShare]:
+    """The shares of all states at one temperature, with errors of links and crossings in and out (n_states,)."""
     mbar, temperature = weighting.mbar, float(weighting.mbar.simulated[level])
     samples = weighting.resamples[:_SOLVED]
     held = mbar.held(mbar.log_w)[level]
@@ -201,7 +205,6 @@ def _shares(weighting: TemperatureWeighting, level: int) -> list[StateShare]:
         for sample, row in zip(samples, redone, strict=True)
     ]
     errors = weighting.widening * np.std(redrawn, axis=0, ddof=1)
-    missed = _of_links(mbar.links(), level)
     n = float((1.0 / weighting.inefficiency[mbar.level == level]).sum()) + 4.0
     least = np.sqrt(np.maximum(expected * (1 - expected), 1.0 / n) / n)
     columns = (
@@ -209,7 +212,7 @@ def _shares(weighting: TemperatureWeighting, level: int) -> list[StateShare]:
         np.maximum(weighting.widening * held_errors, least),
         expected,
         np.hypot(errors, expected * (1 - expected) * missed),
-        mbar.crossings()[level],
+        crossings,
     )
     return [
         StateShare(temperature, state, *(float(column[state]) for column in columns))

@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.connected import Links, LocalFrames, Visits, energy_links
 from latf_openmm.reweighting.crossings import RunCrossings, find_crossings, known_shares, with_unseen
+from latf_openmm.reweighting.inefficiency import frames_of
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size
 from latf_openmm.reweighting.windows import join_windows, window_groups
 
@@ -110,14 +111,13 @@ class Reweighting:
         self.boltzmann = trajectories[0].scale.boltzmann
         n = len(energy)
         self.inefficiency = np.ones(n) if inefficiency is None else inefficiency
-        ends = np.cumsum([t.n_frames for t in trajectories])
-        parts = np.split(self.inefficiency, ends[:-1])
+        frames = frames_of(trajectories)
+        parts = [self.inefficiency[rows] for rows in frames]
         weights = np.concatenate(canonical_weights(trajectories, parts))
         self.log_w = np.log(np.maximum(weights, 1e-300)) - np.log(self.inefficiency)
-        frames = np.split(np.arange(n), ends[:-1])
         self._windows = [
             (
-                np.concatenate([frames[i] for i in members]),
+                np.concatenate([np.arange(n)[frames[i]] for i in members]),
                 join_windows([trajectories[i] for i in members], [parts[i] for i in members]),
             )
             for members in window_groups(trajectories)
@@ -229,14 +229,10 @@ class Reweighting:
             Of a bootstrap sample; None: of all frames.
         """
         weights = np.exp(self.log_w if log_w is None else log_w)
-        flat, n = self.level * self.n_states + self.states, len(self.simulated) * self.n_states
-        counts, sums, squares = (
-            np.bincount(flat, weights * self.energy**power, n).reshape(-1, self.n_states)
-            for power in range(3)
-        )
+        counts, sums, squares = (self._sums(weights * self.energy**power) for power in range(3))
         means = sums / np.maximum(counts, 1e-300)
         return (
-            np.asarray(counts, dtype=np.float64),
+            counts,
             means,
             np.where(counts > 0, squares / np.maximum(counts, 1e-300) - means**2, 0.0),
         )
@@ -280,9 +276,13 @@ class Reweighting:
 
     def _counts(self, log_w: Array) -> Array:
         """N_ka, shape (n_temperatures, n_states)."""
+        return self._sums(np.exp(log_w))
+
+    def _sums(self, values: Array) -> Array:
+        """Sums of values of frames at each temperature in each state, shape (n_temperatures, n_states)."""
         flat = self.level * self.n_states + self.states
-        counts = np.bincount(flat, np.exp(log_w), len(self.simulated) * self.n_states)
-        return np.asarray(counts.reshape(-1, self.n_states), dtype=np.float64)
+        sums = np.bincount(flat, values, len(self.simulated) * self.n_states)
+        return np.asarray(sums.reshape(-1, self.n_states), dtype=np.float64)
 
     def _log_mixture(self, log_w: Array, f: Array) -> Array:
         """Logarithm of sum_k N_ka exp(f_ka - u_k) at all frames."""

@@ -121,13 +121,8 @@ class TemperatureWeighting:
 
     def sample_size(self, temperature: float) -> float:
         """Kish's effective sample size at a temperature; by MBAR alone where conditional energies claim nothing."""
-        q = self.mbar_share(temperature)
-        weights = (
-            self.weights(temperature)
-            if q == 1.0 or self.claims(temperature)
-            else self.mbar_weights(temperature)
-        )
-        return float(1.0 / (weights**2).sum())
+        q = self.mbar_share(temperature) if self.claims(temperature) else 1.0
+        return float(1.0 / (self._with_share(temperature, q) ** 2).sum())
 
     def mbar_share(self, temperature: float) -> float:
         """Return the share q of MBAR at a temperature."""
@@ -141,15 +136,21 @@ class TemperatureWeighting:
 
         Without overlap MBAR knows nothing of such a state there, not even at the temperature itself.
         """
-        counts, simulated = self.mbar.counts, self.mbar.simulated
+        counts, part = self.mbar.counts, 1.0
         visited = counts.max(axis=0) > 0
-        part = 1.0
-        for k, overlap in enumerate(self._overlaps):
-            first, last = k == 0, k == len(simulated) - 2
-            inside = (first or simulated[k] <= temperature) and (last or temperature <= simulated[k + 1])
-            if inside and (counts[k : k + 2, visited] == 0).any():
-                part = min(part, overlap / OVERLAP)
+        for k in self._gaps(temperature):
+            if (counts[k : k + 2, visited] == 0).any():
+                part = min(part, self._overlaps[k] / OVERLAP)
         return part
+
+    def _gaps(self, temperature: float) -> list[int]:
+        """Intervals from k to k + 1 of simulated temperatures that one is in; beyond all of them the last one."""
+        simulated, last = self.mbar.simulated, len(self.mbar.simulated) - 2
+        return [
+            k
+            for k in range(last + 1)
+            if (k == 0 or simulated[k] <= temperature) and (k == last or temperature <= simulated[k + 1])
+        ]
 
     @cached_property
     def _overlaps(self) -> list[float]:
@@ -178,7 +179,10 @@ class TemperatureWeighting:
 
     def weights(self, temperature: float) -> Array:
         """Weights of all frames at a temperature, which sum to one."""
-        q = self.mbar_share(temperature)
+        return self._with_share(temperature, self.mbar_share(temperature))
+
+    def _with_share(self, temperature: float, q: float) -> Array:
+        """Weights of which MBAR has the share `q`."""
         if q == 1.0:
             return self.mbar_weights(temperature)
         conditional = self.conditional_weights(temperature)
@@ -191,14 +195,11 @@ class TemperatureWeighting:
         """
         counts, simulated = self.conditional.counts, self.mbar.simulated
         gaps = []
-        for k in range(len(simulated) - 1):
-            first = k == 0 or simulated[k] <= temperature
-            last = k == len(simulated) - 2 or temperature <= simulated[k + 1]
-            if first and last:
-                low, high = (row / row.sum() for row in counts[k : k + 2])
-                overlap = float(np.sqrt(low * high).sum())
-                if overlap < _LEAST_OVERLAP:
-                    gaps.append((float(simulated[k]), float(simulated[k + 1]), overlap))
+        for k in self._gaps(temperature):
+            low, high = (row / row.sum() for row in counts[k : k + 2])
+            overlap = float(np.sqrt(low * high).sum())
+            if overlap < _LEAST_OVERLAP:
+                gaps.append((float(simulated[k]), float(simulated[k + 1]), overlap))
         return gaps
 
     def latent_share(self, start: float, target: float) -> float:
@@ -218,12 +219,13 @@ class TemperatureWeighting:
 
     def replicates(self, temperature: float, q: float) -> Replicates:
         """Weights in bootstrap samples with a share `q` of MBAR."""
-        mbar = Replicates(self.factors, self.mbar_weights(temperature))
         if q == 1.0:
-            return mbar
+            return Replicates(self.factors, self.mbar_weights(temperature))
         weights = self.conditional_weights(temperature)
         conditional = Replicates(self._conditional_factors(temperature), weights)
-        return conditional if q == 0.0 else mbar.blend(conditional, q)
+        if q == 0.0:
+            return conditional
+        return Replicates(self.factors, self.mbar_weights(temperature)).blend(conditional, q)
 
     def energies(self, temperature: float, q: float) -> Array:
         """Energies of all frames as the ensemble at a temperature has them, shape (n_frames,) [kJ/mol].

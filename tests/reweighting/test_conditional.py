@@ -73,8 +73,9 @@ def test_what_is_inside_a_basin_changes_too(
             (bathed, bathed.weights(temperature)),
             (plain, plain.mbar_weights(temperature)),
         ):
-            left = weighting.basins.states == 0  # type: ignore[union-attr]
-            x = weighting.basins.z[left, 0]  # type: ignore[union-attr]
+            assert weighting.basins is not None
+            left = weighting.basins.states == 0
+            x = weighting.basins.z[left, 0]
             values.append(float(weights[left] @ (x + 1) ** 2 / weights[left].sum()))
         assert values[0] == pytest.approx(values[1], rel=0.1)
 
@@ -107,7 +108,8 @@ def test_nothing_jumps_where_conditional_energies_take_over() -> None:
     parts = np.array([weighting.mbar_share(t) for t in at])
     assert parts[0] == parts[-1] == 1.0
     assert ((parts > 0.05) & (parts < 0.95)).sum() > 3
-    shares = np.array([weighting.weights(t) @ (weighting.basins.states == 1) for t in at])  # type: ignore[union-attr]
+    assert weighting.basins is not None
+    shares = np.array([weighting.weights(t) @ (weighting.basins.states == 1) for t in at])
     assert np.abs(np.diff(shares)).max() < 0.01
     assert np.abs(shares - [right_share(t, BARRIER) for t in at]).max() < 0.05
 
@@ -121,7 +123,8 @@ def test_three_temperatures_and_a_state_that_the_cold_one_lacks() -> None:
     for temperature in (1.0, 1.3, 2.0):
         q = 0.0
         weights = weighting.replicates(temperature, q)
-        right = (weighting.basins.states == 1).astype(float)  # type: ignore[union-attr]
+        assert weighting.basins is not None
+        right = (weighting.basins.states == 1).astype(float)
         error = weighting.widening * weights.means(right[:, None])[:, 0].std(ddof=1)
         exact = right_share(temperature, 9.0)
         assert abs(weights.weights @ right - exact) < max(3 * error, 0.03)
