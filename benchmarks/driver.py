@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from latf_openmm.sampling import stage as simulation
-from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.dynamics import SetTask
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 
@@ -33,7 +33,7 @@ def start() -> None:
     """Wait for the first worker."""
 
 
-def do_nothing(task: GroupTask) -> None:
+def do_nothing(task: SetTask) -> None:
     for index in range(task.n_segments):
         task.segment(index).mkdir(parents=True)
 

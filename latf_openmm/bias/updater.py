@@ -65,9 +65,9 @@ class BiasUpdater:
         self.cv = cv
         self.bias = bias
         self.n_copies = n_copies
-        if walker_kT is not None and (len(walker_kT) != n_copies or not all(kT > 0 for kT in walker_kT)):
-            raise ConfigError(f"walker_kT: expected {n_copies} numbers above 0, got {list(walker_kT)}")
-        self.walker_kT = None if walker_kT is None else torch.tensor(list(walker_kT), dtype=torch.float64)
+        self.walker_kT: Tensor | None = None
+        if walker_kT is not None:
+            self.use_temperatures(walker_kT)
         self.name = name
         self.parameter = messages_parameter(name)
         self._initial = bias.snapshot()
@@ -76,6 +76,12 @@ class BiasUpdater:
             if bias.width == 0:
                 raise ConfigError(f"{type(bias).__name__} cannot be shared by several walkers")
             self.exchange = Exchange(shared, walker, bias.width)
+
+    def use_temperatures(self, walker_kT: Sequence[float]) -> None:
+        """Take walkers to have these thermal energies [kJ/mol] from now on, one for each copy."""
+        if len(walker_kT) != self.n_copies or not all(kT > 0 for kT in walker_kT):
+            raise ConfigError(f"walker_kT: expected {self.n_copies} numbers above 0, got {list(walker_kT)}")
+        self.walker_kT = torch.tensor(list(walker_kT), dtype=torch.float64)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
         """Say when the next update is due; it needs positions.

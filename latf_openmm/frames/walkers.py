@@ -76,10 +76,13 @@ class WalkerFrames:
 
     @property
     def breaks(self) -> tuple[int, ...]:
-        """Frames that do not follow on the frame before them; imported trajectories can have some."""
-        if "stretch" not in self.table:
-            return ()
-        return tuple((np.flatnonzero(np.diff(self.table["stretch"])) + 1).tolist())
+        """Frames that do not follow on the frame before them: of imported trajectories, and where walkers moved."""
+        starts = np.zeros(max(0, len(self.table) - 1), dtype=bool)
+        if "stretch" in self.table:
+            starts |= np.diff(self.table["stretch"]) != 0
+        if "replica" in self.table:
+            starts |= (np.diff(self.table["replica"]) != 0) | (np.diff(self.table["frame"]) != 1)
+        return tuple((np.flatnonzero(starts) + 1).tolist())
 
     def chunks(self, topology: mdtraj.Topology, frames: int = CHUNK) -> Iterator[mdtraj.Trajectory]:
         """Read the positions of all frames in order, at most `frames` at a time.
@@ -266,22 +269,28 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
             continue
         tables = [_read_table(segment) for segment in segments]
         numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
-        walkers += [_walker(folder, segments, tables, number) for number in numbers]
+        walkers += [walker for number in numbers for walker in _walkers(folder, segments, tables, number)]
     if not walkers:
         raise DataError(f"{folder}: no complete segment of a simulation here")
     return walkers
 
 
-def _walker(
+def _walkers(
     folder: Path, segments: Sequence[Path], tables: Sequence[pd.DataFrame], number: int
-) -> WalkerFrames:
-    """Return one walker of a stage, by its number."""
+) -> Iterator[WalkerFrames]:
+    """Frames of one walker of a stage, by its number: one for each temperature at which it was."""
     parts = [table[table["walker"] == number] for table in tables]
     rows = pd.concat(parts).reset_index(drop=True)
-    temperature = float(rows["temperature"].iloc[0])
-    run = f"{folder.parent.name}/{temperature_name(temperature)}"
-    if "run" in rows:  # imported: runs at one temperature can have biases of their own
-        run = f"{run}/{rows['run'].iloc[0]}"
-    kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts) if "file_frame" in rows else ()
     files = tuple(_trajectory(segment, number) for segment in segments)
-    return WalkerFrames(run, number, temperature, rows, files, kept)
+    temperatures = rows["temperature"].unique()
+    for temperature in sorted(map(float, temperatures)):
+        run = f"{folder.parent.name}/{temperature_name(temperature)}"
+        if "run" in rows:  # imported: runs at one temperature can have biases of their own
+            run = f"{run}/{rows['run'].iloc[0]}"
+        kept: tuple[NDArray[np.int64], ...] = ()
+        if "file_frame" in rows:
+            kept = tuple(part["file_frame"].to_numpy(np.int64) for part in parts)
+        elif len(temperatures) > 1:
+            kept = tuple(np.flatnonzero(part["temperature"] == temperature) for part in parts)
+        at = rows[rows["temperature"] == temperature].reset_index(drop=True)
+        yield WalkerFrames(run, number, temperature, at, files, kept)

@@ -1,82 +1,9 @@
-"""What to cite: the methods and programs behind a run, as text and as BibTeX."""
+"""What to cite: the methods and programs behind a run."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 
-
-@dataclass(frozen=True)
-class Work:
-    """A publication.
-
-    Attributes
-    ----------
-    key
-        Of the BibTeX entry.
-    why
-        What of the run it stands for.
-    authors
-        ``Family, Given`` or ``Family, G.``.
-    title, journal, year
-        As published; the journal may be empty.
-    volume, number, pages
-        Empty where there is none.
-    doi
-        Without the address.
-    venue
-        Conference, for one that is not in a journal.
-    arxiv
-        Number of the preprint.
-    """
-
-    key: str
-    why: str
-    authors: tuple[str, ...]
-    title: str
-    year: int
-    journal: str = ""
-    volume: str = ""
-    number: str = ""
-    pages: str = ""
-    doi: str = ""
-    venue: str = ""
-    arxiv: str = ""
-
-    @property
-    def people(self) -> str:
-        """Authors for people; of more than six the first, and others."""
-        names = [" ".join(reversed(author.split(", "))) for author in self.authors]
-        if len(names) > 6:
-            return f"{names[0]} et al."
-        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-    @property
-    def place(self) -> str:
-        """Journal or conference, and year."""
-        if self.journal:
-            numbers = ", ".join(part for part in (self.volume, self.pages.replace("--", "–")) if part)
-            return f"{self.journal} {numbers} ({self.year})" if numbers else f"{self.journal} ({self.year})"
-        return f"{self.venue or f'arXiv:{self.arxiv}'} ({self.year})"
-
-    @property
-    def bibtex(self) -> str:
-        """Entry for a bibliography."""
-        fields = {
-            "author": " and ".join(self.authors),
-            "title": f"{{{self.title}}}",
-            "journal": self.journal,
-            "booktitle": self.venue,
-            "volume": self.volume,
-            "number": self.number,
-            "pages": self.pages,
-            "year": str(self.year),
-            "eprint": self.arxiv,
-            "archivePrefix": "arXiv" if self.arxiv else "",
-            "doi": self.doi,
-        }
-        kind = "article" if self.journal else "inproceedings" if self.venue else "misc"
-        lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
-        return f"@{kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
-
+from latf_openmm.report.sampling_works import ANNEALING, BIASES, INTEGRATOR, TEMPERING
+from latf_openmm.report.work import Work
 
 _METHOD = (
     Work(
@@ -144,56 +71,6 @@ _SPLINES = Work(
     arxiv="1906.04032",
 )
 """For flows with `transform: spline`."""
-
-_OPES = Work(
-    "Invernizzi2020OPES",
-    "the form of the bias",
-    ("Invernizzi, Michele", "Parrinello, Michele"),
-    "Rethinking Metadynamics: From Bias Potentials to Probability Distributions",
-    2020,
-    "The Journal of Physical Chemistry Letters",
-    "11",
-    "",
-    "2731--2736",
-    "10.1021/acs.jpclett.0c00497",
-)
-"""For the bias kinds `opes` and `flow_barrier`."""
-
-_METADYNAMICS = (
-    Work(
-        "Laio2002Metadynamics",
-        "metadynamics",
-        ("Laio, Alessandro", "Parrinello, Michele"),
-        "Escaping free-energy minima",
-        2002,
-        "Proceedings of the National Academy of Sciences",
-        "99",
-        "20",
-        "12562--12566",
-        "10.1073/pnas.202427399",
-    ),
-    Work(
-        "Barducci2008WellTempered",
-        "well-tempered metadynamics",
-        ("Barducci, Alessandro", "Bussi, Giovanni", "Parrinello, Michele"),
-        "Well-Tempered Metadynamics: A Smoothly Converging and Tunable Free-Energy Method",
-        2008,
-        "Physical Review Letters",
-        "100",
-        "2",
-        "020603",
-        "10.1103/PhysRevLett.100.020603",
-    ),
-)
-"""For the bias kind `metadynamics`."""
-
-_BIASES: Mapping[str, tuple[Work, ...]] = {
-    "opes": (_OPES,),
-    "flow_barrier": (_OPES,),
-    "metadynamics": _METADYNAMICS,
-}
-"""By the kind of a bias; the other kinds have none."""
-
 _MBAR = Work(
     "Shirts2008MBAR",
     "reweighting between temperatures and biases (pymbar)",
@@ -235,50 +112,6 @@ _INEFFICIENCY = Work(
     "10.1021/ct0502864",
 )
 """For effective samples."""
-
-_ANNEALING = (
-    Work(
-        "Hukushima2003Annealing",
-        "population annealing",
-        ("Hukushima, Koji", "Iba, Yukito"),
-        "Population Annealing and Its Application to a Spin Glass",
-        2003,
-        "AIP Conference Proceedings",
-        "690",
-        "1",
-        "200--206",
-        "10.1063/1.1632130",
-    ),
-    Work(
-        "Neal2001Annealed",
-        "weights of annealed walkers",
-        ("Neal, Radford M.",),
-        "Annealed importance sampling",
-        2001,
-        "Statistics and Computing",
-        "11",
-        "2",
-        "125--139",
-        "10.1023/A:1008923215028",
-    ),
-)
-"""For ensembles by annealing."""
-
-_INTEGRATOR = Work(
-    "Zhang2019Thermostat",
-    "Langevin dynamics with the middle scheme",
-    ("Zhang, Zhijun", "Liu, Xinzijian", "Yan, Kangyu", "Tuckerman, Mark E.", "Liu, Jian"),
-    "Unified Efficient Thermostat Scheme for the Canonical Ensemble with Holonomic or Isokinetic Constraints via "
-    "Molecular Dynamics",
-    2019,
-    "The Journal of Physical Chemistry A",
-    "123",
-    "28",
-    "6056--6079",
-    "10.1021/acs.jpca.9b02771",
-)
-"""For simulated rounds."""
-
 _PROGRAMS = (
     Work(
         "Eastman2024OpenMM8",
@@ -336,6 +169,7 @@ def works(
     biases: Collection[str],
     energies: bool,
     *,
+    tempering: str = "",
     annealed: bool = False,
     splines: bool = True,
     simulated: bool = True,
@@ -348,6 +182,8 @@ def works(
         Kinds of bias of its later rounds.
     energies
         Whether the energies of the frames are known, so that frames are reweighted.
+    tempering
+        How walkers moved among temperatures; empty: they did not.
     annealed
         Whether ensembles were made by annealing.
     splines
@@ -358,10 +194,11 @@ def works(
     return [
         *_METHOD,
         *([_SPLINES] if splines else []),
-        *dict.fromkeys(work for kind in biases for work in _BIASES.get(kind, ())),
+        *dict.fromkeys(work for kind in biases for work in BIASES.get(kind, ())),
         *([_MBAR, _MULTIENSEMBLE] if energies else []),
         _INEFFICIENCY,
-        *(_ANNEALING if annealed else ()),
-        *([_INTEGRATOR] if simulated else []),
+        *TEMPERING.get(tempering, ()),
+        *(ANNEALING if annealed else ()),
+        *([INTEGRATOR] if simulated else []),
         *_PROGRAMS,
     ]

@@ -17,13 +17,15 @@ from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
-from latf_openmm.report.citations import Work, works
+from latf_openmm.report.citations import works
 from latf_openmm.report.comparison import Comparison, compare, find_references
 from latf_openmm.report.cost import costs, duration
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.summary import listed, summary, time_label
 from latf_openmm.report.temperature_curves import Melting, melting
+from latf_openmm.report.tempering import moves_figure, moves_text
+from latf_openmm.report.work import Work
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_rounds
@@ -103,6 +105,12 @@ def _compute(run: RunFolder, index: int) -> _Content:
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
     """Figures of how the model came about."""
     figures = {"training": plots.training_curves(run.round(index).history())}
+    folder = run.round(index)
+    if folder.complete:
+        of_round = [w for w in run.walkers(index) if w.run.startswith(f"{folder.path.name}/")]
+        moved = moves_figure(of_round, folder.summary(), run.scale)
+        if moved is not None:
+            figures["moves"] = moved
     plans = [folder.read_decision() for folder in run.complete_rounds()[: index + 1]]
     if plans:
         figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
@@ -120,6 +128,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "system": type(run.config.system).title,
         "round": index,
         "rounds": rounds,
+        "moves": [text for record in rounds if (text := moves_text(record))],
         "rows": rows,
         "label": run.scale.label,
         "kelvin": run.scale.name == "K",
@@ -152,6 +161,7 @@ def _works(run: RunFolder, index: int, content: _Content) -> list[Work]:
     return works(
         _bias_kinds(run.config.bias),
         energies_known(content.pool.trajectories),
+        tempering=run.config.simulation.tempering.kind if run.config.simulation.tempering else "",
         annealed=any((folder.path / "annealed").is_dir() for folder in folders),
         splines=run.config.model.flow.transform == "spline",
         simulated=not all(folder.imported() for folder in folders),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from latf_openmm.report.tempering import moves_text
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import settled
 
@@ -22,6 +23,8 @@ def status_lines(folder: Path) -> Iterator[str]:
             f"in all, {summary.n_states} states; simulation {summary.seconds.simulate:.0f} s, "
             f"training {summary.seconds.train:.0f} s"
         )
+        if moved := moves_text(summary):
+            yield f"    {moved}"
         for why in summary.dropped.values():
             yield f"    dropped: {escape(why)}"
         for row in summary.effective_sample_size:

@@ -98,7 +98,7 @@ class RunConfig(Settings):
         if self.validation is None:
             return None
         return SimulationSettings.model_validate(
-            {**self.simulation.model_dump(), **self.validation.model_dump()}
+            {**self.simulation.model_dump(), **self.validation.model_dump(), "tempering": None}
         )
 
     @model_validator(mode="after")
@@ -132,6 +132,16 @@ class RunConfig(Settings):
             raise ValueError(
                 f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
                 "such as 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _moves(self) -> "RunConfig":
+        lag, tempering = self.training.lag, self.simulation.tempering
+        if tempering is not None and isinstance(lag, int) and lag >= tempering.interval:
+            raise ValueError(
+                f"simulation.tempering.interval: {tempering.interval} frames between moves, and training.lag is {lag}: "
+                "pairs of frames that far apart do not reach over a move; expected more than the lag"
             )
         return self
 

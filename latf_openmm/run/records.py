@@ -101,6 +101,23 @@ class Change(Record):
     flow_to_frames: float
 
 
+class TemperingRecord(Record):
+    """Moves of the walkers of a round among its temperatures.
+
+    Attributes
+    ----------
+    kind, walkers, round_trips
+        Of the tempering; number of walkers, and of their ways from the lowest to the highest temperature and back.
+    acceptance
+        Of exchanges between neighbouring temperatures, shape (n_temperatures - 1,); None where there was no attempt.
+    """
+
+    kind: str
+    walkers: int
+    round_trips: int
+    acceptance: list[float | None]
+
+
 class Seconds(Record):
     """Wall time of the steps of a round [s]."""
 
@@ -129,6 +146,8 @@ class RoundRecord(Record):
         Results, a row for each temperature or run.
     restarts
         Number of times that groups of walkers went on without their checkpoint.
+    tempering
+        Moves among temperatures; None where walkers stay at theirs.
     versions, files
         Packages at work; sizes and hashes of everything else in the round.
     """
@@ -146,6 +165,7 @@ class RoundRecord(Record):
     effective_sample_size: list[SampleSize]
     change: list[Change]
     restarts: dict[str, int]
+    tempering: TemperingRecord | None = None
     versions: dict[str, str]
     files: dict[str, Facts]
 

@@ -4,6 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.pool import Pool
+from latf_openmm.frames.moves import (
+    energy_acceptances,
+    exchange_acceptances,
+    read_moves,
+    round_trips,
+    temperature_paths,
+)
 from latf_openmm.model.checkpoint import TrainedModel, versions
 from latf_openmm.reweighting.free_energy import (
     LatentGrid,
@@ -13,9 +20,17 @@ from latf_openmm.reweighting.free_energy import (
 )
 from latf_openmm.reweighting.weights import effective_sample_size, training_weights
 from latf_openmm.run.folder import RoundFolder, RunFolder
-from latf_openmm.run.records import Change, Populations, RoundRecord, SampleSize, Seconds
-from latf_openmm.sampling.stage import read_dropped
+from latf_openmm.run.records import (
+    Change,
+    Populations,
+    RoundRecord,
+    SampleSize,
+    Seconds,
+    TemperingRecord,
+)
+from latf_openmm.sampling.stage import SimulationSettings, read_dropped
 from latf_openmm.storage import facts_below
+from latf_openmm.units import TemperatureScale
 
 
 def summary_of(
@@ -50,6 +65,7 @@ def summary_of(
         effective_sample_size=_sample_sizes(pool),
         change=_change(folder, trained, pool),
         restarts=_restarts(folder, pool),
+        tempering=_tempering(folder, pool, settings, run.scale),
         versions=versions(),
         files=facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
     )
@@ -92,6 +108,27 @@ def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
         if "restarts" in walker.table  # not of imported ones
     }
     return {run: count for run, count in restarts.items() if count}
+
+
+def _tempering(
+    folder: RoundFolder, pool: Pool, settings: SimulationSettings, scale: TemperatureScale
+) -> TemperingRecord | None:
+    """Moves of this round's walkers among temperatures."""
+    walkers = pool.walkers[n_earlier_walkers(folder, pool) :]
+    paths = temperature_paths(walkers)
+    if settings.tempering is None or not paths:
+        return None
+    temperatures = sorted(settings.temperatures)
+    if settings.tempering.between_walkers:
+        acceptance = exchange_acceptances(read_moves(folder.simulation), temperatures)
+    else:
+        acceptance = energy_acceptances(walkers, {t: 1.0 / scale.kT(t) for t in temperatures})
+    return TemperingRecord(
+        kind=settings.tempering.kind,
+        walkers=len(paths),
+        round_trips=round_trips(paths, temperatures),
+        acceptance=acceptance,
+    )
 
 
 def n_earlier_walkers(folder: RoundFolder, pool: Pool) -> int:

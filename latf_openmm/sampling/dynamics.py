@@ -11,6 +11,7 @@ from latf_openmm.bias.force.base import BackendName, ForcesName
 from latf_openmm.bias.potentials import AnyBias
 from latf_openmm.frames.formats import FormatName
 from latf_openmm.sampling.contexts import PlatformChoice
+from latf_openmm.sampling.tempering import AnyTempering, Moves
 from latf_openmm.settings import Settings
 from latf_openmm.systems import AnySystem
 
@@ -91,6 +92,8 @@ class GroupTask:
         `temperatures`, as it is for other biases.
     boxes
         Periodic boxes of the start positions, shape (n_walkers, 3, 3) [nm], or None for the system's own.
+    ladder
+        Temperatures that the walkers move among; empty: each keeps its own.
     """
 
     system: AnySystem
@@ -105,6 +108,7 @@ class GroupTask:
     exchange: Path | None = None
     bias_temperature: float | None = None
     boxes: NDArray[np.float64] | None = None
+    ladder: tuple[float, ...] = ()
 
     @property
     def n_walkers(self) -> int:
@@ -131,3 +135,84 @@ class GroupTask:
         """Frames of one segment."""
         done = index * self.dynamics.segment_frames
         return min(self.dynamics.segment_frames, self.n_frames - done)
+
+
+@dataclass(frozen=True)
+class SetTask:
+    """Groups of walkers that are simulated side by side, since walkers move between them; else a single one.
+
+    Parameters
+    ----------
+    groups
+        With the same numbers of frames and segments.
+    tempering
+        How walkers move among temperatures, or None.
+    first_replica
+        Number of the first of the walkers among all of the stage.
+    """
+
+    groups: tuple[GroupTask, ...]
+    tempering: AnyTempering | None = None
+    first_replica: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the first group, which has what concerns all."""
+        return self.groups[0].folder
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups."""
+        return [group.folder.name for group in self.groups]
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Temperature of each walker, where it begins."""
+        return tuple(t for group in self.groups for t in group.temperatures)
+
+    @property
+    def n_walkers(self) -> int:
+        """Number of walkers."""
+        return len(self.temperatures)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of each walker."""
+        return self.groups[0].n_frames
+
+    @property
+    def n_segments(self) -> int:
+        """Number of segments."""
+        return self.groups[0].n_segments
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of each segment but the last."""
+        return self.groups[0].dynamics.segment_frames
+
+    @property
+    def seed(self) -> int:
+        """Seeds the moves."""
+        return self.groups[0].seed
+
+    def segment(self, index: int) -> Path:
+        """Folder of a segment of the last group, which is written last."""
+        return self.groups[-1].segment(index)
+
+    def n_complete(self) -> int:
+        """Count the segments that are complete in all groups."""
+        return min(group.n_complete() for group in self.groups)
+
+    def frames_in(self, index: int) -> int:
+        """Frames of one segment."""
+        return self.groups[0].frames_in(index)
+
+    def moves(self) -> Moves | None:
+        """Return what moves the walkers."""
+        if self.tempering is None:
+            return None
+        first = self.groups[0]
+        ladder = first.ladder or self.temperatures
+        return self.tempering.moves(
+            ladder, first.system.scale, (self.n_frames - 1) // self.tempering.interval
+        )

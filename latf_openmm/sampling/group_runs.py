@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from latf_openmm.errors import SimulationError
-from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.dynamics import GroupTask, SetTask
 from latf_openmm.sampling.processes import (
     end_pool,
     lost_workers_named,
@@ -17,26 +17,26 @@ from latf_openmm.sampling.processes import (
     set_apart,
     shared_objects,
 )
-from latf_openmm.sampling.walker_group import run_group
+from latf_openmm.sampling.walker_set import run_set
 from latf_openmm.storage import exclusive
 
 _LOOK = 1.0
 """Seconds between looks at the segments that workers completed; longer where a look takes long."""
 
 
-def run_here(tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+def run_here(tasks: Sequence[SetTask], advance: Callable[[int], None]) -> dict[str, str]:
     """Run groups one after the other; return those that stayed unstable, and why."""
-    failures = {}
+    failures: dict[str, str] = {}
     for task in tasks:
         try:
-            run_group(task, advance)
+            run_set(task, advance)
         except SimulationError as error:
-            failures[task.folder.name] = str(error)
+            failures |= dict.fromkeys(task.names, str(error))
     return failures
 
 
 def run_in_processes(
-    tasks: Sequence[GroupTask], processes: int, advance: Callable[[int], None]
+    tasks: Sequence[SetTask], processes: int, advance: Callable[[int], None]
 ) -> dict[str, str]:
     """Run groups in processes of this machine; return those that stayed unstable, and why."""
     pool, futures = process_pool(processes), list[Future[None]]()
@@ -57,18 +57,21 @@ def run_in_processes(
             return _failures(tasks, futures)
 
 
-def _failures(tasks: Sequence[GroupTask], futures: Sequence[Future[None]]) -> dict[str, str]:
+def _failures(tasks: Sequence[SetTask], futures: Sequence[Future[None]]) -> dict[str, str]:
     """Groups that stayed unstable, and why; any other error is raised."""
     errors = [future.exception() for future in futures]
     for error in errors:
         if error is not None and not isinstance(error, SimulationError):
             raise error
     return {
-        task.folder.name: str(error) for task, error in zip(tasks, errors, strict=True) if error is not None
+        name: str(error)
+        for task, error in zip(tasks, errors, strict=True)
+        if error is not None
+        for name in task.names
     }
 
 
-def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
+def _run_and_tell(task: SetTask, done: Any, stop: Any) -> None:
     """Run a group in this process; end soon after the parent was interrupted."""
 
     def tell(frames: int) -> None:
@@ -76,10 +79,10 @@ def _run_and_tell(task: GroupTask, done: Any, stop: Any) -> None:
             raise SystemExit("interrupted")
         done.put(frames)
 
-    run_group(task, tell)
+    run_set(task, tell)
 
 
-def run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> dict[str, str]:
+def run_on(executor: Executor, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> dict[str, str]:
     """Run groups as tasks of an executor; return those that stayed unstable, and why."""
     watch = _Watch(tasks, advance)
     watch.look()
@@ -98,14 +101,18 @@ def run_on(executor: Executor, tasks: Sequence[GroupTask], advance: Callable[[in
     return _failures(left, futures)
 
 
-def run_exclusively(task: GroupTask) -> None:
+def run_exclusively(task: SetTask) -> None:
     """Run a group on a worker; wait while another worker, of a driver that was lost, still runs it."""
     with exclusive(task.folder):
-        run_group(task, lambda frames: None)
+        run_set(task, lambda frames: None)
 
 
-def _absolute(task: GroupTask) -> GroupTask:
+def _absolute(task: SetTask) -> SetTask:
     """Return the task for a process that works in another folder."""
+    return replace(task, groups=tuple(_absolute_group(group) for group in task.groups))
+
+
+def _absolute_group(task: GroupTask) -> GroupTask:
     bias = task.bias
     return replace(
         task,
@@ -118,11 +125,11 @@ def _absolute(task: GroupTask) -> GroupTask:
 class _Watch:
     """Tells of segments as their folders appear."""
 
-    def __init__(self, tasks: Sequence[GroupTask], advance: Callable[[int], None]) -> None:
+    def __init__(self, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> None:
         self.advance = advance
         self.left = [(task, 0) for task in tasks]
 
-    def unfinished(self) -> list[GroupTask]:
+    def unfinished(self) -> list[SetTask]:
         """Tasks with segments that were not there yet."""
         return [task for task, _ in self.left]
 

@@ -3,10 +3,10 @@
 import logging
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latf_openmm.errors import SimulationError
 from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.segments import SegmentFrames
 from latf_openmm.units import TemperatureScale
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,7 @@ def check_heat(
     task: GroupTask,
     scale: TemperatureScale,
     freedom: float,
-    kinetic: NDArray[np.float64],
-    kelvin: NDArray[np.float64],
+    frames: SegmentFrames,
     slower: int,
 ) -> None:
     """Raise `TooHotError` where the atoms are hotter than the thermostat by more than chance; say if cooler.
@@ -38,22 +37,20 @@ def check_heat(
         The group, and its scale of temperature.
     freedom
         Degrees of freedom of a walker.
-    kinetic
-        Kinetic temperatures, shape (n_frames, n_walkers) [K].
-    kelvin
-        Temperatures of the thermostat, shape (n_walkers,) [K].
+    frames
+        Of the segment.
     slower
         Steps in place of one.
     """
     dynamics = task.dynamics
     # Kinetic energy forgets faster than by the friction alone.
     forgotten = min(1.0, dynamics.friction * dynamics.timestep * dynamics.frame_interval)
-    error = np.sqrt(2.0 / (freedom * kinetic.size * forgotten))
-    excess = float((kinetic / kelvin).mean()) - 1.0
+    error = np.sqrt(2.0 / (freedom * frames.kinetic.size * forgotten))
+    excess = float((frames.kinetic / frames.kelvin).mean()) - 1.0
     if abs(excess) <= _DEVIATION + _ERRORS * error:
         return
-    label, asked = scale.label, float(np.mean(task.temperatures))
-    several = " (means over walkers)" if len(set(kelvin)) > 1 else ""
+    label, asked = scale.label, float(frames.temperatures.mean())
+    several = " (means over walkers)" if np.ptp(frames.kelvin) > 0 else ""
     text = (
         f"the kinetic temperature is {label(float(f'{(1.0 + excess) * asked:.4g}'))} where the thermostat has "
         f"{label(asked)}{several}, with time steps of {dynamics.timestep / slower:g} ps"

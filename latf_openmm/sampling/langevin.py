@@ -48,9 +48,7 @@ def langevin_integrator(
     integrator.addGlobalVariable("b", 0.0)
     set_timestep(integrator, numbers["timestep"])
     integrator.addPerDofVariable("kT", 0.0)
-    integrator.setPerDofVariableByName(
-        "kT", [openmm.Vec3(*[KELVIN.kT(temperature)] * 3) for temperature in kelvin]
-    )
+    set_temperatures(integrator, kelvin)
     integrator.addPerDofVariable("before", 0.0)
     integrator.addUpdateContextState()
     integrator.addComputePerDof("v", "v + dt*f/m")
@@ -62,6 +60,14 @@ def langevin_integrator(
     integrator.addConstrainPositions()
     integrator.addComputePerDof("v", "v + (x - before)/dt")
     return integrator
+
+
+def set_temperatures(
+    integrator: openmm.CustomIntegrator, kelvin: Sequence[float] | NDArray[np.float64]
+) -> None:
+    """Change the temperature of each particle [K] of an integrator that `langevin_integrator` made."""
+    values = [openmm.Vec3(*[KELVIN.kT(temperature)] * 3) for temperature in kelvin]
+    integrator.setPerDofVariableByName("kT", values)
 
 
 def set_timestep(integrator: openmm.Integrator, timestep: float) -> None:

@@ -1,6 +1,7 @@
 """Frames of one segment: their energies and collective variables, their table, and the files of the segment."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from latf_openmm.storage import atomic_folder
 
 BIAS_STATE = "bias.pt"
 """File of a segment with the state of an adaptive bias at its end."""
+TEMPERING = "tempering.json"
+"""File of the first group of a set that says where tempering goes on after a segment."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class SegmentFrames:
         Potential energy without bias, shape (n_frames, n_copies) [kJ/mol].
     kinetic
         Kinetic temperature, shape (n_frames, n_copies) [K].
+    temperatures, kelvin
+        Of the thermostat, in the scale of the system and in K, shape (n_frames, n_copies).
+    replicas
+        Number of the walker in each place, shape (n_frames, n_copies); None where walkers do not change places.
     z
         Collective variables, shape (n_frames, n_copies, dim), or None without a bias.
     bias, offsets
@@ -46,6 +53,9 @@ class SegmentFrames:
     boxes: NDArray[np.float64] | None
     energies: NDArray[np.float64]
     kinetic: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
+    kelvin: NDArray[np.float64]
+    replicas: NDArray[np.int64] | None = None
     z: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
     offsets: NDArray[np.float64] | None = None
@@ -84,7 +94,6 @@ def segment_table(
     task: GroupTask,
     index: int,
     frames: SegmentFrames,
-    kelvin: NDArray[np.float64],
     pressure: float | None,
     steps: tuple[int, int],
     restarts: int,
@@ -97,8 +106,6 @@ def segment_table(
         The group, and the number of its segment.
     frames
         Frames of the segment.
-    kelvin
-        Temperatures of the walkers [K], shape (n_copies,).
     pressure
         Of a barostat [kJ/mol/nm^3], or None.
     steps
@@ -108,7 +115,6 @@ def segment_table(
     """
     n_frames, n_copies = frames.energies.shape
     dynamics, (slower, coolest) = task.dynamics, steps
-    temperatures = np.array(task.temperatures)
     frame = np.arange(n_frames) + index * dynamics.segment_frames
     step = (frame + 1) * dynamics.frame_interval
     columns: dict[str, Any] = {
@@ -116,8 +122,8 @@ def segment_table(
         "frame": np.tile(frame, n_copies),
         "step": np.tile(step, n_copies),
         "time_ps": np.tile(step * dynamics.timestep, n_copies),
-        "temperature": np.repeat(temperatures, n_frames),
-        "kinetic_temperature": (frames.kinetic * temperatures / kelvin).T.ravel(),
+        "temperature": frames.temperatures.T.ravel(),
+        "kinetic_temperature": (frames.kinetic * frames.temperatures / frames.kelvin).T.ravel(),
         "timestep": np.full(n_frames * n_copies, dynamics.timestep / slower),
         "timestep_limit": np.full(n_frames * n_copies, dynamics.timestep / coolest),
         "restarts": np.full(n_frames * n_copies, restarts),
@@ -125,6 +131,8 @@ def segment_table(
         "bias_energy": np.zeros(n_frames * n_copies),
         "bias_offset": np.zeros(n_frames * n_copies),
     }
+    if frames.replicas is not None:
+        columns["replica"] = frames.replicas.T.ravel()
     if pressure is not None and frames.boxes is not None:
         volume = np.linalg.det(frames.boxes)
         columns["pressure_volume"] = np.tile(pressure * volume, n_copies)
@@ -143,8 +151,9 @@ def write_segment(
     topology: mdtraj.Topology,
     context: openmm.Context,
     updater: BiasUpdater | None,
+    more: Callable[[Path], None],
 ) -> None:
-    """Write the folder of a segment, with the state of the Context and of an adaptive bias after it."""
+    """Write the folder of a segment, with the state of the Context and of an adaptive bias after it; then `more`."""
     with atomic_folder(task.segment(index)) as temporary:
         table.to_parquet(temporary / "frames.parquet", index=False)
         for copy in range(frames.positions.shape[1]):
@@ -158,6 +167,7 @@ def write_segment(
         (temporary / "state.xml").write_text(openmm.XmlSerializer.serialize(state), encoding="utf-8")
         if updater is not None:
             updater.save(temporary / BIAS_STATE)
+        more(temporary)
 
 
 def _write_checkpoint(path: Path, data: bytes) -> None:

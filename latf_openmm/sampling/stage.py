@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from rich.progress import Progress
 
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.progress import Advance, bar
-from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask
+from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask, SetTask
 from latf_openmm.sampling.group_runs import run_here, run_in_processes, run_on
+from latf_openmm.sampling.tempering import AnyTempering
 from latf_openmm.storage import (
     atomic_file,
     check_folder,
@@ -49,6 +50,24 @@ class SimulationSettings(DynamicsSettings):
         description="an adaptive bias is shared by the walkers of each temperature, or by all (it is then that of "
         "the lowest temperature)",
     )
+    tempering: AnyTempering | None = Field(
+        None, description="how walkers move among the temperatures; none: each stays at one"
+    )
+
+    @model_validator(mode="after")
+    def _ladder(self) -> "SimulationSettings":
+        if self.tempering is None:
+            return self
+        if len(set(self.temperatures)) < 2:
+            raise ValueError(
+                f"tempering: {self.tempering.kind} needs two temperatures or more, got {self.temperatures}"
+            )
+        if self.frames <= self.tempering.interval:
+            raise ValueError(
+                f"tempering.interval: {self.tempering.interval} frames between moves are not fewer than frames "
+                f"({self.frames}), so that no walker would ever move"
+            )
+        return self
 
     @model_validator(mode="after")
     def _integrators(self) -> "SimulationSettings":
@@ -100,9 +119,18 @@ class Stage:
     boxes: dict[float, NDArray[np.float64]] = field(default_factory=dict)
     unbiased: frozenset[float] = frozenset()
 
-    def tasks(self) -> list[GroupTask]:
-        """One task for each Context."""
-        return [self._task(rows) for rows in self._groups()]
+    def tasks(self) -> list[SetTask]:
+        """One task for each set of walkers that need each other."""
+        tempering = self.settings.tempering
+        sets: dict[Any, list[GroupTask]] = {}
+        for number, rows in enumerate(self._groups()):
+            exchanged = tempering is not None and tempering.between_walkers
+            sets.setdefault(rows[0][1] if exchanged else number, []).append(self._task(rows))
+        tasks: list[SetTask] = []
+        for groups in sets.values():
+            first = sum(task.n_walkers for task in tasks)
+            tasks.append(SetTask(tuple(groups), tempering, first))
+        return tasks
 
     def _groups(self) -> list[_Walkers]:
         """Which walkers share a Context, as (place of the temperature, walker)."""
@@ -127,10 +155,20 @@ class Stage:
         return groups
 
     def _biased(self, place: int) -> bool:
+        if self._visiting:  # a bias goes where the walker goes
+            return self.bias is not None and not self.unbiased.issuperset(self.settings.temperatures)
         return self.bias is not None and self.settings.temperatures[place] not in self.unbiased
+
+    @property
+    def _visiting(self) -> bool:
+        """True where each walker visits all temperatures."""
+        tempering = self.settings.tempering
+        return tempering is not None and not tempering.between_walkers
 
     def _same_bias(self, first: int, second: int) -> bool:
         """Return whether walkers at two temperatures have the same bias, or none."""
+        if self._visiting:
+            return True
         if self._biased(first) != self._biased(second):
             return False
         return not self._biased(first) or self.settings.share_bias == "all"
@@ -139,14 +177,18 @@ class Stage:
         settings = self.settings
         n, (place, first) = settings.walkers, rows[0]
         temperatures = tuple(settings.temperatures[at] for at, _ in rows)
-        lowest, highest = min(temperatures), max(temperatures)
+        lowest = min(temperatures)
         name = temperature_name(temperatures[0])
-        if lowest != highest:
-            name += f"-{temperature_name(temperatures[-1]).removeprefix('T')}"
+        if self._visiting:
+            first += place * n
+            name = f"{_span(settings.temperatures)}_w{first:03d}"
+        elif lowest != max(temperatures):
+            name = _span(temperatures)
             first += place * n  # numbers of their own, since they lie in one folder
         elif not (self.system.batched and len(rows) == n):
             name += f"_w{first:03d}"
-        shared_by_all = settings.share_bias == "all" and len(settings.temperatures) > 1
+        several = len(settings.temperatures) > 1
+        shared_by_all = several and (settings.share_bias == "all" or self._visiting)
         shared = "all" if shared_by_all else temperature_name(lowest)
         return GroupTask(
             self.system,
@@ -161,7 +203,13 @@ class Stage:
             self.folder / "exchange" / shared if shared_by_all or len(rows) < n else None,
             min(settings.temperatures) if shared_by_all else None,
             _rows_of(self.boxes, settings.temperatures, rows),
+            tuple(sorted(settings.temperatures)) if self._visiting else (),
         )
+
+
+def _span(temperatures: Sequence[float]) -> str:
+    """Name of walkers at several temperatures."""
+    return f"{temperature_name(temperatures[0])}-{temperature_name(temperatures[-1]).removeprefix('T')}"
 
 
 def _rows_of(
@@ -219,7 +267,7 @@ def run_stage(
     check_copies(stage.system, stage.settings)
     _write_record(stage)
     dropped = read_dropped(stage.folder)
-    tasks = [task for task in stage.tasks() if task.folder.name not in dropped]
+    tasks = [task for task in stage.tasks() if not dropped.keys() & set(task.names)]
     with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
         advance = _with_speed(stage, tasks, told)
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
@@ -234,22 +282,23 @@ def run_stage(
             failures = run_in_processes(tasks, stage.settings.processes, advance)
     if not failures:
         return
-    ended = {t for task in tasks if task.folder.name not in failures for t in task.temperatures}
+    ended = {t for task in tasks if not failures.keys() & set(task.names) for t in task.temperatures}
     if ended != set(stage.settings.temperatures):
-        raise SimulationError("; ".join(failures.values()))
-    for text in failures.values():
+        raise SimulationError("; ".join(dict.fromkeys(failures.values())))
+    for text in dict.fromkeys(failures.values()):
         log.warning("%s; dropped, the others go on", text)
     write_record(stage.folder / DROPPED, {"dropped": dropped | failures})
 
 
-def _check_complete(tasks: Sequence[GroupTask]) -> None:
+def _check_complete(tasks: Sequence[SetTask]) -> None:
     """Raise `DataError` where a file of what is complete was damaged, before more is simulated.
 
     Checkpoints are left out, since a run goes on without one.
     """
     for task in tasks:
-        for index in range(task.n_complete()):
-            check_folder(task.segment(index), leave_out=("checkpoint.bin",))
+        for group in task.groups:
+            for index in range(task.n_complete()):
+                check_folder(group.segment(index), leave_out=("checkpoint.bin",))
 
 
 def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
@@ -264,7 +313,7 @@ def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
         ) from error
 
 
-def _with_speed(stage: Stage, tasks: Sequence[GroupTask], told: Advance) -> Callable[[int], None]:
+def _with_speed(stage: Stage, tasks: Sequence[SetTask], told: Advance) -> Callable[[int], None]:
     """Tell of frames done, with the temperatures and the speed of all walkers together."""
     scale, settings = stage.system.scale, stage.settings
     at = ", ".join(f"{t:g}" for t in settings.temperatures)

@@ -1,19 +1,13 @@
-"""One OpenMM Context with the walkers it holds: runs segment by segment, resumes after a kill.
-
-A segment is written to a temporary folder and renamed when it is complete, so a folder named
-``segment_NNNN`` always holds complete files, and whatever an interruption cut off is run again from the last
-checkpoint.
-"""
+"""One OpenMM Context with the walkers it holds: their forces, bias, dynamics and restart files."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openmm
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -31,14 +25,17 @@ from latf_openmm.force_groups import free_force_group
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.sampling.dynamics import BiasSource, GroupTask
-from latf_openmm.sampling.heat import TooHotError, check_heat
 from latf_openmm.sampling.kinetic import KineticTemperature
-from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator, set_timestep
+from latf_openmm.sampling.langevin import (
+    draw_velocities,
+    langevin_integrator,
+    set_temperatures,
+    set_timestep,
+)
 from latf_openmm.sampling.segments import (
     BIAS_STATE,
     SegmentFrames,
     copy_energies,
-    evaluate,
     read_checkpoint,
     segment_table,
     write_segment,
@@ -49,36 +46,29 @@ from latf_openmm.systems.inspection import barostat_of, pressure_of
 from latf_openmm.systems.trusted_xml import read_state
 
 log = logging.getLogger(__name__)
-_SLOWER = (1, 1, 2, 4)
-"""Steps in place of one at each attempt of a segment, the time between frames being the same."""
-_MAX_COORDINATE = 1e5  # nm
 MINIMISE = (10.0, 200)
 """Tolerance [kJ/mol/nm] and most iterations of a minimisation of start structures."""
-_NO_HELP = 0.7
-"""Share of the excess that is left with shorter time steps from which these are not what helps."""
-
-
-def run_group(task: GroupTask, advance: Callable[[int], None]) -> None:
-    """Run all segments that are not complete yet; `advance` is told of every frame done.
-
-    Raises
-    ------
-    SimulationError
-        If a segment becomes unstable again and again.
-    """
-    torch.set_num_threads(1)
-    complete = task.n_complete()
-    for index in range(complete):
-        advance(task.frames_in(index))
-    if complete == task.n_segments:
-        return
-    group = WalkerGroup(task, complete)
-    for index in range(complete, task.n_segments):
-        group.run_segment(index, advance)
 
 
 class WalkerGroup:
-    """The Context of one task, after `complete` segments, and the recording of its frames."""
+    """The Context of one task, after `complete` segments.
+
+    Parameters
+    ----------
+    task
+        What is simulated.
+    complete
+        Segments that are there already.
+
+    Attributes
+    ----------
+    temperatures, kelvin
+        Of each walker now, in the scale of the system and in K, shape (n_copies,).
+    slower
+        Steps that are taken in place of one.
+    coolest
+        Such steps in all later segments, at least: fewer were too hot.
+    """
 
     def __init__(self, task: GroupTask, complete: int) -> None:
         self.task = task
@@ -91,6 +81,7 @@ class WalkerGroup:
         self.kelvin = np.array([self.built.scale.kelvin(t) for t in task.temperatures])
         self.single = _single_copy_context(self.built, task, self.platform)
         self.pressure = pressure_of(self.built.system)
+        self.moving = bool(task.ladder)
         self.slower = self.coolest = 1
         self.restarts = 0
         self.kinetic_temperature = KineticTemperature(self.built.system, self.built.n_copies)
@@ -125,7 +116,7 @@ class WalkerGroup:
             kT = self.built.scale.kT(temperature)
             return source.bias.build(BiasContext.of_model(trained.model, temperature, kT))
 
-        bias = build(min(self.task.temperatures))
+        bias = build(min(self.task.ladder or self.task.temperatures))
         if isinstance(bias, AdaptiveBias) and self.task.bias_temperature is not None:
             bias = build(self.task.bias_temperature)
         return latent_cv(trained), bias
@@ -174,7 +165,7 @@ class WalkerGroup:
     def _integrator(self) -> openmm.Integrator:
         """Langevin dynamics, each walker at its temperature."""
         dynamics = self.task.dynamics
-        if len(set(self.kelvin)) > 1:
+        if len(set(self.kelvin)) > 1 or (self.moving and len(self.kelvin) > 1):
             return langevin_integrator(self._of_particles(self.kelvin), dynamics.friction, dynamics.timestep)
         return openmm.LangevinMiddleIntegrator(float(self.kelvin[0]), dynamics.friction, dynamics.timestep)
 
@@ -191,8 +182,8 @@ class WalkerGroup:
             self._begin()
         except openmm.OpenMMException as error:
             raise SimulationError(
-                f"{self.task.folder}: unstable before the first frame ({_reason(error)}); "
-                f"lower {self._lower()}"
+                f"{self.task.folder}: unstable before the first frame ({last_line(error)}); "
+                f"lower {self.lower()}"
             ) from error
 
     def _begin(self) -> None:
@@ -241,58 +232,36 @@ class WalkerGroup:
             self.context.reinitialize()
             self.context.setState(read_state(folder / "state.xml"))
 
-    def run_segment(self, index: int, advance: Callable[[int], None]) -> None:
-        """Run, record and write one segment.
+    def keep(self) -> None:
+        """Remember the present moment, for `go_back`."""
+        self._kept = self.context.createCheckpoint(), self.temperatures
 
-        An unstable one is tried again from where it began with other velocities, then with shorter time steps too. So
-        is one whose atoms are hotter than the thermostat, with shorter time steps at once: a bias that is stiff for the
-        time step heats what it acts on, and energies are wrong without any other sign. Later segments do not try again
-        what was too hot. Where shorter steps do not help, the segment is kept: a bias that is built up faster than heat
-        leaves warms walkers, too, and the report names them. One that is cooler than the thermostat is kept as well:
-        shorter steps do not help there.
-        """
-        before, attempts, excess, coolest = self.context.createCheckpoint(), 0, np.inf, self.coolest
-        left = [slower for slower in _SLOWER if slower >= self.coolest]
-        while True:
-            self.slower, attempts = left.pop(0), attempts + 1
-            set_timestep(self.context.getIntegrator(), self.task.dynamics.timestep / self.slower)
-            try:
-                recorded = self._frames(index, advance)
-                self._check_heat(recorded.kinetic)
-                break
-            except (SimulationError, openmm.OpenMMException) as error:
-                log.warning("%s: segment %d, attempt %d: %s", self.task.folder, index, attempts, error)
-                if isinstance(error, TooHotError):
-                    if error.excess > _NO_HELP * excess:
-                        log.warning(
-                            "%s: shorter time steps do not help%s", self.task.folder, self._against_heat()
-                        )
-                        self.coolest = coolest
-                        break
-                    excess = error.excess
-                    left = [slower for slower in left if slower > self.slower]
-                    self.coolest = left[0] if left else self.slower
-                if not left:
-                    raise SimulationError(
-                        f"{self.task.folder}: unstable in segment {index} after {attempts} attempts "
-                        f"({_reason(error)}); lower {self._lower()}"
-                    ) from error
-                if self.updater is not None:
-                    self._use(self._make_context(index))
-                self.context.loadCheckpoint(before)
-                self._draw_velocities(100 + 10 * index + attempts - 1)
-        self._write(index, recorded)
+    def go_back(self, index: int, attempt: int) -> None:
+        """Return to what `keep` remembers, at the beginning of a segment, with velocities of their own."""
+        checkpoint, temperatures = self._kept
+        if self.updater is not None:
+            self._use(self._make_context(index))
+        self.context.loadCheckpoint(checkpoint)
+        self.use_thermostat(temperatures)
+        self._draw_velocities(100 + 10 * index + attempt)
 
-    def _write(self, index: int, recorded: SegmentFrames) -> None:
+    def use_slower(self, slower: int) -> None:
+        """Take so many steps in place of one."""
+        self.slower = slower
+        set_timestep(self.context.getIntegrator(), self.task.dynamics.timestep / slower)
+
+    def write(self, index: int, recorded: SegmentFrames, more: Callable[[Path], None]) -> None:
+        """Write a segment; `more` writes what else is to be in its folder."""
         steps = self.slower, self.coolest
-        table = segment_table(self.task, index, recorded, self.kelvin, self.pressure, steps, self.restarts)
+        table = segment_table(self.task, index, recorded, self.pressure, steps, self.restarts)
         topology = self.built.mdtraj_topology()
-        write_segment(self.task, index, recorded, table, topology, self.context, self.updater)
+        write_segment(self.task, index, recorded, table, topology, self.context, self.updater, more)
 
-    def _lower(self) -> str:
+    def lower(self) -> str:
+        """Return the settings to lower where walkers are unstable."""
         return "simulation.timestep" if self.bias is None else "simulation.timestep or the bias"
 
-    def _against_heat(self) -> str:
+    def against_heat(self) -> str:
         """Advice that fits the bias, where there is one."""
         if self.updater is not None:
             return "; a larger bias.pace may"
@@ -300,53 +269,67 @@ class WalkerGroup:
             return "; a softer bias may"
         return ", and there is no bias: something in the System adds heat"
 
-    def _check_heat(self, kinetic: NDArray[np.float64]) -> None:
-        freedom, scale = self.kinetic_temperature.freedom, self.built.scale
-        check_heat(self.task, scale, freedom, kinetic, self.kelvin, self.slower)
-
-    def _frames(self, index: int, advance: Callable[[int], None]) -> SegmentFrames:
-        shape = (self.built.n_copies, self.built.n_atoms, 3)
-        positions, boxes, energies, biases, kinetic = [], [], [], [], []
-        told = 0
-        for frame in range(self.task.frames_in(index)):
-            self._advance(self.task.dynamics.frame_interval * self.slower)
-            state = self.context.getState(
-                positions=True, velocities=True, energy=self.single is None, groups=self.unbiased_groups
-            )
-            xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(shape)
-            if not (np.abs(xyz) < _MAX_COORDINATE).all():  # also where they are not numbers
-                raise SimulationError(
-                    f"positions are not finite or beyond {_MAX_COORDINATE:g} nm at frame {frame}"
-                )
-            positions.append(self.built.single(xyz))
-            kinetic.append(self._kinetic_temperatures(state))
-            if self.single is None:
-                energies.append([state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)])
-            if self.built.periodic:
-                boxes.append(state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer))
-            if self.updater is not None:
-                biases.append(self._adaptive_bias(state))
-            if frame % 50 == 49:
-                advance(frame + 1 - told)
-                told = frame + 1
-        advance(self.task.frames_in(index) - told)
-        xyz_all = np.array(positions)
-        table = np.array(energies) if self.single is None else copy_energies(self.single, xyz_all)
-        cells = np.array(boxes) if boxes else None
-        recorded = SegmentFrames(xyz_all, cells, table, np.array(kinetic))
-        if self.updater is not None:
-            z, energy, offsets = (np.array(part) for part in zip(*biases, strict=True))
-            return replace(recorded, z=z, bias=energy, offsets=offsets)
-        if self.cv is None or self.bias is None:
-            return recorded
-        z, energy = evaluate(self.cv, self.bias, xyz_all, cells)
-        return replace(recorded, z=z, bias=energy, offsets=np.zeros_like(energy))
-
-    def _kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
+    def kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
         """Kinetic temperature of each copy, shape (n_copies,) [K]."""
         return self.kinetic_temperature(state)
 
-    def _advance(self, steps: int) -> None:
+    def present(self) -> "Present":
+        """Return positions, velocities and box of the walkers now."""
+        state = self.context.getState(positions=True, velocities=True)
+        xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+        shape = self.built.n_copies, self.built.n_atoms, 3
+        boxes = None
+        if self.built.periodic:
+            box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+            boxes = np.broadcast_to(np.asarray(box), (self.built.n_copies, 3, 3))
+        return Present(self.built.single(xyz.reshape(shape)), velocities.reshape(shape), boxes)
+
+    def put(self, present: "Present") -> None:
+        """Put walkers, with their velocities and box, into the places of this group."""
+        if present.boxes is not None:
+            self.context.setPeriodicBoxVectors(*present.boxes[0])
+        self.context.setPositions(self.built.placed(present.positions).reshape(-1, 3))
+        self.context.setVelocities(present.velocities.reshape(-1, 3))
+
+    def energies(self) -> NDArray[np.float64]:
+        """U + pV of the walkers now, without bias, shape (n_copies,) [kJ/mol]."""
+        if self.single is not None:
+            return copy_energies(self.single, self.present().positions[None])[0]
+        state = self.context.getState(energy=True, groups=self.unbiased_groups)
+        energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        if self.pressure is not None:
+            energy += self.pressure * state.getPeriodicBoxVolume().value_in_unit(unit.nanometer**3)
+        return np.array([energy])
+
+    def set_temperatures(self, temperatures: NDArray[np.float64]) -> None:
+        """Give each walker a temperature, in the scale of the system, and scale its velocities."""
+        kelvin = np.array([self.built.scale.kelvin(t) for t in temperatures])
+        if (kelvin == self.kelvin).all():
+            return
+        state = self.context.getState(velocities=True)
+        velocities = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+        self.context.setVelocities(velocities * self._of_particles(np.sqrt(kelvin / self.kelvin))[:, None])
+        self.use_thermostat(temperatures)
+
+    def use_thermostat(self, temperatures: NDArray[np.float64]) -> None:
+        """Give the integrator, the barostat and the bias the temperature of each walker; not the velocities."""
+        if not self.moving:
+            return
+        kelvin = np.array([self.built.scale.kelvin(t) for t in temperatures])
+        self.temperatures, self.kelvin = temperatures, kelvin
+        integrator = self.context.getIntegrator()
+        if isinstance(integrator, openmm.CustomIntegrator):
+            set_temperatures(integrator, self._of_particles(kelvin))
+        else:
+            integrator.setTemperature(float(kelvin[0]))
+        barostat = barostat_of(self.context.getSystem())
+        if barostat is not None:
+            self.context.setParameter(barostat.Temperature(), float(kelvin[0]))
+        if self.updater is not None:
+            self.updater.use_temperatures([self.built.scale.kT(t) for t in temperatures])
+
+    def advance(self, steps: int) -> None:
         """Step; an adaptive bias is updated at every multiple of its pace, before the next step is taken."""
         if self.updater is None:
             self._step(steps)
@@ -364,13 +347,24 @@ class WalkerGroup:
         with stepping(self.forces):
             self.stepper.step(steps)
 
-    def _adaptive_bias(self, state: openmm.State) -> tuple[Any, Any, Any]:
-        """Variables (n_copies, dim), energies (n_copies,) and offset of the bias the frame was made with."""
-        assert self.updater is not None
-        with torch.no_grad():
-            z = self.updater.variables(self.context, state)
-            energy = self.updater.bias(z)
-        return z.numpy(), energy.numpy(), np.full(len(z), self.updater.bias.offset())
+
+@dataclass(frozen=True)
+class Present:
+    """Walkers at one moment.
+
+    Attributes
+    ----------
+    positions
+        Shape (n_walkers, n_atoms, 3) [nm].
+    velocities
+        Likewise [nm/ps].
+    boxes
+        Shape (n_walkers, 3, 3) [nm], or None.
+    """
+
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    boxes: NDArray[np.float64] | None
 
 
 def _single_copy_context(
@@ -382,7 +376,7 @@ def _single_copy_context(
     return platform.context(shared_system(task.system).system)
 
 
-def _reason(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """Last line of an error: TorchScript puts a traceback before it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 

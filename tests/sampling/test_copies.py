@@ -302,7 +302,7 @@ def make_stage(
 def groups(**changes: Any) -> list[tuple[str, int, int]]:
     bias = OpesSettings(sigma=0.3, barrier=6.0, pace=10) if changes.pop("biased", False) else None
     tasks = make_stage(Path("s"), bias, Path("m"), **changes).tasks()
-    return [(task.folder.name, task.first_walker, task.n_walkers) for task in tasks]
+    return [(g.folder.name, g.first_walker, g.n_walkers) for task in tasks for g in task.groups]
 
 
 def test_which_walkers_share_a_context() -> None:

@@ -48,7 +48,8 @@ from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
 from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, read_dropped, run_stage
-from latf_openmm.sampling.walker_group import WalkerGroup, run_group
+from latf_openmm.sampling.walker_group import WalkerGroup
+from latf_openmm.sampling.walker_set import WalkerSet, run_set
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.three_hole import three_hole_potential
 
@@ -363,7 +364,7 @@ def test_a_run_killed_within_a_segment_resumes_exactly(tmp_path: Path) -> None:
 
     (task,) = killed.tasks()
     with pytest.raises(KeyboardInterrupt, match="by the user"):
-        run_group(task, stop_in_the_second_segment)
+        run_set(task, stop_in_the_second_segment)
     assert task.segment(0).is_dir()
     assert not task.segment(1).exists()
     run_stage(killed)
@@ -418,16 +419,16 @@ def test_an_unstable_segment_is_tried_again_with_the_bias_it_began_with(
     tmp_path: Path, holes_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = make_stage(tmp_path, bias_of("opes", holes_model), equilibration=20)
-    original, calls = WalkerGroup._frames, []
+    original, calls = WalkerSet._frames, []
 
-    def fail_once(self: WalkerGroup, index: int, advance: Callable[[int], None]) -> Any:
+    def fail_once(self: WalkerSet, index: int, advance: Callable[[int], None]) -> Any:
         result = original(self, index, advance)
         calls.append(index)
         if calls.count(1) == 1 and index == 1:
             raise SimulationError("as if unstable")
         return result
 
-    monkeypatch.setattr(WalkerGroup, "_frames", fail_once)
+    monkeypatch.setattr(WalkerSet, "_frames", fail_once)
     rows = table(run(stage))
     assert calls == [0, 1, 1, 2]
     saved = torch.load(stage.folder / "T1" / "segment_0002" / "bias.pt", weights_only=True)["bias"]
@@ -587,17 +588,17 @@ def test_a_second_attempt_with_other_velocities_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     untouched = table(run(make_stage(tmp_path / "untouched")))
-    frames, calls = WalkerGroup._frames, []
+    frames, calls = WalkerSet._frames, []
 
-    def fail_once(group: WalkerGroup, index: int, advance: Callable[[int], None]) -> Any:
-        result = frames(group, index, advance)
+    def fail_once(walkers: WalkerSet, index: int, advance: Callable[[int], None]) -> Any:
+        result = frames(walkers, index, advance)
         calls.append(index)
         if calls == [0, 1]:
-            group.context.setPositions(np.full((3, 3), 50.0))
+            walkers.groups[0].context.setPositions(np.full((3, 3), 50.0))
             raise SimulationError("far away")
         return result
 
-    monkeypatch.setattr(WalkerGroup, "_frames", fail_once)
+    monkeypatch.setattr(WalkerSet, "_frames", fail_once)
     walkers = run(make_stage(tmp_path / "second"))
     assert calls == [0, 1, 1, 2]
     assert "segment 1, attempt 1" in caplog.text
@@ -613,18 +614,19 @@ def test_a_second_attempt_with_other_velocities_is_kept(
 
 
 def test_later_attempts_take_shorter_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames, steps = WalkerGroup._frames, []
+    frames, steps = WalkerSet._frames, []
 
-    def fail_thrice(group: WalkerGroup, index: int, advance: Callable[[int], None]) -> Any:
+    def fail_thrice(walkers: WalkerSet, index: int, advance: Callable[[int], None]) -> Any:
+        group = walkers.groups[0]
         before = group.context.getTime()._value
-        result = frames(group, index, advance)
+        result = frames(walkers, index, advance)
         steps.append((index, group.context.getIntegrator().getStepSize()._value))
         assert group.context.getTime()._value - before == pytest.approx(0.01 * 5 * 10, rel=1e-4)
         if len(steps) < 4:
             raise SimulationError("far away")
         return result
 
-    monkeypatch.setattr(WalkerGroup, "_frames", fail_thrice)
+    monkeypatch.setattr(WalkerSet, "_frames", fail_thrice)
     rows = table(run(make_stage(tmp_path, timestep=0.01, frame_interval=5)))
     assert steps == [
         (0, pytest.approx(0.01)),
@@ -672,7 +674,7 @@ def test_hot_segments_take_shorter_steps_from_then_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At twice the thermostat's temperature with full steps; resumed in the middle it goes on with shorter ones."""
-    tried, measure, write = [], WalkerGroup._kinetic_temperatures, WalkerGroup._write
+    tried, measure, write = [], WalkerGroup.kinetic_temperatures, WalkerSet._write
 
     def hot(group: WalkerGroup, state: openmm.State) -> Any:
         step = group.context.getIntegrator().getStepSize()._value
@@ -683,17 +685,17 @@ def test_hot_segments_take_shorter_steps_from_then_on(
     class KilledError(Exception):
         pass
 
-    def killed(group: WalkerGroup, index: int, recorded: Any) -> None:
+    def killed(walkers: WalkerSet, index: int, recorded: Any) -> None:
         if index == 1:
             raise KilledError
-        write(group, index, recorded)
+        write(walkers, index, recorded)
 
-    monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", hot)
+    monkeypatch.setattr(WalkerGroup, "kinetic_temperatures", hot)
     stage = make_stage(tmp_path, timestep=0.01, frame_interval=100)
-    monkeypatch.setattr(WalkerGroup, "_write", killed)
+    monkeypatch.setattr(WalkerSet, "_write", killed)
     with pytest.raises(KilledError):
         run(stage)
-    monkeypatch.setattr(WalkerGroup, "_write", write)
+    monkeypatch.setattr(WalkerSet, "_write", write)
     rows = table(run(stage))
     assert tried == [pytest.approx(0.01), pytest.approx(0.005)]
     assert set(rows["timestep"]) == set(rows["timestep_limit"]) == {0.005}
@@ -709,7 +711,7 @@ def test_hot_segments_are_kept_where_shorter_steps_do_not_help(
     def hot(group: WalkerGroup, _state: openmm.State) -> Any:
         return np.full(group.built.n_copies, 2.5 * group.kelvin)
 
-    monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", hot)
+    monkeypatch.setattr(WalkerGroup, "kinetic_temperatures", hot)
     rows = table(run(make_stage(tmp_path, timestep=0.01, frame_interval=100)))
     assert set(rows["timestep"]) == {0.005}
     assert set(rows["timestep_limit"]) == {0.01}

@@ -1,5 +1,6 @@
 """Checks of simulated, imported and annealed frames: segment by segment, in pieces."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.frames.moves import MOVES
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.records import AnnealingRecord, ImportedRecord, StageRecord, parse_as, read_as
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.sampling.dynamics import GroupTask
-from latf_openmm.sampling.segments import BIAS_STATE, read_checkpoint
+from latf_openmm.sampling.segments import BIAS_STATE, TEMPERING, read_checkpoint
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
 from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.systems.trusted_xml import read_state
@@ -55,6 +57,8 @@ class Segment:
         Files beside the table and the trajectories.
     imported
         Whether frames can be left out of its file, and times have gaps.
+    ladder
+        Temperatures that its walkers move among; empty: each keeps its own.
     """
 
     folder: Path
@@ -68,6 +72,7 @@ class Segment:
     members: int = 1
     others: tuple[str, ...] = ()
     imported: bool = False
+    ladder: tuple[float, ...] = ()
 
     @property
     def table(self) -> Path:
@@ -91,7 +96,7 @@ def stage_checks(
     recorded = _recorded(folder, config)
     yield Check(part, "stage", partial(_look_at_record, folder, recorded is not None))
     tasks = (recorded or Stage(config.system, settings, None, {}, 0, folder)).tasks()
-    expected = {task.folder for task in tasks}
+    expected = {group.folder for task in tasks for group in task.groups}
     for group in sorted(path for path in folder.glob("T*") if path.is_dir() and path not in expected):
         text = f"not expected; walkers of this stage are in {', '.join(p.name for p in sorted(expected))}"
         yield Check(part, group.name, partial(_note, group, text))
@@ -101,16 +106,31 @@ def stage_checks(
         dropped = {}
         yield Check(part, DROPPED, partial(_note, folder / DROPPED, error))
     for task in tasks:
-        yield from _group_checks(part, task, topology, complete and task.folder.name not in dropped)
+        tempering = () if task.tempering is None else (TEMPERING, MOVES)
+        for member in task.groups:
+            of_set = tempering if member is task.groups[0] else ()
+            ended = complete and member.folder.name not in dropped
+            yield from _group_checks(part, member, topology, ended, of_set)
 
 
-def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool) -> Iterator[Check]:
+def _group_checks(
+    part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool, of_set: tuple[str, ...]
+) -> Iterator[Check]:
+    """Checks of a group of walkers.
+
+    Parameters
+    ----------
+    complete
+        Whether all of its segments have to be there.
+    of_set
+        Files in its segments that concern other groups too.
+    """
     segments = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
     n_expected = task.n_segments
     if not complete:
         n_expected = max((i + 1 for i in range(task.n_segments) if task.segment(i) in segments), default=0)
     adaptive = any((path / BIAS_STATE).is_file() for path in segments)
-    others = ("checkpoint.bin", "state.xml", *((BIAS_STATE,) if adaptive else ()))
+    others = ("checkpoint.bin", "state.xml", *((BIAS_STATE,) if adaptive else ()), *of_set)
     dynamics = task.dynamics
     for index in range(n_expected):
         segment = Segment(
@@ -123,6 +143,7 @@ def _group_checks(part: str, task: GroupTask, topology: mdtraj.Topology, complet
             dynamics.timestep,
             first=index * dynamics.segment_frames,
             others=others,
+            ladder=task.ladder,
         )
         label = f"{task.folder.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))
@@ -257,8 +278,9 @@ def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
     if missing := [name for name in _COLUMNS if name not in table]:
         findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
         return None
-    for walker, temperature in zip(segment.walkers, segment.temperatures, strict=True):
-        findings.frames[temperature] += int((table["walker"] == walker).sum())
+    known = table["walker"].isin(segment.walkers)
+    for temperature in segment.ladder or set(segment.temperatures):
+        findings.frames[temperature] += int((known & (table["temperature"] == temperature)).sum())
     return table
 
 
@@ -283,9 +305,11 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
             if len(off):
                 place = f"walker {walker}, frame {frame[off[0]]}"
                 return f"{place}: {name} is {rows[name].iloc[off[0]]:g}; expected {expected[off[0]]:g}"
-        others = rows["temperature"][rows["temperature"] != temperature]
+        possible = segment.ladder or (temperature,)
+        others = rows["temperature"][~rows["temperature"].isin(possible)]
         if len(others):
-            return f"temperature is {others.iloc[0]:g} in a row of walker {walker}; expected {temperature:g}"
+            asked = ", ".join(f"{t:g}" for t in possible)
+            return f"temperature is {others.iloc[0]:g} in a row of walker {walker}; expected {asked}"
     latent = [name for name in map(str, table) if name.startswith("z") and name[1:].isdigit()]
     for name in [*(n for n in _FINITE if n in table), *latent]:
         values = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float)
@@ -333,6 +357,10 @@ def _look_at_restart(path: Path, n_atoms: int, findings: Findings) -> None:
             read_checkpoint(path)
         elif path.name == BIAS_STATE:
             torch.load(path, weights_only=True)["bias"]
+        elif path.name == TEMPERING:
+            json.loads(path.read_text(encoding="utf-8"))["replicas"]
+        elif path.name == MOVES:
+            pd.read_parquet(path)["accepted"]
         else:
             positions = read_state(path).getPositions(asNumpy=True)._value
             if len(positions) % n_atoms or not np.isfinite(positions).all():
