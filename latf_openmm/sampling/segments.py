@@ -16,6 +16,7 @@ from openmm import unit
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.energy_windows import EnergyWindows
 from latf_openmm.storage import atomic_folder
 
 BIAS_STATE = "bias.pt"
@@ -36,6 +37,8 @@ class SegmentFrames:
         Potential energy without bias, shape (n_frames, n_copies) [kJ/mol].
     kinetic
         Kinetic temperature, shape (n_frames, n_copies) [K].
+    windows
+        Energies recorded around frames, or None.
     z
         Collective variables, shape (n_frames, n_copies, dim), or None without a bias.
     bias, offsets
@@ -46,6 +49,7 @@ class SegmentFrames:
     boxes: NDArray[np.float64] | None
     energies: NDArray[np.float64]
     kinetic: NDArray[np.float64]
+    windows: EnergyWindows | None = None
     z: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
     offsets: NDArray[np.float64] | None = None
@@ -128,6 +132,8 @@ def segment_table(
     if pressure is not None and frames.boxes is not None:
         volume = np.linalg.det(frames.boxes)
         columns["pressure_volume"] = np.tile(pressure * volume, n_copies)
+    if frames.windows is not None:
+        columns |= frames.windows.columns()
     if frames.z is not None and frames.bias is not None and frames.offsets is not None:
         columns["bias_energy"] = frames.bias.T.ravel()
         columns["bias_offset"] = frames.offsets.T.ravel()

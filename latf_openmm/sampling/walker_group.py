@@ -31,6 +31,7 @@ from latf_openmm.force_groups import free_force_group
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.sampling.dynamics import BiasSource, GroupTask
+from latf_openmm.sampling.energy_windows import EnergyRecorder
 from latf_openmm.sampling.heat import TooHotError, check_heat
 from latf_openmm.sampling.kinetic import KineticTemperature
 from latf_openmm.sampling.langevin import draw_velocities, langevin_integrator, set_timestep
@@ -307,9 +308,9 @@ class WalkerGroup:
     def _frames(self, index: int, advance: Callable[[int], None]) -> SegmentFrames:
         shape = (self.built.n_copies, self.built.n_atoms, 3)
         positions, boxes, energies, biases, kinetic = [], [], [], [], []
-        told = 0
+        recorder, told = self._recorder(), 0
         for frame in range(self.task.frames_in(index)):
-            self._advance(self.task.dynamics.frame_interval * self.slower)
+            recorder.advance(self._advance, self.slower)
             state = self.context.getState(
                 positions=True, velocities=True, energy=self.single is None, groups=self.unbiased_groups
             )
@@ -333,7 +334,7 @@ class WalkerGroup:
         xyz_all = np.array(positions)
         table = np.array(energies) if self.single is None else copy_energies(self.single, xyz_all)
         cells = np.array(boxes) if boxes else None
-        recorded = SegmentFrames(xyz_all, cells, table, np.array(kinetic))
+        recorded = SegmentFrames(xyz_all, cells, table, np.array(kinetic), recorder.windows())
         if self.updater is not None:
             z, energy, offsets = (np.array(part) for part in zip(*biases, strict=True))
             return replace(recorded, z=z, bias=energy, offsets=offsets)
@@ -341,6 +342,10 @@ class WalkerGroup:
             return recorded
         z, energy = evaluate(self.cv, self.bias, xyz_all, cells)
         return replace(recorded, z=z, bias=energy, offsets=np.zeros_like(energy))
+
+    def _recorder(self) -> EnergyRecorder:
+        dynamics, groups = self.task.dynamics, self.unbiased_groups
+        return EnergyRecorder(dynamics, self.context, self.built, groups, self.single, self.pressure)
 
     def _kinetic_temperatures(self, state: openmm.State) -> NDArray[np.float64]:
         """Kinetic temperature of each copy, shape (n_copies,) [K]."""
