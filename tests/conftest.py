@@ -48,7 +48,13 @@ SMALL_TRAINING = {
 def small_config() -> RunConfig:
     """Three walkers of two segments and a bit at each of two temperatures; two rounds, the second biased."""
     data = yaml.safe_load((library_folder("three_hole") / "fast.yaml").read_text())
-    data["simulation"] |= {"walkers": 3, "frames": 60, "segment_frames": 25, "equilibration": 50}
+    data["simulation"] |= {
+        "walkers": 3,
+        "frames": 60,
+        "segment_frames": 25,
+        "equilibration": 50,
+        "energy_interval": 5,
+    }
     data["training"] |= SMALL_TRAINING
     data["model"]["flow"] = {"layers": 2}
     data["bias"] = {"kind": "opes", "barrier": 3.0, "pace": 20}  # has a state that is kept

@@ -47,6 +47,23 @@ class WindowBias:
 
 
 @dataclass(frozen=True)
+class RecordedEnergies:
+    """Potential energies recorded around each frame, more often than frames.
+
+    Parameters
+    ----------
+    counts
+        Recordings around each frame, shape (n_frames,).
+    means, variances
+        Of them, without bias, at constant pressure of U + pV, shape (n_frames,) [kJ/mol], [kJ^2/mol^2].
+    """
+
+    counts: NDArray[np.float64]
+    means: NDArray[np.float64]
+    variances: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class FeatureTrajectory:
     """One trajectory at one temperature; it is continuous but for `breaks`.
 
@@ -76,6 +93,8 @@ class FeatureTrajectory:
         Bias of the runs that this one is joined with by MBAR; None: its weights are known without other runs.
     breaks
         Frames that do not follow on the frame before them, ascending.
+    recorded
+        Energies recorded around the frames; None: at frames alone.
 
     Raises
     ------
@@ -94,6 +113,7 @@ class FeatureTrajectory:
     square_speeds: NDArray[np.float64] | None = None
     windows: WindowBias | None = None
     breaks: tuple[int, ...] = ()
+    recorded: RecordedEnergies | None = None
 
     def __post_init__(self) -> None:
         n = self.features.shape[0]
@@ -113,6 +133,10 @@ class FeatureTrajectory:
             raise DataError(f"{self.name}: square_speeds must have shape {width} and no number below 0")
         if self.windows is not None and len(self.windows.reduced) != n:
             raise DataError(f"{self.name}: biases of {len(self.windows.reduced)} frames, expected {n}")
+        if self.recorded is not None:
+            for values in (self.recorded.counts, self.recorded.means, self.recorded.variances):
+                if values.shape != (n,) or not np.isfinite(values).all():
+                    raise DataError(f"{self.name}: recorded energies must be {n} finite numbers")
         if not self.temperature > 0:
             raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
 

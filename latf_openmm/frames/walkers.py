@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.mdtraj_files import ascii_path, without_stdout
-from latf_openmm.frames.trajectory import WindowBias
+from latf_openmm.frames.trajectory import RecordedEnergies, WindowBias
 from latf_openmm.periodic import normalise, standard_orientation
 from latf_openmm.storage import MANIFEST, check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
@@ -73,6 +73,14 @@ class WalkerFrames:
             return None
         group, _, run = self.run.rpartition("/run ")
         return WindowBias(group, int(run), self.table[names].to_numpy(dtype=np.float64) / kT)
+
+    def recorded_energies(self) -> RecordedEnergies | None:
+        """Energies recorded around the frames; None where some frame has none."""
+        names = ("energy_recordings", "energy_mean", "energy_variance")
+        if not set(names) <= set(self.table):
+            return None
+        columns = [self.table[name].to_numpy(dtype=np.float64) for name in names]
+        return RecordedEnergies(*columns) if np.isfinite(columns).all() else None
 
     @property
     def breaks(self) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from latf_openmm.reweighting.averaging import AveragedEnergies
 from latf_openmm.reweighting.cells import Cells, StateCells
 from latf_openmm.reweighting.paths import Order, StatePath, energy_path
 from latf_openmm.reweighting.shrinkage import KnownNoise, certain_part, posterior_part, true_spread
@@ -58,6 +59,8 @@ class ConditionalFrames:
         Of all frames.
     level, energy
         Index of the temperature and potential energy of each frame, shape (n_frames,).
+    averaged
+        What mean energies are taken of.
     betas
         1 / k_B T of the simulated temperatures, descending.
     """
@@ -65,6 +68,7 @@ class ConditionalFrames:
     cells: Cells
     level: Indices
     energy: Array
+    averaged: AveragedEnergies
     betas: Array
 
 
@@ -119,15 +123,10 @@ class ConditionalFit:
         self.penalties = Penalties() if penalties is None else penalties
         cells, n_levels = frames.cells, len(frames.betas)
         self.counts = cells.sums(frames.level, n_levels, weights)
-        sums = cells.sums(frames.level, n_levels, weights * frames.energy)
-        squares = cells.sums(frames.level, n_levels, weights * frames.energy**2)
         self._folds = [cells.sums(frames.level, n_levels, weights * fold) for fold in folds]
-        inside = (cells.state == np.arange(len(cells.states))[:, None]).T
-        self.state_counts = self.counts @ inside
-        self.state_means = sums @ inside / np.maximum(self.state_counts, 1e-300)
-        spread = squares @ inside / np.maximum(self.state_counts, 1e-300) - self.state_means**2
-        self.state_variances = np.maximum(spread, 1e-12)
-        self._variances = self._shrunk_variances()
+        self._inside = (cells.state == np.arange(len(cells.states))[:, None]).T
+        self.state_counts = self.counts @ self._inside
+        sums = self._take_energies(weights)
         common = self._common()
         self._means = sums / np.maximum(self.counts, 1e-300) - _over(common, self.state_means)
         self._relative_means = self.state_means - _over(common, self.state_means)
@@ -138,6 +137,30 @@ class ConditionalFit:
             None if draft is None else self._with_slopes(state, draft, departures)
             for state, draft in enumerate(drafts)
         ]
+
+    def _take_energies(self, weights: Array) -> Array:
+        """Means and variances of the energy in the states; return its sums over cells, (n_levels, n_cells).
+
+        Means are of averaged energies, with their scatter as noise; variances are those of the energy itself.
+        """
+        frames, n_levels = self.frames, len(self.frames.betas)
+        averaged, n = frames.averaged, np.maximum(self.state_counts, 1e-300)
+
+        def sums(values: Array) -> Array:
+            return frames.cells.sums(frames.level, n_levels, weights * values)
+
+        def means(values: Array) -> Array:
+            return sums(values) @ self._inside / n
+
+        self._frame_means = means(frames.energy)
+        self.state_means = means(averaged.of_states)
+        scatters = np.maximum(means(averaged.of_states**2) - self.state_means**2, 1e-12)
+        self.state_variances = scatters + means(averaged.variances)
+        self._scatters = self._shrunk(scatters)
+        self._variances = self._shrunk(self.state_variances)
+        in_cells = means(averaged.in_cells**2) - means(averaged.in_cells) ** 2
+        self._scatters_in_cells = self._shrunk(np.maximum(in_cells, 1e-12))
+        return sums(averaged.in_cells)
 
     def log_factors(self, beta: float, order: Order = "cubic") -> Array:
         """Logarithm of the factor on the weight of frames at each temperature in each cell, (n_levels, n_cells)."""
@@ -170,7 +193,7 @@ class ConditionalFit:
                 frames.betas[k], self.state_means[k, state], variances[k, state], beta
             )
             scale[k, state] = np.sqrt(variance / variances[k, state])
-            shift[k, state] = mean - scale[k, state] * self.state_means[k, state]
+            shift[k, state] = mean - scale[k, state] * self._frame_means[k, state]
         state_of = frames.cells.state[frames.cells.of_frame]
         return np.asarray(shift[frames.level, state_of] + scale[frames.level, state_of] * frames.energy)
 
@@ -184,12 +207,12 @@ class ConditionalFit:
         weights = np.tile(least, (len(self.state_counts), 1)) if least.any() else self.state_counts
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
-    def _shrunk_variances(self) -> Array:
-        """Variances of the energy in the states, drawn to their mean at the temperature as far as they are noise."""
+    def _shrunk(self, variances: Array) -> Array:
+        """Variances (n_levels, n_states), drawn to their mean at the temperature as far as they are noise."""
         n = np.maximum(self.state_counts, 1e-300)
-        mean = _over(n / n.sum(axis=1, keepdims=True), self.state_variances)
-        off = self.state_variances - mean
-        return np.asarray(mean + certain_part(off, 2.0 * self.state_variances**2 / np.maximum(n, 2.0)) * off)
+        mean = _over(n / n.sum(axis=1, keepdims=True), variances)
+        off = variances - mean
+        return np.asarray(mean + certain_part(off, 2.0 * variances**2 / np.maximum(n, 2.0)) * off)
 
     def _draft(self, state: int, f: Array) -> StatePath | None:
         """The path of a state with the slopes of the straight lines."""
@@ -238,7 +261,7 @@ class ConditionalFit:
             np.where(alone, 0.0, n).sum(axis=1, keepdims=True), 1e-300
         )
         common = np.where(alone, 0.0, _over(weights, off))
-        noise = np.sqrt(self._variances / np.maximum(n, 1e-300))
+        noise = np.sqrt(self._scatters / np.maximum(n, 1e-300))
         lines = np.abs(np.where(weights > 0, straight - _over(weights, straight), 0.0)).max(
             axis=1, keepdims=True
         )
@@ -283,7 +306,7 @@ class ConditionalFit:
         y = -self._means[k, cells.cells] - straight
         y -= n @ y / n.sum()
         centred = cells.basis - (n @ cells.basis) / n.sum()
-        noise = KnownNoise(centred[seen], y[seen], n[seen] / self._variances[k, state])
+        noise = KnownNoise(centred[seen], y[seen], n[seen] / self._scatters_in_cells[k, state])
         if (k, state) not in self.penalties.regressions:
             self.penalties.regressions[k, state] = noise.best_penalty(_RIDGES)
         return np.asarray(centred @ noise.coefficients(self.penalties.regressions[k, state]))

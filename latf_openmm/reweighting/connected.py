@@ -191,7 +191,27 @@ def bhattacharyya(means: Array, variances: Array) -> Array:
     return np.asarray(height * np.exp(-0.25 * np.diff(means, axis=0) ** 2 / spread))
 
 
-def energy_links(counts: Array, means: Array, variances: Array, betas: Array) -> Links | None:
+@dataclass(frozen=True)
+class StateEnergies:
+    """Energies of the frames in each state at each simulated temperature, each of shape (n_temperatures, n_states).
+
+    Attributes
+    ----------
+    counts
+        Weight of the frames: their effective number without bias.
+    means, variances
+        Of the energy; zero where there are no frames.
+    scatters
+        Variance of what the means are taken of: less than that of the energy where it is averaged around frames.
+    """
+
+    counts: Array
+    means: Array
+    variances: Array
+    scatters: Array
+
+
+def energy_links(energies: StateEnergies, betas: Array) -> Links | None:
     """Return differences of free energy by mean energies where temperatures do not overlap; None where all do.
 
     f_{k+1,a} - f_ka = integral of <U>_a over b, by the trapezoidal rule and, as far as it is more than noise, by the
@@ -199,14 +219,13 @@ def energy_links(counts: Array, means: Array, variances: Array, betas: Array) ->
 
     Parameters
     ----------
-    counts, means, variances
-        Effective frames at each temperature in each state, mean and variance of their energy, shape
-        (n_temperatures, n_states).
+    energies
+        In each state at each temperature.
     betas
         1 / k_B T of the temperatures.
     """
-    known = counts > 1
-    n, variances = np.where(known, counts, 1.0), np.maximum(variances, 1e-12)
+    means, known = energies.means, energies.counts > 1
+    n, variances = np.where(known, energies.counts, 1.0), np.maximum(energies.variances, 1e-12)
     both = known[1:] & known[:-1]
     part = np.where(both, np.clip(1 - bhattacharyya(means, variances) / OVERLAP, 0.0, 1.0), 0.0)
     if not part.any():
@@ -221,7 +240,7 @@ def energy_links(counts: Array, means: Array, variances: Array, betas: Array) ->
     )
     off = bend - common
     certain = certain_part(off, noise**2)
-    noise_of_means = np.abs(h) / 2 * np.sqrt(variances[1:] / n[1:] + variances[:-1] / n[:-1])
+    noise_of_means = np.abs(h) / 2 * np.sqrt((energies.scatters / n)[1:] + (energies.scatters / n)[:-1])
     errors = np.sqrt(noise_of_means**2 + (certain * noise) ** 2 + (0.5 * off) ** 2)
     with np.errstate(divide="ignore"):
         errors = np.where(part > 0, errors / np.sqrt(part), np.inf)

@@ -239,8 +239,8 @@ def _expected(seen: NDArray[np.bool_], f: Array, weighted: Array) -> Array:
 
 def _energy_steps(mbar: Reweighting) -> list[EnergyStep]:
     """Neighbouring temperatures, inside states: what shares of states do is not in it."""
-    counts, means, variances = mbar.energies_of_states()
-    capacities = variances * mbar.betas[:, None] ** 2
+    energies = mbar.energies_of_states()
+    counts, means, capacities = energies.counts, energies.means, energies.variances * mbar.betas[:, None] ** 2
     steps = []
     for k in range(len(mbar.betas) - 1):
         both = np.minimum(counts[k], counts[k + 1])

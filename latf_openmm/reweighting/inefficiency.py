@@ -31,14 +31,24 @@ def run_inefficiencies(trajectories: Sequence[FeatureTrajectory], series: Array)
 
 
 def local_inefficiencies(
-    trajectories: Sequence[FeatureTrajectory], z: Array, states: Indices, n_states: int
+    trajectories: Sequence[FeatureTrajectory],
+    z: Array,
+    states: Indices,
+    n_states: int,
+    averaged: Array | None = None,
 ) -> Array:
     """Statistical inefficiency g of each frame's run inside its metastable state, shape (n_frames,).
 
     Of the departures of collective variables and energy from their means in the state: what crossings do is not in it.
+
+    Parameters
+    ----------
+    averaged
+        Energies averaged around the frames, shape (n_frames,), which forget more slowly; None: only those at frames.
     """
     energy = np.concatenate([t.potential_energy for t in trajectories])
-    series = np.column_stack([z, energy]).astype(np.float64)
+    columns = [z, energy] if averaged is None else [z, energy, averaged]
+    series = np.column_stack(columns).astype(np.float64)
     frames = frames_of(trajectories)
     for members in members_of_runs(trajectories):
         rows = np.concatenate([np.arange(frames[i].start, frames[i].stop) for i in members])

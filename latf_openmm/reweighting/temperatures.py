@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.reweighting.connected import Links, LocalFrames, Visits, energy_links
+from latf_openmm.reweighting.averaging import AveragedEnergies
+from latf_openmm.reweighting.connected import Links, LocalFrames, StateEnergies, Visits, energy_links
 from latf_openmm.reweighting.crossings import RunCrossings, find_crossings, known_shares, with_unseen
 from latf_openmm.reweighting.inefficiency import frames_of
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size
@@ -90,6 +91,8 @@ class Reweighting:
         Statistical inefficiency g of each frame's run, shape (n_frames,): a frame counts as 1/g; None: as 1.
     basins
         States that only crossings connect; None: frames of every temperature are taken for an equilibrium sample.
+    averaged
+        What mean energies of states are taken of; None: the energies of the frames.
 
     Attributes
     ----------
@@ -104,10 +107,12 @@ class Reweighting:
         trajectories: Sequence[FeatureTrajectory],
         inefficiency: Array | None = None,
         basins: Basins | None = None,
+        averaged: AveragedEnergies | None = None,
     ) -> None:
         energy = np.concatenate([t.potential_energy for t in trajectories])
         self.lowest = float(energy.min())
         self.energy = energy - self.lowest
+        self.averaged = AveragedEnergies.of_frames(energy) if averaged is None else averaged
         self.boltzmann = trajectories[0].scale.boltzmann
         n = len(energy)
         self.inefficiency = np.ones(n) if inefficiency is None else inefficiency
@@ -218,10 +223,8 @@ class Reweighting:
             )
         return crossed
 
-    def energies_of_states(self, log_w: Array | None = None) -> tuple[Array, Array, Array]:
-        """Weight of the frames, and mean and variance of the energy, in each state at each simulated temperature.
-
-        Each of shape (n_temperatures, n_states); means and variances are zero where there are no frames.
+    def energies_of_states(self, log_w: Array | None = None) -> StateEnergies:
+        """Return the energies in each state at each simulated temperature.
 
         Parameters
         ----------
@@ -229,13 +232,13 @@ class Reweighting:
             Of a bootstrap sample; None: of all frames.
         """
         weights = np.exp(self.log_w if log_w is None else log_w)
-        counts, sums, squares = (self._sums(weights * self.energy**power) for power in range(3))
-        means = sums / np.maximum(counts, 1e-300)
-        return (
-            counts,
-            means,
-            np.where(counts > 0, squares / np.maximum(counts, 1e-300) - means**2, 0.0),
-        )
+        energy = self.averaged.of_states - self.lowest
+        counts, sums, squares = (self._sums(weights * energy**power) for power in range(3))
+        inside = self._sums(weights * self.averaged.variances)
+        n = np.maximum(counts, 1e-300)
+        means = sums / n
+        scatters = np.where(counts > 0, squares / n - means**2, 0.0)
+        return StateEnergies(counts, means, scatters + inside / n, scatters)
 
     def held(self, log_w: Array) -> Array:
         """Share of the weight of the frames at each temperature that each state has, (n_temperatures, n_states)."""
@@ -272,7 +275,7 @@ class Reweighting:
 
     def links(self, log_w: Array | None = None) -> Links | None:
         """Differences of free energy from mean energies, where temperatures do not overlap; arguments as above."""
-        return energy_links(*self.energies_of_states(log_w), self.betas)
+        return energy_links(self.energies_of_states(log_w), self.betas)
 
     def _counts(self, log_w: Array) -> Array:
         """N_ka, shape (n_temperatures, n_states)."""

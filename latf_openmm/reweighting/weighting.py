@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.reweighting.averaging import AveragedEnergies, averaged_energies
 from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.conditional import LEAST, ConditionalFit, ConditionalFrames
@@ -86,10 +87,14 @@ class TemperatureWeighting:
         self.basins, self.seed = basins, seed
         n = sum(t.n_frames for t in trajectories)
         self.inefficiency = local = np.ones(n)
+        averaged: AveragedEnergies | None = None
         if basins is not None:
             self.inefficiency = run_inefficiencies(trajectories, basins.z)
-            local = local_inefficiencies(trajectories, basins.z, basins.states, basins.n_states)
-        self.mbar = Reweighting(trajectories, local, basins)
+            averaged = averaged_energies(trajectories, basins.z, basins.states, basins.n_states)
+            local = local_inefficiencies(
+                trajectories, basins.z, basins.states, basins.n_states, averaged.of_states
+            )
+        self.mbar = Reweighting(trajectories, local, basins, averaged)
         self.blocks = FrameBlocks(trajectories, _BLOCKS, self.inefficiency)
         fewest = min(self.reach(float(t)) for t in self.mbar.simulated)
         self.enough = min(GOOD_SAMPLES, _SHARE * fewest)
@@ -155,7 +160,8 @@ class TemperatureWeighting:
     @cached_property
     def _overlaps(self) -> list[float]:
         """Overlap (Bhattacharyya's) of the energies of neighbouring simulated temperatures."""
-        counts, means, variances = self.mbar.energies_of_states()
+        energies = self.mbar.energies_of_states()
+        counts, means, variances = energies.counts, energies.means, energies.variances
         overlaps = []
         for k in range(len(counts) - 1):
             both = np.minimum(counts[k], counts[k + 1])
@@ -243,7 +249,8 @@ class TemperatureWeighting:
         """Conditional energies of all frames."""
         assert self.basins is not None
         cells = make_cells(self.basins.z, self.basins.states, self.basins.n_states, self.seed)
-        frames = ConditionalFrames(cells, self.mbar.level, self.mbar.energy, self.mbar.betas)
+        averaged = self.mbar.averaged.above(self.mbar.lowest)
+        frames = ConditionalFrames(cells, self.mbar.level, self.mbar.energy, averaged, self.mbar.betas)
         part = np.repeat(np.arange(len(self.blocks)) % _FOLDS, self.blocks.lengths)
         folds = [part == fold for fold in range(_FOLDS)]
         return ConditionalFit(frames, np.exp(self.mbar.log_w), self.mbar.free_energies, None, folds)

@@ -102,6 +102,7 @@ def _feature_trajectory(
         log_weights=walker.log_weights(kT),
         windows=walker.windows(kT),
         breaks=walker.breaks,
+        recorded=walker.recorded_energies(),
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from latf_openmm.bias.force.base import BackendName, ForcesName
 from latf_openmm.bias.potentials import AnyBias
@@ -22,6 +22,12 @@ class DynamicsSettings(Settings):
     timestep: float = Field(gt=0, le=10, description="integration step [ps]")
     friction: float = Field(gt=0, description="Langevin friction [1/ps]")
     frame_interval: int = Field(ge=1, description="steps between recorded frames")
+    energy_interval: int | None = Field(
+        None,
+        ge=1,
+        description="steps between recordings of the potential energy, a divisor of frame_interval: their mean around "
+        "each frame has less noise of a solvent; default: at frames only",
+    )
     equilibration: int = Field(0, ge=0, description="steps before the first frame, not recorded")
     segment_frames: int = Field(2500, ge=1, description="frames between checkpoints")
     minimise: bool = Field(True, description="minimise the start structures first")
@@ -48,6 +54,15 @@ class DynamicsSettings(Settings):
         "model systems, 1 for molecules, which need implicit solvent for more. Where it is several times `walkers`, so "
         "many temperatures share a Context, if they are unbiased, or share_bias is all and the bias that of the lowest",
     )
+
+    @model_validator(mode="after")
+    def _recordings(self) -> "DynamicsSettings":
+        if self.energy_interval is not None and self.frame_interval % self.energy_interval:
+            raise ValueError(
+                f"energy_interval: {self.energy_interval} does not divide frame_interval ({self.frame_interval}); "
+                "recordings have to fall on frames"
+            )
+        return self
 
     def platform_choice(self, system: AnySystem) -> PlatformChoice:
         """Return the platform for a system, with its properties."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from latf_openmm.errors import SimulationError
+from latf_openmm.sampling.energy_windows import EnergyRecorder
 from latf_openmm.sampling.segments import SegmentFrames, copy_energies, evaluate
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class Recording:
         self.temperatures: list[Array] = []
         self.kelvin: list[Array] = []
         self.replicas: list[NDArray[np.int64]] = []
+        self.recorder = EnergyRecorder(
+            group.task.dynamics,
+            group.context,
+            group.built,
+            group.unbiased_groups,
+            group.single,
+            group.pressure,
+        )
         self.biases: list[tuple[Array, Array, Array]] = []
 
     def step(self, replicas: NDArray[np.int64] | None) -> None:
@@ -55,7 +64,7 @@ class Recording:
             If a walker has left, or its positions are no numbers.
         """
         group = self.group
-        group.advance(group.task.dynamics.frame_interval * group.slower)
+        self.recorder.advance(group.advance, group.slower)
         state = group.context.getState(
             positions=True, velocities=True, energy=group.single is None, groups=group.unbiased_groups
         )
@@ -97,6 +106,7 @@ class Recording:
             np.array(self.temperatures),
             np.array(self.kelvin),
             np.array(self.replicas) if self.replicas else None,
+            self.recorder.windows(),
         )
         if group.updater is not None:
             z, energy, offsets = (np.array(part) for part in zip(*self.biases, strict=True))

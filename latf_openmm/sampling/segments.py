@@ -17,6 +17,7 @@ from openmm import unit
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.sampling.dynamics import GroupTask
+from latf_openmm.sampling.energy_windows import EnergyWindows
 from latf_openmm.storage import atomic_folder
 
 BIAS_STATE = "bias.pt"
@@ -43,6 +44,8 @@ class SegmentFrames:
         Of the thermostat, in the scale of the system and in K, shape (n_frames, n_copies).
     replicas
         Number of the walker in each place, shape (n_frames, n_copies); None where walkers do not change places.
+    windows
+        Energies recorded around frames, or None.
     z
         Collective variables, shape (n_frames, n_copies, dim), or None without a bias.
     bias, offsets
@@ -56,6 +59,7 @@ class SegmentFrames:
     temperatures: NDArray[np.float64]
     kelvin: NDArray[np.float64]
     replicas: NDArray[np.int64] | None = None
+    windows: EnergyWindows | None = None
     z: NDArray[np.float64] | None = None
     bias: NDArray[np.float64] | None = None
     offsets: NDArray[np.float64] | None = None
@@ -136,6 +140,8 @@ def segment_table(
     if pressure is not None and frames.boxes is not None:
         volume = np.linalg.det(frames.boxes)
         columns["pressure_volume"] = np.tile(pressure * volume, n_copies)
+    if frames.windows is not None:
+        columns |= frames.windows.columns()
     if frames.z is not None and frames.bias is not None and frames.offsets is not None:
         columns["bias_energy"] = frames.bias.T.ravel()
         columns["bias_offset"] = frames.offsets.T.ravel()

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.gap.two_basins import right_share, walkers
 from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.reweighting.connected import LocalFrames, Visits, energy_links
+from latf_openmm.reweighting.connected import LocalFrames, StateEnergies, Visits, energy_links
 from latf_openmm.reweighting.crossings import find_crossings, known_shares, log_likelihood, with_unseen
 from latf_openmm.reweighting.temperatures import Basins, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
@@ -149,15 +149,15 @@ def test_links_are_integrals_of_mean_energies() -> None:
     variances = np.full((2, 2), 400.0)
     means = 1000.0 - betas[:, None] * variances + np.array([0.0, 3.0])
     n = np.full((2, 2), 1e6)
-    links = energy_links(n, means, variances, betas)
+    links = energy_links(StateEnergies(n, means, variances, variances), betas)
     assert links is not None
     exact = np.diff(
         betas[:, None] * (1000 + np.array([0.0, 3.0])) - betas[:, None] ** 2 * variances / 2, axis=0
     )
     np.testing.assert_allclose(links.differences, exact, rtol=1e-9)
     near = 1.0 + 0.001 * np.arange(2)[::-1]
-    assert energy_links(n, means, variances, near) is not None
-    assert energy_links(n, np.ones((2, 2)), np.ones((2, 2)), near) is None  # energies overlap
+    assert energy_links(StateEnergies(n, means, variances, variances), near) is not None
+    assert energy_links(StateEnergies(n, *(np.ones((2, 2)),) * 3), near) is None  # energies overlap
 
 
 @pytest.mark.parametrize(("barrier", "right"), [(4.0, 0.5), (7.0, 1.0), (10.0, 1.0), (10.0, 0.0)])

@@ -27,7 +27,9 @@ from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.systems.trusted_xml import read_state
 from latf_openmm.units import temperature_name
 
-_FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume")
+_WINDOWS = ("energy_recordings", "energy_mean", "energy_variance")
+"""Columns of energies recorded around frames."""
+_FINITE = ("potential_energy", "bias_energy", "bias_offset", "pressure_volume", *_WINDOWS)
 """Columns that have to be finite."""
 _COLUMNS = ("walker", "frame", "step", "time_ps", "temperature", "potential_energy", "bias_energy")
 """Columns that every table of frames has."""
@@ -59,6 +61,8 @@ class Segment:
         Whether frames can be left out of its file, and times have gaps.
     ladder
         Temperatures that its walkers move among; empty: each keeps its own.
+    recordings
+        Energies recorded from a frame to the next; zero: none.
     """
 
     folder: Path
@@ -73,6 +77,7 @@ class Segment:
     others: tuple[str, ...] = ()
     imported: bool = False
     ladder: tuple[float, ...] = ()
+    recordings: int = 0
 
     @property
     def table(self) -> Path:
@@ -144,6 +149,7 @@ def _group_checks(
             first=index * dynamics.segment_frames,
             others=others,
             ladder=task.ladder,
+            recordings=dynamics.frame_interval // dynamics.energy_interval if dynamics.energy_interval else 0,
         )
         label = f"{task.folder.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))
@@ -275,8 +281,9 @@ def _read_frames(segment: Segment, findings: Findings) -> pd.DataFrame | None:
     except Exception as error:  # pyarrow has several
         findings.damage(path, f"cannot be read ({first_line(error)}); expected a table of frames")
         return None
-    if missing := [name for name in _COLUMNS if name not in table]:
-        findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(_COLUMNS)}")
+    columns = (*_COLUMNS, *(_WINDOWS if segment.recordings else ()))
+    if missing := [name for name in columns if name not in table]:
+        findings.damage(path, f"columns {', '.join(missing)} are missing; expected {', '.join(columns)}")
         return None
     known = table["walker"].isin(segment.walkers)
     for temperature in segment.ladder or set(segment.temperatures):
@@ -317,7 +324,23 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
             row = table.iloc[int(np.flatnonzero(~np.isfinite(values))[0])]
             place = f"walker {row['walker']:g}, frame {row['frame']:g}"
             return f"{place}: {name} is {row[name]}; expected a finite number"
-    return ""
+    return _wrong_windows(table, segment.recordings)
+
+
+def _wrong_windows(table: pd.DataFrame, recordings: int) -> str:
+    """Return the first error in energies recorded around frames; empty where nothing is, or nothing was recorded."""
+    if not recordings:
+        return ""
+    counts, last = table["energy_recordings"], table["frame"].max()
+    expected = np.where(table["frame"] == last, recordings // 2 + 1, recordings)
+    off = np.flatnonzero((counts != expected) | (table["energy_variance"] < 0))
+    if len(off) == 0:
+        return ""
+    row = table.iloc[int(off[0])]
+    return (
+        f"walker {row['walker']:g}, frame {row['frame']:g}: {row['energy_recordings']:g} energies recorded, "
+        f"of variance {row['energy_variance']:g}; expected {expected[off[0]]}, of 0 or more"
+    )
 
 
 def _gap(numbers: NDArray[Any], expected: NDArray[np.int64]) -> str:
