@@ -254,6 +254,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         config.simulation.frames,
         config.bias is not None,
         config.seed + 1_000_003 * folder.index,
+        config.simulation.tempering is not None,
     )
     decision = config.loop.strategy.decide(round_state)
     _write_starts(run, folder, pool, decision)

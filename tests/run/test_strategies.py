@@ -152,6 +152,16 @@ def test_bias_where_walkers_are_stuck() -> None:
     assert known.visits(1.0) < known.visits(1.4) < known.visits(2.0)
 
 
+def test_walkers_that_move_keep_the_configured_temperatures() -> None:
+    """Each is at all of them, so that all are biased or none."""
+    for visits, biased in ((0.0, ()), (1e9, (1.0, 2.0))):
+        decision = ActiveSettings(visits=visits).decide(round_state(moving=True))
+        assert decision.temperatures == (1.0, 2.0)
+        assert decision.biased == biased
+        assert "again, which walkers move among" in decision.reasons[0]
+        assert not any(row["chosen"] for row in decision.diagnostics["candidates"])
+
+
 def test_walkers_start_in_what_is_missing() -> None:
     """All frames at T = 1 have x0 < 0.5; those at 2 tell how many should not."""
     one_sided = replace(walk(1.0, 4000, 0, 0.0, 0.8))

@@ -573,7 +573,7 @@ def test_advice_on_temperatures_fits_the_bias(
     def measured(group: WalkerGroup, _state: openmm.State) -> Any:
         return np.full(group.built.n_copies, factor * group.kelvin)
 
-    monkeypatch.setattr(WalkerGroup, "_kinetic_temperatures", measured)
+    monkeypatch.setattr(WalkerGroup, "kinetic_temperatures", measured)
     static = HarmonicSettings(centre=[0.0, 0.0], force_constant=1.0)
     source = None
     if adaptive is not None:

@@ -52,7 +52,7 @@ class ActiveSettings(StrategySettings):
         than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
         samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
         Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
-        same.
+        same. Where walkers move among temperatures, these are the configured ones, which they are to move between.
         """
         if round_state.reweighter.weighting is None:
             return default_decision(
@@ -64,6 +64,8 @@ class ActiveSettings(StrategySettings):
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
         stuck = {t: known.visits(t) for t in chosen}
+        if round_state.moving:  # a walker is everywhere for an equal part of its frames
+            stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
         test = round_state.reweighter.certificate
         off = [*test.off, *test.rare]
         wrong = {share.temperature for share in off}
@@ -190,6 +192,8 @@ class ErrorModel:
             chosen.append(best)
             order[best] = len(order) + 1
             added = added + gains[best]
+        if self.s.moving:
+            chosen, order = list(self.s.configured), {}
         alone = {c: float((squares * n / (n + gains[c])).sum()) for c in candidates}
         table = [
             {
@@ -374,8 +378,9 @@ class ErrorModel:
 def _why(round_state: RoundState, rows: list[_Target], chosen: tuple[float, ...]) -> str:
     label = round_state.scale.label
     worst = max(rows, key=lambda row: row.error)
+    when = "again, which walkers move among" if round_state.moving else "next"
     return (
-        f"{', '.join(label(t) for t in chosen)} next: the error is largest at {label(worst.temperature)}, "
+        f"{', '.join(label(t) for t in chosen)} {when}: the error is largest at {label(worst.temperature)}, "
         f"{worst.error:.2g} times the tolerance"
     )
 

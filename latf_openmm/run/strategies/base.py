@@ -40,6 +40,8 @@ class RoundState:
         Whether the configuration has a bias.
     seed
         Of everything random in the decision.
+    moving
+        Whether walkers move among the temperatures of a round.
     """
 
     trained: TrainedModel
@@ -51,6 +53,7 @@ class RoundState:
     frames: int
     can_bias: bool
     seed: int
+    moving: bool = False
 
     @property
     def scale(self) -> TemperatureScale:

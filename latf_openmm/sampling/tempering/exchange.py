@@ -1,5 +1,6 @@
 """Exchange: walkers at two temperatures change places."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +13,8 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
-_ATTEMPTS = 4000
-"""Attempts of one move between all pairs, at most."""
+_ATTEMPTS = 20
+"""Attempts of one move between all pairs, for each walker, at most."""
 
 
 class ExchangeSettings(TemperingSettings):
@@ -49,19 +50,24 @@ class Exchanges(Moves):
         self.pairs = pairs
 
     def move(self, walkers: Walkers, number: int, rng: np.random.Generator) -> list[Attempt]:
-        """Exchange walkers, neighbouring temperatures in turn or all pairs."""
-        n = len(walkers.kT)
-        reduced = (walkers.energies()[None, :] + walkers.bias_energies()) / walkers.kT[:, None]
-        order, attempts = np.arange(n), []
-        for a, b in self._pairs(walkers.temperatures, number, rng):
+        """Exchange walkers, neighbouring temperatures in turn or all pairs.
+
+        Returned are the attempts between neighbouring temperatures.
+        """
+        kT, temperatures = walkers.kT, walkers.temperatures
+        reduced = (walkers.energies()[None, :] + walkers.bias_energies()) / kT[:, None]
+        levels = np.unique(temperatures, return_inverse=True)[1]
+        order, attempts = np.arange(len(kT)), []
+        for a, b in self._pairs(temperatures, number, rng):
             i, j = order[a], order[b]
             gain = reduced[a, i] + reduced[b, j] - reduced[a, j] - reduced[b, i]
-            probability = float(np.exp(min(0.0, gain)))
+            probability = math.exp(min(0.0, gain))
             accepted = bool(rng.random() < probability)
             if accepted:
                 order[a], order[b] = j, i
-            before, after = float(walkers.temperatures[a]), float(walkers.temperatures[b])
-            attempts.append(Attempt(int(a), before, after, probability, accepted))
+            if abs(levels[a] - levels[b]) == 1:
+                ends = float(temperatures[a]), float(temperatures[b])
+                attempts.append(Attempt(int(a), *ends, probability, accepted))
         walkers.exchange(order)
         return attempts
 
@@ -78,7 +84,7 @@ class Exchanges(Moves):
         """Places to be tried one after the other."""
         n, levels = len(temperatures), np.unique(temperatures)
         if self.pairs == "all":
-            first = rng.integers(n, size=min(n**3, _ATTEMPTS))
+            first = rng.integers(n, size=min(n**3, _ATTEMPTS * n))
             second = (first + rng.integers(1, n, size=len(first))) % n
             different = temperatures[first] != temperatures[second]
             return np.column_stack([first, second])[different]
