@@ -95,7 +95,7 @@ def make_cells(z: Array, states: Indices, n_states: int, seed: int) -> Cells:
         if len(rows) == 0:
             kinds.append(StateCells(np.empty(0, dtype=np.int64), np.empty((0, 0))))
             continue
-        centres, assigned = _clusters(scaled[rows], n, seed)
+        centres, assigned = clusters(scaled[rows], n, seed)
         of_frame[rows] = first + assigned
         kinds.append(StateCells(first + np.arange(len(centres)), _gaussians(centres, seed)))
         state_of.append(np.full(len(centres), state))
@@ -103,7 +103,7 @@ def make_cells(z: Array, states: Indices, n_states: int, seed: int) -> Cells:
     return Cells(of_frame, np.concatenate(state_of), tuple(kinds))
 
 
-def _clusters(points: Array, n: int, seed: int) -> tuple[Array, Indices]:
+def clusters(points: Array, n: int, seed: int) -> tuple[Array, Indices]:
     """Centres of `n` clusters or fewer, and the cluster of each point."""
     few = points[:: max(1, len(points) // _FITTED)]
     clusters = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096, max_iter=20).fit(few)
@@ -117,7 +117,7 @@ def _gaussians(centres: Array, seed: int) -> Array:
     n = min(_LANDMARKS, len(centres) // _CELLS_A_LANDMARK)
     if n < 2:
         return np.empty((len(centres), 0))
-    landmarks, _ = _clusters(centres, n, seed)
+    landmarks, _ = clusters(centres, n, seed)
     width = _WIDTH * float(np.median(cKDTree(landmarks).query(landmarks, k=2)[0][:, 1]))
     squares = ((centres[:, None] - landmarks) ** 2).sum(axis=2)
     return np.asarray(np.exp(-0.5 * squares / width**2))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.reweighting.along import DensityStep, density_steps
 from latf_openmm.reweighting.connected import Links
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
@@ -134,10 +135,13 @@ class Certificate:
         Of every state at every temperature; none of a single temperature or state.
     energies
         Of neighbouring temperatures.
+    densities
+        Of neighbouring temperatures along z inside each state.
     """
 
     shares: tuple[StateShare, ...]
     energies: tuple[EnergyStep, ...]
+    densities: tuple[DensityStep, ...] = ()
 
     @property
     def off(self) -> list[StateShare]:
@@ -155,7 +159,8 @@ class Certificate:
     @property
     def wrong(self) -> bool:
         """True where something contradicts; rare crossings do not."""
-        return bool(self.off) or any(step.off for step in self.energies)
+        wrong = [*(step.off for step in self.energies), *(step.off for step in self.densities)]
+        return bool(self.off) or any(wrong)
 
     @property
     def rare(self) -> list[StateShare]:
@@ -172,6 +177,7 @@ class Certificate:
         return [
             *(step.text(scale) for step in self.energies if step.off),
             *(share.text(scale) for share in [*self.off, *self.rare]),
+            *(step.text(scale) for step in self.densities if step.off),
         ]
 
 
@@ -183,7 +189,7 @@ def certificate(weighting: TemperatureWeighting) -> Certificate:
         links, crossings = mbar.links(), mbar.crossings()
         for level in range(len(mbar.simulated)):
             shares += _shares(weighting, level, _of_links(links, level), crossings[level])
-    return Certificate(tuple(shares), tuple(_energy_steps(mbar)))
+    return Certificate(tuple(shares), tuple(_energy_steps(mbar)), density_steps(weighting))
 
 
 def _shares(

@@ -68,12 +68,14 @@ class ActiveSettings(StrategySettings):
             stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
         test = round_state.reweighter.certificate
         off = [*test.off, *test.rare]
-        wrong = {share.temperature for share in off}
+        inside = [step for step in test.densities if step.off]
+        wrong = {share.temperature for share in off} | {t for step in inside for t in step.temperatures}
         biased = tuple(t for t in chosen if round_state.can_bias and (stuck[t] < self.visits or t in wrong))
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         reasons = [_why(round_state, rows, chosen), _bias_text(round_state, chosen, biased, stuck)]
         reasons += [share.text(round_state.scale) for share in off]
+        reasons += [step.text(round_state.scale) for step in inside]
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
