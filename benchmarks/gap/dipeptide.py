@@ -27,7 +27,7 @@ from latf_openmm.reweighting.weighting import TemperatureWeighting
 Array = NDArray[np.float64]
 
 ASKED = (300.0, 400.0, 450.0)
-REPEATS = 4
+REPEATS = 3
 """Sets of walkers, each with noise of its own."""
 _REGIMES = (Regime((300.0,), 10, 1000, 50, 2), Regime((600.0,), 10, 1000, 250, 2))
 """Ten walkers of 0.2 ns at 300 K, and of 1 ns at 600 K."""
