@@ -49,7 +49,7 @@ def _make(seed: int, file: Path) -> None:
     """Write the frames; what is there of the bias and of earlier chunks is not made again."""
     bias = _bias(seed, file.with_suffix(".bias.npy"))
     flattened = SYSTEM.build().system
-    force = _static(bias)
+    force = static_bias(bias)
     force.setForceGroup(1)
     flattened.addForce(force)
     run = simulation(flattened, seed + 1)
@@ -93,7 +93,7 @@ def _run_chunk(run: app.Simulation, n_frames: int, file: Path, place: Path) -> N
     np.savez(file, angles=frames.angles().astype(np.float32), log_weights=np.array(weights))
 
 
-def _static(bias: Array) -> openmm.CustomCompoundBondForce:
+def static_bias(bias: Array) -> openmm.CustomCompoundBondForce:
     """A periodic table over phi (second axis of `bias`, as `openmm.app.Metadynamics` keeps it) and psi."""
     force = openmm.CustomCompoundBondForce(5, "bias(dihedral(p1,p2,p3,p4), dihedral(p2,p3,p4,p5))")
     n = len(bias)

@@ -34,7 +34,7 @@ FOLDER = Path(__file__).parent
 TABLE = FOLDER / "biasing.csv"
 REFERENCE = FOLDER / "reference.csv"
 """The reference surface [kJ/mol] of runs of 2026-11-24, phi down and psi across, in steps of 0.13 and up to 33.4."""
-_FLOOR = 0.02
+FLOOR = 0.02
 """What the two runs of that surface differ by [kcal/mol]."""
 COLUMNS = ["method", "seed", "ns", "time_ns", "rmsd_kcal_mol", "effective_fraction", "wall_s", "date"]
 EDGES = np.linspace(-np.pi, np.pi, 61)
@@ -67,7 +67,7 @@ def reference_surface(work: Path) -> tuple[Array, float]:
     From the frames of both where they are in the work folder; else from the table beside this module.
     """
     if not all(reference_file(seed, work).is_file() for seed in SEEDS):
-        return np.loadtxt(REFERENCE, delimiter=","), _FLOOR
+        return np.loadtxt(REFERENCE, delimiter=","), FLOOR
     one, other = (surface(*reference_frames(seed, work)) for seed in SEEDS)
     return -KT * np.log(0.5 * (np.exp(-one / KT) + np.exp(-other / KT))), deviation(one, other)
 

@@ -12,7 +12,8 @@ from latf_openmm.reweighting.weights import normalised_weights
 Array = NDArray[np.float64]
 
 OURS, STRAIGHT, PLAIN, NEAREST = "latf-openmm", "straight path", "MBAR", "nearest temperature held"
-_DRAWS = 30
+PRIOR, EXCHANGE = "prior-only LaTF", "replica exchange"
+DRAWS = 30
 """Bootstrap samples of the other methods."""
 
 
@@ -30,7 +31,7 @@ class Weights:
     def __init__(self, weighting: TemperatureWeighting, plain: Reweighting) -> None:
         self.weighting, self.plain = weighting, plain
         rng = np.random.default_rng(7)
-        self.samples = [weighting.blocks.bootstrap(rng) for _ in range(_DRAWS)]
+        self.samples = [weighting.blocks.bootstrap(rng) for _ in range(DRAWS)]
         self.factors = np.array(
             [plain.factors(plain.resample(sample, rng)) for sample in self.samples], np.float32
         )
@@ -52,6 +53,12 @@ class Weights:
 
     def shares(self, replicates: Replicates, chosen: NDArray[np.bool_]) -> tuple[float, float]:
         """Share of the chosen frames (n_frames,) and its error."""
-        spread = replicates.means(chosen.astype(np.float64)[:, None])[:, 0].std(ddof=1)
-        widening = bootstrap_widening(self.weighting.blocks.groups)
-        return float(replicates.weights @ chosen), float(widening * spread)
+        return share_of(replicates, chosen, self.weighting.blocks.groups)
+
+
+def share_of(
+    replicates: Replicates, chosen: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Share of the chosen frames (n_frames,) and its error, by samples of blocks of these groups (n_blocks,)."""
+    spread = replicates.means(chosen.astype(np.float64)[:, None])[:, 0].std(ddof=1)
+    return float(replicates.weights @ chosen), float(bootstrap_widening(groups) * spread)

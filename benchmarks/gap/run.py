@@ -17,15 +17,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.gap import dimers, lj7, rare
+from benchmarks.gap import dimers, dipeptide, lj7, lj7_exchange, lj7_prior, rare
 from benchmarks.gap.tables import write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 Case = dict[str, Any]
 PARTS: dict[str, tuple[Callable[[int], list[Case]], Callable[..., list[Case]]]] = {
     "lj7": (lj7.cases, lj7.rows),
+    "lj7-prior": (lj7_prior.cases, lj7_prior.rows),
+    "lj7-exchange": (lj7_exchange.cases, lj7_exchange.rows),
     "dimer": (dimers.cases, dimers.rows),
     "rare": (rare.cases, rare.rows),
+    "dipeptide": (dipeptide.cases, dipeptide.rows),
 }
 
 

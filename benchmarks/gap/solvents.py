@@ -1,11 +1,13 @@
 """Solutes in explicit solvents, simulated at one temperature; every run can be killed and goes on where it was.
 
     python -m benchmarks.gap.solvents dimer --particles 250 --temperature 0.8 --seed 1 --work WORK
+    python -m benchmarks.gap.solvents dimer --barrier 1.5 --temperature 1.1 --frames 15000 --work WORK
     python -m benchmarks.gap.solvents dipeptide --temperature 350 --seed 1 --frames 50000 --work WORK
 
 The dimer is two particles with a double well in their distance (two states, 6 kT high at T = 1) among particles that
-repel each other (WCA, density 0.7, reduced units as in `LJ7`). The dipeptide is alanine dipeptide (ff14SB) in a cube of
-350 TIP3P waters at constant volume, 4 fs with heavy hydrogens.
+repel each other (WCA, density 0.7, reduced units as in `LJ7`). With a lower barrier it crosses often, which weights
+undo: a truth. The dipeptide is alanine dipeptide (ff14SB) in a cube of 350 TIP3P waters at constant volume, 4 fs with
+heavy hydrogens.
 """
 
 import argparse
@@ -34,7 +36,7 @@ _MARGIN = 5000
 """Steps of equilibration."""
 
 
-def dimer(particles: int) -> tuple[openmm.System, Array]:
+def dimer(particles: int, barrier: float = BARRIER) -> tuple[openmm.System, Array]:
     """Return a dimer, the first two particles, in a WCA fluid, and positions on a lattice (n, 3)."""
     n = particles + 2
     edge = (n / DENSITY) ** (1 / 3)
@@ -43,7 +45,7 @@ def dimer(particles: int) -> tuple[openmm.System, Array]:
     pairs = openmm.CustomNonbondedForce(WCA)
     pairs.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
     pairs.setCutoffDistance(SHORT)
-    bond = openmm.CustomBondForce(f"{BARRIER} * (1 - ((r - {SHORT + WIDTH}) / {WIDTH})^2)^2")
+    bond = openmm.CustomBondForce(f"{barrier} * (1 - ((r - {SHORT + WIDTH}) / {WIDTH})^2)^2")
     bond.setUsesPeriodicBoundaryConditions(True)
     for _ in range(n):
         system.addParticle(1.0)
@@ -139,7 +141,9 @@ def record(arguments: argparse.Namespace) -> None:
     system: Any
     name = f"T{arguments.temperature:g}_seed{arguments.seed}.npz"
     if arguments.solute == "dimer":
-        system, positions = dimer(arguments.particles)
+        system, positions = dimer(arguments.particles, arguments.barrier)
+        if arguments.barrier != BARRIER:
+            name = f"barrier{arguments.barrier:g}_{name}"
         kelvin, timestep, friction, solute = REDUCED.kelvin(arguments.temperature), 0.005, 0.5, 2
         folder = arguments.work / f"dimer{arguments.particles}"
     else:
@@ -158,6 +162,7 @@ def main() -> None:
     parser.add_argument("solute", choices=["dimer", "dipeptide"])
     parser.add_argument("--temperature", type=float, required=True, help="reduced, or in K")
     parser.add_argument("--particles", type=int, default=250, help="of the dimer's solvent")
+    parser.add_argument("--barrier", type=float, default=BARRIER, help="of the dimer [epsilon]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, default=30_000, help="until there are so many")
     parser.add_argument("--interval", type=int, default=50, help="steps between frames")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from latf_openmm.systems import SystemSettings
 
+Array = NDArray[np.float64]
+
 
 def run_replica_exchange(
     settings: SystemSettings,
@@ -52,19 +54,33 @@ def run_replica_exchange(
             state = context.getState(positions=True, energy=True)
             xyz[index, frame] = state.getPositions(asNumpy=True)._value
             energy[index, frame] = state.getPotentialEnergy()._value
-        for low in range(frame % 2, len(temperatures) - 1, 2):
-            high = low + 1
-            tried[low] += 1
-            gain = (beta[low] - beta[high]) * (energy[low, frame] - energy[high, frame])
-            if np.log(rng.random()) < gain:
-                accepted[low] += 1
-                _exchange(contexts[low], contexts[high], np.sqrt(beta[low] / beta[high]))
+        tried[frame % 2 :: 2] += 1
+        for low in exchanging(beta, energy[:, frame], frame % 2, rng):
+            accepted[low] += 1
+            _exchange(contexts[low], contexts[low + 1], np.sqrt(beta[low] / beta[low + 1]))
     arrays: dict[str, NDArray[np.floating]] = {"acceptance": accepted / np.maximum(tried, 1)}
     for index, t in enumerate(temperatures):
         arrays |= {f"T{t:g}": xyz[index], f"U{t:g}": energy[index]}
     partial = file.with_suffix(".partial.npz")
     np.savez(partial, **arrays)
     partial.rename(file)
+
+
+def exchanging(beta: Array, energy: Array, first: int, rng: np.random.Generator) -> list[int]:
+    """Return which temperatures exchange replicas with the next one.
+
+    Parameters
+    ----------
+    beta
+        1/kT of each temperature, ascending in temperature, shape (n_temperatures,).
+    energy
+        Of the replica at each temperature, shape (n_temperatures,).
+    first
+        0 or 1: whether even or odd temperatures try with their next one.
+    """
+    lows = np.arange(first, len(beta) - 1, 2)
+    gains = (beta[lows] - beta[lows + 1]) * (energy[lows] - energy[lows + 1])
+    return lows[np.log(rng.random(len(lows))) < gains].tolist()
 
 
 def _context(system: openmm.System, kelvin: float, timestep: float, seed: int) -> openmm.Context:

@@ -33,6 +33,8 @@ _MAX_TABLE = 1_000_000
 """Points of the table of the mixture, at most."""
 _PART = 65_536
 """Frames whose numbers are in memory at a time."""
+_NO_HEIGHT = -1e15
+"""Logarithm of what a temperature without frames has in the mixture."""
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -309,7 +311,7 @@ class Reweighting:
     def _mixture_at(self, energy: Array, heights: Array) -> Array:
         """Logarithm of the mixture of one state at energies (n,), in parts: there is a number for each temperature."""
         parts = np.array_split(energy, max(1, len(energy) // _PART))
-        heights = np.maximum(heights, heights.max(initial=-700.0) - 700.0)
+        heights = np.where(np.isfinite(heights), heights, _NO_HEIGHT)
         return np.concatenate([logsumexp(heights - part[:, None] * self.betas, axis=1) for part in parts])
 
     def _of_state(self, state: int) -> Any:

@@ -10,6 +10,7 @@ from latf_openmm.reweighting.connected import LocalFrames, StateEnergies, Visits
 from latf_openmm.reweighting.crossings import find_crossings, known_shares, log_likelihood, with_unseen
 from latf_openmm.reweighting.temperatures import Basins, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
+from latf_openmm.units import REDUCED
 
 
 def labelled(labels: list[int], breaks: tuple[int, ...] = ()) -> FeatureTrajectory:
@@ -192,3 +193,25 @@ def test_states_without_frames_have_no_share() -> None:
     same = Reweighting(trajectories, None, basins)
     a, b = (normalised_weights(w.log_weights(1.3)) @ basins.states for w in (weighted, same))
     assert a == pytest.approx(b, abs=1e-3)
+
+
+def test_mbar_over_many_temperatures_of_a_large_system() -> None:
+    temperatures, n, rng = np.geomspace(0.2, 0.7, 42), 5000, np.random.default_rng(0)
+    trajectories = [
+        FeatureTrajectory(
+            np.zeros((50, 1), np.float32),
+            float(t),
+            1.0,
+            0.5 * t * rng.chisquare(n, 50),
+            np.zeros(50),
+            run=f"{t:g}",
+            scale=REDUCED,
+        )
+        for t in temperatures
+    ]
+    mbar = Reweighting(trajectories)
+    assert np.ptp(mbar.free_energies) > 1000
+    for t in (0.25, 0.6):
+        weights = normalised_weights(mbar.log_weights(t))
+        assert weights @ mbar.energy + mbar.lowest == pytest.approx(n * t / 2, rel=0.01)
+        assert 1 / (weights**2).sum() > 50

@@ -16,6 +16,7 @@ from latf_openmm.reweighting.free_energy import flow_populations
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
 from latf_openmm.run.strategies.base import Decision, Frames, RoundState, StrategySettings, default_decision
+from latf_openmm.run.strategies.reasons import bias_text, next_text
 
 Array = NDArray[np.float64]
 
@@ -73,7 +74,11 @@ class ActiveSettings(StrategySettings):
         biased = tuple(t for t in chosen if round_state.can_bias and (stuck[t] < self.visits or t in wrong))
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
-        reasons = [_why(round_state, rows, chosen), _bias_text(round_state, chosen, biased, stuck)]
+        worst = max(rows, key=lambda row: row.error)
+        reasons = [
+            next_text(round_state, worst.temperature, worst.error, chosen),
+            bias_text(round_state, chosen, biased, stuck),
+        ]
         reasons += [share.text(round_state.scale) for share in off]
         reasons += [step.text(round_state.scale) for step in inside]
         if settled:
@@ -375,27 +380,3 @@ class ErrorModel:
                 for state in range(self.s.n_states)
             ]
         return rows
-
-
-def _why(round_state: RoundState, rows: list[_Target], chosen: tuple[float, ...]) -> str:
-    label = round_state.scale.label
-    worst = max(rows, key=lambda row: row.error)
-    when = "again, which walkers move among" if round_state.moving else "next"
-    return (
-        f"{', '.join(label(t) for t in chosen)} {when}: the error is largest at {label(worst.temperature)}, "
-        f"{worst.error:.2g} times the tolerance"
-    )
-
-
-def _bias_text(
-    round_state: RoundState,
-    chosen: tuple[float, ...],
-    biased: tuple[float, ...],
-    expected: dict[float, float],
-) -> str:
-    label = round_state.scale.label
-    said = ", ".join(f"{expected[t]:.2g} at {label(t)}" for t in chosen)
-    if not round_state.can_bias:
-        return f"no bias is configured; entries into the rarest state expected of a walker: {said}"
-    where = ", ".join(label(t) for t in biased) or "nowhere"
-    return f"bias {where}: without it a walker is expected to enter its rarest state so often: {said}"
