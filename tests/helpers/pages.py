@@ -26,7 +26,7 @@ from latf_openmm.cli import app
 
 RUNNER = CliRunner()
 DOCS = Path(__file__).parents[2] / "docs"
-FIRST = ["quick_start.md", "tutorials/strategies.md"]
+FIRST = ["quick_start.md", "tutorials/strategies.md", "tutorials/tempering.md"]
 LOOP = ["tutorials/loop.md", "tutorials/generate.md"]
 OWN = ["tutorials/own_data.md", "tutorials/bias.md"]
 """Pages that need no others, and pages that go on in the folder of the one before."""

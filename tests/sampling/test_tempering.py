@@ -61,8 +61,10 @@ def stage_of(kind: str, folder: Path, model: Path, bias: str, molecule: bool) ->
     return make_stage(folder, acting, system, tempering=KINDS[kind], equilibration=20, **options)
 
 
-@pytest.mark.parametrize("bias", ["none", "harmonic", "opes"])
-@pytest.mark.parametrize("kind", KINDS)
+RESUMED = [(kind, bias) for kind in ("exchange", "expanded") for bias in ("none", "harmonic", "opes")]
+
+
+@pytest.mark.parametrize(("kind", "bias"), [*RESUMED, ("all", "none")])
 @pytest.mark.parametrize("molecule", [False, True])
 def test_an_interrupted_run_resumes_exactly(
     tmp_path: Path, holes_model: Path, dipeptide_model: Path, kind: str, bias: str, molecule: bool

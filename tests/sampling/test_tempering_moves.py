@@ -1,20 +1,26 @@
 """Moves of walkers among temperatures, on states whose distribution is known exactly."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from scipy.special import softmax
 
-from latf_openmm.sampling.tempering import Moves
+from latf_openmm.sampling.tempering import TEMPERING_KINDS, AnyTempering, Moves
 from latf_openmm.sampling.tempering.base import expected_acceptance, temperatures_needed
 from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.sampling.tempering.expanded import ExpandedSettings, Visits
 from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]
+
+CASES: dict[str, dict[str, Any]] = {
+    "exchange": {"pairs": "all", "interval": 3},
+    "expanded": {"learning": 0.1, "interval": 3},
+}
 
 ENERGIES = np.array(
     [0.0, 1.0, 2.5, 3.0, 6.0, 7.5]
@@ -76,6 +82,19 @@ def shares(states: Array, groups: int = 20) -> tuple[Array, Array]:
     blocks = np.array_split(states, groups)
     counts = np.array([np.bincount(b.ravel(), minlength=6) / b.size for b in blocks])
     return counts.mean(axis=0), counts.std(axis=0, ddof=1) / np.sqrt(groups)
+
+
+def test_every_kind_is_known() -> None:
+    """Settings of each kind are read by their name, and make moves."""
+    assert set(CASES) == set(TEMPERING_KINDS)
+    for kind, settings in CASES.items():
+        made = TypeAdapter(AnyTempering).validate_python({"kind": kind, **settings})
+        assert isinstance(made, TEMPERING_KINDS[kind])
+        moves = made.moves(TEMPERATURES, KELVIN, 10)
+        walkers = StateWalkers(TEMPERATURES, BIASES, 1)
+        attempts = moves.move(walkers, 0, np.random.default_rng(1))
+        assert all(0 <= attempt.probability <= 1 for attempt in attempts)
+        moves.restore(json.loads(json.dumps(moves.state())))
 
 
 @pytest.mark.parametrize("pairs", ["neighbours", "all"])

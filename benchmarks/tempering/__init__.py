@@ -1,0 +1,1 @@
+"""Walkers that move in temperature, beside replica exchange, at equal force evaluations."""

@@ -1,0 +1,121 @@
+"""Cases of the tempering benchmark: systems, ladders, and how much is simulated by each method."""
+
+from dataclasses import dataclass
+
+from benchmarks.quality.cases import SYSTEMS, SystemCase
+from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.run.config import LoopSettings, RunConfig
+from latf_openmm.sampling.stage import SimulationSettings
+from latf_openmm.sampling.tempering import AnyTempering
+from latf_openmm.sampling.tempering.exchange import ExchangeSettings
+from latf_openmm.sampling.tempering.expanded import ExpandedSettings
+from latf_openmm.training.settings import TrainingSettings
+
+REPLICA_EXCHANGE = "replica exchange"
+METHODS = (REPLICA_EXCHANGE, "fixed", "exchange", "expanded", "exchange + bias", "expanded + bias")
+"""Replica exchange by itself, weighted by MBAR; and loops of this package, some with OPES in the second round."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Simulated temperatures of a system, and how much is simulated.
+
+    Attributes
+    ----------
+    temperatures
+        Simulated; none of them is asked for.
+    walkers
+        Sets of walkers of the loops.
+    frames, interval
+        Of each walker, and steps between them.
+    lag
+        Of the training [frames]; walkers move every `lag + 1` frames.
+    barrier
+        Of OPES [kJ/mol].
+    """
+
+    temperatures: tuple[float, ...]
+    walkers: int
+    frames: int
+    interval: int
+    lag: int
+    barrier: float
+
+
+LADDERS = {
+    "three_hole": Ladder((0.45, 0.6, 0.85, 1.15, 1.5, 2.1), 4, 240, 50, 2, 6.0),
+    "lj7": Ladder((0.18, 0.25, 0.34, 0.45, 0.55, 0.75), 4, 800, 100, 1, 3.0),
+    "alanine_dipeptide": Ladder((290.0, 325.0, 375.0, 450.0, 550.0, 650.0, 740.0), 2, 1500, 125, 2, 25.0),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of one method."""
+
+    system: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}_{self.method.replace(' ', '_')}_{self.seed}"
+
+    @property
+    def case(self) -> SystemCase:
+        return SYSTEMS[self.system]
+
+    @property
+    def ladder(self) -> Ladder:
+        return LADDERS[self.system]
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.method.endswith("bias") else 1
+
+    @property
+    def evaluations(self) -> int:
+        """Force evaluations of one copy; equilibration is a tenth of the frames."""
+        ladder = self.ladder
+        return len(ladder.temperatures) * ladder.walkers * round(1.1 * ladder.frames) * ladder.interval
+
+    def config(self) -> RunConfig:
+        """The loop of a method."""
+        case, ladder = self.case, self.ladder
+        interval = ladder.lag + 1
+        tempering: dict[str, AnyTempering | None] = {
+            "fixed": None,
+            "exchange": ExchangeSettings(interval=interval),
+            "expanded": ExpandedSettings(interval=interval),
+        }
+        biased = self.rounds == 2
+        frames = ladder.frames // self.rounds
+        return RunConfig(
+            system=case.settings,
+            seed=self.seed,
+            simulation=SimulationSettings(
+                temperatures=list(ladder.temperatures),
+                walkers=ladder.walkers,
+                frames=frames,
+                frame_interval=ladder.interval,
+                timestep=case.timestep,
+                friction=case.friction,
+                equilibration=round(0.1 * frames) * ladder.interval,
+                tempering=tempering[self.method.split(" ")[0]],
+            ),
+            features=list(case.features),
+            model=case.model,
+            training=TrainingSettings(
+                lag=ladder.lag,
+                initial_states=15,
+                refinements=8,
+                restarts=1,
+                epochs_states=6,
+                epochs_joint=3,
+                epochs_flow=8,
+                pairs_per_epoch=5000,
+                committee=3,
+            ),
+            bias=OpesSettings(barrier=ladder.barrier, pace=100) if biased else None,
+            loop=LoopSettings(rounds=self.rounds),
+        )
