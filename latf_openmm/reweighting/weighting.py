@@ -217,11 +217,13 @@ class TemperatureWeighting:
             return 0.0
         fit = self.conditional
         cells = fit.frames.cells
-        first, last = (
-            np.bincount(cells.of_frame, self.conditional_weights(t), cells.n) for t in (start, target)
-        )
+        last = np.bincount(cells.of_frame, self.conditional_weights(target), cells.n)
         seen = last > 0
-        return float(1.0 / (last[seen] ** 2 / np.maximum(first[seen], 1e-300)).sum())
+        last, ratio = last[seen], fit.log_ratio(self._beta(start), self._beta(target))[seen]
+        first = last * np.exp(
+            ratio - ratio.max()
+        )  # smooth: a cell may have no frames of the first temperature
+        return float(1.0 / (last**2 / np.maximum(first / first.sum(), 1e-300)).sum())
 
     def replicates(self, temperature: float, q: float) -> Replicates:
         """Weights in bootstrap samples with a share `q` of MBAR."""
