@@ -97,6 +97,8 @@ def _compute(run: RunFolder, index: int) -> _Content:
     structures = state_structures(run, ensembles, run.config.seed)
     consistency = reweighter.certificate
     findings = [*consistency.texts(run.scale), *consistency.untested(run.scale)]
+    if reweighter.weighting is not None:
+        findings += reweighter.weighting.not_averaged(run.scale)
     return _Content(trained, pool, ensembles, rows, curves, structures, pictures, findings)
 
 

@@ -120,7 +120,7 @@ def _slope_step(weighting: TemperatureWeighting, k: int) -> SlopeStep:
     redrawn = [table.solve(table.counts(np.exp(s.log_w)), start)[-1] for s in samples]
     freedom = min(redrawn_freedom(weighting.blocks, mbar.level, (k, k + 1)), _SOLVED - 1)
     ratio = start[-1] / (expected * table.width)
-    error = float(np.std(redrawn, ddof=1)) / (expected * table.width) * np.sqrt((freedom + 1) / freedom)
+    error = float(np.std(redrawn, ddof=1) / (expected * table.width) * np.sqrt((freedom + 1) / freedom))
     chance = 2.0 * float(stats.t.sf(abs(ratio - 1.0) / max(error, 1e-12), freedom))
     return SlopeStep(pair, float(ratio), error, chance)
 

@@ -19,6 +19,7 @@ from latf_openmm.reweighting.reliability import GOOD_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins, Resample, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
+from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 
@@ -103,6 +104,19 @@ class TemperatureWeighting:
     def widening(self) -> float:
         """Factor on standard deviations over the bootstrap samples that makes them errors."""
         return bootstrap_widening(self.blocks.groups)
+
+    def not_averaged(self, scale: TemperatureScale) -> list[str]:
+        """Sentence for people about energies that were recorded around frames in vain; empty where none were."""
+        refused = self.mbar.averaged.refused
+        if not refused:
+            return []
+        (level, state), reason = next(iter(refused.items()))
+        label = scale.label(float(self.mbar.simulated[level]))
+        return [
+            f"energies recorded between frames have no part along z in {len(refused)} of "
+            f"{int((self.mbar.counts > 0).sum())} states at simulated temperatures, such as state {state} at {label}: "
+            f"{reason}; where that is for frames too far apart, lower simulation.frame_interval"
+        ]
 
     @cached_property
     def conditional_possible(self) -> bool:
