@@ -37,7 +37,7 @@ _MOST = 8
 """Regions of a state, at most."""
 _LEAST = 8.0
 """Effective samples of a region at both temperatures from which its residual is looked at."""
-_CHANCE = 0.02
+_CHANCE = 0.01
 """Chance of any residual in a run that is sampled in proportion, at which it is said."""
 _RATIO = 1.2
 """Factor between densities that is said, at least."""
