@@ -97,9 +97,11 @@ def _compute(run: RunFolder, index: int) -> _Content:
         figures["curves"] = plots.observable_curves(curves.curves, run.scale, simulated)
     pictures = {name: save_picture(figure, run.path / "report", name) for name, figure in figures.items()}
     structures = state_structures(run, ensembles, run.config.seed)
-    return _Content(
-        trained, pool, ensembles, rows, curves, structures, pictures, reweighter.certificate.texts(run.scale)
-    )
+    consistency = reweighter.certificate
+    findings = [*consistency.texts(run.scale), *consistency.untested(run.scale)]
+    if reweighter.weighting is not None:
+        findings += reweighter.weighting.not_averaged(run.scale)
+    return _Content(trained, pool, ensembles, rows, curves, structures, pictures, findings)
 
 
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import expit
 
+from latf_openmm.reweighting.blocks import redrawn_freedom
 from latf_openmm.reweighting.cells import clusters
 from latf_openmm.reweighting.connected import LocalFrames, StateEnergies, energy_links
 from latf_openmm.reweighting.shrinkage import certain_part
@@ -36,7 +37,7 @@ _MOST = 8
 """Regions of a state, at most."""
 _LEAST = 8.0
 """Effective samples of a region at both temperatures from which its residual is looked at."""
-_CHANCE = 0.02
+_CHANCE = 0.01
 """Chance of any residual in a run that is sampled in proportion, at which it is said."""
 _RATIO = 1.2
 """Factor between densities that is said, at least."""
@@ -152,17 +153,6 @@ def _regions(weighting: TemperatureWeighting, state: int) -> Iterator[_Regions]:
             yield _Regions(state, rows, region, means)
 
 
-def _freedom(weighting: TemperatureWeighting, k: int) -> int:
-    """Degrees of freedom of an error: blocks that are redrawn at the temperature with the fewer of them."""
-    blocks = weighting.blocks
-    level = weighting.mbar.level[np.cumsum(blocks.lengths) - 1]
-    each = []
-    for at in (k, k + 1):
-        groups = np.bincount(blocks.groups[level == at])
-        each.append(int(np.maximum(groups[groups > 0] - 1, 0).sum()))
-    return max(1, min(each))
-
-
 def _tests(weighting: TemperatureWeighting, regions: _Regions) -> Iterator[DensityStep]:
     """All residuals of the regions of a state, with the chance of each alone."""
     mbar, solver = weighting.mbar, _Solver(weighting, regions)
@@ -175,7 +165,7 @@ def _tests(weighting: TemperatureWeighting, regions: _Regions) -> Iterator[Densi
     errors = np.std([solver.residuals(np.exp(s.log_w), tested) for s in samples], axis=0, ddof=1)
     for k in range(len(values)):
         pair = (float(mbar.simulated[k]), float(mbar.simulated[k + 1]))
-        freedom = min(_freedom(weighting, k), _SOLVED - 1)
+        freedom = min(redrawn_freedom(weighting.blocks, mbar.level, (k, k + 1)), _SOLVED - 1)
         widened = errors[k] * np.sqrt((freedom + 1) / freedom)
         widened = np.hypot(widened, beyond[k])
         for region in np.flatnonzero(tested[k]).tolist():

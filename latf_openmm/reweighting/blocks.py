@@ -135,3 +135,23 @@ class FrameBlocks:
 
     def _spread(self, counts: NDArray[np.int64]) -> NDArray[np.int16]:
         return np.repeat(counts.astype(np.int16), self.lengths)
+
+
+def redrawn_freedom(blocks: FrameBlocks, level: NDArray[np.int64], chosen: Sequence[int]) -> int:
+    """Degrees of freedom of an error over bootstrap samples: of the chosen temperature with the fewest blocks.
+
+    Parameters
+    ----------
+    blocks
+        That are redrawn.
+    level
+        Index of the temperature of each frame, shape (n_frames,).
+    chosen
+        Indices of temperatures.
+    """
+    of_block = level[np.cumsum(blocks.lengths) - 1]
+    freedom = []
+    for k in chosen:
+        members = np.bincount(blocks.groups[of_block == k])
+        freedom.append(int(np.maximum(members[members > 0] - 1, 0).sum()))
+    return max(1, min(freedom))

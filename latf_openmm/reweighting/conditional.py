@@ -177,6 +177,14 @@ class ConditionalFit:
             table[np.ix_(path.levels[used], state.cells)] = log_shares + path.at(beta, order) - mixture
         return table
 
+    def log_ratio(self, beta: float, other: float) -> Array:
+        """Ln Z of the cells at one temperature less that at another, up to a constant, shape (n_cells,)."""
+        ratio = np.zeros(self.counts.shape[1])
+        for path, state in zip(self.paths, self.frames.cells.states, strict=True):
+            if path is not None:
+                ratio[state.cells] = path.at(beta) - path.at(other)
+        return ratio
+
     def energies(self, beta: float) -> Array:
         """Energies of the frames as they would be at `beta`, shape (n_frames,).
 

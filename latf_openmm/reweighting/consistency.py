@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.reweighting.along import DensityStep, density_steps
 from latf_openmm.reweighting.connected import Links
+from latf_openmm.reweighting.slopes import SlopeStep, slope_steps
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.units import TemperatureScale
@@ -137,11 +138,14 @@ class Certificate:
         Of neighbouring temperatures.
     densities
         Of neighbouring temperatures along z inside each state.
+    slopes
+        Of the distributions of energies of neighbouring temperatures.
     """
 
     shares: tuple[StateShare, ...]
     energies: tuple[EnergyStep, ...]
     densities: tuple[DensityStep, ...] = ()
+    slopes: tuple[SlopeStep, ...] = ()
 
     @property
     def off(self) -> list[StateShare]:
@@ -160,7 +164,7 @@ class Certificate:
     def wrong(self) -> bool:
         """True where something contradicts; rare crossings do not."""
         wrong = [*(step.off for step in self.energies), *(step.off for step in self.densities)]
-        return bool(self.off) or any(wrong)
+        return bool(self.off) or any(wrong) or any(step.off for step in self.slopes)
 
     @property
     def rare(self) -> list[StateShare]:
@@ -172,10 +176,27 @@ class Certificate:
             chosen += [share for share in at if share.rare and not share.off and share is not largest]
         return chosen
 
+    def untested(self, scale: TemperatureScale) -> list[str]:
+        """Sentences about what could not be tested."""
+        return [step.text(scale) for step in self.slopes if not step.tested]
+
     def texts(self, scale: TemperatureScale) -> list[str]:
         """Sentences for people about all that is wrong; empty where nothing is."""
         return [
             *(step.text(scale) for step in self.energies if step.off),
+            *(step.text(scale) for step in self.slopes if step.off),
+            *self.reasons(scale),
+        ]
+
+    @property
+    def temperatures(self) -> frozenset[float]:
+        """Simulated temperatures at which states, or regions of them, are not sampled in proportion, or rarely."""
+        inside = [t for step in self.densities if step.off for t in step.temperatures]
+        return frozenset([*inside, *(share.temperature for share in [*self.off, *self.rare])])
+
+    def reasons(self, scale: TemperatureScale) -> list[str]:
+        """Sentences about what is not sampled in proportion."""
+        return [
             *(share.text(scale) for share in [*self.off, *self.rare]),
             *(step.text(scale) for step in self.densities if step.off),
         ]
@@ -189,7 +210,9 @@ def certificate(weighting: TemperatureWeighting) -> Certificate:
         links, crossings = mbar.links(), mbar.crossings()
         for level in range(len(mbar.simulated)):
             shares += _shares(weighting, level, _of_links(links, level), crossings[level])
-    return Certificate(tuple(shares), tuple(_energy_steps(mbar)), density_steps(weighting))
+    return Certificate(
+        tuple(shares), tuple(_energy_steps(mbar)), density_steps(weighting), slope_steps(weighting)
+    )
 
 
 def _shares(

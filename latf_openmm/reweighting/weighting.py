@@ -19,6 +19,7 @@ from latf_openmm.reweighting.reliability import GOOD_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins, Resample, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
+from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 
@@ -103,6 +104,19 @@ class TemperatureWeighting:
     def widening(self) -> float:
         """Factor on standard deviations over the bootstrap samples that makes them errors."""
         return bootstrap_widening(self.blocks.groups)
+
+    def not_averaged(self, scale: TemperatureScale) -> list[str]:
+        """Sentence for people about energies that were recorded around frames in vain; empty where none were."""
+        refused = self.mbar.averaged.refused
+        if not refused:
+            return []
+        (level, state), reason = next(iter(refused.items()))
+        label = scale.label(float(self.mbar.simulated[level]))
+        return [
+            f"energies recorded between frames have no part along z in {len(refused)} of "
+            f"{int((self.mbar.counts > 0).sum())} states at simulated temperatures, such as state {state} at {label}: "
+            f"{reason}; where that is for frames too far apart, lower simulation.frame_interval"
+        ]
 
     @cached_property
     def conditional_possible(self) -> bool:
@@ -217,11 +231,13 @@ class TemperatureWeighting:
             return 0.0
         fit = self.conditional
         cells = fit.frames.cells
-        first, last = (
-            np.bincount(cells.of_frame, self.conditional_weights(t), cells.n) for t in (start, target)
-        )
+        last = np.bincount(cells.of_frame, self.conditional_weights(target), cells.n)
         seen = last > 0
-        return float(1.0 / (last[seen] ** 2 / np.maximum(first[seen], 1e-300)).sum())
+        last, ratio = last[seen], fit.log_ratio(self._beta(start), self._beta(target))[seen]
+        first = last * np.exp(
+            ratio - ratio.max()
+        )  # smooth: a cell may have no frames of the first temperature
+        return float(1.0 / (last**2 / np.maximum(first / first.sum(), 1e-300)).sum())
 
     def replicates(self, temperature: float, q: float) -> Replicates:
         """Weights in bootstrap samples with a share `q` of MBAR."""

@@ -70,7 +70,7 @@ def test_runs_in_proportion_are_hardly_ever_named(case: str, labelled: bool) -> 
         any(step.off for step in density_steps(weighting(labelled, temperatures, seed, bath)))
         for seed in range(12)
     ]
-    assert sum(named) <= 2  # of a chance of 0.02 each; more than two in 12 have one of 0.0015
+    assert sum(named) <= 2  # of a chance of 0.01 each
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.averaging import AveragedEnergies, averaged_energies
 from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.units import REDUCED
 
 BARRIER, RECORDINGS = 4.0, 20
 AT = (1.0, 2.0)
@@ -119,6 +120,17 @@ def test_states_that_walkers_leave_between_frames_are_not_averaged() -> None:
     energies = np.concatenate([t.potential_energy for t in sample[0]])
     np.testing.assert_array_equal(result.of_states, energies)
     assert not result.variances.any()
+
+
+def test_it_is_said_where_recordings_are_in_vain(slow: list[Sample]) -> None:
+    (text,) = TemperatureWeighting(*recorded_walkers(AT, 12.0, 0.1, frames=500, bath=100)).not_averaged(
+        REDUCED
+    )
+    assert text.startswith("energies recorded between frames have no part along z in 4 of 4 states")
+    assert "such as state 0 at T = 1: collective variables keep" in text
+    trajectories, basins = slow[0]
+    assert TemperatureWeighting(trajectories, basins).not_averaged(REDUCED) == []
+    assert TemperatureWeighting(plain(trajectories), basins).not_averaged(REDUCED) == []
 
 
 def test_two_wells_in_one_state_do_not_hide_that_each_is_fast() -> None:

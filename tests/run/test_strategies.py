@@ -15,6 +15,7 @@ from helpers.folders import resealed
 
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.report import write_report
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
@@ -207,6 +208,104 @@ def test_it_stops_when_errors_and_changes_are_small() -> None:
     assert not loose.model_copy(update={"stop": False}).decide(later).stop
     assert not ActiveSettings(population_tolerance=1e-4).decide(later).stop
     assert not loose.decide(round_state(pool, targets=(1.5, 0.01), before=3)).stop  # no frame reaches 0.01
+
+
+# --- temperatures without overlap, and the certificate ------------------------------------------------------------
+
+
+def bathed(*trajectories: FeatureTrajectory, bath: int = 2000) -> Pool:
+    """The same with oscillators that are coupled to nothing, which take all overlap away."""
+    rng = np.random.default_rng(4)
+    return pool_of(
+        *(
+            replace(
+                t, potential_energy=t.potential_energy + 0.5 * t.temperature * rng.chisquare(bath, t.n_frames)
+            )
+            for t in trajectories
+        )
+    )
+
+
+def latent_share(start: float, target: float, dim: int = 2) -> float:
+    """1 / integral of p_target^2 / p_start of normal densities of these variances in z."""
+    d, k = 1 / target - 1 / start, dim / 2
+    return float((1 + 2 * d * start) ** k / (1 + d * start) ** (2 * k))
+
+
+def test_without_overlap_frames_count_by_their_collective_variables() -> None:
+    pool = bathed(*(walk(t, 4000, i, 0.0, 0.5) for i, t in enumerate((1.0, 1.0, 2.0, 2.0))))
+    known = ErrorModel(round_state(pool), ActiveSettings())
+    assert known.reweighter.reach(1.4) < 5
+    for start, target in ((1.0, 1.3), (2.0, 1.4), (1.4, 1.0)):
+        # Energies alone would say that next to nothing counts.
+        assert np.exp(-((1 / target - 1 / start) ** 2) * 1000 * start**2) < 1e-9
+        assert known.share(start, target) == pytest.approx(latent_share(start, target), abs=0.12)
+    # Beyond what conditional energies claim, energies are all there is.
+    assert not known.reweighter.weighting.claims(8.0)  # type: ignore[union-attr]
+    assert known.share(2.0, 8.0) < 1e-9
+    assert known.share(1.5, 1.5) == 1.0
+
+
+def test_with_overlap_measured_shares_are_taken() -> None:
+    """Not those of z alone, which know two of the four oscillators."""
+    known = ErrorModel(round_state(plenty(n=8000)), ActiveSettings())
+    assert known.share(1.0, 1.6) == pytest.approx(exact_share(1.0, 1.6), abs=0.06)
+    assert abs(known.share(1.0, 1.6) - latent_share(1.0, 1.6)) > 0.08
+
+
+def stuck_at_one() -> Pool:
+    """At T = 1 every walker stays where x0 < 0.5, at 2 all cross."""
+    cold = []
+    for i in range(4):
+        t = walk(1.0, 3000, i, 0.0, 0.8)
+        kept = t.features[:, 0] < 0.5
+        cold.append(
+            replace(
+                t,
+                features=t.features[kept],
+                potential_energy=t.potential_energy[kept],
+                log_weights=t.log_weights[kept],
+            )
+        )
+    return pool_of(*cold, *(walk(2.0, 3000, 9 + i, 0.0, 0.8) for i in range(4)))
+
+
+def test_a_temperature_that_is_not_in_proportion_is_biased() -> None:
+    """By the certificate alone: `visits` is zero. Others are not, nor those without a bias."""
+    settings = ActiveSettings(visits=0.0)
+    many = tuple(float(t) for t in np.linspace(1.0, 2.0, 12))
+    s = replace(round_state(stuck_at_one(), targets=(1.0, 2.0)), configured=many)
+    test = s.reweighter.certificate
+    assert test.off and test.temperatures == {1.0}
+    made = settings.decide(s)
+    known = ErrorModel(s, settings)
+    assert made.biased == tuple(t for t in made.temperatures if known.nearest(t) == 1.0)
+    assert 0 < len(made.biased) < len(made.temperatures)
+    assert any("not sampled in proportion at T = 1" in reason for reason in made.reasons)
+    assert settings.decide(replace(s, can_bias=False)).biased == ()
+    assert settings.decide(round_state()).biased == ()  # nothing is wrong there
+
+
+def test_a_region_that_is_not_in_proportion_is_biased_at_both_temperatures() -> None:
+    """At T = 1 the sign of x1 is held: inside both states half of z is missing, which states do not show."""
+    cold = []
+    for i in range(4):
+        t = walk(1.0, 3000, i, 0.0, 0.8)
+        x = t.features.copy()
+        x[:, 1] = np.abs(x[:, 1])
+        cold.append(replace(t, features=x))
+    s = round_state(pool_of(*cold, *(walk(1.6, 3000, 9 + i, 0.0, 0.8) for i in range(4))), targets=(1.0, 1.6))
+    test = s.reweighter.certificate
+    assert not test.off and not test.rare
+    assert test.temperatures == {1.0, 1.6}
+    made = ActiveSettings(visits=0.0).decide(s)
+    assert made.biased == made.temperatures
+    assert any("not sampled in proportion inside the state" in reason for reason in made.reasons)
+
+
+def test_the_nearest_simulated_temperature() -> None:
+    known = ErrorModel(round_state(), ActiveSettings())
+    assert [known.nearest(t) for t in (0.1, 1.0, 1.4, 1.45, 9.0)] == [1.0, 1.0, 1.0, 2.0, 2.0]
 
 
 def test_unknown_energies_leave_the_temperatures_alone() -> None:

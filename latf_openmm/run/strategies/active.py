@@ -68,10 +68,13 @@ class ActiveSettings(StrategySettings):
         if round_state.moving:  # a walker is everywhere for an equal part of its frames
             stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
         test = round_state.reweighter.certificate
-        off = [*test.off, *test.rare]
-        inside = [step for step in test.densities if step.off]
-        wrong = {share.temperature for share in off} | {t for step in inside for t in step.temperatures}
-        biased = tuple(t for t in chosen if round_state.can_bias and (stuck[t] < self.visits or t in wrong))
+        biased = tuple(
+            t
+            for t in chosen
+            if round_state.can_bias and (stuck[t] < self.visits or known.nearest(t) in test.temperatures)
+        )
+        if round_state.moving and biased:
+            biased = chosen
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         worst = max(rows, key=lambda row: row.error)
@@ -79,8 +82,7 @@ class ActiveSettings(StrategySettings):
             next_text(round_state, worst.temperature, worst.error, chosen),
             bias_text(round_state, chosen, biased, stuck),
         ]
-        reasons += [share.text(round_state.scale) for share in off]
-        reasons += [step.text(round_state.scale) for step in inside]
+        reasons += test.reasons(round_state.scale)
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
@@ -252,9 +254,13 @@ class ErrorModel:
             return gaussian
         return max(gaussian, weighting.latent_share(start, target))
 
+    def nearest(self, temperature: float) -> float:
+        """Nearest simulated temperature, in ln T."""
+        return min(self.simulated, key=lambda t: abs(math.log(t / temperature)))
+
     def _variance(self, temperature: float) -> float:
         """Variance of the potential energy: its heat capacity is that of the nearest simulated temperature."""
-        nearest = min(self.simulated, key=lambda t: abs(math.log(t / temperature)))
+        nearest = self.nearest(temperature)
         weights = self._weights(nearest)
         variance = float(weights @ (self.energy - weights @ self.energy) ** 2)
         return variance * (temperature / nearest) ** 2
