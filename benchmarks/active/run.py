@@ -148,7 +148,9 @@ class Reference:
     def label(self, features: Array) -> NDArray[np.int64]:
         return np.asarray(self.regions.predict(self._plane(features)), dtype=np.int64)
 
-    def errors(self, temperature: float, labels: Array, energy: Array, weights: Array) -> dict[str, float]:
+    def errors(
+        self, temperature: float, labels: NDArray[np.int64], energy: Array, weights: Array
+    ) -> dict[str, float]:
         """Error of the mean energy in kT, and the root mean square error of the populations."""
         kT = self.case.settings.scale.kT(temperature)
         shares = np.bincount(labels, weights, _REGIONS)
