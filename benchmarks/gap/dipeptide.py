@@ -1,8 +1,8 @@
 """Alanine dipeptide in implicit solvent from 300 and 600 K, all walkers started in C7eq: the share of C7ax.
 
-At 300 K no walker crosses. The states are the two basins of phi, the collective variables sines and cosines of phi and
-psi. The truth at 300 K is the reference surface of `benchmarks/biasing`; at the others, runs in which that surface as
-a fixed bias makes phi and psi nearly free, undone by weights.
+At 300 K hardly any walker crosses. The states are the two basins of phi, the collective variables sines and cosines of
+phi and psi. The truth at 300 K is the reference surface of `benchmarks/biasing`; at the others, runs in which that
+surface as a fixed bias makes phi and psi nearly free, undone by weights.
 """
 
 from itertools import chain
@@ -27,7 +27,7 @@ from latf_openmm.reweighting.weighting import TemperatureWeighting
 Array = NDArray[np.float64]
 
 ASKED = (300.0, 400.0, 450.0)
-REPEATS = 3
+REPEATS = 4
 """Sets of walkers, each with noise of its own."""
 _REGIMES = (Regime((300.0,), 10, 1000, 50, 2), Regime((600.0,), 10, 1000, 250, 2))
 """Ten walkers of 0.2 ns at 300 K, and of 1 ns at 600 K."""

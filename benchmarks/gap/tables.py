@@ -57,7 +57,12 @@ def write_tables(results: Path, folder: Path) -> None:
             _named(rows, shares),
         ]
     if "dipeptide" in set(frame["part"]):
-        page += ["## C7ax of alanine dipeptide", _DIPEPTIDE, _dipeptide(shares), _named_dipeptide(rows)]
+        page += [
+            "## C7ax of alanine dipeptide",
+            _DIPEPTIDE.format(repeats=frame["repeat"][frame["part"] == "dipeptide"].nunique()),
+            _dipeptide(shares),
+            _named_dipeptide(rows),
+        ]
     page += ["## Calibration", _CALIBRATION, _calibration(shares)]
     (folder / "gap.md").write_text("\n\n".join(page) + "\n")
     _table_of_all(frame, shares).to_csv(_FOLDER / "gap.csv", index=False, float_format="%.5g")
@@ -105,7 +110,7 @@ energies do not overlap."""
 _DIPEPTIDE = """Alanine dipeptide in implicit solvent, ten walkers of 0.2 ns at 300 K and of 1 ns at 600 K, all started
 in C7eq; the states are C7ax (phi between 0 and 150 degrees) and the rest. The truth at 300 K is the reference surface
 of the [page on biasing](biasing.md), at the others two runs of 5 ns with phi and psi nearly free. Means with standard
-errors, and root mean square errors, over repeats with other seeds."""
+errors, and root mean square errors, over {repeats} repeats with other seeds."""
 _CALIBRATION = (
     "Truth within two reported errors (and those of the truth), all cases above, states of 0.5 % or more."
 )
@@ -192,7 +197,10 @@ def _figure(frame: pd.DataFrame) -> Figure:
             axis.set_xticks(range(len(means)), [f"{b:g}" for b in means.index])
         axis.set(yscale="log", xlabel="degrees of freedom added", title=f"T = {temperature:g}")
     figure.axes[0].set_ylabel("divergence [nats]")
-    figure.axes[0].legend(fontsize=7)
+    lines = figure.axes[0].get_lines()
+    figure.legend(
+        lines, [str(line.get_label()) for line in lines], loc="outside lower center", ncols=len(METHODS)
+    )
     return figure
 
 
