@@ -222,7 +222,7 @@ class _Solver:
             return np.zeros((self.shape[0] - 1, self.shape[1]))
         noise = energies.scatters / np.maximum(energies.counts, 1.0) * 0.25
         squares = links.errors**2 - np.diff(self.betas)[:, None] ** 2 * (noise[1:] + noise[:-1])
-        return np.sqrt(np.clip(np.where(np.isfinite(links.errors), squares, 0.0), 0.0, None))
+        return np.asarray(np.sqrt(np.clip(np.where(np.isfinite(links.errors), squares, 0.0), 0.0, None)))
 
     def residuals(self, weights: Array, tested: NDArray[np.bool_]) -> Array:
         """Residuals (n_temperatures - 1, n_regions) about their mean over those that are tested."""

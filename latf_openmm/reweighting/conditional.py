@@ -150,7 +150,7 @@ class ConditionalFit:
             return frames.cells.sums(frames.level, n_levels, weights * values)
 
         def means(values: Array) -> Array:
-            return sums(values) @ self._inside / n
+            return np.asarray(sums(values) @ self._inside / n)
 
         self._frame_means = means(frames.energy)
         self.state_means = means(averaged.of_states)

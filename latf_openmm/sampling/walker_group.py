@@ -156,7 +156,7 @@ class WalkerGroup:
         integrator.setRandomNumberSeed(_seed(self.task.seed, 0))
         barostat = barostat_of(system)
         if barostat is not None:
-            barostat.setRandomNumberSeed(_seed(self.task.seed, 2))
+            barostat.setRandomNumberSeed(_seed(self.task.seed, 20_000 + complete))
         context = self.platform.context(system, integrator)
         if barostat is not None:
             context.setParameter(barostat.Temperature(), float(self.kelvin[0]))
