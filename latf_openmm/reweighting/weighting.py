@@ -15,7 +15,6 @@ from latf_openmm.reweighting.conditional import LEAST, ConditionalFit, Condition
 from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
 from latf_openmm.reweighting.paths import Order
-from latf_openmm.reweighting.reliability import GOOD_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins, Resample, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
@@ -23,8 +22,8 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 
-_SHARE = 0.3
-"""Share of the effective samples of the simulated temperatures from which MBAR alone is used."""
+_ENOUGH = 300.0
+"""Effective samples from which MBAR alone is used; fewer where simulated temperatures have fewer."""
 _PART = 3.0
 """Factor below that number at which MBAR has no part any more."""
 _DRAWS = 60
@@ -98,7 +97,7 @@ class TemperatureWeighting:
         self.mbar = Reweighting(trajectories, local, basins, averaged)
         self.blocks = FrameBlocks(trajectories, _BLOCKS, self.inefficiency)
         fewest = min(self.reach(float(t)) for t in self.mbar.simulated)
-        self.enough = min(GOOD_SAMPLES, _SHARE * fewest)
+        self.enough = min(_ENOUGH, fewest)
 
     @property
     def widening(self) -> float:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
+from latf_openmm.reweighting.consistency import Certificate
 from latf_openmm.reweighting.free_energy import flow_populations
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
@@ -64,17 +65,8 @@ class ActiveSettings(StrategySettings):
         known = ErrorModel(round_state, self)
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
-        stuck = {t: known.visits(t) for t in chosen}
-        if round_state.moving:  # a walker is everywhere for an equal part of its frames
-            stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
         test = round_state.reweighter.certificate
-        biased = tuple(
-            t
-            for t in chosen
-            if round_state.can_bias and (stuck[t] < self.visits or known.nearest(t) in test.temperatures)
-        )
-        if round_state.moving and biased:
-            biased = chosen
+        stuck, biased = self._biased(known, chosen, test)
         starts = known.starts(chosen, biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         worst = max(rows, key=lambda row: row.error)
@@ -97,6 +89,21 @@ class ActiveSettings(StrategySettings):
                 "states": known.state_rows(starts, biased),
             },
         )
+
+    def _biased(
+        self, known: "ErrorModel", chosen: tuple[float, ...], test: Certificate
+    ) -> tuple[dict[float, float], tuple[float, ...]]:
+        """Return entries expected into the rarest state, and the temperatures whose walkers feel the bias.
+
+        A walker that moves among temperatures is at each for an equal part of its frames, and takes the bias along.
+        """
+        stuck = {t: known.visits(t) for t in chosen}
+        if known.s.moving:
+            stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
+        if not known.s.can_bias:
+            return stuck, ()
+        biased = tuple(t for t in chosen if stuck[t] < self.visits or known.nearest(t) in test.temperatures)
+        return stuck, chosen if known.s.moving and biased else biased
 
 
 @dataclass(frozen=True)
