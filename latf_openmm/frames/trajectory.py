@@ -64,6 +64,25 @@ class RecordedEnergies:
 
 
 @dataclass(frozen=True)
+class WalkerPaths:
+    """Walkers that were at the temperature of a trajectory for a while, and moved on.
+
+    Parameters
+    ----------
+    stage
+        Name of the simulation, whose walkers move among its temperatures.
+    walkers
+        Number of the walker at each frame, shape (n_frames,).
+    frames
+        Number of the frame in the simulation, shape (n_frames,).
+    """
+
+    stage: str
+    walkers: NDArray[np.int64]
+    frames: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class FeatureTrajectory:
     """One trajectory at one temperature; it is continuous but for `breaks`.
 
@@ -95,6 +114,8 @@ class FeatureTrajectory:
         Frames that do not follow on the frame before them, ascending.
     recorded
         Energies recorded around the frames; None: at frames alone.
+    paths
+        Which walkers its frames are of, where walkers move among temperatures; None: of one.
 
     Raises
     ------
@@ -114,6 +135,7 @@ class FeatureTrajectory:
     windows: WindowBias | None = None
     breaks: tuple[int, ...] = ()
     recorded: RecordedEnergies | None = None
+    paths: WalkerPaths | None = None
 
     def __post_init__(self) -> None:
         n = self.features.shape[0]
@@ -137,6 +159,8 @@ class FeatureTrajectory:
             for values in (self.recorded.counts, self.recorded.means, self.recorded.variances):
                 if values.shape != (n,) or not np.isfinite(values).all():
                     raise DataError(f"{self.name}: recorded energies must be {n} finite numbers")
+        if self.paths is not None and not len(self.paths.walkers) == len(self.paths.frames) == n:
+            raise DataError(f"{self.name}: walkers of {len(self.paths.walkers)} frames, expected {n}")
         if not self.temperature > 0:
             raise DataError(f"{self.name}: temperature must be positive, got {self.temperature}")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.mdtraj_files import ascii_path, without_stdout
-from latf_openmm.frames.trajectory import RecordedEnergies, WindowBias
+from latf_openmm.frames.trajectory import RecordedEnergies, WalkerPaths, WindowBias
 from latf_openmm.periodic import normalise, standard_orientation
 from latf_openmm.storage import MANIFEST, check_file, checked_record, listed_files
 from latf_openmm.units import temperature_name
@@ -81,6 +81,13 @@ class WalkerFrames:
             return None
         columns = [self.table[name].to_numpy(dtype=np.float64) for name in names]
         return RecordedEnergies(*columns) if np.isfinite(columns).all() else None
+
+    def paths(self) -> WalkerPaths | None:
+        """Which walkers the frames are of, where walkers move among temperatures."""
+        if "replica" not in self.table:
+            return None
+        numbers = (self.table[name].to_numpy(np.int64) for name in ("replica", "frame"))
+        return WalkerPaths(self.run.split("/")[0], *numbers)
 
     @property
     def breaks(self) -> tuple[int, ...]:

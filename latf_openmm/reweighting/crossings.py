@@ -37,7 +37,8 @@ class Events:
     Attributes
     ----------
     at, before, after
-        Frame from which each counts (an index among all frames), the state left and that entered, shape (n_events,).
+        Frame at which the state was entered (an index among all frames), the state left and that entered, shape
+        (n_events,).
     scale
         Independent crossings for one of them, shape (n_states, n_states).
     """
@@ -46,6 +47,11 @@ class Events:
     before: Indices
     after: Indices
     scale: Array
+
+    def among(self, frames: Indices) -> "Events":
+        """Events at some of the frames; as many of each are independent."""
+        chosen = np.isin(self.at, frames)
+        return Events(self.at[chosen], self.before[chosen], self.after[chosen], self.scale)
 
     def counted(self, multiplicity: NDArray[np.number] | None) -> Array:
         """Events from a to b, shape (n_states, n_states), each as often as its frame is counted; None: once."""
@@ -113,24 +119,55 @@ def find_crossings(
         Of every frame, walkers one after the other, shape (n_frames,).
     settle
         Frames; the lag time that the states were made with, which is when they are left for good.
+
+    Notes
+    -----
+    Where walkers move among temperatures, each is followed through all of them, and a crossing belongs to the
+    temperature at which the state was entered. As many go one way as the other at every temperature, so that rates
+    there say the shares there; that a move brings a walker in another state to a temperature is no crossing.
     """
-    starts = [frames.start for frames in frames_of(trajectories)]
+    ranges = frames_of(trajectories)
     windows = window_groups(trajectories)
     free = [m for m in members_of_runs(trajectories) if trajectories[m[0]].windows is None]
+    moved = {
+        stage: _events(stretches, states, n_states, settle)
+        for stage, stretches in _walks(trajectories, ranges).items()
+    }
     runs = []
     for members in [*free, *windows]:
-        stretches = [
-            starts[i] + np.arange(stretch.start, stretch.stop)
-            for i in members
-            for stretch in trajectories[i].stretches
-        ]
-        frames = np.concatenate(stretches)
         first = trajectories[members[0]]
-        events = _events(stretches, states, n_states, settle)
+        frames = np.concatenate([np.arange(ranges[i].start, ranges[i].stop) for i in members])
+        if first.paths is not None:
+            settled, passing = moved[first.paths.stage]
+            events = settled.among(frames), passing.among(frames)
+        else:
+            stretches = [
+                ranges[i].start + np.arange(stretch.start, stretch.stop)
+                for i in members
+                for stretch in trajectories[i].stretches
+            ]
+            events = _events(stretches, states, n_states, settle)
         runs.append(
             RunCrossings(first.temperature, frames, states[frames], *events, first.windows is not None)
         )
     return runs
+
+
+def _walks(trajectories: Sequence[FeatureTrajectory], ranges: Sequence[slice]) -> dict[str, list[Indices]]:
+    """Frames that follow on each other of walkers that move among temperatures, by the name of their simulation."""
+    parts: dict[str, list[tuple[Indices, Indices, Indices]]] = {}
+    for trajectory, span in zip(trajectories, ranges, strict=True):
+        if (paths := trajectory.paths) is not None:
+            part = np.arange(span.start, span.stop), paths.walkers, paths.frames
+            parts.setdefault(paths.stage, []).append(part)
+    walks = {}
+    for stage, every in parts.items():
+        rows, walkers, frames = (np.concatenate(column) for column in zip(*every, strict=True))
+        order = np.lexsort((frames, walkers))
+        rows, walkers, frames = rows[order], walkers[order], frames[order]
+        breaks = np.flatnonzero((np.diff(walkers) != 0) | (np.diff(frames) != 1)) + 1
+        walks[stage] = np.split(rows, breaks)
+    return walks
 
 
 def _events(
@@ -156,11 +193,11 @@ def _events(
 
 
 def _changes(rows: Indices, states: Indices, settle: int) -> tuple[Indices, Indices, Indices]:
-    """Frames of one stretch from which a crossing counts, states left and states entered."""
+    """Frames of one stretch at which a state was entered for good, states left and states entered."""
     places = np.arange(len(states))
     entered = np.maximum.accumulate(np.where(np.append(True, states[1:] != states[:-1]), places, 0))
     stayed = places - entered >= settle - 1
-    states, rows = states[stayed], rows[stayed]
+    states, rows = states[stayed], rows[entered[stayed]]
     changes = np.flatnonzero(states[1:] != states[:-1]) + 1
     return rows[changes], states[changes - 1], states[changes]
 

@@ -103,6 +103,7 @@ def _feature_trajectory(
         windows=walker.windows(kT),
         breaks=walker.breaks,
         recorded=walker.recorded_energies(),
+        paths=walker.paths(),
         scale=config.system.scale,
         run=walker.run,
         name=f"{walker.run}/walker {walker.walker}",

@@ -1,11 +1,14 @@
 """Crossings and MBAR that only crossings connect, against rates, pymbar and quadrature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pymbar
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.gap.two_basins import right_share, walkers
-from latf_openmm.frames.trajectory import FeatureTrajectory
+from latf_openmm.frames.trajectory import FeatureTrajectory, WalkerPaths
 from latf_openmm.reweighting.connected import LocalFrames, StateEnergies, Visits, energy_links
 from latf_openmm.reweighting.crossings import find_crossings, known_shares, log_likelihood, with_unseen
 from latf_openmm.reweighting.temperatures import Basins, Reweighting
@@ -37,6 +40,51 @@ def test_walkers_and_stretches_do_not_cross_into_each_other() -> None:
     walk = labelled([0, 0, 0, 1, 1, 1], breaks=(3,))
     (run,) = find_crossings([walk], np.array([0, 0, 0, 1, 1, 1]), 2)
     assert run.counted().sum() == 0
+
+
+def exchanging(n_frames: int, seed: int) -> tuple[list[FeatureTrajectory], NDArray[np.int64], np.ndarray]:
+    """Two states, U = 0 and 2, at kT = 1 and 3; pairs of walkers begin in the first and exchange every two frames."""
+    rng, kT, u = np.random.default_rng(seed), np.array([1.0, 3.0]), np.array([0.0, 2.0])
+    state, walker = np.zeros((40, 2), dtype=int), np.tile(np.arange(2), (40, 1)) + 2 * np.arange(40)[:, None]
+    states, walkers = np.empty((n_frames, 40, 2), dtype=int), np.empty((n_frames, 40, 2), dtype=int)
+    for frame in range(n_frames):
+        if frame % 2 == 0 and frame:
+            gain = (1 / kT[0] - 1 / kT[1]) * (u[state[:, 0]] - u[state[:, 1]])
+            swap = rng.random(40) < np.exp(np.minimum(gain, 0.0))
+            state[swap], walker[swap] = state[swap][:, ::-1], walker[swap][:, ::-1]
+        rate = np.array([0.004, 0.1]) * np.exp(-np.where(state == 0, u[1] / kT, 0.0))
+        state = np.where(rng.random((40, 2)) < rate, 1 - state, state)
+        states[frame], walkers[frame] = state, walker
+    trajectories = [
+        FeatureTrajectory(
+            states[:, pair, place, None].astype(np.float32),
+            float(kT[place]),
+            1.0,
+            u[states[:, pair, place]],
+            np.zeros(n_frames),
+            run=f"T{place}",
+            breaks=tuple((np.flatnonzero(np.diff(walkers[:, pair, place])) + 1).tolist()),
+            paths=WalkerPaths("000", walkers[:, pair, place], np.arange(n_frames)),
+        )
+        for place in (0, 1)
+        for pair in range(40)
+    ]
+    labels = np.concatenate([t.features[:, 0].astype(np.int64) for t in trajectories])
+    return trajectories, labels, np.exp(-2.0 / kT)
+
+
+@pytest.mark.parametrize("settle", [1, 4])
+def test_walkers_that_move_are_followed_through_all_temperatures(settle: int) -> None:
+    """Rates say the odds of the states, though all walkers begin in one of them, and moves are no crossings."""
+    trajectories, labels, odds = exchanging(400, 1)
+    runs = find_crossings(trajectories, labels, 2, settle)
+    alone = find_crossings([replace(t, paths=None) for t in trajectories], labels, 2, settle)
+    for run, cut, exact in zip(runs, alone, odds, strict=True):
+        counts = run.settled.counted(None)
+        assert counts.sum() > 2 * cut.settled.counted(None).sum() or settle == 1
+        rates = counts / run.times(np.ones(len(labels)))[:, None]
+        error = np.sqrt(1 / counts[0, 1] + 1 / counts[1, 0])
+        assert abs(np.log(rates[0, 1] / rates[1, 0] / exact)) < 3.5 * error
 
 
 def test_recrossing_a_boundary_says_nothing() -> None:
