@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latf_openmm.sampling import stage as simulation
+from latf_openmm.sampling import group_runs
 from latf_openmm.sampling.dynamics import SetTask
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
@@ -34,8 +34,9 @@ def start() -> None:
 
 
 def do_nothing(task: SetTask) -> None:
-    for index in range(task.n_segments):
-        task.segment(index).mkdir(parents=True)
+    for group in task.groups:
+        for index in range(task.n_segments):
+            group.segment(index).mkdir(parents=True)
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def measure(name: str, walkers: int) -> str:
         frames=10 * _SEGMENTS,
     )
     starts = {300.0: np.repeat(system.build(1).positions[:1], walkers, axis=0)}
-    simulation.run_alone = do_nothing
+    group_runs.run_exclusively = do_nothing
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(system, settings, None, starts, 1, Path(folder) / "stage")
         with engine(name, Path(folder) / "parsl") as executor:

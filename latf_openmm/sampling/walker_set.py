@@ -179,7 +179,12 @@ class WalkerSet:
     def _check_heat(self, recorded: list[SegmentFrames], slower: int) -> None:
         for group, frames in zip(self.groups, recorded, strict=True):
             freedom = group.kinetic_temperature.freedom
-            check_heat(group.task, group.built.scale, freedom, frames, slower)
+            try:
+                check_heat(group.task, group.built.scale, freedom, frames, slower)
+            except TooHotError as error:
+                if len(self.groups) == 1:
+                    raise
+                raise TooHotError(f"{group.task.folder.name}: {error}", error.excess) from None
 
     def _keep(self) -> dict[str, Any]:
         """Remember the present moment; return what is not in the groups."""
