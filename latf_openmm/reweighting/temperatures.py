@@ -239,7 +239,7 @@ class Reweighting:
         inside = self._sums(weights * self.averaged.variances)
         n = np.maximum(counts, 1e-300)
         means = sums / n
-        scatters = np.where(counts > 0, squares / n - means**2, 0.0)
+        scatters = np.where(counts > 0, np.maximum(squares / n - means**2, 0.0), 0.0)  # rounding
         return StateEnergies(counts, means, scatters + inside / n, scatters)
 
     def held(self, log_w: Array) -> Array:

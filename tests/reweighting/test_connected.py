@@ -263,3 +263,26 @@ def test_mbar_over_many_temperatures_of_a_large_system() -> None:
         weights = normalised_weights(mbar.log_weights(t))
         assert weights @ mbar.energy + mbar.lowest == pytest.approx(n * t / 2, rel=0.01)
         assert 1 / (weights**2).sum() > 50
+
+
+def test_equal_energies_have_no_negative_variance() -> None:
+    """Weights of a bias leave rounding in sums of squares, and its root would be no number."""
+    rng = np.random.default_rng(0)
+    made = [
+        FeatureTrajectory(
+            np.zeros((60, 1), np.float32),
+            kT,
+            1.0,
+            np.where(np.arange(60) < 20, 123.4, rng.normal(size=60)),
+            rng.normal(size=60),
+            run=f"T{kT}",
+            scale=REDUCED,
+        )
+        for kT in (1.0, 1.2)
+        for _ in range(5)
+    ]
+    states = np.tile((np.arange(60) < 20).astype(np.int64), 10)
+    reweighting = Reweighting(made, None, Basins(np.zeros((600, 1)), states, 2))
+    for seed in range(20):
+        log_w = np.log(np.random.default_rng(seed).random(600))
+        assert (reweighting.energies_of_states(log_w).scatters >= 0).all()
