@@ -174,7 +174,7 @@ def test_relative_folders_reach_the_workers_as_absolute(
     seen: list[Path] = []
     monkeypatch.setattr(
         "latf_openmm.sampling.group_runs.run_exclusively",
-        lambda task: seen.extend([task.folder, task.exchange]),
+        lambda task: seen.extend([task.folder, *(group.exchange for group in task.groups)]),
     )
     stage = lj7(Path("stage"))
     with ThreadPoolExecutor(1) as executor:
