@@ -123,6 +123,23 @@ def _print_status(folder: Path) -> None:
 
 
 @app.command()
+def exchange_tables(
+    folder: Annotated[Path, typer.Argument(help="Folder of OpenMM's ReplicaExchangeReporter (energy=True).")],
+    temperature: Annotated[
+        list[float],
+        typer.Option("--temperature", "-T", help="Of the sampler's states, in their order [K]; repeated."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tables; must not exist.")],
+) -> None:
+    """Write a table for each replica of OpenMM's ReplicaExchangeSampler, to import its trajectories with."""
+    from latf_openmm.run.imported.samplers import replica_exchange_tables
+    from latf_openmm.units import KELVIN
+
+    for path in replica_exchange_tables(folder, temperature, KELVIN, output):
+        typer.echo(path)
+
+
+@app.command()
 def verify(folder: RunArgument) -> None:
     """Check that a run is whole: files, frames, energies, models, hashes. Exit code 1 if anything is damaged."""
     from latf_openmm.errors import DamagedRunError
