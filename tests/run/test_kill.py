@@ -24,13 +24,20 @@ from latf_openmm.run.loop import run_loop
 FRAMES = 120
 
 
-def config_file(folder: Path) -> Path:
-    """Two processes, an adaptive bias, the active strategy, and enough frames to be killed among them."""
+def config_file(folder: Path, tempering: str = "") -> Path:
+    """Two processes, an adaptive bias, the active strategy, and enough frames to be killed among them.
+
+    Walkers that visit all temperatures would share an adaptive bias, which depends on who is first: theirs is another.
+    """
     data = small_config().model_dump(mode="json")
     data["simulation"] |= {"frames": FRAMES, "segment_frames": 10, "processes": 2, "minimise": False}
     data["loop"] = {"rounds": 2, "strategy": {"kind": "active", "stop": False}}
     data |= {"generate": {"samples": 200, "temperatures": [1.0]}, "validation": None}
     data["bias"] = {"kind": "opes", "barrier": 5.0, "pace": 50}
+    if tempering:
+        data["simulation"] |= {"tempering": {"kind": tempering, "interval": 4}, "energy_interval": None}
+    if tempering == "expanded":
+        data["bias"] = {"kind": "flow_barrier", "barrier_kt": 3.0}
     file = folder / "loop.yaml"
     file.write_text(yaml.safe_dump(data))
     return file
@@ -140,9 +147,11 @@ def whole(run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kills", "seed"), [(2, 1), (50, 2)])
-def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int) -> None:
-    file = config_file(tmp_path)
+@pytest.mark.parametrize(
+    ("kills", "seed", "tempering"), [(2, 1, ""), (50, 2, ""), (20, 3, "exchange"), (20, 4, "expanded")]
+)
+def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int, tempering: str) -> None:
+    file = config_file(tmp_path, tempering)
     run, quiet = tmp_path / "killed", tmp_path / "quiet"
     longest = finished(file, quiet)
     after = killed(file, run, kills, longest, seed)
