@@ -131,10 +131,10 @@ class Stage:
         for number, rows in enumerate(self._groups()):
             exchanged = tempering is not None and tempering.between_walkers
             sets.setdefault(rows[0][1] if exchanged else number, []).append(self._task(rows))
-        tasks: list[SetTask] = []
+        tasks, first = list[SetTask](), 0
         for groups in sets.values():
-            first = sum(task.n_walkers for task in tasks)
             tasks.append(SetTask(tuple(groups), tempering, first))
+            first += tasks[-1].n_walkers
         return tasks
 
     def _groups(self) -> list[_Walkers]:
