@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase
+from benchmarks.quality.cases import SYSTEMS, Regime, SystemCase, short_training
 from benchmarks.quality.data import features_of, truth
 from benchmarks.quality.replica_exchange import run_replica_exchange
 from latf_openmm.bias.potentials.opes import OpesSettings
@@ -35,7 +35,6 @@ from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
 from latf_openmm.run.frames import featurise_walkers, pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS
-from latf_openmm.training.settings import TrainingSettings
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
@@ -105,17 +104,7 @@ class Case:
             simulation=simulation,
             features=list(case.features),
             model=case.model,
-            training=TrainingSettings(
-                lag=regime.lag,
-                initial_states=15,
-                refinements=8,
-                restarts=1,
-                epochs_states=6,
-                epochs_joint=3,
-                epochs_flow=8,
-                pairs_per_epoch=5000,
-                committee=3,
-            ),
+            training=short_training(regime.lag),
             bias=OpesSettings(barrier=25.0) if self.system == _OPES else None,
             loop=LoopSettings(rounds=self.rounds, strategy=settings),
             generate=GenerateSettings(temperatures=list(case.temperatures), samples=300),

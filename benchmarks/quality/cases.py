@@ -17,6 +17,7 @@ from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
 from latf_openmm.systems.lj7 import LJ7Settings
 from latf_openmm.systems.three_hole import ThreeHoleSettings
+from latf_openmm.training.settings import TrainingSettings
 
 Array = NDArray[np.floating]
 
@@ -58,6 +59,21 @@ class Regime:
     def frames_each(self) -> int:
         """Frames at each temperature."""
         return self.walkers * self.frames
+
+
+def short_training(lag: int) -> TrainingSettings:
+    """A training that loops of many rounds repeat."""
+    return TrainingSettings(
+        lag=lag,
+        initial_states=15,
+        refinements=8,
+        restarts=1,
+        epochs_states=6,
+        epochs_joint=3,
+        epochs_flow=8,
+        pairs_per_epoch=5000,
+        committee=3,
+    )
 
 
 @dataclass(frozen=True)

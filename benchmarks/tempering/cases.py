@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from benchmarks.quality.cases import SYSTEMS, SystemCase
+from benchmarks.quality.cases import SYSTEMS, SystemCase, short_training
 from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.run.config import LoopSettings, RunConfig
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.sampling.tempering import AnyTempering
 from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.sampling.tempering.expanded import ExpandedSettings
-from latf_openmm.training.settings import TrainingSettings
 
 REPLICA_EXCHANGE = "replica exchange"
 METHODS = (REPLICA_EXCHANGE, "fixed", "exchange", "expanded", "exchange + bias", "expanded + bias")
@@ -105,17 +104,7 @@ class Case:
             ),
             features=list(case.features),
             model=case.model,
-            training=TrainingSettings(
-                lag=ladder.lag,
-                initial_states=15,
-                refinements=8,
-                restarts=1,
-                epochs_states=6,
-                epochs_joint=3,
-                epochs_flow=8,
-                pairs_per_epoch=5000,
-                committee=3,
-            ),
+            training=short_training(ladder.lag),
             bias=OpesSettings(barrier=ladder.barrier, pace=100) if biased else None,
             loop=LoopSettings(rounds=self.rounds),
         )

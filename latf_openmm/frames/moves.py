@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.errors import DataError
-from latf_openmm.frames.walkers import WalkerFrames
-from latf_openmm.storage import check_file
+from latf_openmm.frames.walkers import WalkerFrames, read_table
 
 Array = NDArray[np.float64]
 MOVES = "moves.parquet"
-"""File of a segment with the attempted moves: frame, walker, before, after, probability, accepted."""
+"""File of a segment with the attempted moves."""
+COLUMNS = ["frame", "walker", "before", "after", "probability", "accepted"]
+"""Its columns."""
 _PAIRS = 4000
 """Pairs of frames that an acceptance is estimated from, at most."""
 
@@ -27,15 +27,8 @@ def read_moves(stage: Path) -> pd.DataFrame:
     DataError
         If a file is damaged.
     """
-    tables = []
-    for path in sorted(stage.glob(f"T*/segment_*/{MOVES}")):
-        check_file(path)
-        try:
-            tables.append(pd.read_parquet(path))
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise DataError(f"{path}: the table cannot be read ({error})") from error
-    columns = ["frame", "walker", "before", "after", "probability", "accepted"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    tables = [read_table(path) for path in sorted(stage.glob(f"T*/segment_*/{MOVES}"))]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def temperature_paths(walkers: Sequence[WalkerFrames]) -> dict[int, Array]:
@@ -93,7 +86,7 @@ def energy_acceptances(walkers: Sequence[WalkerFrames], betas: Mapping[float, fl
     """
     rng, energies = np.random.default_rng(0), {}
     for temperature in betas:
-        parts = [_work(w.table) for w in walkers if w.temperature == temperature]
+        parts = [w.energies() for w in walkers if w.temperature == temperature]
         if parts:
             energies[temperature] = rng.choice(np.concatenate(parts), _PAIRS)
     means: list[float | None] = []
@@ -104,9 +97,3 @@ def energy_acceptances(walkers: Sequence[WalkerFrames], betas: Mapping[float, fl
         gain = (betas[low] - betas[high]) * (energies[low] - energies[high])
         means.append(float(np.exp(np.minimum(gain, 0.0)).mean()))
     return means
-
-
-def _work(table: pd.DataFrame) -> Array:
-    """U + pV of each frame [kJ/mol]."""
-    energy = table["potential_energy"].to_numpy(dtype=np.float64)
-    return energy + table["pressure_volume"].to_numpy() if "pressure_volume" in table else energy

@@ -30,6 +30,8 @@ _WITH_VECTORS = (".xtc", ".trr")
 _MIN_ANGLE = 30.0
 """Of boxes [degrees]."""
 
+_FRAMES = "frames.parquet"
+"""File of a segment with a row for each frame."""
 WINDOW = "bias_of_run_"
 """Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
 
@@ -74,6 +76,13 @@ class WalkerFrames:
         group, _, run = self.run.rpartition("/run ")
         return WindowBias(group, int(run), self.table[names].to_numpy(dtype=np.float64) / kT)
 
+    def energies(self) -> NDArray[np.float64]:
+        """Potential energy of each frame without bias, at constant pressure U + pV, shape (n_frames,) [kJ/mol]."""
+        energy = self.table["potential_energy"].to_numpy()
+        return (
+            energy + self.table["pressure_volume"].to_numpy() if "pressure_volume" in self.table else energy
+        )
+
     def recorded_energies(self) -> RecordedEnergies | None:
         """Energies recorded around the frames; None where some frame has none."""
         names = ("energy_recordings", "energy_mean", "energy_variance")
@@ -117,7 +126,7 @@ class WalkerFrames:
                 yield piece
         if sum(counts) != len(self.table):
             for path, count in zip(self.files, counts, strict=True):
-                rows = int((_read_table(path.parent)["walker"] == self.walker).sum())
+                rows = int((read_table(path.with_name(_FRAMES))["walker"] == self.walker).sum())
                 if count != rows:
                     raise DataError(f"{path}: {count} frames, the table beside it has {rows}")
 
@@ -142,13 +151,19 @@ def _chosen(
                 yield piece.slice(frames, copy=False)
 
 
-def _read_table(segment: Path) -> pd.DataFrame:
-    path = segment / "frames.parquet"
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of a run.
+
+    Raises
+    ------
+    DataError
+        If it is not what was written, or cannot be read.
+    """
     check_file(path)
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{path}: the table cannot be read ({error})") from error
+        raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
 
 
 def _trajectory(segment: Path, walker: int) -> Path:
@@ -282,7 +297,7 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
         if not segments:
             continue
-        tables = [_read_table(segment) for segment in segments]
+        tables = [read_table(segment / _FRAMES) for segment in segments]
         numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
         walkers += [walker for number in numbers for walker in _walkers(folder, segments, tables, number)]
     if not walkers:

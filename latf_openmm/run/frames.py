@@ -89,16 +89,13 @@ def featurise_stages(config: RunConfig, folders: Sequence[Path], place: Path) ->
 def _feature_trajectory(
     walker: WalkerFrames, features: NDArray[np.float32], config: RunConfig
 ) -> FeatureTrajectory:
-    simulation, table = config.simulation, walker.table
-    energy = table["potential_energy"].to_numpy()
-    if "pressure_volume" in table:  # at constant pressure states are weighted by U + pV
-        energy = energy + table["pressure_volume"].to_numpy()
+    simulation = config.simulation
     kT = config.system.scale.kT(walker.temperature)
     return FeatureTrajectory(
         features=features,
         temperature=walker.temperature,
         frame_interval=simulation.timestep * simulation.frame_interval,
-        potential_energy=energy,
+        potential_energy=walker.energies(),
         log_weights=walker.log_weights(kT),
         windows=walker.windows(kT),
         breaks=walker.breaks,

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.errors import DataError, first_line
-from latf_openmm.frames.walkers import check_segments
+from latf_openmm.frames.walkers import check_segments, read_table
 from latf_openmm.run.records import DecisionRecord, RoundRecord, parse_as, read_as
 from latf_openmm.storage import check_file, checked_record, is_listed, read_arrays
 from latf_openmm.units import temperature_name
@@ -114,12 +113,7 @@ class RoundFolder:
         DataError
             If it is missing or damaged.
         """
-        path = self.model / "history.parquet"
-        check_file(path)
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-            raise DataError(f"{path}: the table cannot be read ({first_line(error)})") from error
+        return read_table(self.model / "history.parquet")
 
     def read_starts(
         self, check: bool = True

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import openmm
 from numpy.typing import NDArray
-from openmm import unit
 
 from latf_openmm.sampling.dynamics import DynamicsSettings
-from latf_openmm.systems import BuiltSystem
 
 Array = NDArray[np.float64]
 
@@ -50,25 +47,13 @@ class EnergyRecorder:
     ----------
     dynamics
         Steps between frames and between recordings; without the latter nothing is recorded.
-    context, built, groups
-        Of the walkers, and the force groups without bias.
-    single
-        Context of one copy, where there are several: each recording then evaluates every copy.
-    pressure
-        Of a barostat [kJ/mol/nm^3], or None.
+    energies
+        U + pV of each walker now, without bias, shape (n_copies,) [kJ/mol]; with several copies in a Context each
+        recording evaluates every one.
     """
 
-    def __init__(
-        self,
-        dynamics: DynamicsSettings,
-        context: openmm.Context,
-        built: BuiltSystem,
-        groups: set[int],
-        single: openmm.Context | None,
-        pressure: float | None,
-    ) -> None:
-        self.context, self.built, self.groups = context, built, groups
-        self.single, self.pressure = single, pressure
+    def __init__(self, dynamics: DynamicsSettings, energies: Callable[[], Array]) -> None:
+        self.energies = energies
         self.interval = dynamics.energy_interval or dynamics.frame_interval
         self.recordings = dynamics.frame_interval // self.interval
         self.records = dynamics.energy_interval is not None
@@ -91,7 +76,7 @@ class EnergyRecorder:
                 self._close()
             step(self.interval * slower)
             if self.records:
-                self._window.append(self._energies())
+                self._window.append(self.energies())
 
     def windows(self) -> EnergyWindows | None:
         """Return what was recorded around all frames; None where nothing was to be."""
@@ -107,23 +92,3 @@ class EnergyRecorder:
             values = np.array(self._window)
             self._closed.append((len(values), values.mean(axis=0), values.var(axis=0)))
         self._begun, self._window = True, []
-
-    def _energies(self) -> Array:
-        """Potential energy of each copy now, shape (n_copies,) [kJ/mol]."""
-        state = self.context.getState(
-            energy=self.single is None, positions=self.single is not None, groups=self.groups
-        )
-        if self.single is not None:
-            xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-            shape = (self.built.n_copies, self.built.n_atoms, 3)
-            return np.array([_energy_of(self.single, x) for x in self.built.single(xyz.reshape(shape))])
-        energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        if self.pressure is not None:
-            energy += self.pressure * state.getPeriodicBoxVolume().value_in_unit(unit.nanometer**3)
-        return np.array([energy])
-
-
-def _energy_of(context: openmm.Context, positions: Array) -> float:
-    """Potential energy of one copy [kJ/mol]."""
-    context.setPositions(positions)
-    return float(context.getState(energy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))

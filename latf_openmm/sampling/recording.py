@@ -40,14 +40,7 @@ class Recording:
         self.temperatures: list[Array] = []
         self.kelvin: list[Array] = []
         self.replicas: list[NDArray[np.int64]] = []
-        self.recorder = EnergyRecorder(
-            group.task.dynamics,
-            group.context,
-            group.built,
-            group.unbiased_groups,
-            group.single,
-            group.pressure,
-        )
+        self.recorder = EnergyRecorder(group.task.dynamics, group.energies)
         self.biases: list[tuple[Array, Array, Array]] = []
 
     def step(self, replicas: NDArray[np.int64] | None) -> None:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from latf_openmm.errors import SimulationError
-from latf_openmm.frames.moves import MOVES
+from latf_openmm.frames.moves import COLUMNS, MOVES
 from latf_openmm.sampling.dynamics import SetTask
 from latf_openmm.sampling.heat import TooHotError, check_heat
 from latf_openmm.sampling.places import Places
@@ -227,8 +227,7 @@ class WalkerSet:
         """Write what moves did in this segment, and where they go on."""
         if self.moves is None:
             return
-        columns = ["frame", "walker", "before", "after", "probability", "accepted"]
-        pd.DataFrame(self.attempts, columns=columns).to_parquet(folder / MOVES, index=False)
+        pd.DataFrame(self.attempts, columns=COLUMNS).to_parquet(folder / MOVES, index=False)
         write_json(folder / TEMPERING, self._state())
 
 
