@@ -41,7 +41,8 @@ class EnergyRecorder:
 
     Of the k recordings between frames, the last of which is at a frame, k // 2 + 1 belong to the frame that follows and
     the others to the one before, so windows reach half-way to the neighbours and every recording has a part in one.
-    Those before the middle to the frame before a segment are left out: no segment needs another one.
+    Those before the middle to the frame before a segment are left out: no segment needs another one. So are those
+    before the middle after a move, which are of another walker, or at another temperature, than the frame before.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ class EnergyRecorder:
         self._window: list[Array] = []
         self._closed: list[tuple[int, Array, Array]] = []
 
-    def advance(self, step: Callable[[int], None], slower: int) -> None:
+    def advance(self, step: Callable[[int], None], slower: int, moved: bool = False) -> None:
         """Go to the next frame.
 
         Parameters
@@ -70,7 +71,12 @@ class EnergyRecorder:
             Takes so many steps.
         slower
             Steps in place of one.
+        moved
+            Whether walkers have moved since the last frame.
         """
+        if moved:
+            self._close()
+            self._begun = False
         for number in range(self.recordings):
             if number == (self.recordings - 1) // 2:
                 self._close()

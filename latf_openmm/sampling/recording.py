@@ -43,13 +43,15 @@ class Recording:
         self.recorder = EnergyRecorder(group.task.dynamics, group.energies)
         self.biases: list[tuple[Array, Array, Array]] = []
 
-    def step(self, replicas: NDArray[np.int64] | None) -> None:
+    def step(self, replicas: NDArray[np.int64] | None, moved: bool) -> None:
         """Simulate to the next frame and keep it.
 
         Parameters
         ----------
         replicas
             Number of the walker in each place, shape (n_copies,); None: walkers stay where they are.
+        moved
+            Whether walkers have moved since the last frame.
 
         Raises
         ------
@@ -57,7 +59,7 @@ class Recording:
             If a walker has left, or its positions are no numbers.
         """
         group = self.group
-        self.recorder.advance(group.advance, group.slower)
+        self.recorder.advance(group.advance, group.slower, moved)
         state = group.context.getState(
             positions=True, velocities=True, energy=group.single is None, groups=group.unbiased_groups
         )

@@ -62,11 +62,6 @@ class SimulationSettings(DynamicsSettings):
             raise ValueError(
                 f"tempering: {self.tempering.kind} needs two temperatures or more, got {self.temperatures}"
             )
-        if self.energy_interval is not None:
-            raise ValueError(
-                "energy_interval: energies around frames are not those of one walker where walkers move; leave it out, "
-                "or tempering"
-            )
         if self.frames <= self.tempering.interval:
             raise ValueError(
                 f"tempering.interval: {self.tempering.interval} frames between moves are not fewer than frames "

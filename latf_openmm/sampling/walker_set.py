@@ -157,24 +157,25 @@ class WalkerSet:
         recordings, told = [Recording(group) for group in self.groups], 0
         n = self.task.frames_in(index)
         for frame in range(n):
-            self._move(index * self.task.segment_frames + frame)
+            moved = self._move(index * self.task.segment_frames + frame)
             for recording, rows in zip(recordings, self.places.rows, strict=True):
-                recording.step(None if self.moves is None else self.places.replicas[rows])
+                recording.step(None if self.moves is None else self.places.replicas[rows], moved)
             if frame % _TELL == _TELL - 1:
                 advance(frame + 1 - told)
                 told = frame + 1
         advance(n - told)
         return [recording.frames() for recording in recordings]
 
-    def _move(self, frame: int) -> None:
-        """Move walkers before a frame, where it is time."""
+    def _move(self, frame: int) -> bool:
+        """Move walkers before a frame, where it is time; return whether it was."""
         tempering = self.task.tempering
-        if tempering is None or self.moves is None or frame == 0 or frame % tempering.interval:
-            return
+        if tempering is None or self.moves is None or not tempering.moves_before(frame):
+            return False
         number = frame // tempering.interval - 1
         rng = np.random.default_rng([self.task.seed, _STREAM, number])
         for attempt in self.moves.move(self.places, number, rng):
             self.attempts.append({"frame": frame, **asdict(attempt)})
+        return True
 
     def _check_heat(self, recorded: list[SegmentFrames], slower: int) -> None:
         for group, frames in zip(self.groups, recorded, strict=True):

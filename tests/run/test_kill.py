@@ -35,7 +35,7 @@ def config_file(folder: Path, tempering: str = "") -> Path:
     data |= {"generate": {"samples": 200, "temperatures": [1.0]}, "validation": None}
     data["bias"] = {"kind": "opes", "barrier": 5.0, "pace": 50}
     if tempering:
-        data["simulation"] |= {"tempering": {"kind": tempering, "interval": 4}, "energy_interval": None}
+        data["simulation"] |= {"tempering": {"kind": tempering, "interval": 4}}
     if tempering == "expanded":
         data["bias"] = {"kind": "flow_barrier", "barrier_kt": 3.0}
     file = folder / "loop.yaml"

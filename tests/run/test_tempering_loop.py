@@ -109,7 +109,6 @@ def test_a_continued_run_is_the_same(run: RunFolder) -> None:
 def test_bad_settings() -> None:
     for changes, message in (
         ({"temperatures": [1.0]}, "tempering: exchange needs two temperatures or more"),
-        ({"energy_interval": 5}, "energy_interval: energies around frames are not those of one walker"),
         ({"tempering": {"kind": "exchange", "interval": 80}}, "tempering.interval: 80 frames between moves"),
         ({"tempering": {"kind": "exchange", "interval": 2}}, "training.lag is 2"),
         ({"tempering": {"kind": "swap"}}, "tempering"),

@@ -28,18 +28,32 @@ from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.frames.walkers import read_stage
 from latf_openmm.sampling.stage import SimulationSettings, run_stage
+from latf_openmm.sampling.tempering import TemperingSettings
+from latf_openmm.sampling.tempering.exchange import ExchangeSettings
+from latf_openmm.sampling.tempering.expanded import ExpandedSettings
 from latf_openmm.systems import SystemSettings
 from latf_openmm.systems.python_file import PythonFileSettings
 
 RECORDED = ["energy_recordings", "energy_mean", "energy_variance"]
 MOLECULE: dict[str, Any] = {"temperatures": [300.0], "walkers": 1, "timestep": 0.002, "platform": "Reference"}
+MOVING: dict[str, Any] = {"temperatures": [1.0, 1.5]}
 CASES: dict[str, tuple[SystemSettings, BiasSettings | None, dict[str, Any]]] = {
     "copies": (HOLES, None, {}),
     "copies, harmonic": (HOLES, HarmonicSettings(centre=[0.0, 0.8], force_constant=[1.0, 1.0]), {}),
     "copies, OPES": (HOLES, OpesSettings(barrier=4.0, pace=4), {}),
     "two temperatures in a Context": (HOLES, None, {"temperatures": [1.0, 1.5], "context_walkers": 6}),
     "bias every few steps": (HOLES, OpesSettings(barrier=4.0, pace=4), {"bias_every": 3}),
+    "exchange": (HOLES, None, MOVING | {"tempering": ExchangeSettings(interval=4)}),
+    "exchange in two Contexts": (
+        *(HOLES, HarmonicSettings(centre=[0.0, 0.8], force_constant=[1.0, 1.0])),
+        MOVING | {"tempering": ExchangeSettings(interval=4), "context_walkers": 3},
+    ),
+    "expanded": (HOLES, None, MOVING | {"tempering": ExpandedSettings(interval=4)}),
     "molecule": (DIPEPTIDE, None, MOLECULE),
+    "molecule, exchange": (
+        *(DIPEPTIDE, None),
+        MOLECULE | {"temperatures": [300.0, 330.0], "tempering": ExchangeSettings(interval=4)},
+    ),
     "molecule, harmonic": (DIPEPTIDE, HarmonicSettings(centre=[0.4, -0.3], force_constant=20.0), MOLECULE),
     "molecule, OPES": (DIPEPTIDE, OpesSettings(barrier=20.0, pace=4), MOLECULE),
 }
@@ -72,7 +86,11 @@ def test_frames_are_the_same_bit_by_bit(tmp_path: Path, name: str) -> None:
         for left, right in zip(a.files, b.files, strict=True):
             np.testing.assert_array_equal(load(left).xyz, load(right).xyz)
     # Three recordings: half-way before, at, and half-way after the frame; the last of a segment lacks one.
-    np.testing.assert_array_equal(more["energy_recordings"], np.where(more["frame"] % 10 == 9, 2, 3))
+    # So do frames before walkers move.
+    short = more["frame"] % 10 == 9
+    if "tempering" in common:
+        short |= more["frame"] % 4 == 3
+    np.testing.assert_array_equal(more["energy_recordings"], np.where(short, 2, 3))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -106,6 +124,46 @@ def test_means_and_variances_are_those_of_frames_written_as_often(
             assert row.energy_recordings == len(window)
             assert row.energy_mean == pytest.approx(window.mean(), rel=1e-9, abs=1e-9)
             assert row.energy_variance == pytest.approx(window.var(), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "system", "size"),
+    [
+        (ExchangeSettings, HOLES, 9),  # in one Context: those of the Reference platform share random numbers
+        (ExpandedSettings, HOLES, 9),
+        (ExpandedSettings, DIPEPTIDE, None),
+    ],
+)
+@pytest.mark.parametrize("recordings", [1, 2, 3, 4])
+def test_windows_end_where_walkers_move(
+    tmp_path: Path, kind: type[TemperingSettings], system: SystemSettings, size: int | None, recordings: int
+) -> None:
+    """The same run with a frame at each recording has the energies; moves are every second frame."""
+    n, molecule = recordings, system is DIPEPTIDE
+    common: dict[str, Any] = {"system": system, "equilibration": 0, "context_walkers": size}
+    common |= MOLECULE if molecule else {}
+    common |= {"temperatures": [300.0, 320.0, 340.0] if molecule else [1.0, 1.2, 1.5]}
+    often = {
+        "frame_interval": 2,
+        "segment_frames": 5 * n,
+        "frames": 10 * n,
+        "tempering": kind(interval=2 * n),
+    }
+    frames = table(run(make_stage(tmp_path / "often", **(common | often)))).sort_values("frame")
+    interval = {"frame_interval": 2 * n, "segment_frames": 5, "frames": 10, "energy_interval": 2}
+    stage = make_stage(tmp_path / "recorded", tempering=kind(interval=2), **(common | interval))
+    recorded = table(run(stage)).sort_values("frame")
+    place = ["temperature", "walker"] if kind is ExchangeSettings else ["replica"]
+    energies_at = dict(list(frames.groupby(place)["potential_energy"]))
+    for at, rows in recorded.groupby(place):
+        energies = energies_at[at].to_numpy()
+        np.testing.assert_array_equal(rows["potential_energy"], energies[n - 1 :: n])
+        for i, row in enumerate(rows.itertuples()):
+            end = n * min(5 * (i // 5 + 1), 2 * (i // 2 + 1))  # of the segment, and before walkers move
+            window = energies[(i + 1) * n - 1 - n // 2 : min((i + 1) * n + (n - 1) // 2, end)]
+            assert row.energy_recordings == len(window)
+            assert row.energy_mean == pytest.approx(window.mean(), rel=1e-9, abs=1e-9)
+    assert frames["replica"].nunique() > 1
 
 
 GAS = """

@@ -16,6 +16,7 @@ from latf_openmm.frames.moves import MOVES
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.run.verify.findings import Findings
 from latf_openmm.sampling.segments import BIAS_STATE, TEMPERING, read_checkpoint
+from latf_openmm.sampling.tempering import AnyTempering
 from latf_openmm.storage import damage
 from latf_openmm.systems.trusted_xml import read_state
 
@@ -55,6 +56,8 @@ class Segment:
         Temperatures that its walkers move among; empty: each keeps its own.
     recordings
         Energies recorded from a frame to the next; zero: none.
+    tempering
+        Moves between frames.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Segment:
     imported: bool = False
     ladder: tuple[float, ...] = ()
     recordings: int = 0
+    tempering: AnyTempering | None = None
 
     @property
     def table(self) -> Path:
@@ -191,15 +195,19 @@ def _wrong_rows(table: pd.DataFrame, segment: Segment, n_frames: int) -> str:
             row = table.iloc[int(np.flatnonzero(~np.isfinite(values))[0])]
             place = f"walker {row['walker']:g}, frame {row['frame']:g}"
             return f"{place}: {name} is {row[name]}; expected a finite number"
-    return _wrong_windows(table, segment.recordings)
+    return _wrong_windows(table, segment)
 
 
-def _wrong_windows(table: pd.DataFrame, recordings: int) -> str:
+def _wrong_windows(table: pd.DataFrame, segment: Segment) -> str:
     """Return the first error in energies recorded around frames; empty where nothing is, or nothing was recorded."""
+    recordings, tempering = segment.recordings, segment.tempering
     if not recordings:
         return ""
-    counts, last = table["energy_recordings"], table["frame"].max()
-    expected = np.where(table["frame"] == last, recordings // 2 + 1, recordings)
+    counts, frame = table["energy_recordings"], table["frame"]
+    half = frame == frame.max()
+    if tempering is not None:
+        half |= (frame + 1).map(tempering.moves_before)
+    expected = np.where(half, recordings // 2 + 1, recordings)
     off = np.flatnonzero((counts != expected) | (table["energy_variance"] < 0))
     if len(off) == 0:
         return ""

@@ -16,6 +16,7 @@ from latf_openmm.run.verify.segments import Segment, look_at_segment
 from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.sampling.segments import BIAS_STATE, TEMPERING
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
+from latf_openmm.sampling.tempering import AnyTempering
 from latf_openmm.storage import damage, read_arrays, read_record
 from latf_openmm.units import temperature_name
 
@@ -46,11 +47,16 @@ def stage_checks(
         for member in task.groups:
             of_set = tempering if member is task.groups[0] else ()
             ended = complete and member.folder.name not in dropped
-            yield from _group_checks(part, member, topology, ended, of_set)
+            yield from _group_checks(part, member, topology, ended, of_set, task.tempering)
 
 
 def _group_checks(
-    part: str, task: GroupTask, topology: mdtraj.Topology, complete: bool, of_set: tuple[str, ...]
+    part: str,
+    task: GroupTask,
+    topology: mdtraj.Topology,
+    complete: bool,
+    of_set: tuple[str, ...],
+    tempering: AnyTempering | None,
 ) -> Iterator[Check]:
     """Checks of a group of walkers.
 
@@ -60,6 +66,8 @@ def _group_checks(
         Whether all of its segments have to be there.
     of_set
         Files in its segments that concern other groups too.
+    tempering
+        Moves between its frames.
     """
     segments = sorted(path for path in task.folder.glob("segment_*") if path.suffix == "")
     n_expected = task.n_segments
@@ -81,6 +89,7 @@ def _group_checks(
             others=others,
             ladder=task.ladder,
             recordings=dynamics.frame_interval // dynamics.energy_interval if dynamics.energy_interval else 0,
+            tempering=tempering,
         )
         label = f"{task.folder.name}/{segment.folder.name}"
         yield Check(part, label, partial(look_at_segment, segment, topology))

@@ -102,6 +102,10 @@ class TemperingSettings(Settings, ABC):
     between_walkers: ClassVar[bool]
     """True where walkers of all temperatures have to be simulated side by side."""
 
+    def moves_before(self, frame: int) -> bool:
+        """Return whether walkers move before a frame, counted from the beginning of the stage."""
+        return frame > 0 and frame % self.interval == 0
+
     @abstractmethod
     def moves(self, temperatures: Sequence[float], scale: TemperatureScale, n_moves: int) -> Moves:
         """Return what moves walkers.
