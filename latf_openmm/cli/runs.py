@@ -124,18 +124,40 @@ def _print_status(folder: Path) -> None:
 
 @app.command()
 def exchange_tables(
-    folder: Annotated[Path, typer.Argument(help="Folder of OpenMM's ReplicaExchangeReporter (energy=True).")],
-    temperature: Annotated[
-        list[float],
-        typer.Option("--temperature", "-T", help="Of the sampler's states, in their order [K]; repeated."),
+    sampler: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of OpenMM's ReplicaExchangeReporter (energy=True), or NetCDF file of openmmtools."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tables; must not exist.")],
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--temperature",
+            "-T",
+            help="Of the states of OpenMM's sampler, in their order [K]; repeated. The file of openmmtools has them.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a table for each replica of OpenMM's ReplicaExchangeSampler, to import its trajectories with."""
+    """Write a table for each replica of a replica exchange by OpenMM or openmmtools, to import its trajectories with.
+
+    Those of openmmtools are written too: trajectories of its replicas.
+    """
+    from latf_openmm.errors import ConfigError
+    from latf_openmm.run.imported.openmmtools_file import openmmtools_replicas
     from latf_openmm.run.imported.samplers import replica_exchange_tables
     from latf_openmm.units import KELVIN
 
-    for path in replica_exchange_tables(folder, temperature, KELVIN, output):
+    if sampler.is_file():
+        if temperature:
+            raise ConfigError(f"--temperature: {sampler} has the temperatures of its states; leave it out")
+        for pair in openmmtools_replicas(sampler, output):
+            typer.echo(f"{pair[0]} {pair[1]}")
+        return
+    if not temperature:
+        raise ConfigError("--temperature: missing; expected those of the sampler's states, in their order")
+    for path in replica_exchange_tables(sampler, temperature, KELVIN, output):
         typer.echo(path)
 
 

@@ -113,15 +113,42 @@ def _energies(
             f"{path}: {reduced.shape[0]} rows of {reduced.shape[1]} numbers; expected {n_frames} of {n * n}, "
             "as many as log.csv has frames and pairs of a replica and a state"
         )
-    kT = np.array([scale.kT(t) for t in temperatures])
-    energies = reduced.reshape(n_frames, n, n) * kT
+    return energies_of_replicas(path, reduced.reshape(n_frames, n, n), states, temperatures, scale)
+
+
+def energies_of_replicas(
+    path: Path,
+    reduced: Array,
+    states: NDArray[np.int64],
+    temperatures: Sequence[float],
+    scale: TemperatureScale,
+) -> Array:
+    """Return the energy of each replica at each frame, shape (n_frames, n_replicas) [kJ/mol].
+
+    Parameters
+    ----------
+    path
+        File of the energies.
+    reduced
+        Energy of each replica in each state over kT, shape (n_frames, n_replicas, n_states).
+    states
+        State of each replica, shape (n_frames, n_replicas).
+    temperatures, scale
+        Of the states.
+
+    Raises
+    ------
+    DataError
+        If the energy of a replica is not the same in all states.
+    """
+    energies = reduced * np.array([scale.kT(t) for t in temperatures])
     energy = np.take_along_axis(energies, states[:, :, None], axis=2)[:, :, 0]
     off = np.abs(energies - energy[:, :, None]).max(axis=(0, 1))
-    if (off > _SAME * np.abs(energy).max()).any():
+    if not (off <= _SAME * np.abs(energy).max()).all():
         state = int(off.argmax())
         raise DataError(
             f"{path}: energies in state {state} times kT at {scale.label(temperatures[state])} differ from those in "
             f"the state of the replica by up to {off[state]:.3g} kJ/mol; expected the temperatures of the states in "
             "their order, and one potential for all"
         )
-    return energy
+    return np.asarray(energy)
