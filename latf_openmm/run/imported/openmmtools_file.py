@@ -26,6 +26,7 @@ from latf_openmm.units import KELVIN
 
 Array = NDArray[np.float64]
 _NM_IN_ANGSTROM = 10.0
+"""A nanometre, in the unit of DCD files."""
 
 
 @dataclass(frozen=True)
