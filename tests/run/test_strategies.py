@@ -21,7 +21,8 @@ from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS, RoundState
-from latf_openmm.run.strategies.active import ActiveSettings, ErrorModel
+from latf_openmm.run.strategies.active import ActiveSettings
+from latf_openmm.run.strategies.error_model import ErrorModel
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.run.strategies.uniform import UniformSettings
 from latf_openmm.settings import validate
@@ -176,13 +177,13 @@ def test_walkers_start_in_what_is_missing() -> None:
     pool = pool_of(one_sided, *(walk(1.6, 6000, 9 + i, 0.0, 0.8) for i in range(4)))
     s = replace(round_state(pool, targets=(1.0,)), walkers=400, frames=50)
     known = ErrorModel(s, ActiveSettings())
-    n, wanted = int(kept.sum()), known._shares(1.0)
+    n, wanted = int(kept.sum()), known.shares(1.0)
     starts = known.starts((1.0, 1.3), ())
     new = (pool.states[starts[1.0]] == 1).mean() * 400 * 50
     assert new / (n + 400 * 50) == pytest.approx(wanted[1], abs=0.01)
     # Nothing was simulated at 1.3: walkers start in equilibrium, by the weights at that temperature.
     x = pool.z[starts[1.3], 0]
-    assert (pool.states[starts[1.3]] == 1).mean() == pytest.approx(known._shares(1.3)[1], abs=0.005)
+    assert (pool.states[starts[1.3]] == 1).mean() == pytest.approx(known.shares(1.3)[1], abs=0.005)
     assert (x**2).mean() == pytest.approx(1.3, rel=0.15)
     # Biased walkers start evenly over the states.
     assert (pool.states[known.starts((1.3,), (1.3,))[1.3]] == 1).mean() == pytest.approx(0.5, abs=0.005)
