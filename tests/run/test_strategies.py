@@ -25,6 +25,7 @@ from latf_openmm.run.strategies.active import ActiveSettings
 from latf_openmm.run.strategies.error_model import ErrorModel
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.run.strategies.uniform import UniformSettings
+from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import write_record
 
@@ -154,14 +155,10 @@ def test_bias_where_walkers_are_stuck() -> None:
     assert known.visits(1.0) < known.visits(1.4) < known.visits(2.0)
 
 
-def test_walkers_that_move_keep_the_configured_temperatures() -> None:
-    """Each is at all of them, so that all are biased or none."""
-    for visits, biased in ((0.0, ()), (1e9, (1.0, 2.0))):
-        decision = ActiveSettings(visits=visits).decide(round_state(moving=True))
-        assert decision.temperatures == (1.0, 2.0)
-        assert decision.biased == biased
-        assert "again, which walkers move among" in decision.reasons[0]
-        assert not any(row["chosen"] for row in decision.diagnostics["candidates"])
+@pytest.mark.parametrize("kind", ["fixed", "uniform"])
+def test_other_strategies_always_move_walkers_that_can(kind: str) -> None:
+    assert CASES[kind].decide(round_state(tempering=ExchangeSettings())).moving
+    assert not CASES[kind].decide(round_state()).moving
 
 
 def test_walkers_start_in_what_is_missing() -> None:

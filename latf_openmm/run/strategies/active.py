@@ -1,14 +1,14 @@
-"""Temperatures, starts and bias by what is known least at the temperatures wanted, and when it is known well enough."""
+"""Temperatures, moves, starts and bias by what is known least where it is wanted, and when it is known well enough."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from latf_openmm.reweighting.consistency import Certificate
 from latf_openmm.run.strategies.base import Decision, RoundState, StrategySettings, default_decision
-from latf_openmm.run.strategies.error_model import ErrorModel
-from latf_openmm.run.strategies.reasons import bias_text, next_text
+from latf_openmm.run.strategies.error_model import ErrorModel, Target
+from latf_openmm.run.strategies.plans import Plan, outlooks
+from latf_openmm.run.strategies.reasons import bias_text, next_text, plan_text
 
 
 class ActiveSettings(StrategySettings):
@@ -36,7 +36,8 @@ class ActiveSettings(StrategySettings):
         than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
         samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
         Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
-        same. Where walkers move among temperatures, these are the configured ones, which they are to move between.
+        same. Where walkers can move among the configured temperatures, staying at those chosen is compared with moving,
+        with and without the bias (`latf_openmm.run.strategies.plans`).
         """
         if round_state.reweighter.weighting is None:
             return default_decision(
@@ -47,42 +48,53 @@ class ActiveSettings(StrategySettings):
         known = ErrorModel(round_state, self)
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
-        test = round_state.reweighter.certificate
-        stuck, biased = self._biased(known, chosen, test)
-        starts = known.starts(chosen, biased)
+        plan = Plan(chosen, self._biased(known, chosen), moving=False)
+        if round_state.tempering is None:
+            return self._decision(known, rows, plan, {"candidates": falls})
+        best, every = outlooks(known, rows, plan, self.visits)
+        plans = [outlook.record(outlook is best) for outlook in every]
+        why = plan_text(round_state.scale, best, every, {t: known.visits(t) for t in chosen})
+        return self._decision(known, rows, best.plan, {"plans": plans, "candidates": falls}, (why,))
+
+    def _decision(
+        self,
+        known: ErrorModel,
+        rows: Sequence[Target],
+        plan: Plan,
+        tables: dict[str, list[dict[str, Any]]],
+        why: tuple[str, ...] = (),
+    ) -> Decision:
+        """Return a plan with its starts, its reasons and the numbers behind it."""
+        test = known.reweighter.certificate
+        starts = known.starts(plan.temperatures, plan.biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         worst = max(rows, key=lambda row: row.error)
+        visits = {t: known.visits(t) for t in plan.temperatures}
         reasons = [
-            next_text(round_state, worst.temperature, worst.error, chosen),
-            bias_text(round_state, chosen, biased, stuck),
+            next_text(known.s.scale, worst, plan),
+            *why,
+            bias_text(known.s, plan, visits),
+            *test.reasons(known.s.scale),
         ]
-        reasons += test.reasons(round_state.scale)
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
-            chosen,
-            biased,
+            plan.temperatures,
+            plan.biased,
             starts,
             settled and self.stop,
             tuple(reasons),
             {
                 "targets": [row.record() for row in rows],
-                "candidates": falls,
-                "states": known.state_rows(starts, biased),
+                **tables,
+                "states": known.state_rows(starts, plan.biased),
             },
+            plan.moving,
         )
 
-    def _biased(
-        self, known: ErrorModel, chosen: tuple[float, ...], test: Certificate
-    ) -> tuple[dict[float, float], tuple[float, ...]]:
-        """Return entries expected into the rarest state, and the temperatures whose walkers feel the bias.
-
-        A walker that moves among temperatures is at each for an equal part of its frames, and takes the bias along.
-        """
-        stuck = {t: known.visits(t) for t in chosen}
-        if known.s.moving:
-            stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
+    def _biased(self, known: ErrorModel, chosen: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the temperatures whose walkers feel the bias, where walkers stay."""
         if not known.s.can_bias:
-            return stuck, ()
-        biased = tuple(t for t in chosen if stuck[t] < self.visits or known.nearest(t) in test.temperatures)
-        return stuck, chosen if known.s.moving and biased else biased
+            return ()
+        wrong = known.reweighter.certificate.temperatures
+        return tuple(t for t in chosen if known.visits(t) < self.visits or known.nearest(t) in wrong)

@@ -15,6 +15,7 @@ from latf_openmm.reweighting.free_energy import flow_populations
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
 from latf_openmm.reweighting.weights import members_of_runs, systematic
 from latf_openmm.run.strategies.base import Frames, RoundState
+from latf_openmm.run.strategies.entries import Entries, along_temperature
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,12 @@ _SAMPLES = 20_000
 """Samples for the populations of the flow."""
 _PRESENT = 0.02
 """Share from which a state matters at a temperature."""
+_FEWEST = 1e-3
+"""Effective samples that stand for none."""
+_LEAST_ERROR = 1e-9
+"""Error of a population that stands for none."""
+LEAST_SPREAD = 1e-4
+"""Least p (1 - p) of the share p of a state that is reckoned with."""
 
 
 class Tolerances(Protocol):
@@ -40,16 +47,68 @@ class Tolerances(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """One temperature wanted: what is known there."""
+    """One temperature wanted: what is known there.
+
+    Attributes
+    ----------
+    temperature, method, n_effective
+        In the scale of the system; of its ensemble; effective samples there.
+    populations, committee, energy
+        With errors; errors by the committee of flows, shape (n_states,); mean energy [kT].
+    population_tolerance, energy_tolerance
+        Errors that are small enough.
+    change
+        How far the round moved the answer, over the tolerances.
+    """
 
     temperature: float
     method: str
     n_effective: float
     populations: tuple[Estimate, ...]
     committee: Array
-    energy: Estimate  # kT
-    error: float
+    energy: Estimate
+    population_tolerance: float
+    energy_tolerance: float
     change: float
+
+    @cached_property
+    def population_errors(self) -> Array:
+        """Errors of populations, by the committee too where the flow speaks, shape (n_states,)."""
+        errors = np.array([p.error for p in self.populations])
+        # Where frames reach, they are what an ensemble is made of, whatever the flows say.
+        return np.maximum(errors, self.committee) if self.method == "flow" else errors
+
+    @property
+    def error(self) -> float:
+        """Error over tolerance: the largest of those of populations and of frames."""
+        return max(float(self.population_errors.max()) / self.population_tolerance, self._error_of_frames)
+
+    @property
+    def _error_of_frames(self) -> float:
+        """That of the energy, or of too few effective samples."""
+        few = math.sqrt(FAIR_SAMPLES / max(self.n_effective, _FEWEST))
+        return max(self.energy.error / self.energy_tolerance, few if self.n_effective < FAIR_SAMPLES else 0.0)
+
+    def error_after(self, frames: float, for_populations: Array) -> float:
+        """Error over tolerance that is expected after more frames.
+
+        The square of each error falls with the number of independent frames. That of a population rests on
+        p (1 - p) / error^2 of them now.
+
+        Parameters
+        ----------
+        frames
+            Independent frames that count at this temperature.
+        for_populations
+            Those that count for the share of each state, shape (n_states,).
+        """
+        n = max(self.n_effective, _FEWEST)
+        errors = np.maximum(self.population_errors, _LEAST_ERROR)
+        # What was hardly seen may have a share as large as its error.
+        shares = np.maximum([p.value for p in self.populations], errors)
+        seen = np.maximum(shares * (1 - shares), LEAST_SPREAD) / errors**2
+        squares = (errors / self.population_tolerance) ** 2 * seen / (seen + for_populations)
+        return math.sqrt(max(float(squares.max()), self._error_of_frames**2 * n / (n + frames)))
 
     def record(self) -> dict[str, Any]:
         """Return what is known, by name, for tables."""
@@ -72,7 +131,8 @@ class ErrorModel:
         self.s, self.settings = round_state, settings
         self.reweighter = round_state.reweighter
         assert self.reweighter.weighting is not None
-        self.simulated = [float(t) for t in self.reweighter.weighting.mbar.simulated]
+        self.weighting = self.reweighter.weighting
+        self.simulated = [float(t) for t in self.weighting.mbar.simulated]
         self.energy = round_state.pool.energies()
         # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
         self.at = cache(self.reweighter.at)
@@ -94,16 +154,16 @@ class ErrorModel:
         energy = Estimate(energy.value / kT, energy.error / kT)
         _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
         n_effective = ensemble.n_effective if ensemble.method == "conditional" else self._reached(temperature)
-        error = max(
-            max(p.error for p in populations) / self.settings.population_tolerance,
-            # Where frames reach, they are what an ensemble is made of, whatever the flows say.
-            float(committee.max()) / self.settings.population_tolerance if ensemble.method == "flow" else 0.0,
-            energy.error / self.settings.energy_tolerance,
-            math.sqrt(FAIR_SAMPLES / max(n_effective, 1e-3)) if n_effective < FAIR_SAMPLES else 0.0,
-        )
-        change = self._change(temperature, ensemble, kT)
         return Target(
-            temperature, ensemble.method, n_effective, populations, committee, energy, error, change
+            temperature,
+            ensemble.method,
+            n_effective,
+            populations,
+            committee,
+            energy,
+            self.settings.population_tolerance,
+            self.settings.energy_tolerance,
+            self._change(temperature, ensemble, kT),
         )
 
     def _change(self, temperature: float, ensemble: StructureEnsemble, kT: float) -> float:
@@ -131,7 +191,7 @@ class ErrorModel:
             c: np.array([self.new_frames(c) * self.share(c, row.temperature) for row in rows])
             for c in candidates
         }
-        n = np.array([max(row.n_effective, 1e-3) for row in rows])
+        n = np.array([max(row.n_effective, _FEWEST) for row in rows])
         squares = np.array([row.error for row in rows]) ** 2
         added, chosen, order = np.zeros(len(rows)), list[float](), dict[float, int]()
         for _ in range(min(len(self.s.configured), len(candidates))):
@@ -141,8 +201,6 @@ class ErrorModel:
             chosen.append(best)
             order[best] = len(order) + 1
             added = added + gains[best]
-        if self.s.moving:
-            chosen, order = list(self.s.configured), {}
         alone = {c: float((squares * n / (n + gains[c])).sum()) for c in candidates}
         table = [
             {
@@ -156,10 +214,11 @@ class ErrorModel:
         ]
         return tuple(sorted(chosen)), table
 
-    def new_frames(self, temperature: float) -> float:
-        """Independent frames that a round at a temperature gives."""
+    def new_frames(self, temperature: float, inside: bool = False) -> float:
+        """Independent frames that a round at a temperature gives; those inside states with `inside`."""
+        known = self._inside if inside else self._inefficiency
         at = np.array([1.0 / t for t in self.simulated])
-        logs = np.array([math.log(self._inefficiency[t]) for t in self.simulated])
+        logs = np.array([math.log(known[t]) for t in self.simulated])
         order = np.argsort(at)
         g = math.exp(float(np.interp(1.0 / temperature, at[order], logs[order])))
         return self.s.walkers * self.s.frames / g
@@ -167,10 +226,18 @@ class ErrorModel:
     @cached_property
     def _inefficiency(self) -> dict[float, float]:
         """Statistical inefficiency g at each simulated temperature: the geometric mean of its runs."""
+        return self._mean_of_runs(self.reweighter.inefficiency)
+
+    @cached_property
+    def _inside(self) -> dict[float, float]:
+        """The same inside metastable states."""
+        return self._mean_of_runs(self.weighting.mbar.inefficiency)
+
+    def _mean_of_runs(self, inefficiency: Array) -> dict[float, float]:
         logs: dict[float, list[float]] = {}
         for members in members_of_runs(self.s.pool.trajectories):
             first = members[0]
-            g = float(self.reweighter.inefficiency[self.s.pool.of_walker(first)][0])
+            g = float(inefficiency[self.s.pool.of_walker(first)][0])
             logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
         return {temperature: math.exp(float(np.mean(values))) for temperature, values in logs.items()}
 
@@ -189,10 +256,9 @@ class ErrorModel:
             return float(min(1.0, 1.0 / np.exp(ratio).sum()))
         beta = 1.0 / self.s.scale.kT(target) - 1.0 / self.s.scale.kT(start)
         gaussian = math.exp(-min(beta**2 * self._variance(start), 700.0))
-        weighting = self.reweighter.weighting
-        if weighting is None or not weighting.conditional_possible:
+        if not self.weighting.conditional_possible:
             return gaussian
-        return max(gaussian, weighting.latent_share(start, target))
+        return max(gaussian, self.weighting.latent_share(start, target))
 
     def nearest(self, temperature: float) -> float:
         """Nearest simulated temperature, in ln T."""
@@ -210,41 +276,28 @@ class ErrorModel:
     def visits(self, temperature: float) -> float:
         """Return how often a walker is expected to enter the state it enters least in a round, without bias.
 
-        Of the states that have a share at some temperature wanted or simulated; counted in unbiased walkers, between
-        and beyond their temperatures by a straight line of its logarithm in 1/T.
+        Of the states that have a share at some temperature wanted or simulated.
         """
-        at = np.array([1.0 / t for t in sorted(self._entries, reverse=True)])
-        if len(at) == 0:
+        if not self._least:
             return 0.0
-        logs = np.array([math.log(self._entries[t]) for t in sorted(self._entries, reverse=True)])
-        x = 1.0 / temperature
-        if len(at) == 1 or at[0] <= x <= at[-1]:
-            log = float(np.interp(x, at, logs))
-        else:
-            slope = np.polyfit(at, logs, 1)[0]
-            end = 0 if x < at[0] else -1
-            log = float(logs[end] + slope * (x - at[end]))
-        return self.s.frames * math.exp(min(log, 0.0))
+        return self.s.frames * float(along_temperature(self._least, temperature)[0])
 
     @cached_property
-    def _entries(self) -> dict[float, float]:
-        """Entries a frame into the relevant state entered least, at each temperature with unbiased walkers."""
-        pool = self.s.pool
-        relevant = self._relevant
-        rates: dict[float, float] = {}
-        for temperature in self.simulated:
-            entries, frames = np.zeros(pool.n_states), 0
-            for states in self._unbiased(temperature):
-                entered = states[1:][states[1:] != states[:-1]]
-                entries += np.bincount(entered, minlength=pool.n_states)
-                frames += len(states)
-            if frames:
-                # Nothing seen in n frames: less often than once in them.
-                rates[temperature] = max(float(entries[relevant].min()), 0.5) / frames
-        return rates
+    def entries(self) -> Entries:
+        """Entries of walkers into states."""
+        basins = self.weighting.basins
+        assert basins is not None
+        return Entries(self.s.pool, basins.settle)
 
     @cached_property
-    def _relevant(self) -> NDArray[np.bool_]:
+    def _least(self) -> dict[float, Array]:
+        """Entries a frame of unbiased walkers into the relevant state entered least, shape (1,), by temperature."""
+        rates = self.entries.rates(biased=False, independent=False)
+        return {t: rate[self.relevant].min(keepdims=True) for t, rate in rates.items()}
+
+    @cached_property
+    def relevant(self) -> NDArray[np.bool_]:
+        """States that have a share at some temperature wanted or simulated, shape (n_states,)."""
         shares = [self.shares(t) for t in {*self.s.targets, *self.simulated}]
         present = np.max(shares, axis=0) > _PRESENT
         return np.asarray(present if present.any() else np.ones(self.s.n_states, bool))
