@@ -16,6 +16,7 @@ from latf_openmm.run.strategies.active import ActiveSettings
 from latf_openmm.run.strategies.entries import Entries, along_temperature
 from latf_openmm.run.strategies.error_model import ErrorModel
 from latf_openmm.run.strategies.plans import Plan, outlooks
+from latf_openmm.sampling.tempering.base import moves_of_a_round_trip
 from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 
 STAY, MOVE = "walkers stay", "walkers move"
@@ -149,7 +150,22 @@ def test_round_trips_are_those_measured() -> None:
     # Walkers of another ladder say nothing of this one: its acceptance is that of two temperatures by their energies.
     other = ErrorModel(state_of(pool, configured=(1.0, 1.5)), EXACT)
     _, every = outlooks(other, rows, Plan((1.0, 1.1), (), moving=False), 5.0)
-    assert 20 < every[1].trips < 50
+    assert every[1].trips == pytest.approx(1000 / 10 / (2 / 0.68), rel=0.15)
+
+
+def test_moves_of_a_round_trip() -> None:
+    """Of walkers on a ladder whose neighbours exchange in turn with these probabilities."""
+    rng, acceptances, n = np.random.default_rng(1), np.array([0.6, 0.3, 0.8]), 100_000
+    order, paths = np.arange(4), np.empty((n, 4))
+    for number in range(n):
+        for low in range(number % 2, 3, 2):
+            if rng.random() < acceptances[low]:
+                order[[low, low + 1]] = order[[low + 1, low]]
+        paths[number, order] = np.arange(4)
+    trips = round_trips(dict(enumerate(paths.T)), (0, 3))
+    assert 4 * n / trips == pytest.approx(moves_of_a_round_trip(acceptances), rel=0.05)
+    assert moves_of_a_round_trip([0.5]) == 4.0
+    assert moves_of_a_round_trip([0.0, 1.0]) > 1e11
 
 
 def test_entries_of_walkers_that_move_are_followed() -> None:

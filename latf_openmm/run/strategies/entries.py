@@ -11,8 +11,8 @@ from latf_openmm.reweighting.crossings import find_crossings
 
 Array = NDArray[np.float64]
 
-_UNSEEN = 0.5
-"""Entries that stand for none in all frames: nothing seen in n frames is less often than once in them."""
+UNSEEN = 0.5
+"""Events that stand for none in all frames: nothing seen in n frames is less often than once in them."""
 
 
 class Entries:
@@ -53,7 +53,7 @@ class Entries:
             crossed = run.counted() if independent else run.passing.counted(None)
             counts[run.temperature] = counts.get(run.temperature, 0.0) + crossed.sum(axis=0)
             frames[run.temperature] = frames.get(run.temperature, 0) + len(run.frames)
-        return {t: np.maximum(counts[t], _UNSEEN) / frames[t] for t in sorted(counts)}
+        return {t: np.maximum(counts[t], UNSEEN) / frames[t] for t in sorted(counts)}
 
 
 def along_temperature(rates: Mapping[float, Array], temperature: float) -> Array:

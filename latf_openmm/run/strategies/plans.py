@@ -22,16 +22,14 @@ from numpy.typing import NDArray
 
 from latf_openmm.frames.moves import paths_of_stages, round_trips
 from latf_openmm.reweighting.weights import effective_sample_size, members_of_runs
-from latf_openmm.run.strategies.entries import along_temperature
+from latf_openmm.run.strategies.entries import UNSEEN, along_temperature
 from latf_openmm.run.strategies.error_model import LEAST_SPREAD, ErrorModel, Target
-from latf_openmm.sampling.tempering.base import expected_acceptance
+from latf_openmm.sampling.tempering.base import expected_acceptance, moves_of_a_round_trip
 
 Array = NDArray[np.float64]
 
 _EFFICIENCY = 0.3
 """Effective samples of a biased frame where none was simulated yet."""
-_UNSEEN = 0.5
-"""Round trips that stand for none of all walkers, and entries of a walker in a round where none was without a bias."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class _Expected:
             return along_temperature(rates, temperature)
         if biased:
             return np.maximum(self._rates(temperature, biased=False), self.visits / self.s.frames)
-        return np.full(self.s.n_states, _UNSEEN / self.s.frames)  # nobody knows
+        return np.full(self.s.n_states, UNSEEN / self.s.frames)  # nobody knows
 
     def _efficiency(self, biased: bool) -> float:
         """Effective samples of a frame by the weights of a bias: the mean of biased runs."""
@@ -193,7 +191,7 @@ class _Expected:
     # --- round trips
 
     def _trips(self, biased: bool) -> float:
-        """Round trips of a walker in a round: measured, with the bias or else without; else by the energies."""
+        """Round trips of a walker in a round: measured with such a bias, else otherwise, else by the energies."""
         measured = {felt: self._measured_trips(felt) for felt in (biased, not biased)}
         known = [value for value in measured.values() if value is not None]
         return self.s.frames * (known[0] if known else self._trips_by_energies())
@@ -211,21 +209,14 @@ class _Expected:
             if (stage in felt) == biased and visited <= set(self.s.configured):
                 trips += round_trips(paths, self.s.configured)
                 frames += sum(len(path) for path in paths.values())
-        return max(trips, _UNSEEN) / frames if frames else None
+        return max(trips, UNSEEN) / frames if frames else None
 
     def _trips_by_energies(self) -> float:
-        """Round trips a frame and walker of a random walk with the acceptances that mean energies say.
-
-        Between neighbours i of K temperatures a walker moves with the probability r_i at each attempt, so that a round
-        trip takes K sum(1 / r_i) of them. Each pair is tried at every second attempt where there are several.
-        """
+        """Round trips a frame and walker with the acceptances that mean energies say."""
         assert self.s.tempering is not None
         ladder = sorted(self.s.configured)
         energies = [self.known.at(t).energy().value for t in ladder]
         kT = [self.s.scale.kT(t) for t in ladder]
-        tried = 0.5 if len(ladder) > 2 else 1.0
-        attempts = len(ladder) * sum(
-            1 / max(tried * expected_acceptance(kT[i : i + 2], energies[i : i + 2]), 1e-12)
-            for i in range(len(ladder) - 1)
-        )
-        return 1.0 / (attempts * self.s.tempering.interval)
+        pairs = (slice(i, i + 2) for i in range(len(ladder) - 1))
+        acceptances = [expected_acceptance(kT[pair], energies[pair]) for pair in pairs]
+        return 1.0 / (moves_of_a_round_trip(acceptances) * self.s.tempering.interval)
