@@ -124,6 +124,21 @@ def test_a_bias_that_is_needed_is_chosen() -> None:
     assert errors_of(EXACT.decide(state_of(pool_of(*stuck)))).keys() == {STAY, MOVE}
 
 
+def test_entries_with_a_bias_are_held_beyond_its_temperatures() -> None:
+    """Two biased temperatures close to each other, with the rates of very different walks, say nothing of T = 2."""
+    slow = [walk(1.0, 3000, i, -0.3, 0.995) for i in range(2)]
+    quick = [walk(1.05, 3000, 5 + i, -0.3, 0.5) for i in range(2)]
+    known = ErrorModel(
+        state_of(pool_of(*free(1.0, 20, 1), *free(2.0, 9, 1), *slow, *quick), can_bias=True), EXACT
+    )
+    rates = known.entries.rates(biased=True, independent=True)
+    assert rates[1.05][1] > 3 * rates[1.0][1]
+    _, every = outlooks(known, [known.target(1.0)], Plan((1.0, 1.05), (1.0, 1.05), moving=False), 5.0)
+    entries = {outlook.name: outlook.entries for outlook in every}
+    assert entries[MOVE_BIASED] == pytest.approx(1000 * np.mean([rates[t].min() for t in (1.0, 1.05)]))
+    assert entries[STAY_BIASED] == pytest.approx(entries[MOVE_BIASED])
+
+
 def moved(n: int, every: int) -> Pool:
     """Two walkers that change places between T = 1 and 2 every so many frames."""
     trajectories, number = [], np.arange(n)

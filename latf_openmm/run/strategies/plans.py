@@ -170,7 +170,9 @@ class _Expected:
         """Independent entries a frame into each state, shape (n_states,)."""
         rates = self.known.entries.rates(biased=biased, independent=True)
         if rates:
-            return along_temperature(rates, temperature)
+            # With a bias they hardly follow 1/T, and often few temperatures close to each other had one.
+            end = min(max(temperature, min(rates)), max(rates)) if biased else temperature
+            return along_temperature(rates, end)
         if biased:
             return np.maximum(self._rates(temperature, biased=False), self.visits / self.s.frames)
         return np.full(self.s.n_states, UNSEEN / self.s.frames)  # nobody knows
