@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.frames.walkers import WalkerFrames, read_table
 
 Array = NDArray[np.float64]
@@ -45,6 +46,26 @@ def temperature_paths(walkers: Sequence[WalkerFrames]) -> dict[int, Array]:
     rows = pd.concat(tables).sort_values(["replica", "frame"])
     numbers, temperatures = rows["replica"].to_numpy(), rows["temperature"].to_numpy()
     return {int(number): temperatures[numbers == number] for number in np.unique(numbers)}
+
+
+def paths_of_stages(trajectories: Sequence[FeatureTrajectory]) -> dict[str, dict[int, Array]]:
+    """Return the temperatures of each walker in the order of its frames, by simulation and number of the walker.
+
+    Of simulations whose walkers move; shape (n_frames,).
+    """
+    parts: dict[str, list[Array]] = {}
+    for trajectory in trajectories:
+        if (paths := trajectory.paths) is not None:
+            rows = np.column_stack(
+                [paths.walkers, paths.frames, np.full(len(paths.walkers), trajectory.temperature)]
+            )
+            parts.setdefault(paths.stage, []).append(rows)
+    stages = {}
+    for stage, every in parts.items():
+        rows = np.concatenate(every)
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        stages[stage] = {int(number): rows[rows[:, 0] == number, 2] for number in np.unique(rows[:, 0])}
+    return stages
 
 
 def round_trips(paths: Mapping[int, Array], temperatures: Sequence[float]) -> int:

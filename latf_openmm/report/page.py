@@ -107,13 +107,14 @@ def _compute(run: RunFolder, index: int) -> _Content:
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
     """Figures of how the model came about."""
     figures = {"training": plots.training_curves(run.round(index).history())}
-    folder = run.round(index)
-    if folder.complete:
-        of_round = [w for w in run.walkers(index) if w.run.startswith(f"{folder.path.name}/")]
-        moved = moves_figure(of_round, folder.summary(), run.scale)
-        if moved is not None:
-            figures["moves"] = moved
-    plans = [folder.read_decision() for folder in run.complete_rounds()[: index + 1]]
+    folders = run.complete_rounds()[: index + 1]
+    if moved := [folder for folder in folders if folder.summary().tempering is not None]:
+        last = moved[-1]
+        walkers = [w for w in run.walkers(last.index) if w.run.startswith(f"{last.path.name}/")]
+        figure = moves_figure(walkers, last.summary(), run.scale)
+        if figure is not None:
+            figures["moves"] = figure
+    plans = [folder.read_decision() for folder in folders]
     if plans:
         figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
     return figures
@@ -130,7 +131,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "system": type(run.config.system).title,
         "round": index,
         "rounds": rounds,
-        "moves": [text for record in rounds if (text := moves_text(record))],
+        "moves": [(record.round, text) for record in rounds if (text := moves_text(record))],
         "rows": rows,
         "label": run.scale.label,
         "kelvin": run.scale.name == "K",
@@ -145,6 +146,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "features": trained.feature_module().names,
         "feature_selection": trained.provenance.get("feature_selection"),
         "plans": [folder.read_decision() for folder in folders],
+        "tempering": run.config.simulation.tempering is not None,
         "pictures": content.pictures,
         "melting": content.melting,
         "structures": content.structures,

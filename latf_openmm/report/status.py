@@ -25,6 +25,8 @@ def status_lines(folder: Path) -> Iterator[str]:
         )
         if moved := moves_text(summary):
             yield f"    {moved}"
+        elif run.config.simulation.tempering is not None:
+            yield "    walkers stayed at their temperatures"
         for why in summary.dropped.values():
             yield f"    dropped: {escape(why)}"
         for row in summary.effective_sample_size:

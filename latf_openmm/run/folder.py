@@ -123,6 +123,8 @@ class RunFolder:
         decision = previous.read_decision()
         try:
             changed = {**simulation.model_dump(), "temperatures": decision.temperatures}
+            if not decision.moving:
+                changed["tempering"] = None
             return SimulationSettings.model_validate(changed), frozenset(decision.biased)
         except ValueError as error:
             raise DataError(

@@ -254,7 +254,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         config.simulation.frames,
         config.bias is not None,
         config.seed + 1_000_003 * folder.index,
-        config.simulation.tempering is not None,
+        config.simulation.tempering,
     )
     decision = config.loop.strategy.decide(round_state)
     _write_starts(run, folder, pool, decision)
@@ -273,6 +273,7 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         reasons=list(decision.reasons),
         starts=origins,
         diagnostics=dict(decision.diagnostics),
+        moving=decision.moving,
     )
     write_json(folder.decision, record.plain())
     return decision

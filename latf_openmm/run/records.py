@@ -177,6 +177,8 @@ class DecisionRecord(Record):
     ----------
     starts
         Origin of each start structure, by temperature.
+    moving
+        Whether walkers move among the temperatures, where the configuration has a tempering.
     """
 
     content = "the plan of a round"
@@ -187,6 +189,7 @@ class DecisionRecord(Record):
     reasons: list[str]
     starts: dict[str, list[str]]
     diagnostics: dict[str, list[dict[str, Any]]]
+    moving: bool = True
 
 
 class ValidationRecord(Record):

@@ -21,9 +21,11 @@ from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS, RoundState
-from latf_openmm.run.strategies.active import ActiveSettings, ErrorModel
+from latf_openmm.run.strategies.active import ActiveSettings
+from latf_openmm.run.strategies.error_model import ErrorModel
 from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.run.strategies.uniform import UniformSettings
+from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import write_record
 
@@ -153,14 +155,10 @@ def test_bias_where_walkers_are_stuck() -> None:
     assert known.visits(1.0) < known.visits(1.4) < known.visits(2.0)
 
 
-def test_walkers_that_move_keep_the_configured_temperatures() -> None:
-    """Each is at all of them, so that all are biased or none."""
-    for visits, biased in ((0.0, ()), (1e9, (1.0, 2.0))):
-        decision = ActiveSettings(visits=visits).decide(round_state(moving=True))
-        assert decision.temperatures == (1.0, 2.0)
-        assert decision.biased == biased
-        assert "again, which walkers move among" in decision.reasons[0]
-        assert not any(row["chosen"] for row in decision.diagnostics["candidates"])
+@pytest.mark.parametrize("kind", ["fixed", "uniform"])
+def test_other_strategies_always_move_walkers_that_can(kind: str) -> None:
+    assert CASES[kind].decide(round_state(tempering=ExchangeSettings())).moving
+    assert not CASES[kind].decide(round_state()).moving
 
 
 def test_walkers_start_in_what_is_missing() -> None:
@@ -176,13 +174,13 @@ def test_walkers_start_in_what_is_missing() -> None:
     pool = pool_of(one_sided, *(walk(1.6, 6000, 9 + i, 0.0, 0.8) for i in range(4)))
     s = replace(round_state(pool, targets=(1.0,)), walkers=400, frames=50)
     known = ErrorModel(s, ActiveSettings())
-    n, wanted = int(kept.sum()), known._shares(1.0)
+    n, wanted = int(kept.sum()), known.shares(1.0)
     starts = known.starts((1.0, 1.3), ())
     new = (pool.states[starts[1.0]] == 1).mean() * 400 * 50
     assert new / (n + 400 * 50) == pytest.approx(wanted[1], abs=0.01)
     # Nothing was simulated at 1.3: walkers start in equilibrium, by the weights at that temperature.
     x = pool.z[starts[1.3], 0]
-    assert (pool.states[starts[1.3]] == 1).mean() == pytest.approx(known._shares(1.3)[1], abs=0.005)
+    assert (pool.states[starts[1.3]] == 1).mean() == pytest.approx(known.shares(1.3)[1], abs=0.005)
     assert (x**2).mean() == pytest.approx(1.3, rel=0.15)
     # Biased walkers start evenly over the states.
     assert (pool.states[known.starts((1.3,), (1.3,))[1.3]] == 1).mean() == pytest.approx(0.5, abs=0.005)

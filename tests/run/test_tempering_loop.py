@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL_TRAINING
+from helpers.folders import resealed
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.moves import energy_acceptances, read_moves, round_trips, temperature_paths
@@ -143,3 +144,79 @@ def test_round_trips_and_acceptances() -> None:
     assert round_trips(paths, [1.0, 2.0, 3.0]) == 2
     assert energy_acceptances([], {1.0: 1.0, 2.0: 0.5}) == [None]
     assert "tempering" in dump_config(configured())
+
+
+# --- rounds that move and rounds that stay --------------------------------------------------------------------
+
+
+def choosing() -> RunConfig:
+    """Frames near T = 1.3 are all that counts, which walkers that stay have more of; the first round moves."""
+    data = configured(temperatures=[0.7, 1.0, 1.3], walkers=2).model_dump(mode="json")
+    strategy = {"kind": "active", "population_tolerance": 0.99, "energy_tolerance": 0.001}
+    data["loop"] = {"rounds": 3, "strategy": strategy}
+    data["generate"] = {"temperatures": [1.3], "samples": 200}
+    data["bias"] = None
+    return validate(RunConfig, data, "choosing")
+
+
+@pytest.fixture(scope="module")
+def choice(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    torch.set_num_threads(1)
+    return run_loop(choosing(), tmp_path_factory.mktemp("choice") / "run")
+
+
+def test_a_round_moves_or_stays_as_decided(choice: RunFolder) -> None:
+    assert choice.round(0).summary().tempering is not None
+    for index in (1, 2):
+        decision = choice.round(index - 1).read_decision()
+        assert not decision.moving
+        assert [row["plan"] for row in decision.diagnostics["plans"]] == ["walkers stay", "walkers move"]
+        settings, biased = choice.plan(index)
+        assert settings.tempering is None
+        assert biased == frozenset()
+        assert settings.temperatures == decision.temperatures != [0.7, 1.0, 1.3]
+        summary = choice.round(index).summary()
+        assert summary.tempering is None
+        assert summary.temperatures == decision.temperatures
+        assert len(read_moves(choice.round(index).simulation)) == 0
+    assert choice.config.simulation.tempering is not None
+    assert choice.plan(0)[0].tempering == choice.config.simulation.tempering
+
+
+def test_rounds_of_both_kinds_are_checked_and_shown(choice: RunFolder, tmp_path: Path) -> None:
+    assert not verify_run(choice.path).damages
+    lines = list(status_lines(choice.path))
+    assert sum("walkers moved among temperatures" in line for line in lines) == 1
+    assert sum("walkers stayed at their temperatures" in line for line in lines) == 2
+    assert any("walkers stay at their temperatures: expected error" in line for line in lines)
+    shutil.copytree(choice.path, tmp_path / "run")
+    page = write_report(RunFolder.open(tmp_path / "run"), 2).read_text()
+    assert "Round 0: 6 walkers moved among temperatures" in page
+    assert "<th>round trips of a walker</th>" in page
+    assert "<td>stay</td>" in page
+
+
+def test_a_killed_choice_is_made_again(choice: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(choice.path, copy)
+    shutil.rmtree(copy / "rounds" / "002")
+    last = copy / "rounds" / "001"
+    before = (last / "decision.json").read_text()
+    for name in ("decision.json", "starts.npz", "round.json"):
+        (last / name).unlink()
+    resealed(copy)
+    run_loop(choosing(), copy)
+    assert (last / "decision.json").read_text() == before
+    for first, second in zip(RunFolder.open(copy).walkers(2), choice.walkers(2), strict=True):
+        assert first.table.equals(second.table)
+
+
+def test_a_plan_that_does_not_say_moves_as_configured(choice: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(choice.path, copy)
+    path = copy / "rounds" / "000" / "decision.json"
+    plan = {**json.loads(path.read_text()), "temperatures": [0.7, 1.3]}
+    del plan["moving"]
+    path.write_text(json.dumps(plan))
+    resealed(copy)
+    assert RunFolder.open(copy).plan(1)[0].tempering == choice.config.simulation.tempering

@@ -1,32 +1,14 @@
-"""Temperatures, starts and bias by what is known least at the temperatures wanted, and when it is known well enough."""
+"""Temperatures, moves, starts and bias by what is known least where it is wanted, and when it is known well enough."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
-from latf_openmm.ensembles.reweighter import Reweighter
-from latf_openmm.reweighting.consistency import Certificate
-from latf_openmm.reweighting.free_energy import flow_populations
-from latf_openmm.reweighting.reliability import FAIR_SAMPLES, MIN_MEASURED_SAMPLES
-from latf_openmm.reweighting.weights import members_of_runs, systematic
-from latf_openmm.run.strategies.base import Decision, Frames, RoundState, StrategySettings, default_decision
-from latf_openmm.run.strategies.reasons import bias_text, next_text
-
-Array = NDArray[np.float64]
-
-_GRID = 16
-"""Candidates between the lowest and the highest temperature."""
-_SAMPLES = 20_000
-"""Samples for the populations of the flow."""
-_PRESENT = 0.02
-"""Share from which a state matters at a temperature."""
+from latf_openmm.run.strategies.base import Decision, RoundState, StrategySettings, default_decision
+from latf_openmm.run.strategies.error_model import ErrorModel, Target
+from latf_openmm.run.strategies.plans import Plan, outlooks
+from latf_openmm.run.strategies.reasons import bias_text, next_text, plan_text
 
 
 class ActiveSettings(StrategySettings):
@@ -54,7 +36,8 @@ class ActiveSettings(StrategySettings):
         than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
         samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
         Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
-        same. Where walkers move among temperatures, these are the configured ones, which they are to move between.
+        same. Where walkers can move among the configured temperatures, staying at those chosen is compared with moving,
+        with and without the bias (`latf_openmm.run.strategies.plans`).
         """
         if round_state.reweighter.weighting is None:
             return default_decision(
@@ -65,331 +48,53 @@ class ActiveSettings(StrategySettings):
         known = ErrorModel(round_state, self)
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
-        test = round_state.reweighter.certificate
-        stuck, biased = self._biased(known, chosen, test)
-        starts = known.starts(chosen, biased)
+        plan = Plan(chosen, self._biased(known, chosen), moving=False)
+        if round_state.tempering is None:
+            return self._decision(known, rows, plan, {"candidates": falls})
+        best, every = outlooks(known, rows, plan, self.visits)
+        plans = [outlook.record(outlook is best) for outlook in every]
+        why = plan_text(round_state.scale, best, every, {t: known.visits(t) for t in chosen})
+        return self._decision(known, rows, best.plan, {"plans": plans, "candidates": falls}, (why,))
+
+    def _decision(
+        self,
+        known: ErrorModel,
+        rows: Sequence[Target],
+        plan: Plan,
+        tables: dict[str, list[dict[str, Any]]],
+        why: tuple[str, ...] = (),
+    ) -> Decision:
+        """Return a plan with its starts, its reasons and the numbers behind it."""
+        test = known.reweighter.certificate
+        starts = known.starts(plan.temperatures, plan.biased)
         settled = all(row.error <= 1 and row.change <= 1 for row in rows)
         worst = max(rows, key=lambda row: row.error)
+        visits = {t: known.visits(t) for t in plan.temperatures}
         reasons = [
-            next_text(round_state, worst.temperature, worst.error, chosen),
-            bias_text(round_state, chosen, biased, stuck),
+            next_text(known.s.scale, worst, plan),
+            *why,
+            bias_text(known.s, plan, visits),
+            *test.reasons(known.s.scale),
         ]
-        reasons += test.reasons(round_state.scale)
         if settled:
             reasons.append("errors and changes at all temperatures wanted are within the tolerances")
         return Decision(
-            chosen,
-            biased,
+            plan.temperatures,
+            plan.biased,
             starts,
             settled and self.stop,
             tuple(reasons),
             {
                 "targets": [row.record() for row in rows],
-                "candidates": falls,
-                "states": known.state_rows(starts, biased),
+                **tables,
+                "states": known.state_rows(starts, plan.biased),
             },
+            plan.moving,
         )
 
-    def _biased(
-        self, known: "ErrorModel", chosen: tuple[float, ...], test: Certificate
-    ) -> tuple[dict[float, float], tuple[float, ...]]:
-        """Return entries expected into the rarest state, and the temperatures whose walkers feel the bias.
-
-        A walker that moves among temperatures is at each for an equal part of its frames, and takes the bias along.
-        """
-        stuck = {t: known.visits(t) for t in chosen}
-        if known.s.moving:
-            stuck = dict.fromkeys(chosen, float(np.mean(list(stuck.values()))))
+    def _biased(self, known: ErrorModel, chosen: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the temperatures whose walkers feel the bias, where walkers stay."""
         if not known.s.can_bias:
-            return stuck, ()
-        biased = tuple(t for t in chosen if stuck[t] < self.visits or known.nearest(t) in test.temperatures)
-        return stuck, chosen if known.s.moving and biased else biased
-
-
-@dataclass(frozen=True)
-class _Target:
-    """One temperature wanted: what is known there."""
-
-    temperature: float
-    method: str
-    n_effective: float
-    populations: tuple[Estimate, ...]
-    committee: Array
-    energy: Estimate  # kT
-    error: float
-    change: float
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "temperature": self.temperature,
-            "ensemble": self.method,
-            "effective samples": self.n_effective,
-            "largest error of a population": max(p.error for p in self.populations),
-            "of the committee": float(self.committee.max()),
-            "error of the energy (kT)": self.energy.error,
-            "error over tolerance": self.error,
-            "change over tolerance": self.change if math.isfinite(self.change) else None,
-        }
-
-
-class ErrorModel:
-    """Errors measured at each temperature, and expected of frames of other temperatures."""
-
-    def __init__(self, round_state: RoundState, settings: ActiveSettings) -> None:
-        self.s, self.settings = round_state, settings
-        self.reweighter = round_state.reweighter
-        assert self.reweighter.weighting is not None
-        self.simulated = [float(t) for t in self.reweighter.weighting.mbar.simulated]
-        self.energy = round_state.pool.energies()
-        # One temperature is asked for again and again: as a target, a candidate, and where walkers start.
-        self.at = cache(self.reweighter.at)
-        self._reached = cache(self.reweighter.reach)
-        self._weights = cache(self.reweighter.weights)
-        self.old: Reweighter | None = None
-        if round_state.before:
-            old = round_state.pool.first(round_state.before)
-            self.old = Reweighter(round_state.trained, old, round_state.seed)
-
-    # --- targets
-
-    def target(self, temperature: float) -> _Target:
-        """Return the errors and changes at a temperature that is wanted."""
-        ensemble = self.at(temperature)
-        populations = tuple(ensemble.populations())
-        kT = self.s.scale.kT(temperature)
-        energy = ensemble.energy()
-        energy = Estimate(energy.value / kT, energy.error / kT)
-        _, committee = flow_populations(self.s.trained.model, temperature, _SAMPLES)
-        n_effective = ensemble.n_effective if ensemble.method == "conditional" else self._reached(temperature)
-        error = max(
-            max(p.error for p in populations) / self.settings.population_tolerance,
-            # Where frames reach, they are what an ensemble is made of, whatever the flows say.
-            float(committee.max()) / self.settings.population_tolerance if ensemble.method == "flow" else 0.0,
-            energy.error / self.settings.energy_tolerance,
-            math.sqrt(FAIR_SAMPLES / max(n_effective, 1e-3)) if n_effective < FAIR_SAMPLES else 0.0,
-        )
-        change = self._change(temperature, ensemble, kT)
-        return _Target(
-            temperature, ensemble.method, n_effective, populations, committee, energy, error, change
-        )
-
-    def _change(self, temperature: float, ensemble: StructureEnsemble, kT: float) -> float:
-        """Return how far the round's frames moved the answer, over the tolerances; infinite without an earlier one."""
-        if self.old is None:
-            return math.inf
-        before = self.old.at(temperature)
-        moved = max(
-            abs(a.value - b.value) for a, b in zip(ensemble.populations(), before.populations(), strict=True)
-        )
-        heated = abs(ensemble.energy().value - before.energy().value) / kT
-        return max(
-            moved / self.settings.population_tolerance,
-            heated / self.settings.energy_tolerance,
-        )
-
-    # --- temperatures
-
-    def temperatures(self, rows: list[_Target]) -> tuple[tuple[float, ...], list[dict[str, Any]]]:
-        """Choose as many temperatures as the configuration has; and the table of candidates."""
-        every = sorted({*self.s.configured, *self.s.targets, *self.simulated})
-        grid = np.geomspace(every[0], every[-1], _GRID) if len(every) > 1 else np.array(every)
-        candidates = sorted({*every, *(float(f"{t:.4g}") for t in grid)})
-        gains = {
-            c: np.array([self.new_frames(c) * self.share(c, row.temperature) for row in rows])
-            for c in candidates
-        }
-        n = np.array([max(row.n_effective, 1e-3) for row in rows])
-        squares = np.array([row.error for row in rows]) ** 2
-        added, chosen, order = np.zeros(len(rows)), list[float](), dict[float, int]()
-        for _ in range(min(len(self.s.configured), len(candidates))):
-            free = [c for c in candidates if c not in chosen]
-            left = {c: float((squares * n / (n + added + gains[c])).sum()) for c in free}
-            best = min(free, key=lambda c: left[c])
-            chosen.append(best)
-            order[best] = len(order) + 1
-            added = added + gains[best]
-        if self.s.moving:
-            chosen, order = list(self.s.configured), {}
-        alone = {c: float((squares * n / (n + gains[c])).sum()) for c in candidates}
-        table = [
-            {
-                "temperature": c,
-                "effective samples a round": self.new_frames(c),
-                "error expected": math.sqrt(alone[c] / len(rows)),
-                "error now": math.sqrt(float(squares.sum()) / len(rows)),
-                "chosen": order.get(c, 0),
-            }
-            for c in candidates
-        ]
-        return tuple(sorted(chosen)), table
-
-    def new_frames(self, temperature: float) -> float:
-        """Independent frames that a round at a temperature gives."""
-        at = np.array([1.0 / t for t in self.simulated])
-        logs = np.array([math.log(self._inefficiency[t]) for t in self.simulated])
-        order = np.argsort(at)
-        g = math.exp(float(np.interp(1.0 / temperature, at[order], logs[order])))
-        return self.s.walkers * self.s.frames / g
-
-    @cached_property
-    def _inefficiency(self) -> dict[float, float]:
-        """Statistical inefficiency g at each simulated temperature: the geometric mean of its runs."""
-        logs: dict[float, list[float]] = {}
-        for members in members_of_runs(self.s.pool.trajectories):
-            first = members[0]
-            g = float(self.reweighter.inefficiency[self.s.pool.of_walker(first)][0])
-            logs.setdefault(self.s.pool.trajectories[first].temperature, []).append(math.log(g))
-        return {temperature: math.exp(float(np.mean(values))) for temperature, values in logs.items()}
-
-    def share(self, start: float, target: float) -> float:
-        """Share of frames at one temperature that count at another.
-
-        Where frames reach both, measured with their weights: 1 / sum(w_target^2 / w_start). Else that of Gaussian
-        energies, exp(-(d beta)^2 var U), or, where conditional energies are used, of collective variables.
-        """
-        if start == target:
-            return 1.0
-        if self._reached(start) > MIN_MEASURED_SAMPLES and self._reached(target) > MIN_MEASURED_SAMPLES:
-            ratio = 2 * np.log(np.maximum(self._weights(target), 1e-300)) - np.log(
-                np.maximum(self._weights(start), 1e-300)
-            )
-            return float(min(1.0, 1.0 / np.exp(ratio).sum()))
-        beta = 1.0 / self.s.scale.kT(target) - 1.0 / self.s.scale.kT(start)
-        gaussian = math.exp(-min(beta**2 * self._variance(start), 700.0))
-        weighting = self.reweighter.weighting
-        if weighting is None or not weighting.conditional_possible:
-            return gaussian
-        return max(gaussian, weighting.latent_share(start, target))
-
-    def nearest(self, temperature: float) -> float:
-        """Nearest simulated temperature, in ln T."""
-        return min(self.simulated, key=lambda t: abs(math.log(t / temperature)))
-
-    def _variance(self, temperature: float) -> float:
-        """Variance of the potential energy: its heat capacity is that of the nearest simulated temperature."""
-        nearest = self.nearest(temperature)
-        weights = self._weights(nearest)
-        variance = float(weights @ (self.energy - weights @ self.energy) ** 2)
-        return variance * (temperature / nearest) ** 2
-
-    # --- bias
-
-    def visits(self, temperature: float) -> float:
-        """Return how often a walker is expected to enter the state it enters least in a round, without bias.
-
-        Of the states that have a share at some temperature wanted or simulated; counted in unbiased walkers, between
-        and beyond their temperatures by a straight line of its logarithm in 1/T.
-        """
-        at = np.array([1.0 / t for t in sorted(self._entries, reverse=True)])
-        if len(at) == 0:
-            return 0.0
-        logs = np.array([math.log(self._entries[t]) for t in sorted(self._entries, reverse=True)])
-        x = 1.0 / temperature
-        if len(at) == 1 or at[0] <= x <= at[-1]:
-            log = float(np.interp(x, at, logs))
-        else:
-            slope = np.polyfit(at, logs, 1)[0]
-            end = 0 if x < at[0] else -1
-            log = float(logs[end] + slope * (x - at[end]))
-        return self.s.frames * math.exp(min(log, 0.0))
-
-    @cached_property
-    def _entries(self) -> dict[float, float]:
-        """Entries a frame into the relevant state entered least, at each temperature with unbiased walkers."""
-        pool = self.s.pool
-        relevant = self._relevant
-        rates: dict[float, float] = {}
-        for temperature in self.simulated:
-            entries, frames = np.zeros(pool.n_states), 0
-            for states in self._unbiased(temperature):
-                entered = states[1:][states[1:] != states[:-1]]
-                entries += np.bincount(entered, minlength=pool.n_states)
-                frames += len(states)
-            if frames:
-                # Nothing seen in n frames: less often than once in them.
-                rates[temperature] = max(float(entries[relevant].min()), 0.5) / frames
-        return rates
-
-    @cached_property
-    def _relevant(self) -> NDArray[np.bool_]:
-        shares = [self._shares(t) for t in {*self.s.targets, *self.simulated}]
-        present = np.max(shares, axis=0) > _PRESENT
-        return np.asarray(present if present.any() else np.ones(self.s.n_states, bool))
-
-    # --- starts
-
-    def starts(self, chosen: tuple[float, ...], biased: tuple[float, ...]) -> dict[float, Frames]:
-        """Frames to start from.
-
-        Without a bias each state gets the walkers that it lacks at that temperature: as many as bring its frames, old
-        and new, to its population there, as far as that is known. So walkers that never leave their state do not spoil
-        the populations, and those that do have begun in equilibrium. Biased walkers start evenly over the states.
-        Within a state frames are drawn by their weights.
-        """
-        rng = np.random.default_rng([self.s.seed, 13])
-        states = self.s.pool.states
-        order = np.argsort(states, kind="stable")
-        starts = {}
-        for temperature in chosen:
-            wanted = self._even if temperature in biased else self._lacking(temperature)
-            frame_weights = self.at(temperature).weights
-            within = np.bincount(states, frame_weights, self.s.n_states)
-            # A state without weight has frames all the same, and each is as good as another.
-            frame_weights = np.where(within[states] > 0, frame_weights, 1.0)
-            within = np.bincount(states, frame_weights, self.s.n_states)
-            weights = (frame_weights * wanted[states] / within[states])[order]
-            starts[temperature] = order[systematic(weights / weights.sum(), self.s.walkers, rng)]
-        return starts
-
-    def _shares(self, temperature: float) -> Array:
-        """Population of each state."""
-        weights = self.at(temperature).weights
-        return np.bincount(self.s.pool.states, weights, self.s.n_states).astype(np.float64)
-
-    @cached_property
-    def _even(self) -> Array:
-        """The same for every state that was seen."""
-        present = np.bincount(self.s.pool.states, minlength=self.s.n_states) > 0
-        return np.asarray(present / present.sum())
-
-    def _lacking(self, temperature: float) -> Array:
-        """Shares of the next round's frames that bring those of unbiased walkers to the populations."""
-        shares, n = self._shares(temperature), self._frames(temperature)
-        new = self.s.walkers * self.s.frames
-        lacking = np.maximum(shares * (n.sum() + new) - n, 0.0)
-        return np.asarray(lacking / lacking.sum())
-
-    def _frames(self, temperature: float) -> Array:
-        """Frames in each state of unbiased walkers at a temperature."""
-        n = np.zeros(self.s.n_states)
-        for states in self._unbiased(temperature):
-            n += np.bincount(states, minlength=self.s.n_states)
-        return n
-
-    def _unbiased(self, temperature: float) -> Iterator[NDArray[np.int64]]:
-        """States of frames that follow on each other, of each unbiased walker at a temperature."""
-        pool = self.s.pool
-        for index, trajectory in enumerate(pool.trajectories):
-            if trajectory.temperature == temperature and np.ptp(trajectory.log_weights) == 0:
-                states = pool.states[pool.of_walker(index)]
-                yield from (states[stretch] for stretch in trajectory.stretches)
-
-    def state_rows(self, starts: dict[float, Frames], biased: tuple[float, ...]) -> list[dict[str, Any]]:
-        """Frames, population and starts of each state at each temperature chosen."""
-        states = self.s.pool.states
-        rows = []
-        for temperature, frames in starts.items():
-            shares, n = self._shares(temperature), self._frames(temperature)
-            begun = np.bincount(states[frames], minlength=self.s.n_states)
-            rows += [
-                {
-                    "temperature": temperature,
-                    "biased": temperature in biased,
-                    "state": state,
-                    "unbiased frames": int(n[state]),
-                    "population": float(shares[state]),
-                    "walkers that start in it": int(begun[state]),
-                }
-                for state in range(self.s.n_states)
-            ]
-        return rows
+            return ()
+        wrong = known.reweighter.certificate.temperatures
+        return tuple(t for t in chosen if known.visits(t) < self.visits or known.nearest(t) in wrong)

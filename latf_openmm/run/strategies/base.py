@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.sampling.tempering import TemperingSettings
 from latf_openmm.settings import Settings
 from latf_openmm.units import SCALES, TemperatureScale
 
@@ -40,8 +41,8 @@ class RoundState:
         Whether the configuration has a bias.
     seed
         Of everything random in the decision.
-    moving
-        Whether walkers move among the temperatures of a round.
+    tempering
+        How walkers can move among the configured temperatures; None: they cannot.
     """
 
     trained: TrainedModel
@@ -53,7 +54,7 @@ class RoundState:
     frames: int
     can_bias: bool
     seed: int
-    moving: bool = False
+    tempering: TemperingSettings | None = None
 
     @property
     def scale(self) -> TemperatureScale:
@@ -89,6 +90,8 @@ class Decision:
         Why, for people.
     diagnostics
         The numbers behind it: rows of names and values.
+    moving
+        Whether walkers move among the temperatures; only where the configuration has a tempering.
     """
 
     temperatures: tuple[float, ...]
@@ -97,6 +100,7 @@ class Decision:
     stop: bool = False
     reasons: tuple[str, ...] = ()
     diagnostics: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    moving: bool = False
 
 
 class StrategySettings(Settings):
@@ -123,11 +127,12 @@ def even_over_states(round_state: RoundState, temperature: float, rng: np.random
 
 
 def default_decision(round_state: RoundState, temperatures: tuple[float, ...], reason: str) -> Decision:
-    """Return a decision that starts evenly over the states and biases all walkers."""
+    """Return a decision that starts evenly over the states, and biases and moves all walkers where configured."""
     rng = np.random.default_rng([round_state.seed, 7])
     return Decision(
         temperatures,
         temperatures if round_state.can_bias else (),
         {t: even_over_states(round_state, t, rng) for t in temperatures},
         reasons=(reason, "walkers start evenly over the metastable states"),
+        moving=round_state.tempering is not None,
     )

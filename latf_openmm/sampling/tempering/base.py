@@ -26,6 +26,9 @@ Indices = NDArray[np.int64]
 ENOUGH = 0.2
 """Acceptance between neighbouring temperatures that is enough."""
 
+_NEVER = 1e-12
+"""Acceptance that stands for none."""
+
 
 class Walkers(Protocol):
     """Walkers of one stage between which temperatures move; in what Contexts they are does not matter."""
@@ -143,6 +146,22 @@ def temperatures_needed(kT: Sequence[float] | Array, energies: Sequence[float] |
     """
     steps = np.sqrt(_distance(kT, energies)) / (2 * erfcinv(ENOUGH))
     return int(np.ceil(steps)) + 1
+
+
+def moves_of_a_round_trip(acceptances: Sequence[float] | Array) -> float:
+    """Moves of a walker from the lowest temperature to the highest and back, where neighbours exchange in turn.
+
+    2 K (1 + sum((1 - a) / a)) for K temperatures, where energies forget between moves (Syed, Bouchard-Cote,
+    Deligiannidis and Doucet, J. R. Stat. Soc. B 2022); half of it for two, which try at every move.
+
+    Parameters
+    ----------
+    acceptances
+        Between neighbouring temperatures, shape (n_temperatures - 1,).
+    """
+    accepted = np.maximum(acceptances, _NEVER)
+    moves = (len(accepted) + 1) * (1 + float(((1 - accepted) / accepted).sum()))
+    return moves if len(accepted) == 1 else 2 * moves
 
 
 def _distance(kT: Sequence[float] | Array, energies: Sequence[float] | Array) -> float:
