@@ -14,6 +14,9 @@ REPLICA_EXCHANGE = "replica exchange"
 METHODS = (REPLICA_EXCHANGE, "fixed", "exchange", "expanded", "exchange + bias", "expanded + bias")
 """Replica exchange by itself, weighted by MBAR; and loops of this package, some with OPES in the second round."""
 
+EQUILIBRATION = 20
+"""Frames of each stage that every method leaves out."""
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -74,9 +77,10 @@ class Case:
 
     @property
     def evaluations(self) -> int:
-        """Force evaluations of one copy; equilibration is a tenth of the frames."""
+        """Force evaluations of one copy."""
         ladder = self.ladder
-        return len(ladder.temperatures) * ladder.walkers * round(1.1 * ladder.frames) * ladder.interval
+        frames = ladder.frames + self.rounds * EQUILIBRATION
+        return len(ladder.temperatures) * ladder.walkers * frames * ladder.interval
 
     def config(self) -> RunConfig:
         """The loop of a method."""
@@ -99,7 +103,7 @@ class Case:
                 frame_interval=ladder.interval,
                 timestep=case.timestep,
                 friction=case.friction,
-                equilibration=round(0.1 * frames) * ladder.interval,
+                equilibration=EQUILIBRATION * ladder.interval,
                 tempering=tempering[self.method.split(" ")[0]],
             ),
             features=list(case.features),

@@ -25,7 +25,7 @@ from benchmarks.active.run import reference
 from benchmarks.quality.cases import SYSTEMS
 from benchmarks.quality.data import features_of, truth
 from benchmarks.quality.replica_exchange import run_replica_exchange
-from benchmarks.tempering.cases import METHODS, REPLICA_EXCHANGE, Case
+from benchmarks.tempering.cases import EQUILIBRATION, METHODS, REPLICA_EXCHANGE, Case
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.reweighting.temperatures import Reweighting
@@ -37,15 +37,13 @@ Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
 _FOLDER = Path(__file__).parent
 _COLUMNS = {"energy": "energy [kT]", "heat capacity": "heat capacity [%]", "population": "population"}
-_EQUILIBRATION = 20
-"""Frames that `run_replica_exchange` leaves out."""
 
 
 def replica_exchange(case: Case, work: Path) -> list[FeatureTrajectory]:
     """Frames of replica exchange at all its temperatures."""
     system, ladder = case.case, case.ladder
     file = work / "tempering" / f"{case.name}.npz"
-    frames = case.evaluations // (len(ladder.temperatures) * ladder.interval) - _EQUILIBRATION
+    frames = ladder.walkers * (ladder.frames + EQUILIBRATION) - EQUILIBRATION
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         temperatures = list(ladder.temperatures)
