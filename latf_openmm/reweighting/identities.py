@@ -22,10 +22,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.reweighting.replicates import Replicates
+
 Array = NDArray[np.float64]
 
 _RIDGE = 1e-6
 """Added to the diagonal of the equations, which is one."""
+_LOWEST = 0.05
+"""Least factor on a weight; no weight may be negative."""
+_NOISES = (0.1, 1.0, 10.0)
+"""Values of gamma that are tried, over the ratio of the traces of D and C."""
+_GAIN = 0.9
+"""Mean ratio of variances after and before, above which nothing is corrected."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +100,8 @@ class Identities:
         return np.einsum("nka,na->nk", self._gradients, vectors)
 
 
-def corrections(identities: Identities, weights: Array, kT: float, noises: Array) -> Array:
-    """Factors on weights that the identities ask for, shape (n_noises, n_frames); their weighted mean is one.
-
-    A frame that weighs much less than it should may get a negative factor.
+class Correction:
+    """Factors on weights that identities ask for, with the equations of all frames and any means.
 
     Parameters
     ----------
@@ -103,18 +109,61 @@ def corrections(identities: Identities, weights: Array, kT: float, noises: Array
         At the temperature, summing to one, shape (n_frames,).
     kT
         Thermal energy [kJ/mol].
-    noises
-        gamma, over the ratio of the traces of D and C; shape (n_noises,).
+    noise
+        gamma, over the ratio of the traces of D and C.
     """
-    h, phi = identities.residuals(kT), identities.values
-    mean = weights @ h
-    h, phi = h - mean, phi - weights @ phi
-    stiffness, scatter = identities.stiffness(weights), (h * weights[:, None]).T @ h
-    unit = np.trace(stiffness) / max(float(np.trace(scatter)), 1e-300)
-    factors = np.empty((len(noises), len(weights)))
-    for row, gamma in zip(factors, unit * noises, strict=True):
+
+    def __init__(self, identities: Identities, weights: Array, kT: float, noise: float) -> None:
+        self.residuals = identities.residuals(kT)
+        off = self.residuals - weights @ self.residuals
+        stiffness, scatter = identities.stiffness(weights), (off * weights[:, None]).T @ off
+        gamma = noise * np.trace(stiffness) / max(float(np.trace(scatter)), 1e-300)
         matrix = stiffness + gamma * scatter
-        scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-        matrix = matrix / np.outer(scale, scale) + _RIDGE * np.eye(len(scale))
-        row[:] = 1.0 + (phi - gamma * h) @ (np.linalg.solve(matrix, mean / scale) / scale)
-    return factors
+        self._scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+        self._matrix = matrix / np.outer(self._scale, self._scale) + _RIDGE * np.eye(len(matrix))
+        self.instruments: Array = identities.values - gamma * self.residuals
+
+    def factors(self, residuals: Array, instruments: Array) -> Array:
+        """Factors on the weights of all frames, shape (n_frames,), not below a twentieth.
+
+        Parameters
+        ----------
+        residuals, instruments
+            Weighted means of these columns, of all frames or of a bootstrap sample, shape (n_functions,).
+        """
+        pull = np.linalg.solve(self._matrix, residuals / self._scale) / self._scale
+        return np.maximum(1.0 + (self.instruments - instruments) @ pull, _LOWEST)
+
+
+def corrected(identities: Identities, replicates: Replicates, kT: float, columns: Array) -> Replicates:
+    """Return weights and bootstrap samples as the identities correct them; as they are where that gains little.
+
+    Parameters
+    ----------
+    replicates
+        Weights at the temperature, and the factors on them in bootstrap samples.
+    kT
+        Thermal energy [kJ/mol].
+    columns
+        Numbers of every frame, of whose means the variances in bootstrap samples are compared, (n_frames, n_columns).
+    """
+    before = np.maximum(replicates.means(columns).var(axis=0), 1e-300)
+    best, least = replicates, _GAIN
+    for noise in _NOISES:
+        trial = _with(Correction(identities, replicates.weights, kT, noise), replicates)
+        score = float((trial.means(columns).var(axis=0) / before).mean())
+        if score < least:
+            best, least = trial, score
+    return best
+
+
+def _with(correction: Correction, replicates: Replicates) -> Replicates:
+    """Weights and bootstrap samples with one correction."""
+    weights, both = replicates.weights, (correction.residuals, correction.instruments)
+    change = correction.factors(*(weights @ column for column in both))
+    factors = np.empty_like(replicates.factors)
+    means = [replicates.means(column) for column in both]
+    for row, sample, *pair in zip(factors, replicates.factors, *means, strict=True):
+        row[:] = sample * correction.factors(*pair) / change
+    weights = weights * change
+    return Replicates(factors, weights / weights.sum())

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from latf_openmm.reweighting.identities import Identities, Slopes, corrections
+from latf_openmm.reweighting.identities import Correction, Identities, Slopes, corrected
 from latf_openmm.reweighting.moves import Shift, Turn, slopes_along
+from latf_openmm.reweighting.replicates import Replicates
 
 Array = NDArray[np.float64]
 KT = 1.5
@@ -53,16 +54,34 @@ def test_mean_of_a_function_times_its_identity_is_minus_its_stiffness() -> None:
     np.testing.assert_allclose(product, -identities.stiffness(equal(n)), atol=0.02)
 
 
+def factors_of(slopes: Slopes, noise: float) -> Array:
+    weights = equal(len(slopes.z))
+    correction = Correction(Identities(slopes, CENTRES, WIDTH), weights, KT, noise)
+    return correction.factors(weights @ correction.residuals, weights @ correction.instruments)
+
+
+def walk(n: int, memory: float, seed: int) -> Slopes:
+    """Samples of the oscillator that forget slowly."""
+    steps = np.sqrt(KT * (1 - memory**2)) * np.random.default_rng(seed).normal(size=n + 200)
+    x = lfilter([1.0], [1.0, -memory], steps)[200:, None]
+    return Slopes(x, np.ones((n, 1, 1)), np.zeros((n, 1)), -x)
+
+
+def blocks(n: int, n_blocks: int, seed: int) -> Replicates:
+    """Equal weights, and bootstrap samples of blocks."""
+    rng = np.random.default_rng(seed)
+    times = [np.bincount(rng.integers(0, n_blocks, n_blocks), minlength=n_blocks) for _ in range(60)]
+    return Replicates(np.repeat(np.array(times, np.float32), n // n_blocks, axis=1), equal(n))
+
+
 def test_an_oscillator_is_nearly_without_noise() -> None:
     """Mean of cos x and the share beyond 0.5, which is no smooth function."""
-    noises, n = np.array([1.0, 100.0]), 500
-    values = []
+    n, values = 500, []
     for seed in range(40):
         slopes = oscillator(n, seed)
-        x, weights = slopes.z[:, 0], equal(n)
-        factors = corrections(Identities(slopes, CENTRES, WIDTH), weights, KT, noises)
-        np.testing.assert_allclose(factors @ weights, 1.0, atol=1e-9)
-        rows = weights * np.concatenate([np.ones((1, n)), factors])
+        x = slopes.z[:, 0]
+        rows = np.stack([np.ones(n), *(factors_of(slopes, noise) for noise in (1.0, 100.0))]) / n
+        np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-2)
         values.append([rows @ np.cos(x), rows @ (x > 0.5)])
     off = np.array(values) - np.array([np.exp(-KT / 2), 0.34155])[:, None]
     errors = np.sqrt((off**2).mean(axis=0))
@@ -71,16 +90,29 @@ def test_an_oscillator_is_nearly_without_noise() -> None:
     assert (np.abs(off.mean(axis=0)[:, 1:]) < 0.25 * errors[:, :1]).all()
 
 
-def test_noise_of_frames_that_forget_slowly_falls_fivefold() -> None:
-    n, memory, values = 2000, 0.95, []
+def test_noise_of_frames_that_forget_slowly_falls_threefold_and_errors_are_right() -> None:
+    n, values, said = 2000, [], []
     for seed in range(30):
-        steps = np.sqrt(KT * (1 - memory**2)) * np.random.default_rng(seed).normal(size=n + 200)
-        x = lfilter([1.0], [1.0, -memory], steps)[200:, None]
-        slopes = Slopes(x, np.ones((n, 1, 1)), np.zeros((n, 1)), -x)
-        factors = corrections(Identities(slopes, CENTRES, WIDTH), equal(n), KT, np.array([1.0]))
-        values.append(np.concatenate([np.ones((1, n)), factors]) @ (x[:, 0] > 0.5) / n - 0.34155)
-    before, after = np.sqrt((np.array(values) ** 2).mean(axis=0))
-    assert after < 0.2 * before
+        slopes = walk(n, 0.95, seed)
+        beyond = (slopes.z > 0.5).astype(np.float64)
+        before = blocks(n, 20, seed)
+        after = corrected(Identities(slopes, CENTRES, WIDTH), before, KT, beyond)
+        assert (after.weights > 0).all()
+        values.append([r.weights @ beyond[:, 0] - 0.34155 for r in (before, after)])
+        said.append([r.means(beyond).std() for r in (before, after)])
+    errors = np.sqrt((np.array(values) ** 2).mean(axis=0))
+    assert errors[1] < 0.33 * errors[0]
+    np.testing.assert_allclose(np.sqrt((np.array(said) ** 2).mean(axis=0)), errors, rtol=0.45)
+
+
+def test_forces_that_are_noise_change_little() -> None:
+    slopes = walk(2000, 0.95, 1)
+    noise = 50 * np.random.default_rng(2).normal(size=slopes.work.shape)
+    noisy = Slopes(slopes.z, slopes.metric, slopes.curvature, slopes.work + noise)
+    before = blocks(2000, 20, 3)
+    beyond = (slopes.z > 0.5).astype(np.float64)
+    after = corrected(Identities(noisy, CENTRES, WIDTH), before, KT, beyond)
+    assert abs(float((after.weights - before.weights) @ beyond[:, 0])) < 0.5 * before.means(beyond).std()
 
 
 def test_a_turn_changes_a_torsion_and_no_distance_within_parts() -> None:
