@@ -21,11 +21,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
+from latf_openmm.reweighting.cells import clusters
 from latf_openmm.reweighting.replicates import Replicates
 
 Array = NDArray[np.float64]
 
+_FUNCTIONS = 40
+"""Gaussians of slow variables."""
+_WIDTH = 2.0
+"""Their standard deviation, over the median distance to the next."""
 _RIDGE = 1e-6
 """Added to the diagonal of the equations, which is one."""
 _LOWEST = 0.05
@@ -86,6 +92,14 @@ class Identities:
         bent -= np.trace(metric, axis1=1, axis2=2)[:, None]
         self._curvature = self.values * bent + self._along(slopes.curvature)
         self._work = self._along(slopes.work)
+
+    @classmethod
+    def about_frames(cls, slopes: Slopes, seed: int = 0) -> "Identities":
+        """Return Gaussians about clusters of frames, twice as wide as the distance to the next."""
+        scale = slopes.z.std(axis=0) + 1e-12
+        centres, _ = clusters(slopes.z / scale, _FUNCTIONS, seed)
+        spacing = float(np.median(cKDTree(centres).query(centres, k=2)[0][:, 1]))
+        return cls(slopes, centres * scale, _WIDTH * spacing * scale)
 
     def residuals(self, kT: float) -> Array:
         """Return h of every frame at a temperature, shape (n_frames, n_functions); its canonical mean is zero."""

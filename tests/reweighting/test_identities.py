@@ -4,9 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.identities import Correction, Identities, Slopes, corrected
 from latf_openmm.reweighting.moves import Shift, Turn, slopes_along
 from latf_openmm.reweighting.replicates import Replicates
+from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.units import REDUCED
 
 Array = NDArray[np.float64]
 KT = 1.5
@@ -103,6 +106,34 @@ def test_noise_of_frames_that_forget_slowly_falls_threefold_and_errors_are_right
     errors = np.sqrt((np.array(values) ** 2).mean(axis=0))
     assert errors[1] < 0.33 * errors[0]
     np.testing.assert_allclose(np.sqrt((np.array(said) ** 2).mean(axis=0)), errors, rtol=0.45)
+
+
+def test_weights_between_two_temperatures_are_corrected() -> None:
+    """Mean energy of the oscillator at kT = 1.5 from frames at 1 and 2, with errors; without forces as before."""
+    off: list[list[float]] = []
+    for seed in range(12):
+        parts = [walk(1000, 0.9, 100 * seed + i).z * np.sqrt(t / KT) for i, t in enumerate((1.0, 2.0))]
+        trajectories = [
+            FeatureTrajectory(
+                features=x.astype(np.float32),
+                temperature=t,
+                frame_interval=1.0,
+                potential_energy=0.5 * x[:, 0] ** 2,
+                log_weights=np.zeros(len(x)),
+                run=f"T{t:g}",
+                scale=REDUCED,
+            )
+            for x, t in zip(parts, (1.0, 2.0), strict=True)
+        ]
+        x = np.concatenate(parts)
+        slopes = Slopes(x, np.ones((len(x), 1, 1)), np.zeros((len(x), 1)), -x)
+        weights = [
+            TemperatureWeighting(trajectories, None, seed, chosen).replicates(KT, 1.0).weights
+            for chosen in (None, slopes)
+        ]
+        off.append([float(w @ (0.5 * x[:, 0] ** 2)) - 0.5 * KT for w in weights])
+    before, after = np.sqrt((np.array(off) ** 2).mean(axis=0))
+    assert after < 0.5 * before
 
 
 def test_forces_that_are_noise_change_little() -> None:
