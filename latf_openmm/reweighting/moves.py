@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +75,38 @@ class Turn:
 
     def _arms(self, positions: Array) -> Array:
         return np.asarray(positions[:, self.part] - positions[:, self.end, None])
+
+
+def moves_of(topology: mdtraj.Topology) -> list[Shift | Turn]:
+    """Return the moves of a system: turns about all bonds that can turn, or shifts of particles without bonds.
+
+    A bond can turn if two or more atoms follow each of its ends, and it is in no ring.
+    """
+    if not topology.n_bonds:
+        return [Shift(atom, axis) for atom in range(topology.n_atoms) for axis in range(3)]
+    bonded: list[set[int]] = [set() for _ in range(topology.n_atoms)]
+    bonds = [(first.index, second.index) for first, second in topology.bonds]
+    for first, second in bonds:
+        bonded[first].add(second)
+        bonded[second].add(first)
+    turns: list[Shift | Turn] = []
+    for first, second in bonds:
+        sides = [(_beyond(bonded, *ends), ends) for ends in ((first, second), (second, first))]
+        part, (start, end) = min(sides, key=lambda side: len(side[0]))
+        if len(part) > 1 and start not in part:
+            turns.append(Turn(start, end, np.array(sorted(part - {end}), dtype=np.int64)))
+    return turns
+
+
+def _beyond(bonded: list[set[int]], start: int, end: int) -> set[int]:
+    """Atoms that are reached from `end` without the bond from `start` to it."""
+    reached, edge = {end}, [end]
+    while edge:
+        atom = edge.pop()
+        further = bonded[atom] - reached - ({start} if atom == end else set())
+        reached |= further
+        edge += further
+    return reached
 
 
 def slopes_along(

@@ -1,14 +1,16 @@
 """Weights corrected by forces: identities hold, noise falls, errors are right."""
 
+import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.identities import Correction, Identities, Slopes, corrected
-from latf_openmm.reweighting.moves import Shift, Turn, slopes_along
+from latf_openmm.reweighting.moves import Shift, Turn, moves_of, slopes_along
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.systems.lj7 import LJ7Settings
 from latf_openmm.units import REDUCED
 
 Array = NDArray[np.float64]
@@ -170,6 +172,20 @@ def test_forces_along_moves_are_minus_the_slope_of_the_energy() -> None:
     for move in (Shift(3, 2), Shift(0, 1), Turn(1, 2, np.array([3, 4]))):
         slope = (energy(move.moved(positions, 1e-5)) - energy(move.moved(positions, -1e-5)))[:, 0] / 2e-5
         np.testing.assert_allclose(move.force(positions, forces), -slope, atol=1e-5)
+
+
+def test_moves_of_a_chain_with_a_ring_and_of_particles() -> None:
+    """Butane turns about its middle bond, a ring does not; loose particles are shifted."""
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("MOL", topology.add_chain())
+    atoms = [topology.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(7)]
+    for i, j in ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 3), (3, 6)):
+        topology.add_bond(atoms[i], atoms[j])
+    turns = {
+        (move.start, move.end): move.part.tolist() for move in moves_of(topology) if isinstance(move, Turn)
+    }
+    assert turns == {(2, 1): [0], (3, 2): [0, 1]}
+    assert len(moves_of(LJ7Settings().build().mdtraj_topology())) == 21
 
 
 def test_slopes_of_a_torsion_along_its_turn() -> None:
