@@ -31,6 +31,7 @@ from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.reweighting.consistency import Certificate, certificate
 from latf_openmm.reweighting.free_energy import committee_widening
+from latf_openmm.reweighting.identities import Slopes
 from latf_openmm.reweighting.inefficiency import run_inefficiencies
 from latf_openmm.reweighting.reliability import GOOD_SAMPLES, MIN_SEEN_SAMPLES, Reliability, reliability_of
 from latf_openmm.reweighting.replicates import Replicates
@@ -74,9 +75,13 @@ class Reweighter:
         All frames under it.
     seed
         Of the bootstrap, whose samples are the same at every temperature, and of the flow's samples.
+    slopes
+        Slopes of slow variables along moves at all frames, by which forces correct weights; None: no forces.
     """
 
-    def __init__(self, trained: TrainedModel, pool: Pool, seed: int = 0) -> None:
+    def __init__(
+        self, trained: TrainedModel, pool: Pool, seed: int = 0, slopes: Slopes | None = None
+    ) -> None:
         self.trained = trained
         self.pool = pool
         self.seed = seed
@@ -85,7 +90,7 @@ class Reweighter:
         if energies_known(pool.trajectories):
             lag = int(trained.provenance.get("lag") or 2)
             basins = Basins(pool.z, pool.states, pool.n_states, max(2, lag))
-            self.weighting = TemperatureWeighting(pool.trajectories, basins, seed)
+            self.weighting = TemperatureWeighting(pool.trajectories, basins, seed, slopes)
 
     def at(self, temperature: float, method: Method | None = None) -> StructureEnsemble:
         """Return the ensemble at a temperature, as `ensemble_at` does."""

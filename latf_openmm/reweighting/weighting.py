@@ -13,6 +13,7 @@ from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.conditional import LEAST, ConditionalFit, ConditionalFrames
 from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
+from latf_openmm.reweighting.identities import Identities, Slopes, corrected
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
 from latf_openmm.reweighting.paths import Order
 from latf_openmm.reweighting.replicates import Replicates
@@ -67,11 +68,14 @@ class TemperatureWeighting:
         by itself.
     seed
         Of the bootstrap, whose samples are the same at every temperature.
+    slopes
+        Slopes of slow variables at all frames, by which forces correct the weights of MBAR where bootstrap samples then
+        differ less (`latf_openmm.reweighting.identities`); None: no forces.
 
     Attributes
     ----------
     mbar
-        Weights by MBAR.
+        Weights by MBAR, without forces.
     inefficiency
         Statistical inefficiency of each frame's run, of the slowest variable, shape (n_frames,).
     enough
@@ -83,8 +87,10 @@ class TemperatureWeighting:
         trajectories: Sequence[FeatureTrajectory],
         basins: Basins | None = None,
         seed: int = 0,
+        slopes: Slopes | None = None,
     ) -> None:
         self.basins, self.seed = basins, seed
+        self._identities = None if slopes is None else Identities.about_frames(slopes, seed)
         n = sum(t.n_frames for t in trajectories)
         self.inefficiency = local = np.ones(n)
         averaged: AveragedEnergies | None = None
@@ -241,12 +247,21 @@ class TemperatureWeighting:
     def replicates(self, temperature: float, q: float) -> Replicates:
         """Weights in bootstrap samples with a share `q` of MBAR."""
         if q == 1.0:
-            return Replicates(self.factors, self.mbar_weights(temperature))
+            return self._with_forces(Replicates(self.factors, self.mbar_weights(temperature)), temperature)
         weights = self.conditional_weights(temperature)
         conditional = Replicates(self._conditional_factors(temperature), weights)
         if q == 0.0:
             return conditional
         return Replicates(self.factors, self.mbar_weights(temperature)).blend(conditional, q)
+
+    def _with_forces(self, replicates: Replicates, temperature: float) -> Replicates:
+        """Weights as forces correct them, if they do; by the noise of the mean energy and of shares of states."""
+        if self._identities is None:
+            return replicates
+        mbar = self.mbar
+        shares = mbar.states[:, None] == np.arange(mbar.n_states)
+        columns = np.column_stack([mbar.energy, shares[:, np.flatnonzero(shares.any(axis=0))[1:]]])
+        return corrected(self._identities, replicates, mbar.boltzmann * temperature, columns)
 
     def energies(self, temperature: float, q: float) -> Array:
         """Energies of all frames as the ensemble at a temperature has them, shape (n_frames,) [kJ/mol].
