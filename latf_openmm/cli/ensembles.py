@@ -13,6 +13,7 @@ from latf_openmm.cli.application import app
 from latf_openmm.cli.options import (
     DCD,
     OBSERVABLE_NAMES,
+    ForcesOption,
     Format,
     Method,
     MethodOption,
@@ -43,6 +44,7 @@ def generate(
     round_index: RoundOption = None,
     method: MethodOption = Method.AUTO,
     minutes: MinutesOption = 15.0,
+    forces: ForcesOption = False,
     trajectory: Annotated[Format, typer.Option("--format", help="Of the structures.")] = DCD,
     trust: TrustOption = False,
 ) -> None:
@@ -66,6 +68,7 @@ def generate(
             structures=structures,
             method=method.value,
             minutes=minutes,
+            forces=forces,
             trajectory=trajectory.value,
             progress=progress,
         )
@@ -102,6 +105,7 @@ def observe(
     round_index: RoundOption = None,
     method: MethodOption = Method.AUTO,
     minutes: MinutesOption = 15.0,
+    forces: ForcesOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Observables against temperature, with errors: a table and a figure.
@@ -126,6 +130,7 @@ def observe(
             round_index=round_index,
             method=method.value,
             minutes=minutes,
+            forces=forces,
             progress=progress,
         )
     write_observed(observed, output)

@@ -69,6 +69,14 @@ TrustOption = Annotated[
         "else that you trust.",
     ),
 ]
+ForcesOption = Annotated[
+    bool,
+    typer.Option(
+        "--forces",
+        help="Correct weights by the forces at the frames, where that lowers errors; not for periodic boxes and sorted "
+        "coordination numbers.",
+    ),
+]
 MinutesOption = Annotated[
     float, typer.Option(min=0.0, help="With --method auto: leave out annealing that would take longer.")
 ]

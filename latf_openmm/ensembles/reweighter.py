@@ -153,7 +153,7 @@ class Reweighter:
             temperature,
             self._kT(temperature),
             "reweighted" if q == 1.0 else "conditional",
-            _DESCRIPTIONS.get(q, f"frames by conditional energies, {100 * q:.0f} % by MBAR"),
+            _description(q, weighting.corrects(replicates)),
             self.pool,
             weights,
             replicates,
@@ -279,6 +279,13 @@ def ensemble_at(
 
 
 @torch.no_grad()
+def _description(q: float, by_forces: bool) -> str:
+    """How frames with a share `q` of MBAR are weighted, for people."""
+    if by_forces:
+        return f"{_DESCRIPTIONS[1.0]}, corrected by forces"
+    return _DESCRIPTIONS.get(q, f"frames by conditional energies, {100 * q:.0f} % by MBAR")
+
+
 def _near_samples(
     trained: TrainedModel, pool: Pool, temperature: float, logs: Array, seed: int
 ) -> tuple[Array, Array]:

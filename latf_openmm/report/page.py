@@ -13,7 +13,6 @@ from latf_openmm.bias.potentials.base import BiasSettings
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
-from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
@@ -28,8 +27,8 @@ from latf_openmm.report.tempering import moves_figure, moves_text
 from latf_openmm.report.work import Work
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.records import RoundRecord
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.storage import write_json, write_manifest, write_text
 
@@ -74,8 +73,8 @@ def write_report(run: RunFolder, index: int) -> Path:
 
 def _compute(run: RunFolder, index: int) -> _Content:
     """Compute what the page shows, and draw its pictures."""
-    trained, pool = run.trained(index), pool_of_rounds(run, index)
-    reweighter = Reweighter(trained, pool, run.config.seed)
+    reweighter = reweighter_of_round(run, index)
+    trained, pool = reweighter.trained, reweighter.pool
     ensembles = [reweighter.at(temperature) for temperature in run.temperatures()]
     references = find_references(run, trained, index)
     grid = LatentGrid.around(np.concatenate([pool.z, *(r.z for r in references.values() if r.halves)]))

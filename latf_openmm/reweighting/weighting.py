@@ -263,6 +263,10 @@ class TemperatureWeighting:
         columns = np.column_stack([mbar.energy, shares[:, np.flatnonzero(shares.any(axis=0))[1:]]])
         return corrected(self._identities, replicates, mbar.boltzmann * temperature, columns)
 
+    def corrects(self, replicates: Replicates) -> bool:
+        """Return whether forces have corrected weights that `replicates` returned."""
+        return self._identities is not None and replicates.factors is not self.factors
+
     def energies(self, temperature: float, q: float) -> Array:
         """Energies of all frames as the ensemble at a temperature has them, shape (n_frames,) [kJ/mol].
 

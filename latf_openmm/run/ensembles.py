@@ -17,7 +17,7 @@ from latf_openmm.errors import SimulationError
 from latf_openmm.reweighting.reliability import AMPLE_SAMPLES
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.frames import pool_of_rounds
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.units import check_temperature
@@ -65,7 +65,7 @@ def ensembles_at(
     for temperature in temperatures:
         check_temperature("temperature", temperature)
     if reweighter is None:
-        reweighter = Reweighter(run.trained(index), pool_of_rounds(run, index), run.config.seed)
+        reweighter = reweighter_of_round(run, index)
     if method in ("reweighted", "conditional", "flow"):
         return [reweighter.at(temperature, _plain(method)) for temperature in temperatures]
     if method == "annealed":

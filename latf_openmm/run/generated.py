@@ -20,12 +20,11 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structures
 from latf_openmm.ensembles.latent import GeneratedEnsemble, generate, write_ensemble
-from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.formats import FormatName
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.frames import pool_of_rounds
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.storage import atomic_folder, check_output
 from latf_openmm.units import check_temperature, temperature_name
 
@@ -68,6 +67,7 @@ def generate_ensembles(
     structures: int = 1000,
     method: Choice = "auto",
     minutes: float = 15.0,
+    forces: bool = False,
     trajectory: FormatName = "dcd",
     progress: Progress | None = None,
 ) -> list[GeneratedFolder]:
@@ -87,6 +87,8 @@ def generate_ensembles(
         Latent samples, and structures without weights, at each temperature.
     method, minutes
         As for `latf_openmm.ensembles_at`.
+    forces
+        Whether forces at the frames correct weights where that lowers errors.
     trajectory
         Format of the structures.
 
@@ -106,8 +108,8 @@ def generate_ensembles(
     if len(set(names)) < len(names):
         given = ", ".join(f"{temperature:g}" for temperature in temperatures)
         raise ConfigError(f"--temperature: expected each once, got {given}")
-    trained, pool = run.trained(index), pool_of_rounds(run, index)
-    reweighter = Reweighter(trained, pool, run.config.seed)
+    reweighter = reweighter_of_round(run, index, forces)
+    trained, pool = reweighter.trained, reweighter.pool
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
     )

@@ -9,10 +9,9 @@ from rich.progress import Progress
 from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import check_observable
-from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.frames import pool_of_rounds
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.units import TemperatureScale
 
 
@@ -59,6 +58,7 @@ def observe(
     round_index: int | None = None,
     method: Choice = "auto",
     minutes: float = 15.0,
+    forces: bool = False,
     progress: Progress | None = None,
 ) -> ObservedCurves:
     """Return curves of observables against temperature, with errors.
@@ -77,6 +77,8 @@ def observe(
         Round whose model and frames are used; None: the last complete one.
     method, minutes
         As for `latf_openmm.ensembles_at`.
+    forces
+        Whether forces at the frames correct weights where that lowers errors.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def observe(
     trained = run.trained(index)
     for name in observables:
         check_observable(name, structure, trained.model.n_states)
-    reweighter = Reweighter(trained, pool_of_rounds(run, index), run.config.seed)
+    reweighter = reweighter_of_round(run, index, forces)
     ensembles = ensembles_at(
         run, index, temperatures, method, minutes, progress=progress, reweighter=reweighter
     )

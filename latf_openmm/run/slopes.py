@@ -9,16 +9,37 @@ import torch
 from numpy.typing import NDArray
 
 from latf_openmm.ensembles.pool import Pool
+from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.reweighting.identities import Slopes
 from latf_openmm.reweighting.moves import moves_of, slopes_along
 from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.systems import shared_system
 
 Array = NDArray[np.float64]
+
+
+def reweighter_of_round(run: RunFolder, index: int, forces: bool = False) -> Reweighter:
+    """Return what makes ensembles of the frames of all rounds up to one, under its model.
+
+    Parameters
+    ----------
+    forces
+        Whether forces at the frames correct weights.
+
+    Raises
+    ------
+    ConfigError
+        If forces cannot: see `slopes_of_pool`.
+    """
+    trained, pool = run.trained(index), pool_of_rounds(run, index)
+    slopes = slopes_of_pool(run.config, trained, pool) if forces else None
+    return Reweighter(trained, pool, run.config.seed, slopes)
 
 
 def slopes_of_pool(config: RunConfig, trained: TrainedModel, pool: Pool) -> Slopes:

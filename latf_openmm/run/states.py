@@ -12,11 +12,10 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
 from latf_openmm.ensembles.observables import structure_observable
-from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.ensembles.states import state_table
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.frames import pool_of_rounds
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.storage import write_text
 from latf_openmm.units import TemperatureScale, check_temperature
 
@@ -90,7 +89,7 @@ def summarise_states(
     structure = run.reference_structure(reference)
     functions = {name.rpartition(":")[2]: structure_observable(name, structure) for name in observables}
     trained, topology = run.trained(index), run.topology()
-    reweighter = Reweighter(trained, pool_of_rounds(run, index), run.config.seed)
+    reweighter = reweighter_of_round(run, index)
     at = min(trained.temperatures) if temperature is None else temperature
     (ensemble,) = ensembles_at(run, index, [at], method, minutes, progress=progress, reweighter=reweighter)
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}

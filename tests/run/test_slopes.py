@@ -1,8 +1,13 @@
 """Slopes of a run's collective variables: those of its frames, and forces correct its weights."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from latf_openmm.cli import app as cli
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.features.coordination import CoordinationSettings
@@ -23,6 +28,31 @@ def test_slopes_of_a_run(small_run: RunFolder) -> None:
         assert (ensemble.weights >= 0).all()
         np.testing.assert_allclose(ensemble.weights.sum(), 1.0)
     assert ensembles[1].energy().error < 1.2 * ensembles[0].energy().error
+
+
+def test_the_command_says_whether_forces_correct(small_run: RunFolder, tmp_path: Path) -> None:
+    arguments = ("generate", str(small_run.path), "-T", "1.1", "--samples", "200", "--minutes", "0")
+    descriptions = []
+    for name, more in (("plain", ()), ("forces", ("--forces",))):
+        result = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / name), *more])
+        assert result.exit_code in (0, 3), (result.output, result.exception)
+        descriptions.append(
+            json.loads((tmp_path / name / "T1.1" / "ensemble.json").read_text())["description"]
+        )
+    assert "forces" not in descriptions[0]
+    observed = (
+        "observe",
+        str(small_run.path),
+        "-T",
+        "1.1",
+        "--observable",
+        "energy",
+        "--minutes",
+        "0",
+        "--forces",
+    )
+    result = CliRunner().invoke(cli, [*observed, "-o", str(tmp_path / "observed")])
+    assert result.exit_code in (0, 3), (result.output, result.exception)
 
 
 def test_kinks_are_refused(small_run: RunFolder) -> None:
