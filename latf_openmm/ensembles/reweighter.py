@@ -280,7 +280,7 @@ def ensemble_at(
 
 @torch.no_grad()
 def _description(q: float, by_forces: bool) -> str:
-    """How frames with a share `q` of MBAR are weighted, for people."""
+    """Name of weights with a share `q` of MBAR, for people."""
     if by_forces:
         return f"{_DESCRIPTIONS[1.0]}, corrected by forces"
     return _DESCRIPTIONS.get(q, f"frames by conditional energies, {100 * q:.0f} % by MBAR")
