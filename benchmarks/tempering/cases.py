@@ -1,6 +1,6 @@
 """Cases of the tempering benchmark: systems, ladders, and how much is simulated by each method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.quality.cases import SYSTEMS, SystemCase, short_training
 from latf_openmm.bias.potentials.opes import OpesSettings
@@ -11,8 +11,20 @@ from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.sampling.tempering.expanded import ExpandedSettings
 
 REPLICA_EXCHANGE = "replica exchange"
-METHODS = (REPLICA_EXCHANGE, "fixed", "exchange", "expanded", "exchange + bias", "expanded + bias")
-"""Replica exchange by itself, weighted by MBAR; and loops of this package, some with OPES in the second round."""
+FORCES = ", forces"
+METHODS = (
+    REPLICA_EXCHANGE,
+    "fixed",
+    "exchange",
+    f"exchange{FORCES}",
+    "expanded",
+    "exchange + bias",
+    "expanded + bias",
+)
+"""Replica exchange by itself, weighted by MBAR; and loops of this package, some with OPES in the second round. With
+forces the frames are those without, weighted otherwise."""
+WITHOUT_FORCES = ("lj7",)
+"""Systems whose descriptors have kinks."""
 
 EQUILIBRATION = 20
 """Frames of each stage that every method leaves out."""
@@ -45,7 +57,7 @@ class Ladder:
 
 
 LADDERS = {
-    "three_hole": Ladder((0.45, 0.6, 0.85, 1.15, 1.5, 2.1), 1, 960, 50, 2, 6.0),
+    "three_hole": Ladder((0.45, 0.6, 0.85, 1.15, 1.5, 2.1), 1, 960, 50, 2, 3.0),
     "lj7": Ladder((0.18, 0.25, 0.34, 0.45, 0.55, 0.75), 1, 3200, 100, 1, 3.0),
     "alanine_dipeptide": Ladder((290.0, 325.0, 375.0, 450.0, 550.0, 650.0, 740.0), 1, 3000, 125, 2, 25.0),
 }
@@ -61,7 +73,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.system}_{self.method.replace(' ', '_')}_{self.seed}"
+        return f"{self.system}_{self.method.replace(',', '').replace(' ', '_')}_{self.seed}"
+
+    @property
+    def simulated(self) -> "Case":
+        """The case whose frames are used."""
+        return replace(self, method=self.method.removesuffix(FORCES))
 
     @property
     def case(self) -> SystemCase:
@@ -104,7 +121,7 @@ class Case:
                 timestep=case.timestep,
                 friction=case.friction,
                 equilibration=EQUILIBRATION * ladder.interval,
-                tempering=tempering[self.method.split(" ")[0]],
+                tempering=tempering[self.method.split(" ")[0].strip(",")],
             ),
             features=list(case.features),
             model=case.model,

@@ -25,13 +25,20 @@ from benchmarks.active.run import reference
 from benchmarks.quality.cases import SYSTEMS
 from benchmarks.quality.data import features_of, truth
 from benchmarks.quality.replica_exchange import run_replica_exchange
-from benchmarks.tempering.cases import EQUILIBRATION, METHODS, REPLICA_EXCHANGE, Case
-from latf_openmm.ensembles.reweighter import Reweighter
+from benchmarks.tempering.cases import (
+    EQUILIBRATION,
+    FORCES,
+    METHODS,
+    REPLICA_EXCHANGE,
+    WITHOUT_FORCES,
+    Case,
+)
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
-from latf_openmm.run.frames import featurise_walkers, pool_of_rounds
+from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.slopes import reweighter_of_round
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
@@ -75,10 +82,9 @@ def rows_of(case: Case, work: Path) -> list[dict[str, Any]]:
         mbar = Reweighting(trajectories)
         weights = {t: normalised_weights(mbar.log_weights(t)) for t in temperatures}
     else:
-        run = run_loop(case.config(), work / "tempering" / case.name)
-        last = case.rounds - 1
-        pool = pool_of_rounds(run, last)
-        reweighter = Reweighter(run.trained(last), pool, case.seed)
+        run = run_loop(case.config(), work / "tempering" / case.simulated.name)
+        reweighter = reweighter_of_round(run, case.rounds - 1, case.method.endswith(FORCES))
+        pool = reweighter.pool
         trajectories = featurise_walkers(run.config, list(pool.walkers), run.path)
         energy = pool.energies()
         weights = {t: reweighter.at(t, "reweighted").weights for t in temperatures}
@@ -162,7 +168,8 @@ all seeds, with standard errors over seeds; in brackets over those of replica ex
 regions of a physical plane. Truths are those of [Quality](quality.md).
 
 * **replica exchange**: one set of replicas, neighbours try after every frame; weighted by MBAR over all temperatures.
-* **fixed**, **exchange**, **expanded**: loops of this package, several sets of walkers; weighted as `generate` does.
+* **fixed**, **exchange**, **expanded**: loops of this package, a walker for each temperature; weights of `generate`.
+* **forces**: the frames of the same loops; forces at frames correct their weights (`generate --forces`).
 * **+ bias**: half of the evaluations without a bias, then a model is trained, and half with OPES along its variables.
 
 {table}
@@ -190,13 +197,16 @@ def main() -> None:
             for system in arguments.system or SYSTEMS
             for seed in arguments.seed or range(1, 6)
             for method in arguments.method or METHODS
+            if not (method.endswith(FORCES) and system in WITHOUT_FORCES)
         ]
         for name in {case.system for case in cases}:  # so that no two cases make the same truth
             for temperature in SYSTEMS[name].temperatures:
                 truth(SYSTEMS[name], temperature, arguments.work)
         with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
-            for job in [pool.submit(measure, case, arguments.work) for case in cases]:
-                job.result()
+            for forces in (False, True):  # those with forces are of runs that have to be there
+                some = [case for case in cases if case.method.endswith(FORCES) == forces]
+                for job in [pool.submit(measure, case, arguments.work) for case in some]:
+                    job.result()
     write_tables(arguments.work, _ROOT / "docs" / "benchmarks")
 
 
