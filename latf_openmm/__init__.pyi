@@ -46,6 +46,7 @@ from .reweighting.surface import (
 from .reweighting.weighted import weighted as weighted
 from .run.config import RunConfig as RunConfig, load_config as load_config
 from .run.ensembles import ensembles_at as ensembles_at
+from .run.explained import explain as explain
 from .run.folder import RunFolder as RunFolder
 from .run.imported import ImportedTrajectory as ImportedTrajectory, import_run as import_run
 from .run.loop import run_loop as run_loop

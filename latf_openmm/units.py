@@ -54,6 +54,18 @@ class TemperatureScale:
         """Text for people, for example ``300 K`` or ``T = 0.2``."""
         return f"{temperature:g} K" if self.name == "K" else f"T = {temperature:g}"
 
+    def duration(self, picoseconds: float) -> str:
+        """Return simulated time for people.
+
+        Examples
+        --------
+        >>> KELVIN.duration(240.0), KELVIN.duration(2500.0), REDUCED.duration(2500.0)
+        ('240 ps', '2.5 ns', '2,500 time units')
+        """
+        if self.name != "K":
+            return f"{picoseconds:,.0f} time units"
+        return f"{picoseconds:.3g} ps" if picoseconds < 1000 else f"{picoseconds / 1000:.3g} ns"
+
     @property
     def axis_label(self) -> str:
         """Label of an axis of temperatures."""

@@ -192,6 +192,33 @@ def states(
         raise typer.Exit(3)
 
 
+@app.command()
+def explain(
+    folder: RunArgument,
+    temperature: Annotated[list[float], typer.Option("--temperature", "-T", help="May be repeated.")],
+    round_index: RoundOption = None,
+    forces: ForcesOption = False,
+    trust: TrustOption = False,
+) -> None:
+    """Say what the answer at a temperature rests on, what speaks against it, and what would improve it.
+
+    From the frames there are; nothing is simulated. Ends with code 3 where an answer is not to be relied on.
+    """
+    from latf_openmm.run.explained import explain as explain_run
+    from latf_openmm.run.folder import RunFolder
+
+    run = RunFolder.open(folder, trust)
+    console, poor = Console(), False
+    for value in temperature:
+        explanation = explain_run(run, value, round_index=round_index, forces=forces)
+        for sentence in explanation.sentences():
+            console.print(sentence, highlight=False, markup=False)
+        console.print()
+        poor |= explanation.ensemble.reliability == "poor"
+    if poor:
+        raise typer.Exit(3)
+
+
 def parse_temperatures(text: str) -> list[float]:
     """Numbers of ``first:last:step`` (both ends included) or of a list with commas."""
     from latf_openmm.errors import ConfigError

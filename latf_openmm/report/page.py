@@ -21,7 +21,7 @@ from latf_openmm.report.comparison import Comparison, compare, find_references
 from latf_openmm.report.cost import costs, duration
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
-from latf_openmm.report.summary import listed, summary, time_label
+from latf_openmm.report.summary import listed, summary
 from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.report.tempering import moves_figure, moves_text
 from latf_openmm.report.work import Work
@@ -154,7 +154,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "works": _works(run, index, content),
         "duration": duration,
         "listed": listed,
-        "time_label": time_label,
+        "simulated_time": run.scale.duration,
     }
 
 

@@ -57,7 +57,7 @@ def _simulated(
     rounds = [row for row in spent if row.name.startswith("round")]
     temperatures = listed([run.scale.label(t) for t in trained.temperatures])
     picoseconds = sum(row.simulated_ps for row in rounds)
-    amount = f"{picoseconds:,.0f} time units" if run.scale.name != "K" else time_label(picoseconds)
+    amount = run.scale.duration(picoseconds)
     biased = any(row.biased for row in rounds)
     return (
         f"{run.config.system.kind} ({type(run.config.system).title}) was simulated at {temperatures} in "
@@ -70,17 +70,6 @@ def _simulated(
             else ", without a bias."
         )
     )
-
-
-def time_label(picoseconds: float) -> str:
-    """Simulated time for people.
-
-    Examples
-    --------
-    >>> time_label(240.0), time_label(2500.0)
-    ('240 ps', '2.5 ns')
-    """
-    return f"{picoseconds:.3g} ps" if picoseconds < 1000 else f"{picoseconds / 1000:.3g} ns"
 
 
 def _states(run: RunFolder, trained: TrainedModel, ensembles: Sequence[StructureEnsemble]) -> str:

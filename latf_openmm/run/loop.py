@@ -241,10 +241,10 @@ def generate_into(
     return ensemble.warnings
 
 
-def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
-    """Plan the next round; write its start structures and the plan with its reasons."""
+def round_state(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> RoundState:
+    """Return what is known after a round, for a strategy."""
     config = run.config
-    round_state = RoundState(
+    return RoundState(
         trained,
         pool,
         n_earlier_walkers(folder, pool),
@@ -256,7 +256,12 @@ def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Poo
         config.seed + 1_000_003 * folder.index,
         config.simulation.tempering,
     )
-    decision = config.loop.strategy.decide(round_state)
+
+
+def decide(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> Decision:
+    """Plan the next round; write its start structures and the plan with its reasons."""
+    config = run.config
+    decision = config.loop.strategy.decide(round_state(run, folder, trained, pool))
     _write_starts(run, folder, pool, decision)
     origins = {
         temperature_name(temperature).removeprefix("T"): [
