@@ -15,7 +15,7 @@ GROUPS = {
         "write_report",
     ),
     "Models": ("load_model", "save_model", "fit"),
-    "Ensembles": ("ensembles_at", "ensemble_at", "write_structures", "generate", "write_ensemble"),
+    "Ensembles": ("ensembles_at", "explain", "ensemble_at", "write_structures", "generate", "write_ensemble"),
     "Collective variables": ("latent_cv", "FeatureCV", "ModuleCV", "distance_cv", "torsion_cv", "export_cv"),
     "Biased simulations": (
         "add_bias",
