@@ -45,14 +45,24 @@ def check_number(path: Path, n_frames: int) -> None:
 
 
 def check_netcdf(path: Path) -> None:
-    """Raise `DataError` where a NetCDF file of Amber that cannot be read lacks its end."""
+    """Raise `DataError` where a NetCDF file of Amber lacks its end.
+
+    MDTraj does not read it then, or reads on where the package netCDF4 is installed.
+    """
     with path.open("rb") as file:
         if file.read(3) != b"CDF":
             return
-        file.seek(0)
-        padded = _Padded(file.read())
-    with scipy.io.netcdf_file(padded, mmap=False) as netcdf:
-        frames = int(netcdf.variables["coordinates"].shape[0])
+        try:
+            with scipy.io.netcdf_file(str(path), mmap=True):  # of its header alone
+                return
+        except (ValueError, TypeError, OSError):
+            file.seek(0)
+            padded = _Padded(file.read())
+    try:
+        with scipy.io.netcdf_file(padded, mmap=False) as netcdf:
+            frames = int(netcdf.variables["coordinates"].shape[0])
+    except (KeyError, ValueError, TypeError, IndexError):  # MDTraj says what is wrong
+        return
     if padded.missing and frames:
         record = padded.longest // frames
         raise _cut(path, max(0, frames - -(-padded.missing // record)))

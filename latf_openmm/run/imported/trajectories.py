@@ -188,6 +188,7 @@ def read_file(
         If it cannot be read, is cut off, has other atoms, or a position is not a number.
     """
     check_frames(path)
+    check_netcdf(path)
     result, stride = ReadFile(path), 1
     times: list[Array] = []
     volumes: list[Array] = []
@@ -218,7 +219,6 @@ def _pieces(path: Path, topology: mdtraj.Topology) -> Iterator[mdtraj.Trajectory
     try:
         yield from read_trajectory(path, topology)
     except DataError as error:
-        check_netcdf(path)
         raise DataError(explain_atoms(path, topology) or str(error)) from error
 
 
