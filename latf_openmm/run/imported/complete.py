@@ -55,7 +55,7 @@ def check_netcdf(path: Path) -> None:
         try:
             with scipy.io.netcdf_file(str(path), mmap=True):  # of its header alone
                 return
-        except (ValueError, TypeError, OSError):
+        except (ValueError, TypeError, IndexError, KeyError, OSError):
             file.seek(0)
             padded = _Padded(file.read())
     try:
