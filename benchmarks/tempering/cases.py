@@ -26,6 +26,8 @@ forces the frames are those without, weighted otherwise."""
 WITHOUT_FORCES = ("lj7",)
 """Systems whose descriptors have kinks."""
 
+BIASED_TIMESTEPS = {"alanine_dipeptide": 0.002}
+"""A bias that grows is too stiff for the 4 fs that are right without one: kinetic temperatures rise [ps]."""
 EQUILIBRATION = 20
 """Frames of each stage that every method leaves out."""
 
@@ -118,7 +120,7 @@ class Case:
                 walkers=ladder.walkers,
                 frames=frames,
                 frame_interval=ladder.interval,
-                timestep=case.timestep,
+                timestep=BIASED_TIMESTEPS.get(self.system, case.timestep) if biased else case.timestep,
                 friction=case.friction,
                 equilibration=EQUILIBRATION * ladder.interval,
                 tempering=tempering[self.method.split(" ")[0].strip(",")],
