@@ -173,8 +173,8 @@ say nothing. Systems and methods with fewer seeds, or none, were not run further
 * **replica exchange**: one set of replicas, neighbours try after every frame; weighted by MBAR over all temperatures.
 * **fixed**, **exchange**, **expanded**: loops of this package, a walker for each temperature; weights of `generate`.
 * **forces**: the frames of the same loops; forces at frames correct their weights (`generate --forces`).
-* **+ bias**: half of the evaluations without a bias, then a model is trained, and half with OPES along its variables; the
-  dipeptide with 2 fs, in place of 4.
+* **+ bias**: half of the evaluations without a bias, then a model is trained, and half with OPES along its variables;
+  the dipeptide with 2 fs, in place of 4.
 
 {table}
 """
