@@ -144,11 +144,15 @@ def exchange_tables(
 
     Those of openmmtools are written too: trajectories of its replicas.
     """
-    from latf_openmm.errors import ConfigError
+    from latf_openmm.errors import ConfigError, DataError
     from latf_openmm.run.imported.openmmtools_file import openmmtools_replicas
     from latf_openmm.run.imported.samplers import replica_exchange_tables
     from latf_openmm.units import KELVIN
 
+    if not sampler.exists():
+        raise DataError(
+            f"{sampler}: missing; expected a folder of ReplicaExchangeReporter or a file of openmmtools"
+        )
     if sampler.is_file():
         if temperature:
             raise ConfigError(f"--temperature: {sampler} has the temperatures of its states; leave it out")

@@ -205,9 +205,10 @@ def test_other_files_and_arguments(sampled: Sampled, tmp_path: Path) -> None:
     for arguments, message in (
         ((str(file), "-T", "300"), "has the temperatures of its states"),
         ((str(tmp_path),), "--temperature: missing"),
+        ((str(tmp_path / "no.nc"),), "no.nc: missing; expected a folder"),
     ):
         result = CliRunner().invoke(cli, ["exchange-tables", *arguments, "-o", str(tmp_path / "out")])
-        assert isinstance(result.exception, ConfigError)
+        assert isinstance(result.exception, (ConfigError, DataError))
         assert message in str(result.exception)
 
 
