@@ -198,10 +198,9 @@ def _remedy(run: RunFolder, index: int, reweighter: Reweighter, temperature: flo
     config = run.config
     if not config.system.simulated:
         return None
-    state = replace(
-        round_state(run, run.round(index), reweighter.trained, reweighter.pool), targets=(temperature,)
-    )
-    known = ErrorModel(state, ActiveSettings())
+    state = round_state(run, run.round(index), reweighter.trained, reweighter.pool)
+    # What the round has changed is not asked for.
+    known = ErrorModel(replace(state, targets=(temperature,), before=0), ActiveSettings(), reweighter)
     row = known.target(temperature)
     candidates = [entry["temperature"] for entry in known.temperatures([row])[1]]
     gains = {t: known.new_frames(t) * known.share(t, temperature) for t in candidates}

@@ -109,7 +109,12 @@ class _Loader(yaml.SafeLoader):
     """Reads openmmtools' states: a quantity is a mapping of its value and unit."""
 
 
-_Loader.add_constructor("!Quantity", lambda loader, node: loader.construct_mapping(node))  # type: ignore[arg-type]
+def _quantity(loader: Any, node: Any) -> dict[str, Any]:
+    """A quantity as a mapping."""
+    return dict(loader.construct_mapping(node))
+
+
+_Loader.add_constructor("!Quantity", _quantity)
 
 
 def _states(file: Path, data: Any) -> _States:

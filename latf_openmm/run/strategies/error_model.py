@@ -125,11 +125,23 @@ class Target:
 
 
 class ErrorModel:
-    """Errors measured at each temperature, and expected of frames of other temperatures."""
+    """Errors measured at each temperature, and expected of frames of other temperatures.
 
-    def __init__(self, round_state: RoundState, settings: Tolerances) -> None:
+    Parameters
+    ----------
+    round_state
+        State of the run.
+    settings
+        Errors that are small enough.
+    reweighter
+        Of the same frames, if there is one already.
+    """
+
+    def __init__(
+        self, round_state: RoundState, settings: Tolerances, reweighter: Reweighter | None = None
+    ) -> None:
         self.s, self.settings = round_state, settings
-        self.reweighter = round_state.reweighter
+        self.reweighter = round_state.reweighter if reweighter is None else reweighter
         assert self.reweighter.weighting is not None
         self.weighting = self.reweighter.weighting
         self.simulated = [float(t) for t in self.weighting.mbar.simulated]
