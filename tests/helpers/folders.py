@@ -1,5 +1,6 @@
 """Run folders as somebody with bad intent would make them."""
 
+import shutil
 from pathlib import Path
 
 from latf_openmm.run.schema import RECORD, text_hash
@@ -12,6 +13,17 @@ from latf_openmm.storage import (
     write_manifest,
     write_record,
 )
+
+
+def killed_before_its_decision(run: Path, copy: Path, index: int) -> Path:
+    """A copy of a run as a kill before the decision of a round leaves it; return the folder of that round."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "rounds" / f"{index + 1:03d}")
+    last = copy / "rounds" / f"{index:03d}"
+    for name in ("decision.json", "starts.npz", "round.json"):
+        (last / name).unlink()
+    resealed(copy)
+    return last
 
 
 def resealed(run: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import small_config
 from helpers.ensembles import DIM, plenty, pool_of, trained, walk
-from helpers.folders import resealed
+from helpers.folders import killed_before_its_decision, resealed
 
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
@@ -357,14 +357,9 @@ def test_the_report_shows_the_numbers_of_the_last_decision(active_run: RunFolder
 @pytest.mark.slow
 def test_a_killed_decision_is_made_again(active_run: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(active_run.path, copy)
-    shutil.rmtree(copy / "rounds" / "002")
-    first = copy / "rounds" / "001"
-    before = (first / "decision.json").read_text()
-    starts = dict(np.load(first / "starts.npz"))
-    for name in ("decision.json", "starts.npz", "round.json"):
-        (first / name).unlink()
-    resealed(copy)
+    whole = active_run.path / "rounds" / "001"
+    before, starts = (whole / "decision.json").read_text(), dict(np.load(whole / "starts.npz"))
+    first = killed_before_its_decision(active_run.path, copy, 1)
     run_loop(active_config(), copy)
     assert (first / "decision.json").read_text() == before
     again = np.load(first / "starts.npz")

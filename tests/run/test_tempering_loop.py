@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL_TRAINING
-from helpers.folders import resealed
+from helpers.folders import killed_before_its_decision, resealed
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.moves import energy_acceptances, read_moves, round_trips, temperature_paths
@@ -198,13 +198,8 @@ def test_rounds_of_both_kinds_are_checked_and_shown(choice: RunFolder, tmp_path:
 
 def test_a_killed_choice_is_made_again(choice: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(choice.path, copy)
-    shutil.rmtree(copy / "rounds" / "002")
-    last = copy / "rounds" / "001"
-    before = (last / "decision.json").read_text()
-    for name in ("decision.json", "starts.npz", "round.json"):
-        (last / name).unlink()
-    resealed(copy)
+    before = (choice.path / "rounds" / "001" / "decision.json").read_text()
+    last = killed_before_its_decision(choice.path, copy, 1)
     run_loop(choosing(), copy)
     assert (last / "decision.json").read_text() == before
     for first, second in zip(RunFolder.open(copy).walkers(2), choice.walkers(2), strict=True):
