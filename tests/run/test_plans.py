@@ -19,8 +19,10 @@ from latf_openmm.run.strategies.plans import Plan, outlooks
 from latf_openmm.sampling.tempering.base import moves_of_a_round_trip
 from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 
-STAY, MOVE = "walkers stay", "walkers move"
-STAY_BIASED, MOVE_BIASED = "walkers stay, with the bias", "walkers move, with the bias"
+STAY, MOVE = "walkers stay at the temperatures chosen", "walkers move among all temperatures"
+SPREAD = "walkers stay at all temperatures"
+STAY_BIASED, MOVE_BIASED = f"{STAY} with the bias", f"{MOVE} with the bias"
+CHOSEN = Plan((1.0, 1.1), (), moving=False, chosen=True)
 EXACT = ActiveSettings(population_tolerance=0.003)
 """Populations are what is known least."""
 
@@ -51,6 +53,17 @@ def free(temperature: float, seed: int, n: int = 4, stiffening: float = 0.0) -> 
     return [walk(temperature, 3000, seed + i, stiffening, 0.8) for i in range(n)]
 
 
+def in_a_bath(walkers: list[FeatureTrajectory]) -> list[FeatureTrajectory]:
+    """Walkers with the energies of 2000 oscillators added."""
+    rng = np.random.default_rng(4)
+    return [
+        replace(
+            t, potential_energy=t.potential_energy + 0.5 * t.temperature * rng.chisquare(2000, t.n_frames)
+        )
+        for t in walkers
+    ]
+
+
 def errors_of(decision: Decision) -> dict[str, float]:
     return {row["plan"]: row["error expected"] for row in decision.diagnostics["plans"]}
 
@@ -60,18 +73,18 @@ def test_a_rare_state_in_the_cold_is_for_walkers_that_move() -> None:
     pool = pool_of(*held(1.0, 0, (False,) * 4), *free(2.0, 9))
     made = EXACT.decide(state_of(pool))
     errors = errors_of(made)
-    assert set(errors) == {STAY, MOVE}
+    assert set(errors) == {STAY, SPREAD, MOVE}
     assert errors[MOVE] < 0.9 * errors[STAY]
+    assert errors[MOVE] < errors[SPREAD] < errors[STAY]
     assert made.moving
     assert made.temperatures == (1.0, 2.0)
     assert made.biased == ()
     assert set(made.starts) == {1.0, 2.0}
+    assert f"{MOVE}: expected error {errors[MOVE]:.3g} of the tolerance" in made.reasons[1]
     assert (
-        f"walkers move among the ladder: expected error {errors[MOVE]:.3g} of the tolerance"
-        in made.reasons[1]
+        f"{errors[STAY]:.3g} if {STAY}, {errors[SPREAD]:.3g} if {SPREAD}: alone a walker" in made.reasons[1]
     )
-    assert f"{errors[STAY]:.3g} if they stayed: alone a walker at T = 1" in made.reasons[1]
-    assert [row["chosen"] for row in made.diagnostics["plans"]] == [False, True]
+    assert [row["chosen"] for row in made.diagnostics["plans"]] == [False, False, True]
     json.dumps(made.diagnostics, allow_nan=False)
     # Nothing to choose from where the configuration has no tempering.
     without = EXACT.decide(state_of(pool, tempering=None))
@@ -85,20 +98,22 @@ def test_where_everything_crosses_walkers_stay_where_they_are_needed() -> None:
     assert errors[STAY] < errors[MOVE]
     assert not made.moving
     assert all(t < 1.3 for t in made.temperatures)
-    assert made.reasons[1].startswith("walkers stay at their temperatures: expected error")
+    assert made.reasons[1].startswith(f"{STAY}: expected error")
+
+
+def test_walkers_stay_at_all_temperatures_where_each_of_them_is_wanted() -> None:
+    """Nothing is exchanged on this ladder, and frames of one temperature hardly count at the other."""
+    pool = pool_of(*in_a_bath(free(1.0, 0)), *in_a_bath(free(2.0, 9)))
+    known = ErrorModel(state_of(pool, targets=(1.0, 2.0)), EXACT)
+    rows = [known.target(t) for t in (1.0, 2.0)]
+    best, every = outlooks(known, rows, replace(CHOSEN, temperatures=(1.0,)), 5.0)
+    assert (best.plan.name, best.plan.temperatures) == (SPREAD, (1.0, 2.0))
+    assert [outlook.plan.name for outlook in every] == [STAY, SPREAD, MOVE]
 
 
 def test_on_a_ladder_too_far_apart_walkers_stay() -> None:
     """A bath of 2000 oscillators takes all exchange away; cold walkers are stuck all the same."""
-    rng = np.random.default_rng(4)
-    pool = pool_of(
-        *(
-            replace(
-                t, potential_energy=t.potential_energy + 0.5 * t.temperature * rng.chisquare(2000, t.n_frames)
-            )
-            for t in (*held(1.0, 0, (False,) * 4), *free(2.0, 9))
-        )
-    )
+    pool = pool_of(*in_a_bath([*held(1.0, 0, (False,) * 4), *free(2.0, 9)]))
     made = EXACT.decide(state_of(pool))
     assert not made.moving
     assert "a walker that moves is expected to make less than 0.01 round trips" in made.reasons[1]
@@ -113,7 +128,7 @@ def test_a_bias_that_is_needed_is_chosen() -> None:
     before = EXACT.decide(state_of(pool_of(*stuck, *free(1.0, 50, 3, -0.4)), can_bias=True))
     for made in (never, before):
         errors = errors_of(made)
-        assert set(errors) == {STAY, STAY_BIASED, MOVE, MOVE_BIASED}
+        assert set(errors) == {STAY, STAY_BIASED, SPREAD, MOVE, MOVE_BIASED}
         assert errors[MOVE_BIASED] < errors[MOVE]
         assert errors[STAY_BIASED] < errors[STAY]
         assert made.biased == made.temperatures
@@ -121,7 +136,7 @@ def test_a_bias_that_is_needed_is_chosen() -> None:
     rows = {row["plan"]: row for row in before.diagnostics["plans"]}
     assert rows[MOVE_BIASED]["entries of a walker into its rarest state"] > 30
     assert rows[MOVE]["entries of a walker into its rarest state"] < 0.5
-    assert errors_of(EXACT.decide(state_of(pool_of(*stuck)))).keys() == {STAY, MOVE}
+    assert errors_of(EXACT.decide(state_of(pool_of(*stuck)))).keys() == {STAY, SPREAD, MOVE}
 
 
 def test_entries_with_a_bias_are_held_beyond_its_temperatures() -> None:
@@ -133,8 +148,8 @@ def test_entries_with_a_bias_are_held_beyond_its_temperatures() -> None:
     )
     rates = known.entries.rates(biased=True, independent=True)
     assert rates[1.05][1] > 3 * rates[1.0][1]
-    _, every = outlooks(known, [known.target(1.0)], Plan((1.0, 1.05), (1.0, 1.05), moving=False), 5.0)
-    entries = {outlook.name: outlook.entries for outlook in every}
+    _, every = outlooks(known, [known.target(1.0)], Plan((1.0, 1.05), (1.0, 1.05), False, True), 5.0)
+    entries = {outlook.plan.name: outlook.entries for outlook in every}
     assert entries[MOVE_BIASED] == pytest.approx(1000 * np.mean([rates[t].min() for t in (1.0, 1.05)]))
     assert entries[STAY_BIASED] == pytest.approx(entries[MOVE_BIASED])
 
@@ -159,13 +174,13 @@ def test_round_trips_are_those_measured() -> None:
     assert round_trips(paths["000"], (1.0, 2.0)) == 10
     known = ErrorModel(state_of(pool), EXACT)
     rows = [known.target(1.0)]
-    best, every = outlooks(known, rows, Plan((1.0, 1.1), (), moving=False), 5.0)
-    assert [outlook.trips for outlook in every] == [0.0, pytest.approx(1000 * 10 / 1200)]
+    best, every = outlooks(known, rows, CHOSEN, 5.0)
+    assert [outlook.trips for outlook in every] == [0.0, 0.0, pytest.approx(1000 * 10 / 1200)]
     assert best in every
     # Walkers of another ladder say nothing of this one: its acceptance is that of two temperatures by their energies.
     other = ErrorModel(state_of(pool, configured=(1.0, 1.5)), EXACT)
-    _, every = outlooks(other, rows, Plan((1.0, 1.1), (), moving=False), 5.0)
-    assert every[1].trips == pytest.approx(1000 / 10 / (2 / 0.68), rel=0.15)
+    _, every = outlooks(other, rows, CHOSEN, 5.0)
+    assert every[2].trips == pytest.approx(1000 / 10 / (2 / 0.68), rel=0.15)
 
 
 def test_moves_of_a_round_trip() -> None:

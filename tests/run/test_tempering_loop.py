@@ -170,7 +170,11 @@ def test_a_round_moves_or_stays_as_decided(choice: RunFolder) -> None:
     for index in (1, 2):
         decision = choice.round(index - 1).read_decision()
         assert not decision.moving
-        assert [row["plan"] for row in decision.diagnostics["plans"]] == ["walkers stay", "walkers move"]
+        assert [row["plan"] for row in decision.diagnostics["plans"]] == [
+            "walkers stay at the temperatures chosen",
+            "walkers stay at all temperatures",
+            "walkers move among all temperatures",
+        ]
         settings, biased = choice.plan(index)
         assert settings.tempering is None
         assert biased == frozenset()
@@ -188,7 +192,7 @@ def test_rounds_of_both_kinds_are_checked_and_shown(choice: RunFolder, tmp_path:
     lines = list(status_lines(choice.path))
     assert sum("walkers moved among temperatures" in line for line in lines) == 1
     assert sum("walkers stayed at their temperatures" in line for line in lines) == 2
-    assert any("walkers stay at their temperatures: expected error" in line for line in lines)
+    assert any("walkers stay at the temperatures chosen: expected error" in line for line in lines)
     shutil.copytree(choice.path, tmp_path / "run")
     page = write_report(RunFolder.open(tmp_path / "run"), 2).read_text()
     assert "Round 0: 6 walkers moved among temperatures" in page

@@ -36,8 +36,8 @@ class ActiveSettings(StrategySettings):
         than 30 effective samples n reach it. A round at temperature c gives m = walkers x frames / g effective
         samples, of which the share o(c, target) counts at a target, so that e^2 falls to e^2 n / (n + m o).
         Temperatures are chosen one after the other, each for the largest fall of the sum over targets; all cost the
-        same. Where walkers can move among the configured temperatures, staying at those chosen is compared with moving,
-        with and without the bias (`latf_openmm.run.strategies.plans`).
+        same. Where walkers can move among the configured temperatures, staying at those chosen is compared with staying
+        at the configured ones and with moving, with and without the bias (`latf_openmm.run.strategies.plans`).
         """
         if round_state.reweighter.weighting is None:
             return default_decision(
@@ -48,7 +48,7 @@ class ActiveSettings(StrategySettings):
         known = ErrorModel(round_state, self)
         rows = [known.target(t) for t in round_state.targets]
         chosen, falls = known.temperatures(rows)
-        plan = Plan(chosen, self._biased(known, chosen), moving=False)
+        plan = Plan(chosen, self._biased(known, chosen), moving=False, chosen=True)
         if round_state.tempering is None:
             return self._decision(known, rows, plan, {"candidates": falls})
         best, every = outlooks(known, rows, plan, self.visits)

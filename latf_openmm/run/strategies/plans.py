@@ -42,11 +42,21 @@ class Plan:
         Where to simulate, and those of them with the bias.
     moving
         Whether walkers move among them.
+    chosen
+        Whether the temperatures are chosen by the errors at the targets; otherwise they are those configured.
     """
 
     temperatures: tuple[float, ...]
     biased: tuple[float, ...]
     moving: bool
+    chosen: bool = False
+
+    @property
+    def name(self) -> str:
+        """The plan in a few words."""
+        where = "the temperatures chosen" if self.chosen else "all temperatures"
+        verb = "move among" if self.moving else "stay at"
+        return f"walkers {verb} {where}{' with the bias' if self.biased else ''}"
 
 
 @dataclass(frozen=True)
@@ -70,16 +80,10 @@ class Outlook:
     entries: float
     trips: float
 
-    @property
-    def name(self) -> str:
-        """The plan in a few words."""
-        verb = "move" if self.plan.moving else "stay"
-        return f"walkers {verb}, with the bias" if self.plan.biased else f"walkers {verb}"
-
     def record(self, chosen: bool) -> dict[str, Any]:
         """Return what is expected, by name, for tables."""
         return {
-            "plan": self.name,
+            "plan": self.plan.name,
             "temperatures": ", ".join(f"{t:g}" for t in self.plan.temperatures),
             "biased": ", ".join(f"{t:g}" for t in self.plan.biased) or "none",
             "entries of a walker into its rarest state": self.entries,
@@ -94,14 +98,15 @@ def outlooks(
 ) -> tuple[Outlook, list[Outlook]]:
     """Return the plan that is expected to leave the smallest error, and all of them.
 
-    Walkers stay, as far as they are stuck with the bias, or all without it; or they move, without the bias or with it.
+    Walkers stay at temperatures chosen, as far as they are stuck with the bias, or all without it; or at the configured
+    ones without it; or they move among these, without the bias or with it.
 
     Parameters
     ----------
     known, rows
         What is known, and the errors at the targets.
     stay
-        The plan of walkers that stay, with the bias of those that are stuck.
+        The plan of walkers that stay at temperatures chosen, with the bias of those that are stuck.
     visits
         Entries of a biased walker into each state in a round, where none was simulated yet; more where it has more
         without the bias.
@@ -110,7 +115,7 @@ def outlooks(
     plans = [stay]
     if stay.biased:
         plans.append(replace(stay, biased=()))
-    plans.append(Plan(ladder, (), moving=True))
+    plans += [Plan(ladder, (), moving=moving) for moving in (False, True)]
     if known.s.can_bias:
         plans.append(Plan(ladder, ladder, moving=True))
     expected = _Expected(known, visits)

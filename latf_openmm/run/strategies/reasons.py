@@ -32,27 +32,18 @@ def plan_text(
     visits
         Entries expected of a walker that stays into its rarest state without a bias, by temperature.
     """
-    ways = {
-        "walkers stay": "if they stayed",
-        "walkers stay, with the bias": "if they stayed with the bias",
-        "walkers move": "if they moved among the ladder",
-        "walkers move, with the bias": "if they moved among the ladder with the bias",
-    }
-    others = ", ".join(f"{o.error:.3g} {ways[o.name]}" for o in every if o is not best)
+    others = ", ".join(f"{o.error:.3g} if {o.plan.name}" for o in every if o is not best)
     rarest = min(visits, key=lambda t: visits[t])
     alone = f"{_number(visits[rarest])} times a round"
     trips = max(outlook.trips for outlook in every)
     if best.plan.moving:
-        said = "walkers move among the ladder"
         why = f"alone a walker at {scale.label(rarest)} is expected to enter its rarest state {alone}"
     else:
-        said = "walkers stay at their temperatures"
         why = (
             f"a walker that moves is expected to make {_number(trips)} round trips, alone at {scale.label(rarest)} to "
             f"enter its rarest state {alone}"
         )
-    said += " with the bias" if best.plan.biased else ""
-    return f"{said}: expected error {best.error:.3g} of the tolerance, {others}: {why}"
+    return f"{best.plan.name}: expected error {best.error:.3g} of the tolerance, {others}: {why}"
 
 
 def _number(expected: float) -> str:
