@@ -95,6 +95,8 @@ class Recipe:
         Columns of the table: functions of a trajectory, one number a frame.
     folded
         Which frames of a trajectory are folded: 1 or 0.
+    unfolded
+        A structure that is not, from the folded one and a seed.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Recipe:
     stages: Sequence[Stage]
     measures: Mapping[str, Measure]
     folded: Measure
+    unfolded: Callable[[Model, int], Model]
 
 
 def atom_indices(topology: app.Topology) -> dict[Atom, int]:
@@ -210,6 +213,21 @@ def released_run(simulation: app.Simulation, length: float, seed: int) -> mdtraj
         simulation.step(round(_FRAME / _TIMESTEP))
         frames.append(positions_of(simulation))
     return as_trajectory(simulation.topology, np.array(frames))
+
+
+def minimised(model: Model, force_field: str, seed: int) -> Model:
+    """Of lowest energy near a model, in OBC2."""
+    system = native_obc2_system(model.topology, force_field, HYDROGEN_MASS)
+    return Model(model.topology, positions_of(start_simulation(model, system, seed)))
+
+
+def heated(model: Model, force_field: str, seed: int, temperature: float, length: float) -> Model:
+    """The end of a run of `length` [ps] in OBC2 at a temperature [K], minimised."""
+    system = native_obc2_system(model.topology, force_field, HYDROGEN_MASS)
+    simulation = start_simulation(model, system, seed)
+    run_stages(simulation, [Stage(temperature, round(1000 * length / 2), 2.0, {})])
+    simulation.minimizeEnergy()
+    return Model(model.topology, positions_of(simulation))
 
 
 # Checks of a structure
@@ -336,9 +354,10 @@ def write_pdb(model: Model, path: Path) -> None:
         app.PDBFile.writeFile(model.topology, model.positions * unit.nanometer, file)
 
 
-def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
+def main(recipes: Sequence[Recipe], arguments: Sequence[str] | None = None) -> int:
     """Build a structure for each seed, print and write their table, and write the best one."""
-    args = _parser(recipe.name).parse_args(arguments)
+    args = _parser([recipe.name for recipe in recipes]).parse_args(arguments)
+    recipe = next(recipe for recipe in recipes if recipe.name == args.molecule)
     args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in args.seeds:
@@ -359,11 +378,18 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     chosen = args.output / f"{recipe.name}.pdb"
     chosen.write_text((args.output / f"seed_{best}.pdb").read_text())
     print(f"{chosen}: seed {best}")
+    pdb = app.PDBFile(str(chosen))
+    folded = Model(pdb.topology, np.array(pdb.positions.value_in_unit(unit.nanometer)))
+    unfolded = recipe.unfolded(folded, best)
+    path = args.output / f"{recipe.name}_unfolded.pdb"
+    write_pdb(unfolded, path)
+    print(f"{path}: {'; '.join(problems(*unfolded)) or 'no problem'}")
     return 0
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=f"Build {name} from its sequence.")
+def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Build a molecule of the library from its sequence.")
+    parser.add_argument("--molecule", choices=names, default=names[0], help=f"default: {names[0]}")
     parser.add_argument("--output", type=Path, required=True, help="folder of the structures and table.csv")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4], help="one structure for each")
     parser.add_argument("--stability", type=float, default=500.0, help="length of the released run [ps]")

@@ -10,14 +10,18 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-FIELDS = {"chignolin": "amber14/protein.ff14SB.xml", "rna_tetraloop": "amber14/RNA.OL3.xml"}
+FIELDS = {
+    "chignolin": "amber14/protein.ff14SB.xml",
+    "chignolin_1uao": "amber14/protein.ff14SB.xml",
+    "rna_tetraloop": "amber14/RNA.OL3.xml",
+}
 WATER = "amber14/tip3p.xml"
 KELVIN, PICOSECONDS = unit.kelvin, unit.picoseconds
 
 
 def solvated(name: str, padding: float, seed: int) -> tuple[app.Modeller, app.ForceField]:
     """The molecule in a truncated octahedron, neutral; padding in nm."""
-    folder = Path(__file__).resolve().parent / name
+    folder = Path(__file__).resolve().parent / name.removesuffix("_1uao")
     pdb = app.PDBFile(str(folder / f"{name}.pdb"))
     field = app.ForceField(FIELDS[name], WATER)
     modeller = app.Modeller(pdb.topology, pdb.positions)

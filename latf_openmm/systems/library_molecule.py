@@ -38,7 +38,12 @@ class LibraryMolecule(SystemSettings):
         """One molecule, or copies of it."""
 
     def in_solvent(
-        self, force_field: Any, copies: int, solvent: Solvent = "obc2", pressure: float | None = None
+        self,
+        force_field: Any,
+        copies: int,
+        solvent: Solvent = "obc2",
+        pressure: float | None = None,
+        structure: str | None = None,
     ) -> BuiltSystem:
         """Return the molecule in a solvent.
 
@@ -50,18 +55,21 @@ class LibraryMolecule(SystemSettings):
             In one System; more than 1 in implicit solvent only.
         solvent
             ``obc2``: OpenMM's native OBC2, no cutoff. ``gbn2``: GBn2 (a `CustomGBForce`), no cutoff. ``tip3p``: the
-            file KIND_tip3p.pdb, PME with a cutoff of 0.9 nm.
+            file STRUCTURE_tip3p.pdb, PME with a cutoff of 0.9 nm.
         pressure
             Of a barostat [bar]; none: constant volume.
+        structure
+            File in the folder of the system, without what TIP3P adds to its name and the ending; by default that of the
+            kind.
 
         Raises
         ------
         ConfigError
             If more than one copy is asked for with ``tip3p``.
         """
-        name = self.kind
-        structure = f"{name}_tip3p.pdb" if solvent == "tip3p" else f"{name}.pdb"
-        pdb = app.PDBFile(str(library_folder(name) / structure))
+        stem = structure or self.kind
+        file = f"{stem}_tip3p.pdb" if solvent == "tip3p" else f"{stem}.pdb"
+        pdb = app.PDBFile(str(library_folder(self.kind) / file))
         if solvent == "obc2":
             system = native_obc2_system(pdb.topology, force_field, self.hydrogen_mass)
         else:
@@ -76,7 +84,7 @@ class LibraryMolecule(SystemSettings):
         if pressure is not None:  # its temperature is that of the walkers
             system.addForce(openmm.MonteCarloBarostat(pressure * unit.bar, 300.0 * unit.kelvin))
         positions = np.array(pdb.positions.value_in_unit(unit.nanometer))[None]
-        return BuiltSystem(name, pdb.topology, system, positions, KELVIN).copied(copies)
+        return BuiltSystem(self.kind, pdb.topology, system, positions, KELVIN).copied(copies)
 
 
 class SolvatedMolecule(LibraryMolecule):
@@ -92,11 +100,30 @@ class SolvatedMolecule(LibraryMolecule):
         description="of a barostat, with tip3p [bar]; none: constant volume, that of 300 K and 1 bar",
     )
 
+    start: Literal["folded", "unfolded"] = Field(
+        "folded", description="structure that walkers start from; unfolded: in implicit solvent"
+    )
+
     @model_validator(mode="after")
-    def _pressure(self) -> "SolvatedMolecule":
+    def _fits_the_solvent(self) -> "SolvatedMolecule":
+        if self.start == "unfolded" and self.solvent == "tip3p":
+            raise ValueError("start: unfolded needs solvent obc2 or gbn2, got tip3p")
         if self.pressure is not None and self.solvent != "tip3p":
             raise ValueError(f"pressure: constant pressure needs solvent tip3p, got {self.solvent}")
         return self
+
+    def solvated(self, force_field: Any, copies: int, molecule: str | None = None) -> BuiltSystem:
+        """Return the molecule in its solvent, from the structure chosen.
+
+        Parameters
+        ----------
+        force_field, copies
+            As in `in_solvent`.
+        molecule
+            Beginning of the names of its files; the kind, where none is given.
+        """
+        stem = (molecule or self.kind) + ("_unfolded" if self.start == "unfolded" else "")
+        return self.in_solvent(force_field, copies, self.solvent, self.pressure, stem)
 
 
 def ff14sb_onlysc() -> io.StringIO:

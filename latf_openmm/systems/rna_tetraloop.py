@@ -15,5 +15,5 @@ class RnaTetraloopSettings(SolvatedMolecule):
     kind: Literal["rna_tetraloop"] = "rna_tetraloop"
 
     def build(self, copies: int = 1) -> BuiltSystem:
-        """One molecule, folded, or copies of it."""
-        return self.in_solvent("amber14/RNA.OL3.xml", copies, self.solvent, self.pressure)
+        """One molecule, or copies of it."""
+        return self.solvated("amber14/RNA.OL3.xml", copies)

@@ -37,7 +37,7 @@ def frayed(trajectory):
 
 
 def ca_rmsd(trajectory):
-    """RMSD of the alpha carbons to the folded structure beside this file [nm]."""
+    """RMSD of the alpha carbons to CLN025 folded, the structure beside this file [nm]."""
     reference = mdtraj.load(str(Path(__file__).with_name("chignolin.pdb")))
     atoms, others = (t.topology.select("name CA and protein") for t in (trajectory, reference))
     return mdtraj.rmsd(trajectory, reference, atom_indices=atoms, ref_atom_indices=others).astype(float)

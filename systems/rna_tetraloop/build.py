@@ -34,6 +34,7 @@ from building import (
     add_restraints,
     atom_indices,
     distance,
+    heated,
     main,
     positions_of,
     run_stages,
@@ -311,7 +312,8 @@ RECIPE = Recipe(
         **{name: _observable(name) for name in ("stem", "sheared", "stacked")},
     },
     folded=_folded,
+    unfolded=lambda folded, seed: heated(folded, FORCE_FIELD, seed, 600.0, 200.0),
 )
 
 if __name__ == "__main__":
-    sys.exit(main(RECIPE))
+    sys.exit(main([RECIPE]))

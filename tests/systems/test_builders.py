@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -16,9 +17,10 @@ from openmm import app, unit
 from latf_openmm.systems import library_folder, library_root
 from latf_openmm.systems.implicit import native_obc2_system
 
-CHIGNOLIN, RNA = "chignolin", "rna_tetraloop"
-FORCE_FIELDS = {CHIGNOLIN: "amber14/protein.ff14SB.xml", RNA: "amber14/RNA.OL3.xml"}
-EXTRA = {CHIGNOLIN: ("PeptideBuilder", "Bio"), RNA: ("rdkit",)}
+CHIGNOLIN, FIRST_CHIGNOLIN, RNA = "chignolin", "chignolin_1uao", "rna_tetraloop"
+PEPTIDES = (CHIGNOLIN, FIRST_CHIGNOLIN)
+FORCE_FIELDS = {**dict.fromkeys(PEPTIDES, "amber14/protein.ff14SB.xml"), RNA: "amber14/RNA.OL3.xml"}
+EXTRA = {**dict.fromkeys(PEPTIDES, ("PeptideBuilder", "Bio")), RNA: ("rdkit",)}
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -37,16 +39,25 @@ building = load(library_root() / "building.py", "building")
 def builder(name: str) -> ModuleType:
     for module in EXTRA[name]:
         pytest.importorskip(module)
-    return load(library_folder(name) / "build.py", f"build_{name}")
+    return load(folder_of(name) / "build.py", f"build_{name}")
 
 
-@pytest.fixture(params=[CHIGNOLIN, RNA])
+def folder_of(name: str) -> Path:
+    return library_folder(CHIGNOLIN if name in PEPTIDES else name)
+
+
+def recipe_of(name: str) -> Any:
+    script = builder(name)
+    return script.recipe(name) if name in PEPTIDES else script.RECIPE
+
+
+@pytest.fixture(params=[*PEPTIDES, RNA])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 def committed(name: str) -> tuple[app.Topology, np.ndarray]:
-    pdb = app.PDBFile(str(library_folder(name) / f"{name}.pdb"))
+    pdb = app.PDBFile(str(folder_of(name) / f"{name}.pdb"))
     return pdb.topology, np.array(pdb.positions.value_in_unit(unit.nanometer))
 
 
@@ -83,7 +94,7 @@ def test_the_committed_structures_are_in_order(name: str) -> None:
     assert building.problems(*committed(name)) == []
 
 
-@pytest.mark.parametrize(("name", "centres"), [(CHIGNOLIN, 9), (RNA, 40)])
+@pytest.mark.parametrize(("name", "centres"), [(CHIGNOLIN, 9), (FIRST_CHIGNOLIN, 7), (RNA, 40)])
 def test_a_mirrored_structure_has_every_hand_wrong(name: str, centres: int) -> None:
     topology, positions = committed(name)
     found = building.problems(topology, positions * [1, 1, -1])
@@ -130,12 +141,12 @@ def test_a_cis_peptide_bond_is_found() -> None:
 def test_a_stretched_bond_is_found(name: str) -> None:
     topology, positions = committed(name)
     at = building.atom_indices(topology)
-    first, second = {CHIGNOLIN: ("OH", "HH"), RNA: ("P", "OP1")}[name]
+    first, second = ("P", "OP1") if name == RNA else ("OH", "HH")
     a, b = at[2, first], at[2, second]
     stretched = positions.copy()
     stretched[b] += 0.3 * (positions[b] - positions[a])
     (found,) = building.problems(topology, stretched)
-    residue = {CHIGNOLIN: "TYR2", RNA: "G2"}[name]
+    residue = {RNA: "G2"}.get(name, "TYR2")
     assert found.startswith("bond") and f"{residue}:{first}" in found and f"{residue}:{second}" in found
 
 
@@ -157,7 +168,8 @@ def test_coordinates_that_are_not_finite_are_found() -> None:
 @pytest.mark.parametrize(
     ("name", "first_model", "atoms", "charge"),
     [
-        (CHIGNOLIN, lambda script: script.extended_chain(), 166, -2),
+        (CHIGNOLIN, lambda script: script.extended_chain("YYDPETGTWY"), 166, -2),
+        (FIRST_CHIGNOLIN, lambda script: script.extended_chain("GYDPETGTWG"), 138, -2),
         (RNA, lambda script: script.stem_model(1), 325, -9),
     ],
 )
@@ -175,7 +187,7 @@ def test_the_first_model(name: str, first_model, atoms: int, charge: int) -> Non
 
 def test_the_committed_structures_are_folded(name: str) -> None:
     frame = building.as_trajectory(*committed(name))
-    assert builder(name).RECIPE.folded(frame) == [1]
+    assert recipe_of(name).folded(frame) == [1]
 
 
 def test_walls_and_torsions_have_the_energies_of_their_formulas() -> None:
@@ -223,20 +235,21 @@ def test_the_best_seed_is_folded_without_a_problem_and_of_lowest_energy() -> Non
 def test_a_short_build_writes_structures_and_a_table(tmp_path: Path) -> None:
     script = builder(CHIGNOLIN)
     arguments = ["--quick", "--seeds", "3", "--stability", "2", "--output", str(tmp_path)]
-    status = building.main(script.RECIPE, arguments)
+    status = building.main(script.RECIPES, arguments)
     table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
     assert list(table["seed"]) == [3]
     assert list(table["problems"]) == [""]
     assert len(app.PDBFile(str(tmp_path / "seed_3.pdb")).positions) == 166
-    assert (tmp_path / "chignolin.pdb").is_file() == (status == 0)
+    for written in ("chignolin.pdb", "chignolin_unfolded.pdb"):
+        assert (tmp_path / written).is_file() == (status == 0)
 
 
 def test_a_seed_that_fails_is_a_row_of_the_table(tmp_path: Path) -> None:
     def start(seed: int, shorter: int) -> object:
         raise building.BuildError("no coordinates")
 
-    recipe = building.Recipe("none", "", start, (), (), (), {}, None)
-    assert building.main(recipe, ["--seeds", "1", "--output", str(tmp_path)]) == 1
+    recipe = building.Recipe("none", "", start, (), (), (), {}, None, None)
+    assert building.main([recipe], ["--seeds", "1", "--output", str(tmp_path)]) == 1
     (row,) = pd.read_csv(tmp_path / "table.csv").to_dict("records")
     assert (row["seed"], row["folded"], row["problems"]) == (1, 0, "no coordinates")
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
@@ -244,7 +257,7 @@ def test_a_seed_that_fails_is_a_row_of_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_whole_build(name: str) -> None:
-    recipe = builder(name).RECIPE
+    recipe = recipe_of(name)
     _, row = building.build_seed(recipe, seed=1, stability=10.0, shorter=1, platform="CPU")
     assert row["problems"] == ""
     assert row["folded"] == 1

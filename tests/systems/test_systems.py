@@ -386,13 +386,16 @@ def test_gbn2_goes_with_the_backbone_of_ff99sb() -> None:
     assert "CustomGBForce" in kinds(ours.system)
 
 
-@pytest.mark.parametrize(("kind", "n_solute"), [("chignolin", 166), ("rna_tetraloop", 325)])
-def test_molecules_in_water(kind: str, n_solute: int) -> None:
-    built = SYSTEM_KINDS[kind](solvent="tip3p", pressure=1.0).build()
+@pytest.mark.parametrize(
+    ("kind", "options", "n_solute"),
+    [("chignolin", {}, 166), ("chignolin", {"sequence": "GYDPETGTWG"}, 138), ("rna_tetraloop", {}, 325)],
+)
+def test_molecules_in_water(kind: str, options: dict[str, str], n_solute: int) -> None:
+    built = SYSTEM_KINDS[kind](solvent="tip3p", pressure=1.0, **options).build()
     topology = built.mdtraj_topology()
     assert built.periodic
     assert [str(a) for a in list(topology.atoms)[:n_solute]] == [
-        str(a) for a in SYSTEM_KINDS[kind]().build().mdtraj_topology().atoms
+        str(a) for a in SYSTEM_KINDS[kind](**options).build().mdtraj_topology().atoms
     ]
     nonbonded = next(f for f in built.system.getForces() if isinstance(f, openmm.NonbondedForce))
     charge = sum(nonbonded.getParticleParameters(i)[0]._value for i in range(built.n_atoms))
@@ -410,6 +413,32 @@ def test_molecules_in_water(kind: str, n_solute: int) -> None:
     assert np.abs(forces(ctx, x)).max() < 2e4
     with pytest.raises(ConfigError, match="constant pressure needs solvent tip3p, got obc2"):
         validate(SYSTEM_KINDS[kind], {"kind": kind, "pressure": 1.0}, "bad")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "apart"),
+    [
+        ("chignolin", {}, ((3, "N"), (8, "O"))),
+        ("chignolin", {"sequence": "GYDPETGTWG"}, ((3, "N"), (8, "O"))),
+        ("rna_tetraloop", {}, ((1, "N1"), (10, "N3"))),
+    ],
+)
+def test_a_start_is_folded_or_not(
+    kind: str, options: dict[str, str], apart: tuple[tuple[int, str], tuple[int, str]]
+) -> None:
+    lengths, atoms = {}, {}
+    for start in ("folded", "unfolded"):
+        built = SYSTEM_KINDS[kind](start=start, **options).build()
+        topology = built.mdtraj_topology()
+        at = {(atom.residue.index + 1, atom.name): atom.index for atom in topology.atoms}
+        a, b = (built.positions[0][at[atom]] for atom in apart)
+        lengths[start], atoms[start] = np.linalg.norm(a - b), [str(atom) for atom in topology.atoms]
+    assert atoms["folded"] == atoms["unfolded"]
+    assert lengths["folded"] < 0.4
+    assert lengths["unfolded"] > 1.5
+    settings = {"kind": kind, "start": "unfolded", "solvent": "tip3p"}
+    with pytest.raises(ConfigError, match="unfolded needs solvent obc2 or gbn2, got tip3p"):
+        validate(SYSTEM_KINDS[kind], settings, "bad")
 
 
 def test_the_rna_hairpin_is_paired() -> None:
