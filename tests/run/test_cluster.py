@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from conftest import small_config
+from helpers.stages import same_results
 
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.frames.walkers import read_stage
@@ -67,24 +68,13 @@ def on_workers(config: RunConfig, execution: ParslSettings = TWO) -> RunConfig:
     return config.model_copy(update={"execution": execution})
 
 
-def same_stage(one: Path, other: Path) -> None:
-    """Identical tables and positions."""
-    topology = mdtraj.load_topology(str(one / "topology.pdb"))
-    first, second = read_stage(one), read_stage(other)
-    assert [(w.temperature, w.walker) for w in first] == [(w.temperature, w.walker) for w in second]
-    for a, b in zip(first, second, strict=True):
-        pd.testing.assert_frame_equal(a.table, b.table, check_exact=True)
-        assert [path.name for path in a.files] == [path.name for path in b.files]
-        np.testing.assert_array_equal(a.load(topology).xyz, b.load(topology).xyz)
-
-
 def test_a_loop_is_the_same(small_run: RunFolder, tmp_path: Path) -> None:
     run = run_loop(on_workers(small_config()), tmp_path / "run")
     assert len(run.complete_rounds()) == len(small_run.complete_rounds()) == 2
-    same_stage(small_run.validation, run.validation)
+    same_results(small_run.validation, run.validation)
     for index in range(2):
         here, there = small_run.round(index), run.round(index)
-        same_stage(here.simulation, there.simulation)
+        same_results(here.simulation, there.simulation)
         for name in ("model/model.safetensors", "decision.json", "starts.npz"):
             assert (here.path / name).read_bytes() == (there.path / name).read_bytes(), name
     assert not list(run.path.rglob(".*.lock")) or list(run.path.rglob(".*.lock")) == [run.path / ".lock"]
@@ -134,7 +124,7 @@ def test_a_killed_worker_leaves_no_trace(tmp_path: Path) -> None:
         run_stage(stage, executor=executor)
         assert len(killed) == 1  # and not after the end
     killer.join()
-    same_stage(quiet.folder, stage.folder)
+    same_results(quiet.folder, stage.folder)
     logs = (tmp_path / "execution").rglob("worker_*.log")
     started = sum(path.read_text().count("Received executor task") for path in logs)
     assert started == 3  # two groups, one of them twice
@@ -157,7 +147,7 @@ def test_progress_and_dropped_walkers_on_an_executor(
     with ThreadPoolExecutor(1) as executor:  # Contexts of the Reference platform share their random numbers
         run_stage(stages[1], executor=executor)
         assert sum(told) == 400
-        same_stage(stages[0].folder, stages[1].folder)
+        same_results(stages[0].folder, stages[1].folder)
         run_stage(stages[1], executor=executor)  # all of it is there
         assert sum(told) == 800
     assert not list(stages[1].folder.glob(".*"))
