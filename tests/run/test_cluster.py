@@ -10,9 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import mdtraj
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
