@@ -17,6 +17,7 @@ from latf_openmm.periodic import molecules_of
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RoundFolder, RunFolder
 from latf_openmm.run.frames import featurise_walkers
+from latf_openmm.sampling.processes import carried
 from latf_openmm.storage import (
     atomic_folder,
     exclusive,
@@ -41,7 +42,7 @@ def train_here(
 def train_on_worker(run: RunFolder, folder: RoundFolder, executor: Executor) -> None:
     """Train the model of a round on a worker, unless it is there."""
     if not folder.model.is_dir():
-        executor.submit(train_round, run.path.absolute(), folder.index).result()
+        executor.submit(carried, train_round, run.path.absolute(), folder.index).result()
         remove_locks(folder.path)
 
 

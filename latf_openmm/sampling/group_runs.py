@@ -11,6 +11,7 @@ from typing import Any
 from latf_openmm.errors import SimulationError
 from latf_openmm.sampling.dynamics import GroupTask, SetTask
 from latf_openmm.sampling.processes import (
+    carried,
     end_pool,
     lost_workers_named,
     process_pool,
@@ -44,7 +45,7 @@ def run_in_processes(
         done: queue.Queue[int] = shared.Queue()
         stop = shared.Event()
         try:
-            futures += [pool.submit(_run_and_tell, task, done, stop) for task in tasks]
+            futures += [pool.submit(carried, _run_and_tell, task, done, stop) for task in tasks]
             while not all(future.done() for future in futures) or not done.empty():
                 with suppress(queue.Empty):
                     advance(done.get(timeout=0.2))
@@ -87,7 +88,7 @@ def run_on(executor: Executor, tasks: Sequence[SetTask], advance: Callable[[int]
     watch = _Watch(tasks, advance)
     watch.look()
     left = [_absolute(task) for task in watch.unfinished()]
-    futures: list[Future[None]] = [executor.submit(run_exclusively, task) for task in left]
+    futures: list[Future[None]] = [executor.submit(carried, run_exclusively, task) for task in left]
     waiting, pause = set(futures), _LOOK
     try:
         while waiting:

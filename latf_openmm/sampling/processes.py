@@ -6,21 +6,24 @@ plain script without ``if __name__ == "__main__":`` could not use them.
 
 import logging
 import os
+import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.managers import SyncManager
 from threading import Event
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from loky import ProcessPoolExecutor
 from loky.backend import get_context
 
-from latf_openmm.errors import SimulationError
+from latf_openmm.errors import BackendError, SimulationError, first_line
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 _ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 """No worker is replaced because it keeps memory: Contexts are kept on purpose."""
 
@@ -95,6 +98,33 @@ def lost_workers_named() -> Iterator[None]:
             "a worker process ended before its task did (killed, or out of memory); with fewer "
             "simulation.processes less memory is needed"
         ) from error
+
+
+def carried(function: Callable[Given, Result], *arguments: Given.args, **named: Given.kwargs) -> Result:
+    """Call a function on a worker, so that an error of it reaches the process that waits, whatever its class is.
+
+    An exception whose class takes other arguments than its text is pickled, but cannot be read: the pool then takes
+    its worker for lost, and the thread of Parsl that reads results ends, so that nothing comes any more (parsl 2026.10).
+
+    Raises
+    ------
+    BackendError
+        In place of an exception that cannot be carried; it has its class and text.
+    """
+    try:
+        return function(*arguments, **named)
+    except Exception as error:
+        if _can_be_carried(error):
+            raise
+        kind = type(error)
+        raise BackendError(f"{kind.__module__}.{kind.__qualname__}: {first_line(error)}") from None
+
+
+def _can_be_carried(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:  # whatever its class does
+        return False
 
 
 def _begin_worker(parent: int) -> None:

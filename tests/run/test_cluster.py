@@ -1,6 +1,7 @@
 """The same run on workers of Parsl: equal results, lost workers, bad settings. Nothing is left running."""
 
 import builtins
+import importlib
 import os
 import signal
 import threading
@@ -17,12 +18,13 @@ import yaml
 from conftest import small_config
 from helpers.stages import same_results
 
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.errors import BackendError, ConfigError, SimulationError
 from latf_openmm.frames.walkers import read_stage
 from latf_openmm.run.config import RunConfig, load_config
 from latf_openmm.run.execution.parsl import ParslSettings, RetryCost
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.processes import carried
 from latf_openmm.sampling.stage import SimulationSettings, Stage, run_stage
 from latf_openmm.settings import validate
 from latf_openmm.systems.lj7 import LJ7Settings
@@ -128,6 +130,31 @@ def test_a_killed_worker_leaves_no_trace(tmp_path: Path) -> None:
     assert started == 3  # two groups, one of them twice
 
 
+BROKEN = """
+class OfTwoError(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def fail():
+    raise OfTwoError("one", "two")
+"""
+
+
+@pytest.mark.slow
+def test_an_error_that_cannot_be_read_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    broken = importlib.import_module("broken_module")
+    path = f"export PYTHONPATH={tmp_path}:$PYTHONPATH"
+    with TWO.model_copy(update={"worker_init": path}).workers(tmp_path / "execution") as executor:
+        with pytest.raises(BackendError, match=r"broken_module\.OfTwoError: one and two"):
+            executor.submit(carried, broken.fail).result(timeout=120)
+        assert executor.submit(carried, max, 1, 2).result(timeout=120) == 2
+
+
 # --- the path of an executor, without Parsl --------------------------------------------------------
 
 
@@ -185,6 +212,7 @@ def test_only_losses_without_a_segment_more_count() -> None:
     assert [cost(OSError(), record) for _ in range(5)] == [0.0, 0.0, 0.0, 1.0, 1.0]
     assert cost(SimulationError("unstable"), record) > 2
     assert cost(OSError(), {"id": 8, "args": ["a path"]}) == 1.0
+    assert cost(OSError(), {"id": 9, "args": [carried, _Task()]}) == 0.0
 
 
 # --- settings --------------------------------------------------------------------------------------

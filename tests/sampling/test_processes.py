@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from latf_openmm.errors import SimulationError
+from latf_openmm.errors import BackendError, ConfigError, SimulationError
 from latf_openmm.sampling.processes import (
+    carried,
     end_pool,
     lost_workers_named,
     process_pool,
@@ -111,3 +112,24 @@ def test_a_lost_worker_is_one_clear_line() -> None:
     ):
         future.result()
     end_pool(pool)
+
+
+class OfTwoError(Exception):
+    """Pickled, but it cannot be read: its text is its only argument."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}\nand more")
+
+
+def fail(error: type[Exception], *arguments: str) -> None:
+    raise error(*arguments)
+
+
+def test_errors_that_cannot_be_read_elsewhere_are_carried_as_text() -> None:
+    with pytest.raises(BackendError, match=r"test_processes\.OfTwoError: one and two$"):
+        carried(fail, OfTwoError, "one", "two")
+    with pytest.raises(ConfigError, match="one\ntwo"):
+        carried(fail, ConfigError, "one", "two")
+    with pytest.raises(KeyError):
+        carried(fail, KeyError, "gone")
+    assert carried(max, 1, 2) == 2

@@ -11,7 +11,7 @@ from latf_openmm.settings import Settings
 
 @runtime_checkable
 class Resumable(Protocol):
-    """First argument of a task that goes on from what is complete when it is started again."""
+    """Argument of a task that goes on from what is complete when it is started again."""
 
     def n_complete(self) -> int:
         """Return how much of it is complete."""

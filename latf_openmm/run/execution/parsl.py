@@ -238,8 +238,8 @@ class RetryCost:
         """Return the cost; `record` is Parsl's of the task."""
         if isinstance(error, LatfError):
             return self.retries + 1.0
-        task = record["args"][0] if record["args"] else None
-        complete = task.n_complete() if isinstance(task, Resumable) else 0
+        task = next((given for given in record["args"] if isinstance(given, Resumable)), None)
+        complete = 0 if task is None else task.n_complete()
         before = self.complete.get(record["id"], 0)
         self.complete[record["id"]] = complete
         return 0.0 if complete > before else 1.0
