@@ -104,7 +104,7 @@ def carried(function: Callable[Given, Result], *arguments: Given.args, **named: 
     """Call a function on a worker, so that an error of it reaches the process that waits, whatever its class is.
 
     An exception whose class takes other arguments than its text is pickled, but cannot be read: the pool then takes
-    its worker for lost, and the thread of Parsl that reads results ends, so that nothing comes any more (parsl 2026.10).
+    its worker for lost, and the thread of Parsl that reads results ends: nothing comes any more (parsl 2026.10).
 
     Raises
     ------
