@@ -30,6 +30,8 @@ simulation:
   segment_frames: 500     # frames between checkpoints
   processes: {processes}
   platform: {platform}
+  # Walkers can move among the temperatures, so that cold ones leave their basins; closer temperatures exchange more often.
+  # tempering: {{kind: exchange, interval: 50}}   # frames; more than training.lag
 # What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
 # ions nor other solvent, and heavy its atoms without hydrogens. Of more than 200 descriptors those that do not move,
 # or say what a slower one says, are left out (see RUN/rounds/000/model/descriptors.csv).

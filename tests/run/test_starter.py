@@ -71,6 +71,13 @@ def test_a_protein(tmp_path: Path) -> None:
     config = load_config(out)
     assert config.system.options.implicit == "obc2"  # type: ignore[attr-defined]
     assert [feature.kind for feature in config.features] == ["distances", "torsions"]
+    # What is proposed in a comment is valid too.
+    assert config.simulation.tempering is None
+    text = out.read_text()
+    (tmp_path / "moving.yaml").write_text(text.replace("  # tempering:", "  tempering:"))
+    moving = load_config(tmp_path / "moving.yaml").simulation.tempering
+    assert moving is not None
+    assert (moving.kind, moving.interval) == ("exchange", 50)
     with pytest.raises(ConfigError, match="a configuration is never overwritten"):
         write_starter([path], out)
 
