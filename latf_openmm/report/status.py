@@ -22,7 +22,7 @@ def status_lines(folder: Path) -> Iterator[str]:
     for record in rounds:
         yield from _round_lines(run, record)
     for reason in rounds[-1].read_decision().reasons if rounds else []:
-        yield f"  next: {escape(reason)}"
+        yield f"  decision: {escape(reason)}"
     settled_by = settled(run, rounds[-1]) if rounds else None
     if settled_by is not None:
         yield f"  no further round: {escape(settled_by)}"
