@@ -15,6 +15,7 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.errors import DataError
 from latf_openmm.run.config import RunConfig, load_config
+from latf_openmm.run.ensembles import Choice
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.generated import generate_ensembles
 from latf_openmm.run.loop import run_loop
@@ -98,5 +99,6 @@ def run_demo(output: Path, tiny: bool = False, progress: Progress | None = None)
         for path, text in (damages(folder) or {}).items():
             raise DataError(f"{path}: {text}; remove {folder}, and the same command makes it again")
         return Demo(run, folder, None)
-    [result] = generate_ensembles(run, [TEMPERATURE], parent, progress=progress)
+    method: Choice = "reweighted" if tiny else "auto"  # which may simulate
+    [result] = generate_ensembles(run, [TEMPERATURE], parent, method=method, progress=progress)
     return Demo(run, folder, result.structures)
