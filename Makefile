@@ -1,6 +1,7 @@
 # `make demo` and `make test` are all a fresh machine with Python and make needs: both build .venv first.
 PYTHON ?= python3
-DEMO ?= lj7
+DEMO ?= lj7/fast
+EMPTY ?=
 RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
@@ -14,9 +15,14 @@ export OMP_NUM_THREADS = 1
 	-.venv/bin/python -m pip install --quiet --editable '.[formats]'
 	touch $@
 
+# The short form, as `latf-openmm demo` has it; with DEMO=lj7, or another system of the library, the whole of it.
 demo: .venv/.ready
+ifeq ($(DEMO),lj7/fast)
+	.venv/bin/latf-openmm demo --output demo/latf-demo
+else
 	.venv/bin/latf-openmm run $(DEMO) --output demo/$(DEMO)
 	.venv/bin/latf-openmm report demo/$(DEMO)
+endif
 
 test: .venv/.ready
 	$(RUN) pytest -n 2 --dist loadfile
@@ -49,16 +55,14 @@ examples: .venv/.ready
 	.venv/bin/python examples/generate_ensemble.py demo/examples/lj7 --temperature 0.35 \
 		--output demo/examples/ensemble --fast
 
-# The installed wheel must work without the checkout: it carries the system library.
+# What a release is made of, checked; the installed wheel must work without the checkout (RELEASING.md).
 wheel: .venv/.ready
+	.venv/bin/python -m pip install --quiet --editable '.[release]'
 	rm -rf demo/wheel && mkdir -p demo/wheel
-	.venv/bin/pip wheel --quiet --no-deps --wheel-dir demo/wheel .
-	.venv/bin/pip install --quiet --no-deps --target demo/wheel/site demo/wheel/*.whl
-	cd demo/wheel && PYTHONPATH=site ../../.venv/bin/python -c "import latf_openmm; \
-		assert latf_openmm.__file__.endswith('demo/wheel/site/latf_openmm/__init__.py'), latf_openmm.__file__; \
-		from latf_openmm.run.config import load_config; from latf_openmm.systems import library_names, library_root; \
-		assert library_root().name == 'system_library'; [load_config(name) for name in library_names()]; \
-		print('wheel:', ', '.join(library_names()))"
+	$(RUN) build --outdir demo/wheel/dist .  # the wheel is built from the source distribution
+	$(RUN) twine check --strict demo/wheel/dist/*
+	.venv/bin/check-wheel-contents demo/wheel/dist/*.whl
+	EMPTY=$(EMPTY) .ci/installed demo/wheel/dist/*.whl
 
 clean:
 	rm -rf .venv .venv-torchforce demo

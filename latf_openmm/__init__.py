@@ -15,7 +15,7 @@ from types import ModuleType
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, _public = lazy_loader.attach_stub(__name__, __file__)
 

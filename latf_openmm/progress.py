@@ -1,7 +1,8 @@
 """Progress bars with the time left, shared by everything that takes long."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -13,8 +14,12 @@ from rich.progress import (
     TimeRemainingColumn as TimeLeft,
 )
 
-Advance = Callable[[float, str], None]
-"""Call with the amount done since the last call and a short note."""
+
+class Advance(Protocol):
+    """Call with the amount done since the last call and a short note; for a simulation with its speed."""
+
+    def __call__(self, amount: float, note: str, *, steps_per_second: float | None = None) -> None:
+        """Advance the bar."""
 
 
 def make_progress(console: Console | None = None) -> Progress:
@@ -38,8 +43,16 @@ def bar(progress: Progress | None, description: str, total: float) -> Iterator[A
     The bar is completed on leaving without an error, also when the work ended early.
     """
     if progress is None:
-        yield lambda amount, note: None
+        yield _nothing
         return
     task = progress.add_task(description, total=total, note="")
-    yield lambda amount, note: progress.update(task, advance=amount, note=note)
+
+    def advance(amount: float, note: str, *, steps_per_second: float | None = None) -> None:
+        progress.update(task, advance=amount, note=note, steps_per_second=steps_per_second)
+
+    yield advance
     progress.update(task, completed=total)
+
+
+def _nothing(amount: float, note: str, *, steps_per_second: float | None = None) -> None:
+    """Show nothing."""

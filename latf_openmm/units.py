@@ -66,6 +66,18 @@ class TemperatureScale:
             return f"{picoseconds:,.0f} time units"
         return f"{picoseconds:.3g} ps" if picoseconds < 1000 else f"{picoseconds / 1000:.3g} ns"
 
+    def speed(self, steps_per_second: float, timestep: float) -> str:
+        """Return the speed of a simulation for people; `timestep` in ps.
+
+        Examples
+        --------
+        >>> KELVIN.speed(1000.0, 0.002), REDUCED.speed(12345.6, 0.01)
+        ('173 ns/day', '12,300 steps/s')
+        """
+        if self.name == "K":
+            return f"{steps_per_second * timestep * 86.4:.3g} ns/day"
+        return f"{float(f'{steps_per_second:.3g}'):,.0f} steps/s"
+
     @property
     def axis_label(self) -> str:
         """Label of an axis of temperatures."""

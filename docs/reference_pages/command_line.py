@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+from latf_openmm.reweighting.reliability import MEANINGS
+
 _TITLE = "# Command line\n"
 """First line of the page."""
 _CODES = """
@@ -12,9 +14,12 @@ _CODES = """
 | 0 | it worked |
 | 1 | `doctor`: biasing does not work here; `verify`: something is damaged |
 | 2 | wrong input, or a file that cannot be read or written; one line says what |
-| 3 | `generate`, `observe`, `states`: the result is not to be relied on (reliability "poor") |
+| 3 | `generate`, `observe`, `states`, `explain`: the result is @poor@ (reliability "poor") |
 | 130, 143 | interrupted (SIGINT, SIGTERM); the same command continues |
-"""
+
+Results go to standard output. The last line of a command, `Next: ...`, says what to do next. It goes to standard error.
+`--quiet` and `--log json` leave it out.
+""".replace("@poor@", MEANINGS["poor"])
 """Exit codes, which typer does not know."""
 _NOT_SHOWN = (
     r"\*\*Commands\*\*:\n\n(\* .*\n)+\n",  # cut to half a line; the sections follow

@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from latf_openmm import __version__
+from latf_openmm.cli.messages import set_quiet
 from latf_openmm.cli.options import LogFormat
 from latf_openmm.errors import LatfError
 
@@ -65,6 +68,18 @@ class _Stopped(BaseException):
         self.number = number
 
 
+@contextmanager
+def ended_by_an_interrupt() -> Iterator[None]:
+    """Leave without a word at SIGINT: of what only shows something nothing is left to be continued."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    except _Stopped as stopped:
+        if stopped.number != signal.SIGINT:
+            raise
+
+
 def _stop(number: int, frame: object) -> None:
     raise _Stopped(number)
 
@@ -96,7 +111,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bars, and no word on what to do next.")
+    ] = False,
     log: Annotated[
         LogFormat, typer.Option(help="How it logs, to standard error: text, or JSON, one record a line.")
     ] = LogFormat.TEXT,
@@ -123,5 +140,6 @@ def _common(
     else:
         handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    set_quiet(quiet or log is LogFormat.JSON)
     rich.reconfigure(quiet=quiet)  # progress bars are drawn on this console, results on others
     logging.getLogger("latf_openmm").setLevel(logging.INFO if verbose else logging.WARNING)

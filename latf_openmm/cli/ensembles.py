@@ -1,6 +1,7 @@
 """Commands at any temperature: generate, observe, states."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from latf_openmm.cli.application import app
+from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import (
     DCD,
     OBSERVABLE_NAMES,
@@ -22,6 +24,7 @@ from latf_openmm.cli.options import (
     RunArgument,
     TrustOption,
 )
+from latf_openmm.reweighting.reliability import MEANINGS, Reliability, reliability_text
 
 if TYPE_CHECKING:
     from latf_openmm.ensembles.curves import Curve
@@ -77,8 +80,7 @@ def generate(
         console.print(f"{result.folder}: {run.scale.label(result.structures.temperature)}", highlight=False)
         _print_ensemble(console, result.structures)
         _print_warnings(console, result.warnings)
-    if any(result.structures.reliability == "poor" for result in results):
-        raise typer.Exit(3)
+    _end(folder, [r.structures.temperature for r in results if r.structures.reliability == "poor"], "observe")
 
 
 @app.command()
@@ -138,9 +140,9 @@ def observe(
     for curve in observed.curves:
         _print_curve(console, curve, midpoint)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
+    _print_reliabilities(console, observed.reliabilities)
     _print_warnings(console, observed.warnings)
-    if observed.poor:
-        raise typer.Exit(3)
+    _end(folder, observed.poor, "states")
 
 
 @app.command()
@@ -188,8 +190,8 @@ def states(
     _print_states(console, summary)
     _print_warnings(console, summary.ensemble.warnings)
     console.print(f"{output}: states.csv, one structure of each state", highlight=False, soft_wrap=True)
-    if summary.ensemble.reliability == "poor":
-        raise typer.Exit(3)
+    at = summary.ensemble.temperature
+    _end(folder, [at] if summary.ensemble.reliability == "poor" else [], "report")
 
 
 @app.command()
@@ -215,8 +217,30 @@ def explain(
             console.print(sentence, highlight=False, markup=False)
         console.print()
         poor |= explanation.ensemble.reliability == "poor"
+    rounds = run.chosen_round(None) + 2
+    say_next(
+        f"latf-openmm run {folder / 'config.yaml'} --rounds {rounds} --output {folder}, which adds a round"
+    )
     if poor:
         raise typer.Exit(3)
+
+
+_FOLLOWING = {
+    "observe": "--temperatures FIRST:LAST:STEP --observable energy --output OBSERVED",
+    "states": "--output STATES",
+    "report": "",
+}
+"""Options of the commands that come next."""
+
+
+def _end(folder: Path, poor: Sequence[float], command: str) -> None:
+    """Say what to do next; end with code 3 where the answer at a temperature is not to be relied on."""
+    if not poor:
+        say_next(f"latf-openmm {command} {folder} {_FOLLOWING[command]}".rstrip())
+        return
+    at = " ".join(f"-T {temperature:g}" for temperature in poor)
+    say_next(f"latf-openmm explain {folder} {at}, which says what would make it better")
+    raise typer.Exit(3)
 
 
 def parse_temperatures(text: str) -> list[float]:
@@ -248,14 +272,14 @@ def parse_temperatures(text: str) -> list[float]:
 def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     """Say how an ensemble of structures was made, and what it gives."""
     console.print(
-        f"  structures: {ensemble.description}; reliability {ensemble.reliability}; "
+        f"  structures: {ensemble.description}; {reliability_text(ensemble.reliability)}; "
         f"{ensemble.n_effective:.0f} effective samples ({ensemble.ess:.0f} without correlation in time), "
         f"largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
     if ensemble.reliability == "poor":
         console.print(
-            "  populations and energies are not to be relied on; ensemble.json has them", highlight=False
+            f"  populations and energies are {MEANINGS['poor']}; ensemble.json has them", highlight=False
         )
         return
     for state, population in enumerate(ensemble.populations()):
@@ -286,8 +310,14 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
         cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
-    text = f"{summary.ensemble.description}; reliability {summary.ensemble.reliability}"
+    text = f"{summary.ensemble.description}; {reliability_text(summary.ensemble.reliability)}"
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def _print_reliabilities(console: Console, reliabilities: Sequence[Reliability]) -> None:
+    """Say what the words in the column of a table mean."""
+    for reliability in reliabilities:
+        console.print(reliability_text(reliability), highlight=False)
 
 
 def _print_warnings(console: Console, warnings: "tuple[str, ...]") -> None:

@@ -8,8 +8,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from latf_openmm.cli.application import app
+from latf_openmm.cli.application import app, ended_by_an_interrupt
+from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import ConfigArgument, RoundOption, RunArgument, TrustOption
+
+_IMPORT = "latf-openmm import CONFIG --output RUN with --trajectory and --table for each replica"
+"""Command that follows on tables of replicas."""
 
 
 @app.command()
@@ -109,17 +113,35 @@ def import_(
 
 
 @app.command()
-def status(folder: RunArgument) -> None:
-    """Say where a run is, and what it has found so far."""
-    _print_status(folder)
+def status(
+    folder: RunArgument,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Draw it anew until the run has ended, or nobody works on it; Ctrl-C ends this view only.",
+        ),
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="With --watch: seconds between looks.")] = 3.0,
+) -> None:
+    """Say where a run is, and what it has found so far. Files are read only, so that it may go on meanwhile."""
+    if not watch:
+        _print_status(folder)
+        return
+    from latf_openmm.report import next_command, watch_run
+
+    with ended_by_an_interrupt():
+        watch_run(folder, Console(), every)
+        say_next(next_command(folder))
 
 
 def _print_status(folder: Path) -> None:
-    from latf_openmm.report import status_lines
+    from latf_openmm.report import next_command, status_lines
 
     console = Console()
     for line in status_lines(folder):
         console.print(line, highlight=False, soft_wrap=True)
+    say_next(next_command(folder))
 
 
 @app.command()
@@ -158,11 +180,13 @@ def exchange_tables(
             raise ConfigError(f"--temperature: {sampler} has the temperatures of its states; leave it out")
         for pair in openmmtools_replicas(sampler, output):
             typer.echo(f"{pair[0]} {pair[1]}")
+        say_next(_IMPORT)
         return
     if not temperature:
         raise ConfigError("--temperature: missing; expected those of the sampler's states, in their order")
     for path in replica_exchange_tables(sampler, temperature, KELVIN, output):
         typer.echo(path)
+    say_next(_IMPORT)
 
 
 @app.command()
@@ -179,7 +203,11 @@ def verify(folder: RunArgument) -> None:
         Console().print(f"[red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     render(findings, Console())
-    raise typer.Exit(0 if findings.intact else 1)
+    if findings.intact:
+        say_next(f"latf-openmm status {folder}")
+        return
+    say_next(f"restore what is damaged from a copy, then latf-openmm verify {folder}")
+    raise typer.Exit(1)
 
 
 @app.command()
@@ -204,3 +232,4 @@ def report(
     if tensorboard:
         typer.echo(write_events(run_folder))
     typer.echo(write_report(run_folder, index))
+    say_next(f"latf-openmm generate {folder} --temperature T --output AT_T")

@@ -1,4 +1,4 @@
-"""Commands before a run: doctor, systems, init."""
+"""Commands before a run: doctor, demo, systems, init."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latf_openmm.cli.application import app
+from latf_openmm.cli.messages import say_next
 
 
 @app.command()
@@ -18,7 +19,40 @@ def doctor() -> None:
 
     report = run_doctor()
     render(report, Console())
+    say_next("latf-openmm demo" if report.can_bias else "what is said above, then latf-openmm doctor")
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the demonstration; continued where it is there.")
+    ] = Path("latf-demo"),
+    tiny: Annotated[
+        bool,
+        typer.Option("--tiny", help="Much shorter, to see that an installation works: numbers mean nothing."),
+    ] = False,
+) -> None:
+    """See it work in a few minutes: seven particles, two rounds of the loop, an unsimulated temperature, the report."""
+    from latf_openmm.progress import make_progress
+    from latf_openmm.report import write_report
+    from latf_openmm.reweighting.reliability import reliability_text
+    from latf_openmm.run.demo import run_demo
+
+    with make_progress() as progress:
+        result = run_demo(output, tiny, progress)
+    page = write_report(result.run, result.run.last_round().index)
+    console = Console()
+    if result.ensemble is not None:
+        at = result.run.scale.label(result.ensemble.temperature)
+        verdict = reliability_text(result.ensemble.reliability)
+        console.print(f"{result.generated}: structures at {at}; {verdict}", highlight=False, soft_wrap=True)
+    console.print(f"{page}: the report", highlight=False, soft_wrap=True)
+    say_next(
+        f"open {page} in a browser",
+        f"latf-openmm observe {result.run.path} -T 0.2:0.5:0.05 --observable energy --output OBSERVED",
+        "latf-openmm init protein.pdb --output my.yaml, for a molecule of your own",
+    )
 
 
 @app.command()
@@ -35,6 +69,7 @@ def systems(
         file = config_path(name)
         read_config(file)
         typer.echo(file.read_text(encoding="utf-8"), nl=False)
+        say_next(f"latf-openmm run {name} --output RUN")
         return
     table = Table("system", "what it is", "configurations")
     for entry in library_names():
@@ -42,6 +77,7 @@ def systems(
         names = [entry if variant == "loop" else f"{entry}/{variant}" for variant in variants]
         table.add_row(entry, SYSTEM_KINDS[entry].title, ", ".join(sorted(names)))
     Console().print(table)
+    say_next("latf-openmm systems lj7/fast > my.yaml", "latf-openmm run lj7/fast --output RUN")
 
 
 @app.command()
@@ -77,6 +113,4 @@ def init(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(
-        f"read it, change it, then: latf-openmm run {output} --output RUN", highlight=False, soft_wrap=True
-    )
+    say_next(f"latf-openmm run {output} --output RUN, after you have read and changed it")

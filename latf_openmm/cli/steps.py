@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latf_openmm.cli.application import app
+from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import ConfigArgument, DataOption, RoundOption, TrustOption
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def simulate(
     settings = load_config(config, trust)
     with make_progress() as progress:
         simulate_stage(settings, output, model, progress, source=config)
+    say_next(f"latf-openmm train {config} --data {output} --output MODEL")
 
 
 @app.command()
@@ -52,6 +54,10 @@ def train(
     typer.echo(
         f"{output}: {trained.model.n_states} states from {facts['frames']} frames, lag {facts['lag']} frames; "
         f"{facts['feature_selection']}"
+    )
+    say_next(
+        f"latf-openmm simulate {config} --model {output} --output BIASED",
+        f"latf-openmm export {output} --output cv.pt",
     )
 
 
@@ -82,6 +88,8 @@ def lag_scan(
         f"recommended lag: {scan.recommended} frames, {scan.reason}", highlight=False, soft_wrap=True
     )
     console.print(f"written to {output}", highlight=False, soft_wrap=True)
+    stages = " ".join(f"--data {stage}" for stage in data)
+    say_next(f"latf-openmm train {config} {stages} --output MODEL, with training.lag: {scan.recommended}")
 
 
 def _lag_table(scan: "LagScan", time_unit: str) -> Table:
@@ -161,6 +169,9 @@ def export(
     if bias:
         export_round_bias(folder, output, temperature, state=state, round_index=round_index, trust=trust)
         typer.echo(f"{output}: the bias, for latf_openmm.load_exported_bias")
+        say_next(f"latf_openmm.load_exported_bias({str(output)!r}) in an OpenMM script")
         return
     trained = export_variables(folder, output, round_index=round_index, plumed=plumed, trust=trust)
     typer.echo(f"{output}: {trained.model.latent_dim} collective variables of {len(trained.atoms)} atoms")
+    use = f"plumed.dat in {output}, for PLUMED" if plumed else f"torch.jit.load({str(output)!r}) in a script"
+    say_next(use)

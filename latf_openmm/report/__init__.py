@@ -2,6 +2,7 @@
 
 from latf_openmm.report.lag_scan import write_lag_scan
 from latf_openmm.report.page import write_report
-from latf_openmm.report.status import status_lines
+from latf_openmm.report.status import next_command, status_lines
+from latf_openmm.report.watch import watch_run
 
-__all__ = ["status_lines", "write_lag_scan", "write_report"]
+__all__ = ["next_command", "status_lines", "watch_run", "write_lag_scan", "write_report"]

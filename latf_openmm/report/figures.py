@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.pool import Pool
+from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.records import DecisionRecord
 from latf_openmm.training.lag_scan import LagScan
 from latf_openmm.units import TemperatureScale
@@ -293,7 +294,7 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
         for method, marker in (("reweighted", "o"), ("conditional", "^"), ("annealed", "D"), ("flow", "s")):
             for poor in (False, True):
                 rows = ((table["method"] == method) & ((table["reliability"] == "poor") == poor)).to_numpy()
-                label = f"{method}{', not to be relied on' if poor else ''}"
+                label = f"{method}, {MEANINGS['poor']}" if poor else method
                 face = "white" if poor else _COLOURS[0]
                 if rows.any():
                     axis.plot(

@@ -26,6 +26,8 @@ from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.report.tempering import moves_figure, moves_text
 from latf_openmm.report.work import Work
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
+from latf_openmm.reweighting.reliability import MEANINGS
+from latf_openmm.run.activity import activity_of
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.records import RoundRecord
 from latf_openmm.run.slopes import reweighter_of_round
@@ -124,15 +126,17 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
     trained, rows = content.trained, content.rows
     folders = run.complete_rounds()[: index + 1]
     rounds = [folder.summary() for folder in folders]
-    spent = costs(run, rounds)
+    spent, activity = costs(run, rounds), activity_of(run)
     return {
+        "unfinished": activity.sentence() if activity is not None else "",
         "title": run.config.system.kind,
         "system": type(run.config.system).title,
         "round": index,
         "rounds": rounds,
-        "moves": [(record.round, text) for record in rounds if (text := moves_text(record))],
+        "moves": [(record.round, text) for record in rounds if (text := moves_text(record.tempering))],
         "rows": rows,
         "label": run.scale.label,
+        "meanings": MEANINGS,
         "kelvin": run.scale.name == "K",
         "n_states": trained.model.n_states,
         "n_members": trained.model.n_members,

@@ -130,7 +130,7 @@ def state_structures(
 
 
 def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> StructureEnsemble:
-    """Ensemble in which a state has the largest population; one that can be relied on, if it is there at all."""
+    """Ensemble in which a state has the largest population; one whose reliability is not poor, where there is one."""
 
     def share(ensemble: StructureEnsemble) -> float:
         return float(ensemble.weights[ensemble.pool.states == state].sum())

@@ -6,6 +6,7 @@ from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report.comparison import Comparison
 from latf_openmm.report.cost import Cost
+from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.folder import RunFolder
 
 _FEW_STATES = 4
@@ -129,20 +130,12 @@ def _expected(compared: Sequence[Comparison], n_members: int) -> str:
 
 def _trust(trained: TrainedModel, rows: Sequence[Comparison]) -> list[str]:
     said = []
-    for reliability, text in (
-        ("good", "Many effective samples carry the structures and energies at {}: trust them."),
-        (
-            "fair",
-            "At {} fewer effective samples carry them, or the flow stands in: take the numbers with their errors.",
-        ),
-        (
-            "poor",
-            "At {} too few effective samples carry anything: do not rely on energies and structures there.",
-        ),
-    ):
+    for reliability, meaning in MEANINGS.items():
         labels = [row.label for row in rows if row.reliability == reliability]
         if labels:
-            said.append(text.format(listed(labels)))
+            said.append(
+                f"Structures and energies at {listed(labels)} are {meaning} (reliability {reliability})."
+            )
     if not trained.provenance["states_settled"]:
         said.append(
             "The states had not settled when training ended, so their number may change with more data."

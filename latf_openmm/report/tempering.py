@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from latf_openmm.frames.moves import temperature_paths
 from latf_openmm.frames.walkers import WalkerFrames
 from latf_openmm.report.figures import state_colour
-from latf_openmm.run.records import RoundRecord
+from latf_openmm.run.records import RoundRecord, TemperingRecord
 from latf_openmm.units import TemperatureScale
 
 _SHOWN = 4
@@ -67,11 +67,20 @@ def _name(place: float, temperatures: Sequence[float] | np.ndarray) -> str:
     return f"{temperatures[whole_number]:g}" if inside else ""
 
 
-def moves_text(record: RoundRecord) -> str | None:
+def moves_text(tempering: TemperingRecord | None) -> str | None:
     """One line on the moves of a round; None where walkers stayed at their temperatures."""
-    tempering = record.tempering
     if tempering is None:
         return None
+    return (
+        f"{tempering.walkers} walkers moved among temperatures ({tempering.kind}): {acceptance_text(tempering)} "
+        "from the lowest to the highest and back"
+    )
+
+
+def acceptance_text(tempering: TemperingRecord | None) -> str:
+    """Acceptance and round trips of moves; empty where walkers stayed at their temperatures."""
+    if tempering is None:
+        return ""
     known = [value for value in tempering.acceptance if value is not None]
     said = (
         f"acceptance between neighbouring temperatures {min(known):.2g} to {max(known):.2g}, "
@@ -79,7 +88,4 @@ def moves_text(record: RoundRecord) -> str | None:
         else ""
     )
     trips = tempering.round_trips
-    return (
-        f"{tempering.walkers} walkers moved among temperatures ({tempering.kind}): {said}{trips} "
-        f"round {'trip' if trips == 1 else 'trips'} from the lowest to the highest and back"
-    )
+    return f"{said}{trips} round {'trip' if trips == 1 else 'trips'}"

@@ -1,9 +1,16 @@
-"""The only place that says how many effective (uncorrelated) samples are enough, and for what."""
+"""The only place that says how many effective (uncorrelated) samples are enough, for what, and in which words."""
 
 from typing import Literal
 
 Reliability = Literal["good", "fair", "poor"]
-"""Verdict on an estimate: to be relied on within its error, to be looked at, not to be relied on."""
+"""Verdict on an estimate."""
+
+MEANINGS: dict[Reliability, str] = {
+    "good": "to be relied on within the errors",
+    "fair": "to be looked at, with its errors and warnings, before it is relied on",
+    "poor": "not to be relied on",
+}
+"""Each verdict in words; commands, figures and the report say it so."""
 
 GOOD_SAMPLES = 100.0
 """Effective samples from which an ensemble is good."""
@@ -41,3 +48,14 @@ def reliability_of(n_effective: float) -> Reliability:
     if n_effective >= GOOD_SAMPLES:
         return "good"
     return "fair" if n_effective >= FAIR_SAMPLES else "poor"
+
+
+def reliability_text(reliability: Reliability) -> str:
+    """Return a verdict and what it means.
+
+    Examples
+    --------
+    >>> reliability_text("poor")
+    'reliability poor: not to be relied on'
+    """
+    return f"reliability {reliability}: {MEANINGS[reliability]}"

@@ -8,7 +8,7 @@ import numpy as np
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.reweighting.consistency import Certificate
-from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES
+from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, reliability_text
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import round_state
 from latf_openmm.run.slopes import reweighter_of_round
@@ -108,13 +108,9 @@ class Explanation:
 
     def _verdict(self) -> str:
         ensemble = self.ensemble
-        why = {
-            "good": "populations and energies can be relied on within their errors",
-            "fair": "look at the errors and at what follows before you rely on it",
-            "poor": "do not rely on it",
-        }[ensemble.reliability]
+        verdict = reliability_text(ensemble.reliability)
         return (
-            f"Reliability {ensemble.reliability}: {why}. {ensemble.n_effective:.3g} independent frames stand for it; "
+            f"R{verdict[1:]}. {ensemble.n_effective:.3g} effective samples stand for it; "
             f"{FAIR_SAMPLES:g} are needed for fair, {GOOD_SAMPLES:g} for good."
         )
 

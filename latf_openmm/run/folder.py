@@ -12,6 +12,7 @@
     DIR/rounds/000/round.json             written last: the round is complete
     DIR/validation/T0.3/...               independent unbiased runs, for the report only
     DIR/execution/...                     logs of the engine, where one ran the tasks
+    DIR/.progress.json                    what a command does at this moment; nothing rests on it
     DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
 """
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from latf_openmm.ensembles.latent import generate, write_ensemble
@@ -25,17 +24,18 @@ from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.frames import featurise_walkers, run_features
+from latf_openmm.run.heartbeat import beating
 from latf_openmm.run.records import DecisionRecord, Seconds, ValidationRecord
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
+from latf_openmm.run.stages import round_stage, validation_stage
 from latf_openmm.run.strategies import Decision, RoundState
 from latf_openmm.run.summaries import (
     n_earlier_walkers,
     summary_of,
 )
 from latf_openmm.run.trainings import train_here, train_on_worker
-from latf_openmm.sampling.dynamics import BiasSource
-from latf_openmm.sampling.stage import Stage, check_simulated, run_stage
+from latf_openmm.sampling.stage import check_simulated, run_stage
 from latf_openmm.storage import (
     CONFIG,
     atomic_folder,
@@ -85,22 +85,27 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     run = RunFolder(path, config)
     _check_simulated(run)
     make_folder(path)
+    bars = Progress(disable=True) if progress is None else progress
     try:
         with FileLock(path / ".lock", timeout=0):
             _open_or_start(run)
-            workers = nullcontext() if _ended(run) else config.execution.workers(path / EXECUTION)
-            with workers as executor:
-                for index in range(config.loop.rounds):
-                    folder = run.round(index)
-                    if not folder.complete:
-                        _run_round(run, folder, progress, executor)
-                    if reason := settled(run, folder):
-                        log.info("no further round: %s", reason)
-                        break
-                _validate(run, progress, executor)
+            workers = nullcontext() if ended(run) else config.execution.workers(path / EXECUTION)
+            with beating(path, bars), workers as executor:
+                _run_rounds(run, bars, executor)
+                _validate(run, bars, executor)
     except Timeout:
         raise ConfigError(f"{path}: another process is working in this folder") from None
     return run
+
+
+def _run_rounds(run: RunFolder, progress: Progress, executor: Executor | None) -> None:
+    for index in range(run.config.loop.rounds):
+        folder = run.round(index)
+        if not folder.complete:
+            _run_round(run, folder, progress, executor)
+        if reason := settled(run, folder):
+            log.info("no further round: %s", reason)
+            break
 
 
 def _check_folder(config: RunConfig, path: Path) -> None:
@@ -147,8 +152,8 @@ def _open_or_start(run: RunFolder) -> None:
     write_text(run.path / CONFIG, text)
 
 
-def _ended(run: RunFolder) -> bool:
-    """Return whether no task is left, so that no workers are needed."""
+def ended(run: RunFolder) -> bool:
+    """Return whether no task is left, of the rounds and of the validation."""
     complete = run.complete_rounds()[: run.config.loop.rounds]
     validated = run.config.validation is None or run.validated.is_file()
     return validated and bool(complete) and settled(run, complete[-1]) is not None
@@ -191,20 +196,8 @@ def _simulate(
 ) -> None:
     if folder.imported():
         return
-    config = run.config
-    settings, biased = run.plan(folder.index)
-    bias = None
-    starts: dict[float, NDArray[np.float64]] = {}
-    boxes: dict[float, NDArray[np.float64]] = {}
-    if folder.index > 0:
-        previous = run.round(folder.index - 1)
-        starts, boxes = previous.read_starts()
-        if config.bias is not None and biased:
-            bias = BiasSource(model=previous.model, bias=config.bias)
-    seed = config.seed + 100_000 * (folder.index + 1)
-    unbiased = frozenset(settings.temperatures) - biased
-    stage = Stage(config.system, settings, bias, starts, seed, folder.simulation, boxes, unbiased)
-    kind = "biased" if bias else "unbiased"
+    stage = round_stage(run, folder)
+    kind = "biased" if stage.bias else "unbiased"
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
 
 
@@ -322,10 +315,9 @@ def settled(run: RunFolder, folder: RoundFolder) -> str | None:
 
 def _validate(run: RunFolder, progress: Progress | None, executor: Executor | None) -> None:
     """Independent unbiased runs for the report."""
-    simulation = run.config.validation_simulation()
-    if simulation is None or run.validated.is_file():
+    stage = validation_stage(run)
+    if stage is None or run.validated.is_file():
         return
-    stage = Stage(run.config.system, simulation, None, {}, run.config.seed + 77_000_000, run.validation)
     seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
     files = facts_below(run.validation, leave_out=(run.validated.name,))
     write_record(run.validated, ValidationRecord(seconds=seconds, files=files).plain())

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.progress import Progress
 
 from latf_openmm.ensembles.curves import Curve, curve
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import check_observable
+from latf_openmm.reweighting.reliability import MEANINGS, Reliability
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.slopes import reweighter_of_round
@@ -44,9 +46,16 @@ class ObservedCurves:
         return tuple(dict.fromkeys(texts))
 
     @property
-    def poor(self) -> bool:
-        """True where a value is not to be relied on."""
-        return any(bool((item.table["reliability"] == "poor").any()) for item in self.curves)
+    def poor(self) -> list[float]:
+        """Temperatures at which a value is not to be relied on, ascending."""
+        rows = pd.concat([item.table for item in self.curves])
+        return sorted({float(t) for t in rows.loc[rows["reliability"] == "poor", "temperature"]})
+
+    @property
+    def reliabilities(self) -> list[Reliability]:
+        """Reliabilities that values have, the best first."""
+        present = {word for item in self.curves for word in item.table["reliability"]}
+        return [word for word in MEANINGS if word in present]
 
 
 def observe(

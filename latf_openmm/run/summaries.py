@@ -1,5 +1,8 @@
 """Record of a complete round: populations, effective sample sizes, change of the distribution, hashes."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +14,7 @@ from latf_openmm.frames.moves import (
     round_trips,
     temperature_paths,
 )
+from latf_openmm.frames.walkers import WalkerFrames
 from latf_openmm.model.checkpoint import TrainedModel, versions
 from latf_openmm.reweighting.free_energy import (
     LatentGrid,
@@ -65,7 +69,9 @@ def summary_of(
         effective_sample_size=_sample_sizes(pool),
         change=_change(folder, trained, pool),
         restarts=_restarts(folder, pool),
-        tempering=_tempering(folder, pool, settings, run.scale),
+        tempering=tempering_record(
+            pool.walkers[n_earlier_walkers(folder, pool) :], folder.simulation, settings, run.scale
+        ),
         versions=versions(),
         files=facts_below(folder.path, leave_out=(folder.record.name, "annealed")),
     )
@@ -110,17 +116,22 @@ def _restarts(folder: RoundFolder, pool: Pool) -> dict[str, int]:
     return {run: count for run, count in restarts.items() if count}
 
 
-def _tempering(
-    folder: RoundFolder, pool: Pool, settings: SimulationSettings, scale: TemperatureScale
+def tempering_record(
+    walkers: Sequence[WalkerFrames], stage: Path, settings: SimulationSettings, scale: TemperatureScale
 ) -> TemperingRecord | None:
-    """Moves of this round's walkers among temperatures."""
-    walkers = pool.walkers[n_earlier_walkers(folder, pool) :]
+    """Moves of the walkers of one stage among its temperatures; None where they stay, or there is no frame yet.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged.
+    """
     paths = temperature_paths(walkers)
     if settings.tempering is None or not paths:
         return None
     temperatures = sorted(settings.temperatures)
     if settings.tempering.between_walkers:
-        acceptance = exchange_acceptances(read_moves(folder.simulation), temperatures)
+        acceptance = exchange_acceptances(read_moves(stage), temperatures)
     else:
         acceptance = energy_acceptances(walkers, {t: 1.0 / scale.kT(t) for t in temperatures})
     return TemperingRecord(

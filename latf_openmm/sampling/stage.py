@@ -326,11 +326,9 @@ def _with_speed(stage: Stage, tasks: Sequence[SetTask], told: Advance) -> Callab
         nonlocal done
         done += frames
         new, seconds = done - before, time.perf_counter() - begin
-        speed = ""
-        if new > 0 and scale.name == "K":
-            picoseconds = new * walkers * settings.frame_interval * settings.timestep
-            speed = f", {picoseconds * 86.4 / seconds:.3g} ns/day"
-        told(frames, at + speed)
+        speed = float(new * walkers * settings.frame_interval / seconds) if new > 0 else None
+        said = "" if speed is None else f", {scale.speed(speed, settings.timestep)}"
+        told(frames, at + said, steps_per_second=speed)
 
     return advance
 

@@ -150,6 +150,9 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("status newer", ["newer/run.json: schema: 99 is newer than 3"]),
     ("status no_yaml", ["no_yaml/config.yaml: changed since it was written"]),
     ("status round_cut", ["round_cut/rounds/001/round.json: ", "bytes; expected"]),
+    ("status gone --watch", ["gone: not the folder of a run (config.yaml is missing)"]),
+    ("status round_cut --watch --every 0.2", ["round_cut/rounds/001/round.json: ", "bytes; expected"]),
+    ("status run --watch --every 0", ["'--every'", "greater than or equal to 0.2"]),
     ("verify gone", ["gone: not the folder of a run (config.yaml is missing)"]),
     ("verify words.yaml", ["words.yaml: not the folder of a run"]),
     ("verify run/rounds/000/model", ["run/rounds/000/model: not the folder of a run"]),
@@ -317,6 +320,8 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("systems binary.yaml", ["binary.yaml: not a text file"]),
     ("systems lj7 three_hole", ["unexpected extra argument"]),
     ("doctor now", ["unexpected extra argument"]),
+    ("demo -o words.yaml", ["words.yaml: this is a file; expected a folder"]),
+    ("demo -o words.yaml/demo", ["words.yaml/demo: cannot be written", "words.yaml is a file"]),
 ]
 
 ROWS = [(f"run {name}.yaml -o out", [f"{name}.yaml: ", *words]) for name, _, words in CONFIGS] + COMMANDS

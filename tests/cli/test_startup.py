@@ -10,7 +10,7 @@ import pytest
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
 COMMANDS = (
     [], ["run"], ["init"], ["import"], ["status"], ["verify"], ["simulate"], ["train"], ["lag-scan"], ["export"],
-    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"],
+    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"], ["demo"], ["explain"],
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-import yaml
 from helpers.pages import DOCS
 
 import latf_openmm
@@ -14,6 +13,7 @@ from latf_openmm.bias.potentials import BIAS_KINDS
 from latf_openmm.cli import app
 from latf_openmm.ensembles.observables import OBSERVABLES
 from latf_openmm.features import FEATURE_KINDS
+from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, MEANINGS
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.systems import SYSTEM_KINDS
@@ -41,10 +41,20 @@ def test_every_command_with_its_options(pages: dict[str, str]) -> None:
         "* `--method <auto|reweighted|conditional|annealed|flow>`",
         "latf-openmm systems [OPTIONS] [name]",
         "* `--data",
-        "| 3 | `generate`, `observe`, `states`: the result is not to be relied on",
+        "| 3 | `generate`, `observe`, `states`, `explain`: the result is not to be relied on",
     ):
         assert text in page
     assert "**Commands**" not in page and "--help`" not in page
+
+
+def test_the_words_of_reliability_are_those_of_the_commands() -> None:
+    page = (DOCS / "tutorials" / "generate.md").read_text()
+    for name, samples in (
+        ("good", f"{GOOD_SAMPLES:g} or more"),
+        ("fair", f"{FAIR_SAMPLES:g} or more"),
+        ("poor", "fewer"),
+    ):
+        assert f"| `{name}` | {samples} | {MEANINGS[name]} |" in page
 
 
 def test_every_observable(pages: dict[str, str]) -> None:
@@ -86,8 +96,3 @@ def test_every_public_name(reference_pages: ModuleType, pages: dict[str, str]) -
     names = [name for group in reference_pages.GROUPS.values() for name in group]
     assert sorted(names) == sorted(set(latf_openmm.__all__) - {"__version__"})
     assert all(f".{name}\n" in pages["reference/python.md"] for name in names)
-
-
-def test_the_citation_has_the_version() -> None:
-    data = yaml.safe_load((DOCS.parent / "CITATION.cff").read_text())
-    assert data["version"] == latf_openmm.__version__

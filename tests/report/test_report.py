@@ -116,7 +116,7 @@ def test_summary_says_what_was_done_and_what_to_trust(page: Page) -> None:
         "simulated at 300 K and 600 K in 1 round",
         "240 frames, without a bias",
         "There is no independent reference",
-        "do not rely on energies and structures there",
+        "are not to be relied on (reliability poor)",
     ):
         assert words in " ".join(said[1].split())
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from latf_openmm import __version__
 from latf_openmm.cli import main
 from latf_openmm.errors import ConfigError, LatfError
 from latf_openmm.run.config import RunConfig, dump_config, load_config
@@ -251,7 +252,7 @@ def test_every_own_error_is_a_latf_error() -> None:
 def test_version_and_help_need_no_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option, expected in (("--version", "0.1.0"), ("--help", "doctor")):
+    for option, expected in (("--version", __version__), ("--help", "doctor")):
         monkeypatch.setattr("sys.argv", ["latf-openmm", option])
         with pytest.raises(SystemExit) as caught:
             main()

@@ -1,10 +1,8 @@
 """A run that is killed again and again ends as one that never was: frame by frame, model by model."""
 
-import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,85 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import small_config
+from helpers.kills import config_file, finished, interrupted, moment, partial, reached, start
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
-
-FRAMES = 120
-
-
-def config_file(folder: Path, tempering: str = "") -> Path:
-    """Two processes, an adaptive bias, the active strategy, and enough frames to be killed among them.
-
-    Walkers that visit all temperatures would share an adaptive bias, which depends on who is first: theirs is another.
-    """
-    data = small_config().model_dump(mode="json")
-    data["simulation"] |= {"frames": FRAMES, "segment_frames": 10, "processes": 2, "minimise": False}
-    data["loop"] = {"rounds": 2, "strategy": {"kind": "active", "stop": False}}
-    data |= {"generate": {"samples": 200, "temperatures": [1.0]}, "validation": None}
-    data["bias"] = {"kind": "opes", "barrier": 5.0, "pace": 50}
-    if tempering:
-        data["simulation"] |= {"tempering": {"kind": tempering, "interval": 4}}
-    if tempering == "expanded":
-        data["bias"] = {"kind": "flow_barrier", "barrier_kt": 3.0}
-    file = folder / "loop.yaml"
-    file.write_text(yaml.safe_dump(data))
-    return file
-
-
-def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "latf_openmm.cli", "run", str(file), "-o", str(run)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # Where tests run in the background SIGINT is ignored, and would be by this one too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-
-
-def finished(file: Path, run: Path) -> float:
-    """Run to the end; return how long it took [s]."""
-    begin = time.perf_counter()
-    process = start(file, run)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-    return time.perf_counter() - begin
-
-
-def partial(run: Path) -> bool:
-    """Whether something is being written; folders may go while this looks, which rglob would not bear."""
-    return any(name.endswith(".partial") for _, *names in os.walk(run) for name in itertools.chain(*names))
-
-
-def moment(run: Path) -> str:
-    """What a run that was killed was doing, by what is on the disk."""
-    rounds = sorted(run.glob("rounds/*"))
-    if not rounds:
-        return "start"
-    if partial(run):
-        return "writing"
-    last = rounds[-1]
-    if (last / "round.json").is_file():
-        return "between rounds"
-    if (last / "model").is_dir():
-        return "generation"
-    segments = len(list(last.glob("simulation/*/segment_*[0-9]")))
-    return "training" if segments == 2 * FRAMES // 10 else "simulation"
-
-
-def reached(process: subprocess.Popen[bytes], run: Path, wanted: str) -> bool:
-    """Wait until the run does what is wanted; False if it ends before."""
-    while moment(run) != wanted:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def killed(file: Path, run: Path, kills: int, longest: float, seed: int) -> Counter[str]:
@@ -162,25 +88,6 @@ def test_kills_leave_no_trace(tmp_path: Path, kills: int, seed: int, tempering: 
     finished(file, quiet)  # it has as many rounds as the killed one came to have
     same(quiet, run)
     whole(run)
-
-
-def segments(run: Path) -> int:
-    return len(list(run.glob("rounds/*/simulation/*/segment_*[0-9]")))
-
-
-def interrupted(
-    file: Path, run: Path, number: signal.Signals, wanted: str = "simulation"
-) -> tuple[int, bytes]:
-    """Send a signal when the run does what is wanted, and has gone on since it was started."""
-    before, deadline = segments(run), time.perf_counter() + 120
-    process = start(file, run)
-    while moment(run) != wanted or (wanted == "simulation" and segments(run) == before):
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        assert time.perf_counter() < deadline
-        time.sleep(0.002)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    return process.returncode, errors
 
 
 def test_an_interrupt_ends_it_with_its_code_and_no_traceback(tmp_path: Path) -> None:
