@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import mdtraj
 import numpy as np
@@ -120,3 +121,9 @@ def curve(
     same = all(ensemble.method != "flow" for ensemble in ensembles)
     table = pd.DataFrame(rows, columns=columns)
     return Curve(name, observable.unit, table, np.array(spreads) if same else None, tuple(warnings))
+
+
+def energy_curve(name: Literal["energy", "heat_capacity"], ensembles: Sequence[StructureEnsemble]) -> Curve:
+    """Return the mean energy or the heat capacity over ensembles of ascending temperature; no structures are read."""
+    nothing = mdtraj.Topology()
+    return curve(name, ensembles, nothing, mdtraj.Trajectory(np.zeros((1, 0, 3), np.float32), nothing))
