@@ -12,6 +12,8 @@ _LINE = "1px solid rgba(128,128,128,.45)"
 """Border."""
 _CELL = "padding:.15em .7em;background:transparent;border:0"
 """Style of a cell."""
+_MAX_PLACES = 4
+"""Decimal places beyond which numbers are written with an exponent."""
 _MAX_ROWS = 30
 """Rows of a table that are shown, at most."""
 
@@ -61,7 +63,7 @@ def card(
     parts += [f'<p style="margin:.4em 0 0 0">{escape(note)}</p>' for note in notes]
     return (
         f'<div style="border:{_LINE};border-radius:4px;padding:.5em .8em;display:inline-block;max-width:60em;'
-        f'color:inherit;background:transparent"><b>{escape(title)}</b>{"".join(parts)}</div>'
+        f'overflow-x:auto;color:inherit;background:transparent"><b>{escape(title)}</b>{"".join(parts)}</div>'
     )
 
 
@@ -75,6 +77,7 @@ def _html(table: Table) -> str:
 
 
 def _row(tag: str, cells: Sequence[str], style: str = "") -> str:
+    style += ";white-space:nowrap"
     aligned = ("left" if number == 0 else "right" for number in range(len(cells)))
     html = "".join(
         f'<{tag} style="{_CELL};text-align:{side}{style}">{escape(cell)}</{tag}>'
@@ -94,11 +97,26 @@ def with_error(value: float, error: float, digits: int = 2) -> str:
     --------
     >>> with_error(0.49382, 0.0243), with_error(-1523.27, 41.0), with_error(0.5, float("nan"))
     ('0.494 ± 0.024', '-1523 ± 41', '0.5')
+    >>> with_error(7.94e-8, 2.83e-8)
+    '7.9e-08 ± 2.8e-08'
     """
     if not error < float("inf") or error <= 0:
         return f"{value:.4g}"
     places = max(0, digits - 1 - _magnitude(error))
+    if places > _MAX_PLACES:
+        return f"{value:.{digits}g} ± {error:.{digits}g}"
     return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def count(number: float) -> str:
+    """Return a number of samples.
+
+    Examples
+    --------
+    >>> count(8271.4), count(65.93), count(4.812)
+    ('8,271', '65.9', '4.81')
+    """
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _magnitude(number: float) -> int:

@@ -8,11 +8,12 @@ import mdtraj
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.reweighting.free_energy import LatentGrid
-from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability
+from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, RELIABILITY_WORDS, Reliability
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.surface import FreeEnergySurface, cells_of
 from latf_openmm.reweighting.weights import systematic
@@ -36,7 +37,7 @@ class Estimate:
         return f"{self.value:.4g} ± {self.error:.2g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StructureEnsemble:
     """Frames with weights that make them an ensemble at one temperature.
 
@@ -95,6 +96,23 @@ class StructureEnsemble:
     warnings: tuple[str, ...]
     reliability: Reliability
     shifted_energies: Array | None = None
+
+    def __repr__(self) -> str:
+        n = f"{count(self.n_effective)} effective samples"
+        label = self.scale.label(self.temperature)
+        return f"StructureEnsemble({label}, {self.method}, {n}, reliability {self.reliability})"
+
+    def _repr_html_(self) -> str:
+        words = f"{self.reliability}: {RELIABILITY_WORDS[self.reliability]}"
+        facts = {
+            "structures": f"{len(self.weights):,} weighted frames: {self.description}",
+            "effective samples": count(self.n_effective),
+            "reliability": words,
+        }
+        rows = [[str(state), with_error(p.value, p.error)] for state, p in enumerate(self.populations())]
+        table = Table(["state", "population"], rows)
+        title = f"Ensemble at {self.scale.label(self.temperature)}"
+        return card(title, facts, [table], [f"Warning: {text}" for text in self.warnings])
 
     @property
     def ess(self) -> float:

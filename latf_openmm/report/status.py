@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from latf_openmm.report.tempering import moves_text
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.loop import settled
+from latf_openmm.run.overview import next_steps
 
 
 def status_lines(folder: Path) -> Iterator[str]:
@@ -39,18 +39,5 @@ def status_lines(folder: Path) -> Iterator[str]:
             yield f"    {run.scale.label(change.temperature)}: change since the last round {change.frames:.4f} nats"
     for reason in rounds[-1].read_decision().reasons if rounds else []:
         yield f"  next: {escape(reason)}"
-    settled_by = settled(run, rounds[-1]) if rounds else None
-    if settled_by is None:
-        yield f"  round {len(rounds)}: {_unfinished(run, len(rounds))}; 'latf-openmm run' continues it"
-    else:
-        done = run.validated.is_file() or run.config.validation is None
-        yield f"  no further round: {escape(settled_by)}"
-        yield f"  {'complete' if done else 'validation runs are not complete'}; 'latf-openmm report {folder}' draws it"
-
-
-def _unfinished(run: RunFolder, index: int) -> str:
-    folder = run.round(index)
-    if folder.model.is_dir():
-        return "trained, not yet generated"
-    segments = len([p for p in folder.simulation.glob("T*/segment_*") if p.suffix == ""])
-    return f"simulating, {segments} segments on disk" if segments else "not started"
+    for line in next_steps(run, rounds):
+        yield f"  {escape(line)}"

@@ -5,6 +5,13 @@ from typing import Literal
 Reliability = Literal["good", "fair", "poor"]
 """Verdict on an estimate: to be relied on within its error, to be looked at, not to be relied on."""
 
+RELIABILITY_WORDS: dict[Reliability, str] = {
+    "good": "populations and energies can be relied on within their errors",
+    "fair": "look at the errors and the warnings before you rely on it",
+    "poor": "do not rely on it",
+}
+"""Reliabilities for people."""
+
 GOOD_SAMPLES = 100.0
 """Effective samples from which an ensemble is good."""
 

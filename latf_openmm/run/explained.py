@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latf_openmm.display import card
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.reweighting.consistency import Certificate
-from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES
+from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, RELIABILITY_WORDS
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import round_state
 from latf_openmm.run.slopes import reweighter_of_round
@@ -57,7 +58,7 @@ class Remedy:
     visits: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Grounds of an answer.
 
@@ -84,6 +85,13 @@ class Explanation:
     remedy: Remedy | None
     scale: TemperatureScale
 
+    def __repr__(self) -> str:
+        return f"Explanation(round {self.round}, {self.ensemble!r})"
+
+    def _repr_html_(self) -> str:
+        label = self.scale.label(self.ensemble.temperature)
+        return card(f"What the answer at {label} rests on", {}, notes=self.sentences())
+
     def sentences(self) -> list[str]:
         """Return paragraphs for people."""
         return [
@@ -108,11 +116,7 @@ class Explanation:
 
     def _verdict(self) -> str:
         ensemble = self.ensemble
-        why = {
-            "good": "populations and energies can be relied on within their errors",
-            "fair": "look at the errors and at what follows before you rely on it",
-            "poor": "do not rely on it",
-        }[ensemble.reliability]
+        why = RELIABILITY_WORDS[ensemble.reliability]
         return (
             f"Reliability {ensemble.reliability}: {why}. {ensemble.n_effective:.3g} independent frames stand for it; "
             f"{FAIR_SAMPLES:g} are needed for fair, {GOOD_SAMPLES:g} for good."
