@@ -133,8 +133,8 @@ def free_energy_profile(
     errors = surface.errors / (surface.kT if in_kt else 1.0)
     known = np.isfinite(errors) & np.isfinite(energies)
     if known.any():
-        low, high = (np.where(known, energies + sign * 2 * errors, np.nan) for sign in (-1, 1))
-        ax.fill_between(x, low, high, color=colour, alpha=0.25, lw=0)
+        twice, middle = (np.where(known, values, np.nan) for values in (2 * errors, energies))
+        ax.fill_between(x, middle - twice, middle + twice, color=colour, alpha=0.25, lw=0)
     ax.plot(x, energies, style, color=colour, lw=1.2, label=label)
     ax.set(xlabel=name, ylabel=energy_label(surface, "F", in_kt), ylim=(-0.0375 * top, top))
     legend(ax, label is not None)

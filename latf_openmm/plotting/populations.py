@@ -72,7 +72,7 @@ def populations(
     show_legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw populations of states against temperature, with bars or bands of two standard errors.
+    """Draw populations of states against temperature; bars or bands of two standard errors, which end at 0 and 1.
 
     Parameters
     ----------
@@ -101,11 +101,15 @@ def populations(
         if style == "band":
             _band(ax, table, state, tint, name)
         else:
-            face = tint if filled else "white"
-            ax.errorbar(
-                table.temperatures,
+            face, value, twice = (
+                tint if filled else "white",
                 table.values[:, state],
                 2 * table.errors[:, state],
+            )
+            ax.errorbar(
+                table.temperatures,
+                value,
+                [np.minimum(twice, value), np.minimum(twice, 1 - value)],
                 fmt=f"{marker}-" if line else marker,
                 ms=4,
                 color=tint,
@@ -121,7 +125,7 @@ def populations(
 
 
 def _band(ax: Axes, table: Populations, state: int, colour: str, label: str) -> None:
-    """Line of one state, with a band that ends at 0 and 1."""
+    """Line of one state, with a band."""
     value, twice = table.values[:, state], 2 * table.errors[:, state]
     ax.plot(table.temperatures, value, color=colour, label=label)
     low, high = np.maximum(value - twice, 0.0), np.minimum(value + twice, 1.0)
