@@ -1,16 +1,20 @@
 """Objects in a notebook: HTML that is well formed, escaped and right, and short texts; nothing is computed twice."""
 
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from helpers.ensembles import plenty, trained
+from rich.console import Console
 
 from latf_openmm.display import Table, card, with_error
 from latf_openmm.ensembles.curves import energy_curve
 from latf_openmm.ensembles.reweighter import Reweighter
+from latf_openmm.progress import bar, make_progress
 from latf_openmm.reweighting.consistency import Certificate
 from latf_openmm.run.explained import explain
 from latf_openmm.run.folder import RunFolder
@@ -129,3 +133,18 @@ def test_an_explanation(small_run: RunFolder, temperature: float) -> None:
     explanation = explain(small_run, temperature)
     assert set(explanation.sentences()) <= set(cells(explanation))
     assert len(repr(explanation)) < 160
+
+
+def test_a_notebook_without_widgets_has_no_bars(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with (
+        make_progress(Console(file=StringIO(), force_jupyter=True)) as progress,
+        bar(progress, "work", 2) as advance,
+    ):
+        advance(1, "half")
+    assert caplog.messages == [
+        "progress bars in a notebook need the package ipywidgets: pip install ipywidgets"
+    ]
+    assert not make_progress(Console(file=StringIO(), force_jupyter=False)).disable
