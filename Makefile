@@ -6,7 +6,7 @@ RUN = .venv/bin/python -m
 # One thread a process: the networks are small, and the tests run two processes.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-torchforce lint docs examples wheel clean
+.PHONY: demo test test-torchforce lint docs examples notebooks wheel clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -54,6 +54,11 @@ examples: .venv/.ready
 	.venv/bin/python examples/bias_simulation.py --output demo/examples/biased.csv --fast
 	.venv/bin/python examples/generate_ensemble.py demo/examples/lj7 --temperature 0.35 \
 		--output demo/examples/ensemble --fast
+
+# Five notebooks, executed: three to seven minutes.
+notebooks: .venv/.ready
+	.venv/bin/python -m pip install --quiet --editable '.[notebooks]'
+	.venv/bin/python examples/notebooks/build.py --output demo/notebooks
 
 # What a release is made of, checked; the installed wheel must work without the checkout (RELEASING.md).
 wheel: .venv/.ready

@@ -1,5 +1,6 @@
 """Public names and where they are defined; read by lazy-loader at run time and by type checkers."""
 
+from . import plotting as plotting
 from .bias.biased_system import add_bias as add_bias
 from .bias.cv import (
     FeatureCV as FeatureCV,
@@ -40,6 +41,7 @@ from .report import write_report as write_report
 from .reweighting.biased_run import BiasedRun as BiasedRun
 from .reweighting.mbar import combine as combine
 from .reweighting.surface import (
+    flow_free_energy as flow_free_energy,
     free_energy_difference as free_energy_difference,
     free_energy_surface as free_energy_surface,
 )
@@ -50,6 +52,7 @@ from .run.explained import explain as explain
 from .run.folder import RunFolder as RunFolder
 from .run.imported import ImportedTrajectory as ImportedTrajectory, import_run as import_run
 from .run.loop import run_loop as run_loop
+from .run.observed import observe as observe
 from .sampling.langevin import langevin_integrator as langevin_integrator
 from .sampling.umbrella.plan import UmbrellaSettings as UmbrellaSettings, window_centres as window_centres
 from .sampling.umbrella.samples import window_runs as window_runs

@@ -1,9 +1,12 @@
 """Progress bars with the time left, shared by everything that takes long."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
+from rich import get_console
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn as TimeLeft,
 )
 
+log = logging.getLogger(__name__)
+
 
 class Advance(Protocol):
     """Call with the amount done since the last call and a short note; for a simulation with its speed."""
@@ -23,7 +28,14 @@ class Advance(Protocol):
 
 
 def make_progress(console: Console | None = None) -> Progress:
-    """Return a progress display; it is to be used as a context manager."""
+    """Return a progress display; it is to be used as a context manager.
+
+    In a notebook it is a widget; where ipywidgets is not installed nothing is drawn, and one line says so.
+    """
+    console = console or get_console()
+    missing = console.is_jupyter and find_spec("ipywidgets") is None
+    if missing:
+        log.warning("progress bars in a notebook need the package ipywidgets: pip install ipywidgets")
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=18),
@@ -33,6 +45,7 @@ def make_progress(console: Console | None = None) -> Progress:
         TimeLeft(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=missing,
     )
 
 

@@ -83,6 +83,16 @@ class TemperatureScale:
         """Label of an axis of temperatures."""
         return "T [K]" if self.name == "K" else "T (reduced)"
 
+    def energy_label(self, name: str) -> str:
+        """Label of an axis of energies.
+
+        Examples
+        --------
+        >>> KELVIN.energy_label("F"), REDUCED.energy_label("F")
+        ('F [kJ/mol]', 'F (reduced)')
+        """
+        return f"{name} [kJ/mol]" if self.name == "K" else f"{name} (reduced)"
+
 
 KELVIN = TemperatureScale("K", GAS_CONSTANT)
 """Temperatures in kelvin."""

@@ -3,6 +3,7 @@
 import inspect
 
 import latf_openmm
+from latf_openmm import plotting
 
 GROUPS = {
     "Runs": (
@@ -15,7 +16,15 @@ GROUPS = {
         "write_report",
     ),
     "Models": ("load_model", "save_model", "fit"),
-    "Ensembles": ("ensembles_at", "explain", "ensemble_at", "write_structures", "generate", "write_ensemble"),
+    "Ensembles": (
+        "ensembles_at",
+        "observe",
+        "explain",
+        "ensemble_at",
+        "write_structures",
+        "generate",
+        "write_ensemble",
+    ),
     "Collective variables": ("latent_cv", "FeatureCV", "ModuleCV", "distance_cv", "torsion_cv", "export_cv"),
     "Biased simulations": (
         "add_bias",
@@ -34,7 +43,14 @@ GROUPS = {
         "load_exported_bias",
     ),
     "Umbrella windows": ("UmbrellaSettings", "UmbrellaWindows", "window_centres", "window_runs"),
-    "Reweighting": ("BiasedRun", "weighted", "combine", "free_energy_surface", "free_energy_difference"),
+    "Reweighting": (
+        "BiasedRun",
+        "weighted",
+        "combine",
+        "free_energy_surface",
+        "free_energy_difference",
+        "flow_free_energy",
+    ),
     "Biases": (
         "HarmonicSettings",
         "MovingHarmonicSettings",
@@ -47,6 +63,9 @@ GROUPS = {
     "Errors": ("LatfError", "ConfigError", "DataError", "SimulationError"),
 }
 """Every public name but the version, under the heading it belongs to."""
+
+FIGURES = "Figures"
+"""Heading of the functions of `latf_openmm.plotting`."""
 
 MODULES = {
     "What ensembles are": (
@@ -86,6 +105,14 @@ def python_api() -> str:
             module = inspect.getmodule(getattr(latf_openmm, name))
             assert module is not None, name
             lines += [f"::: {module.__name__}.{name}", ""]
+    lines += ["", f"## {FIGURES}", "", *_figures()]
     for title, paths in MODULES.items():
         lines += ["", f"## {title}", "", *(f"::: {path}\n" for path in paths)]
     return "\n".join(lines) + "\n"
+
+
+def _figures() -> list[str]:
+    """Lines on the functions that draw."""
+    text = (inspect.getdoc(plotting) or "").partition("\n\n")[2]
+    names = [getattr(plotting, name) for name in plotting.__all__]
+    return [f"`latf.plotting`: {text}", "", *(f"::: {item.__module__}.{item.__name__}\n" for item in names)]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import mdtraj
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import named_observable, observable_title
 from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES
@@ -18,7 +20,7 @@ _NOTHING = 1e6
 """Free energy that stands for infinity where a bootstrap sample has nothing of a state [kJ/mol]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve:
     """One observable against temperature.
 
@@ -40,6 +42,19 @@ class Curve:
     table: pd.DataFrame
     replicates: Array | None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Curve({self.title}, {len(self.table)} temperatures)"
+
+    def _repr_html_(self) -> str:
+        unit = f" [{self.unit}]" if self.unit else ""
+        rows = [
+            [f"{t:g}", with_error(value, error), method, reliability, count(n)]
+            for t, value, error, method, reliability, n in self.table.itertuples(index=False)
+        ]
+        header = ["temperature", f"value{unit}", "method", "reliability", "effective samples"]
+        notes = [f"Warning: {text}" for text in self.warnings]
+        return card(self.title.capitalize(), {}, [Table(header, rows)], notes)
 
     @property
     def title(self) -> str:
@@ -120,3 +135,9 @@ def curve(
     same = all(ensemble.method != "flow" for ensemble in ensembles)
     table = pd.DataFrame(rows, columns=columns)
     return Curve(name, observable.unit, table, np.array(spreads) if same else None, tuple(warnings))
+
+
+def energy_curve(name: Literal["energy", "heat_capacity"], ensembles: Sequence[StructureEnsemble]) -> Curve:
+    """Return the mean energy or the heat capacity over ensembles of ascending temperature; no structures are read."""
+    nothing = mdtraj.Topology()
+    return curve(name, ensembles, nothing, mdtraj.Trajectory(np.zeros((1, 0, 3), np.float32), nothing))

@@ -1,6 +1,6 @@
 """Structures with weights at one temperature, and what is estimated from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,15 +8,21 @@ import mdtraj
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import energies_known
-from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability
+from latf_openmm.reweighting.free_energy import LatentGrid
+from latf_openmm.reweighting.reliability import MEANINGS, MIN_SEEN_SAMPLES, Reliability
 from latf_openmm.reweighting.replicates import Replicates, Statistic
+from latf_openmm.reweighting.surface import FreeEnergySurface, cells_of
 from latf_openmm.reweighting.weights import systematic
+from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+_CELLS = 40
+"""Cells along each variable of a free energy."""
 Method = Literal["reweighted", "conditional", "annealed", "flow"]
 
 
@@ -31,7 +37,7 @@ class Estimate:
         return f"{self.value:.4g} ± {self.error:.2g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StructureEnsemble:
     """Frames with weights that make them an ensemble at one temperature.
 
@@ -90,6 +96,23 @@ class StructureEnsemble:
     warnings: tuple[str, ...]
     reliability: Reliability
     shifted_energies: Array | None = None
+
+    def __repr__(self) -> str:
+        n = f"{count(self.n_effective)} effective samples"
+        label = self.scale.label(self.temperature)
+        return f"StructureEnsemble({label}, {self.method}, {n}, reliability {self.reliability})"
+
+    def _repr_html_(self) -> str:
+        words = f"{self.reliability}: {MEANINGS[self.reliability]}"
+        facts = {
+            "structures": f"{len(self.weights):,} weighted frames: {self.description}",
+            "effective samples": count(self.n_effective),
+            "reliability": words,
+        }
+        rows = [[str(state), with_error(p.value, p.error)] for state, p in enumerate(self.populations())]
+        table = Table(["state", "population"], rows)
+        title = f"Ensemble at {self.scale.label(self.temperature)}"
+        return card(title, facts, [table], [f"Warning: {text}" for text in self.warnings])
 
     @property
     def ess(self) -> float:
@@ -215,6 +238,44 @@ class StructureEnsemble:
     def n_states(self) -> int:
         """Metastable states of the model."""
         return self.pool.n_states
+
+    @property
+    def scale(self) -> TemperatureScale:
+        """Scale of the temperature."""
+        return self.pool.trajectories[0].scale
+
+    def free_energy(
+        self,
+        values: ArrayLike | None = None,
+        grid: LatentGrid | None = None,
+        periods: Sequence[float] | None = None,
+    ) -> FreeEnergySurface:
+        """Return the free energy of the collective variables, or of one or two other variables, with errors.
+
+        Parameters
+        ----------
+        values
+            Variables of every frame of the pool, shape (n_frames,) or (n_frames, 2); default: collective variables.
+        grid
+            Default: 40 cells along each variable, where the frames are.
+        periods
+            Of the variables; 0: not periodic. Default: none is.
+
+        Raises
+        ------
+        DataError
+            If there is not one value a frame, or no frame is inside the grid.
+        """
+        z = self.pool.z if values is None else np.asarray(values, dtype=np.float64)
+        z = z[:, None] if z.ndim == 1 else z
+        if z.ndim != 2 or len(z) != len(self.weights):
+            raise DataError(f"values of shape {z.shape} for a pool of {len(self.weights)} frames")
+        if grid is None:
+            grid = LatentGrid.around(z, points=_CELLS)
+        labels, n = cells_of(z, grid, periods or [0.0] * z.shape[1])
+        rows = [np.bincount(labels, row, n + 1) for row in (self.weights, *self.replicates.rows())]
+        totals = np.array(rows, dtype=np.float64)
+        return FreeEnergySurface.of_totals(grid, self.kT, (totals[0], totals[1:]), self.widening, self.scale)
 
     def observe(self, function: Callable[[mdtraj.Trajectory], ArrayLike], topology: mdtraj.Topology) -> Array:
         """Return a function of an MDTraj trajectory for every frame of the pool, shape (n_frames,).

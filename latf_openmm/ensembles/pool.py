@@ -16,7 +16,7 @@ from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.periodic import frame_cells
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pool:
     """All frames, walkers one after the other.
 
@@ -43,6 +43,9 @@ class Pool:
     walkers: tuple[WalkerFrames, ...]
     trajectories: tuple[FeatureTrajectory, ...]
     n_states: int
+
+    def __repr__(self) -> str:
+        return f"Pool({len(self.z)} frames of {len(self.walkers)} walkers, {self.n_states} states)"
 
     def of_walker(self, index: int) -> slice:
         """Frames of one walker."""

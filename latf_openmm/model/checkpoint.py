@@ -14,12 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from latf_openmm.display import card, count
 from latf_openmm.errors import DataError, ModelError
 from latf_openmm.features import FEATURE_KINDS, Features, FeatureSettings, build_features
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import check_file, write_manifest
+from latf_openmm.units import SCALES
 
 FORMAT = 3
 """Number of the format in which models are written."""
@@ -32,7 +34,7 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSErro
 """Errors that reading a damaged model may raise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
     """A fitted model with the features it was trained on.
 
@@ -65,6 +67,47 @@ class TrainedModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[int, ...] | None = None
     molecules: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"TrainedModel({self.model.latent_dim} collective variables, {self.model.n_states} states, "
+            f"trained at {self._labels()})"
+        )
+
+    def _repr_html_(self) -> str:
+        facts, model = self.provenance, self.model
+        lag = facts.get("lag")
+        texts = [f"{text[0].upper()}{text[1:]}." for text in facts.get("consistency") or ()]
+        kinds = ", ".join(dict.fromkeys(str(item.kind) for item in self.features if hasattr(item, "kind")))
+        return card(
+            "Trained model",
+            {
+                "collective variables": f"{model.latent_dim}, of {model.n_features} descriptors ({kinds or 'given'})",
+                "metastable states": f"{model.n_states}"
+                + ("" if facts.get("states_settled", True) else ", not settled when training ended"),
+                "lag": "" if lag is None else f"{lag} frames",
+                "trained at": self._labels(),
+                "frames": f"{facts['frames']:,}" if "frames" in facts else "",
+                "frames reach": self._reach(),
+                "flows": f"{model.n_members} in the committee",
+                "equilibrium": "" if texts or "consistency" not in facts else "nothing contradicts it",
+            },
+            notes=texts,
+        )
+
+    def _reach(self) -> str:
+        """Temperatures that frames were reweighted to, for people; empty where there are none."""
+        ladder = self.provenance.get("ladder") or ()
+        if not ladder:
+            return ""
+        first, last = (
+            SCALES[self.temperature_scale].label(float(f"{t:.3g}")) for t in (ladder[0][0], ladder[-1][0])
+        )
+        return f"{first} to {last}, {count(min(n for _, n in ladder))} effective samples or more"
+
+    def _labels(self) -> str:
+        """Temperatures of the training data, for people."""
+        return ", ".join(SCALES[self.temperature_scale].label(t) for t in self.temperatures)
 
     def feature_module(self) -> Features:
         """Build the features module, in double precision."""

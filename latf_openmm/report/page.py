@@ -87,8 +87,8 @@ def _compute(run: RunFolder, index: int) -> _Content:
     ]
     curves = melting(run, reweighter, ensembles)
     figures = {
-        "plane": plots.latent_plane(pool, trained.model.n_states),
-        "free_energy": surfaces(flows, grid, rows, references),
+        "plane": plots.latent_plane(pool),
+        "free_energy": surfaces(flows, grid, rows, references, run.scale),
         "populations": populations(run, trained, index, references),
         "traces": plots.walker_traces(pool, run.scale),
         **_of_the_loop(run, index),

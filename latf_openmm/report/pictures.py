@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from latf_openmm.ensembles.reference import Reference
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.plotting import Populations
 from latf_openmm.report import figures as plots
 from latf_openmm.report.comparison import Comparison
 from latf_openmm.report.surfaces import Surface, free_energy_surfaces
-from latf_openmm.reweighting.free_energy import Array, LatentGrid, flow_populations, free_energy_error
+from latf_openmm.reweighting.free_energy import Array, LatentGrid, flow_populations
+from latf_openmm.reweighting.surface import FreeEnergySurface, flow_surface
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.storage import atomic_file
+from latf_openmm.units import TemperatureScale
 
 _READABLE = 70
 """Pixels of the page that an inch of a figure takes at least; a narrower page scrolls the figure."""
@@ -53,6 +56,7 @@ def surfaces(
     grid: LatentGrid,
     rows: Sequence[Comparison],
     references: dict[float, Reference],
+    scale: TemperatureScale,
 ) -> Figure:
     """Free-energy surfaces with errors.
 
@@ -65,17 +69,20 @@ def surfaces(
     """
     panels = []
     for row in rows:
-        reference, members = references.get(row.temperature), flows[row.temperature]
+        t, reference = row.temperature, references.get(row.temperature)
+        drawn = None
+        if reference is not None:
+            p = reference.probability(grid)
+            drawn = FreeEnergySurface(grid, scale.kT(t), p, np.full(p.shape, np.nan), scale)
         panels.append(
             Surface(
                 f"{row.label} ({'simulated' if row.simulated else 'generated'})",
-                members.mean(axis=0),
-                None if reference is None else reference.probability(grid),
+                flow_surface(flows[t], grid, t, scale),
+                drawn,
                 "" if row.jensen_shannon is None else f"JS {row.jensen_shannon:.3f}",
-                free_energy_error(members) if len(members) > 1 else None,
             )
         )
-    return free_energy_surfaces(panels, grid)
+    return free_energy_surfaces(panels)
 
 
 def populations(
@@ -85,19 +92,16 @@ def populations(
     wanted = run.temperatures()
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
     estimates = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
-    flow = plots.Populations(scan, *(np.array(column) for column in zip(*estimates, strict=True)))
-    measured = run.round(index).summary().populations
-    frames = plots.Populations(
-        np.array([row.temperature for row in measured]),
-        np.array([row.populations for row in measured]),
-        np.array([row.errors for row in measured]),
-    )
+    values, errors = (np.array(column) for column in zip(*estimates, strict=True))
+    flow = Populations(scan, values, errors, run.scale)
+    frames = Populations.of_rows(run.round(index).summary().populations, run.scale)
     reference = None
     if references:
         chosen = sorted(references)
-        reference = plots.Populations(
+        reference = Populations(
             np.array(chosen),
             np.array([references[t].populations for t in chosen]),
             np.array([references[t].errors for t in chosen]),
+            run.scale,
         )
-    return plots.population_curves(flow, frames, reference, run.scale)
+    return plots.population_curves(flow, frames, reference)

@@ -9,7 +9,7 @@ from latf_openmm.report.cost import duration
 from latf_openmm.report.tempering import moves_text
 from latf_openmm.run.activity import Activity, activity_of
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.loop import settled
+from latf_openmm.run.overview import settled
 from latf_openmm.run.rounds import RoundFolder
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
 from latf_openmm.features.solute import without_hydrogens
-from latf_openmm.report.figures import state_colour
+from latf_openmm.plotting import state_colour
 from latf_openmm.report.solute import chain_traces, lined_up, solute_of, to_screen
 from latf_openmm.reweighting.weights import systematic
 from latf_openmm.run.folder import RunFolder

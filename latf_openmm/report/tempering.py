@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from latf_openmm import plotting
 from latf_openmm.frames.moves import temperature_paths
 from latf_openmm.frames.walkers import WalkerFrames
-from latf_openmm.report.figures import state_colour
 from latf_openmm.run.records import RoundRecord, TemperingRecord
 from latf_openmm.units import TemperatureScale
-
-_SHOWN = 4
-"""Walkers whose way is drawn."""
 
 
 def moves_figure(
@@ -29,42 +24,12 @@ def moves_figure(
     paths = temperature_paths(walkers)
     if record.tempering is None or not paths:
         return None
-    temperatures = np.array(sorted(record.temperatures))
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     way, time, acceptance = figure.subplots(1, 3, width_ratios=[2, 1, 1])
-    for colour, (number, path) in enumerate(list(paths.items())[:_SHOWN]):
-        way.step(
-            np.arange(len(path)),
-            path,
-            where="post",
-            lw=0.8,
-            color=state_colour(colour),
-            label=f"walker {number}",
-        )
-    way.set(xlabel="frame", ylabel=scale.axis_label)
-    way.legend(frameon=False, fontsize=8, ncols=2)
-    places = np.arange(len(temperatures))
-    shares = np.array([(path[:, None] == temperatures).mean(axis=0) for path in paths.values()])
-    time.plot(places, shares.T, "-", lw=0.6, color="0.7")
-    time.plot(places, shares.mean(axis=0), "o-", color=state_colour(0), label="mean of all walkers")
-    time.axhline(1 / len(temperatures), lw=0.8, ls=":", color="0.4")
-    time.set(ylabel="share of a walker's frames", ylim=(0, None))
-    time.legend(frameon=False, fontsize=8)
-    values = [np.nan if value is None else value for value in record.tempering.acceptance]
-    acceptance.bar(places[:-1] + 0.5, values, color=state_colour(0), width=0.7)
-    acceptance.set(ylabel="acceptance between neighbours", ylim=(0, 1))
-    for axis in (time, acceptance):
-        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axis.xaxis.set_major_formatter(lambda x, _: _name(x, temperatures))
-        axis.set(xlim=(-0.5, len(temperatures) - 0.5), xlabel=scale.axis_label)
+    plotting.temperature_paths(paths, scale, ax=way)
+    plotting.temperature_shares(paths, record.temperatures, scale, ax=time)
+    plotting.acceptance(record.tempering, record.temperatures, scale, ax=acceptance)
     return figure
-
-
-def _name(place: float, temperatures: Sequence[float] | np.ndarray) -> str:
-    """Name of a temperature by its place; empty between them."""
-    whole_number = round(place)
-    inside = abs(place - whole_number) < 1e-6 and 0 <= whole_number < len(temperatures)
-    return f"{temperatures[whole_number]:g}" if inside else ""
 
 
 def moves_text(tempering: TemperingRecord | None) -> str | None:

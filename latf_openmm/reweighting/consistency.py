@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.display import Table, card, with_error
 from latf_openmm.reweighting.along import DensityStep, density_steps
 from latf_openmm.reweighting.connected import Links
 from latf_openmm.reweighting.slopes import SlopeStep, slope_steps
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
-from latf_openmm.units import TemperatureScale
+from latf_openmm.units import KELVIN, TemperatureScale
 
 Array = NDArray[np.float64]
 
@@ -126,7 +127,7 @@ class EnergyStep:
         return text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Test of consistency of the simulated temperatures with each other.
 
@@ -140,12 +141,49 @@ class Certificate:
         Of neighbouring temperatures along z inside each state.
     slopes
         Of the distributions of energies of neighbouring temperatures.
+    scale
+        Of the temperatures.
     """
 
     shares: tuple[StateShare, ...]
     energies: tuple[EnergyStep, ...]
     densities: tuple[DensityStep, ...] = ()
     slopes: tuple[SlopeStep, ...] = ()
+    scale: TemperatureScale = KELVIN
+
+    def __repr__(self) -> str:
+        temperatures = sorted({share.temperature for share in self.shares})
+        at = f"{len(temperatures)} temperatures" if temperatures else "one temperature or state"
+        return f"Certificate({at}: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        header = ["state", "temperature", "share of frames", "expected", "crossings"]
+        rows = [
+            [
+                str(share.state),
+                self.scale.label(share.temperature),
+                with_error(share.held, share.held_error),
+                with_error(share.expected, share.expected_error),
+                f"{share.crossings:.0f}",
+            ]
+            for share in self.shares
+        ]
+        notes = [*self.texts(self.scale), *self.untested(self.scale)]
+        return card(
+            "Consistency of the simulated temperatures",
+            {"verdict": self.verdict},
+            [Table(header, rows)] if rows else [],
+            [f"{text[0].upper()}{text[1:]}." for text in notes],
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The result in a few words."""
+        if self.wrong:
+            return "something contradicts that the frames are in equilibrium"
+        if not (self.shares or self.energies):
+            return "nothing could be tested"
+        return "walkers hardly cross somewhere" if self.rare else "nothing contradicts equilibrium"
 
     @property
     def off(self) -> list[StateShare]:
@@ -211,7 +249,11 @@ def certificate(weighting: TemperatureWeighting) -> Certificate:
         for level in range(len(mbar.simulated)):
             shares += _shares(weighting, level, _of_links(links, level), crossings[level])
     return Certificate(
-        tuple(shares), tuple(_energy_steps(mbar)), density_steps(weighting), slope_steps(weighting)
+        tuple(shares),
+        tuple(_energy_steps(mbar)),
+        density_steps(weighting),
+        slope_steps(weighting),
+        weighting.scale,
     )
 
 

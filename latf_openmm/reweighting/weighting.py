@@ -74,6 +74,8 @@ class TemperatureWeighting:
 
     Attributes
     ----------
+    scale
+        Of the temperatures.
     mbar
         Weights by MBAR, without forces.
     inefficiency
@@ -89,7 +91,7 @@ class TemperatureWeighting:
         seed: int = 0,
         slopes: Slopes | None = None,
     ) -> None:
-        self.basins, self.seed = basins, seed
+        self.basins, self.seed, self.scale = basins, seed, trajectories[0].scale
         self._identities = None if slopes is None else Identities.about_frames(slopes, seed)
         n = sum(t.n_frames for t in trajectories)
         self.inefficiency = local = np.ones(n)

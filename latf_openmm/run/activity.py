@@ -8,7 +8,8 @@ from typing import Literal
 from latf_openmm.frames.walkers import read_stage
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import Heartbeat, read_heartbeat
-from latf_openmm.run.loop import ended, settled
+from latf_openmm.run.loop import ended
+from latf_openmm.run.overview import settled
 from latf_openmm.run.records import TemperingRecord
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.stages import round_stage, validation_stage

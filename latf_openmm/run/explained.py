@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from latf_openmm.display import card
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.reweighting.consistency import Certificate
@@ -57,7 +58,7 @@ class Remedy:
     visits: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Grounds of an answer.
 
@@ -83,6 +84,13 @@ class Explanation:
     certificate: Certificate
     remedy: Remedy | None
     scale: TemperatureScale
+
+    def __repr__(self) -> str:
+        return f"Explanation(round {self.round}, {self.ensemble!r})"
+
+    def _repr_html_(self) -> str:
+        label = self.scale.label(self.ensemble.temperature)
+        return card(f"What the answer at {label} rests on", {}, notes=self.sentences())
 
     def sentences(self) -> list[str]:
         """Return paragraphs for people."""

@@ -29,6 +29,7 @@ from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure
 from latf_openmm.run.config import RunConfig, read_config
 from latf_openmm.run.consent import check_system
+from latf_openmm.run.overview import run_card
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.schema import RECORD, check_config, read_run
 from latf_openmm.sampling.stage import SimulationSettings
@@ -55,6 +56,14 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig) -> None:
         self.path = path
         self.config = config
+
+    def __repr__(self) -> str:
+        complete = sum(1 for _ in self.path.glob("rounds/*/round.json"))
+        rounds = f"{complete} of {self.config.loop.rounds} rounds complete"
+        return f"RunFolder({str(self.path)!r}: {self.config.system.kind}, {rounds})"
+
+    def _repr_html_(self) -> str:
+        return run_card(self)
 
     @staticmethod
     def open(path: Path, trust: bool = False, builds: bool = True) -> "RunFolder":

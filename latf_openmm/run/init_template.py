@@ -30,7 +30,7 @@ simulation:
   segment_frames: 500     # frames between checkpoints
   processes: {processes}
   platform: {platform}
-  # Walkers can move among the temperatures, so that cold ones leave their basins; closer temperatures exchange more often.
+  # Walkers can move among temperatures, so that cold ones leave their basins; close temperatures exchange most often.
   # tempering: {{kind: exchange, interval: 50}}   # frames; more than training.lag
 # What the collective variables are made of; MDTraj's selection language, in which solute is what is neither water nor
 # ions nor other solvent, and heavy its atoms without hydrogens. Of more than 200 descriptors those that do not move,

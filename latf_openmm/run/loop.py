@@ -25,6 +25,7 @@ from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_o
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.frames import featurise_walkers, run_features
 from latf_openmm.run.heartbeat import beating
+from latf_openmm.run.overview import settled
 from latf_openmm.run.records import DecisionRecord, Seconds, ValidationRecord
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record
@@ -286,31 +287,6 @@ def _write_starts(run: RunFolder, folder: RoundFolder, pool: Pool, decision: Dec
         if (boxes := boxes_of(structures)) is not None:
             starts[f"{BOX}{temperature!r}"] = boxes
     write_arrays(folder.starts, starts)
-
-
-def settled(run: RunFolder, folder: RoundFolder) -> str | None:
-    """Why no round has to follow a complete one; None where one has to."""
-    loop = run.config.loop
-    if folder.index + 1 >= loop.rounds:
-        return f"all {loop.rounds} rounds of the configuration are complete"
-    decision = folder.read_decision()
-    if decision.stop:
-        return decision.reasons[-1]
-    summaries = [run.round(index).summary() for index in range(folder.index + 1)]
-    spent = sum(summary.simulated_ps for summary in summaries) / 1000
-    if loop.max_simulated_ns is not None and spent >= loop.max_simulated_ns:
-        return f"{spent:.3g} ns were simulated, loop.max_simulated_ns is {loop.max_simulated_ns:g}"
-    hours = sum(summary.seconds.total for summary in summaries) / 3600
-    if loop.max_wall_hours is not None and hours >= loop.max_wall_hours:
-        return f"{hours:.3g} hours were used, loop.max_wall_hours is {loop.max_wall_hours:g}"
-    change = summaries[-1].change
-    if (
-        loop.convergence_threshold is not None
-        and change
-        and all(row.frames < loop.convergence_threshold for row in change)
-    ):
-        return f"the distribution changed less than {loop.convergence_threshold:g} nats at every temperature"
-    return None
 
 
 def _validate(run: RunFolder, progress: Progress | None, executor: Executor | None) -> None:

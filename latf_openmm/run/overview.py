@@ -1,0 +1,109 @@
+"""Where a run is: what is complete, what comes next, and the card of a run in a notebook."""
+
+from typing import TYPE_CHECKING
+
+from latf_openmm.display import Table, card, with_error
+from latf_openmm.errors import LatfError, first_line
+from latf_openmm.run.records import DecisionRecord, RoundRecord
+from latf_openmm.run.rounds import RoundFolder
+
+if TYPE_CHECKING:
+    from latf_openmm.run.folder import RunFolder
+
+_ERROR = "error over tolerance"
+"""Column of the diagnostics of a decision."""
+
+
+def settled(run: "RunFolder", folder: RoundFolder) -> str | None:
+    """Why no round has to follow a complete one; None where one has to."""
+    loop = run.config.loop
+    if folder.index + 1 >= loop.rounds:
+        return f"all {loop.rounds} rounds of the configuration are complete"
+    decision = folder.read_decision()
+    if decision.stop:
+        return decision.reasons[-1]
+    summaries = [run.round(index).summary() for index in range(folder.index + 1)]
+    spent = sum(summary.simulated_ps for summary in summaries) / 1000
+    if loop.max_simulated_ns is not None and spent >= loop.max_simulated_ns:
+        return f"{spent:.3g} ns were simulated, loop.max_simulated_ns is {loop.max_simulated_ns:g}"
+    hours = sum(summary.seconds.total for summary in summaries) / 3600
+    if loop.max_wall_hours is not None and hours >= loop.max_wall_hours:
+        return f"{hours:.3g} hours were used, loop.max_wall_hours is {loop.max_wall_hours:g}"
+    change = summaries[-1].change
+    if (
+        loop.convergence_threshold is not None
+        and change
+        and all(row.frames < loop.convergence_threshold for row in change)
+    ):
+        return f"the distribution changed less than {loop.convergence_threshold:g} nats at every temperature"
+    return None
+
+
+def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
+    """Lines on what comes next.
+
+    Parameters
+    ----------
+    rounds
+        The complete ones.
+    """
+    from latf_openmm.run.activity import activity_of
+
+    settled_by = settled(run, rounds[-1]) if rounds else None
+    activity = activity_of(run)
+    state = "complete" if activity is None else f"this run is not finished: {activity.sentence()}"
+    return [state] if settled_by is None else [f"no further round: {settled_by}", state]
+
+
+def run_card(run: "RunFolder") -> str:
+    """HTML of a run from its records; nothing is computed, and what is damaged is named."""
+    title, facts = f"Run {run.path}", {"system": run.config.system.kind}
+    try:
+        rounds = run.complete_rounds()
+        records = [folder.summary() for folder in rounds]
+        decision = rounds[-1].read_decision() if rounds else None
+        steps = next_steps(run, rounds)
+        if decision is not None and len(rounds) < run.config.loop.rounds and not decision.stop:
+            steps = [*(f"next: {reason}" for reason in decision.reasons), *steps]
+        notes = [line[0].upper() + line[1:] for line in steps]
+    except LatfError as error:
+        return card(title, facts, notes=[f"Its records cannot be read: {first_line(error)}"])
+    return card(title, facts | _facts(run, records, decision), _tables(run, records), notes)
+
+
+def _facts(run: "RunFolder", records: list[RoundRecord], decision: DecisionRecord | None) -> dict[str, str]:
+    label, config = run.scale.label, run.config
+    targets = decision.diagnostics.get("targets", []) if decision is not None else []
+    errors = ", ".join(f"{row[_ERROR]:.2g} at {label(row['temperature'])}" for row in targets)
+    return {
+        "rounds": f"{len(records)} of {config.loop.rounds} complete",
+        "simulated at": ", ".join(label(t) for t in config.simulation.temperatures),
+        "generated at": ", ".join(label(t) for t in config.generate.temperatures),
+        "frames": f"{records[-1].frames:,}" if records else "",
+        "errors over tolerance": errors,
+    }
+
+
+def _tables(run: "RunFolder", records: list[RoundRecord]) -> list[Table]:
+    """Rounds, and the populations after the last one."""
+    if not records:
+        return []
+    header = ["round", "bias", "frames in all", "states", "simulated", "wall time"]
+    rows = [
+        [
+            str(record.round),
+            "yes" if record.biased else "no",
+            f"{record.frames:,}",
+            str(record.n_states),
+            run.scale.duration(record.simulated_ps),
+            f"{record.seconds.total:.0f} s",
+        ]
+        for record in records
+    ]
+    last = records[-1]
+    names = ["state", *(f"share at {run.scale.label(row.temperature)}" for row in last.populations)]
+    shares = [
+        [str(state), *(with_error(row.populations[state], row.errors[state]) for row in last.populations)]
+        for state in range(last.n_states)
+    ]
+    return [Table(header, rows), Table(names, shares)]
