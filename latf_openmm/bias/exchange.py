@@ -12,29 +12,40 @@ from torch import Tensor
 from latf_openmm.errors import DataError
 
 
+def file_name(walker: str) -> str:
+    """Return the name of a walker's file."""
+    return f"{walker}.rows"
+
+
 class Exchange:
     """A folder in which every walker has one file of its own.
 
     A row is what a walker added at one moment, (dim + 1) numbers of 8 bytes, and a check sum of them. Files only grow,
     and a row that is not complete yet is left for the next time. When a row reaches the other walkers depends on speed,
-    so runs of several processes are not reproducible to the last bit; a single one is.
+    so runs of several processes are not reproducible to the last bit; they are where it is said how far to read.
 
     Parameters
     ----------
     folder
         Common to all walkers that share the bias.
     name
-        Of this walker; the file is ``name.rows``.
+        Of this walker.
     width
         Numbers in a row, without the check sum.
+
+    Attributes
+    ----------
+    limits
+        Bytes of each other walker's file that may be read, by its name; None: all there is of all there are.
     """
 
     def __init__(self, folder: Path, name: str, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{name}.rows"
+        self.path = folder / file_name(name)
         self.folder = folder
         self.width = width
         self.read: dict[str, int] = {}
+        self.limits: dict[str, int] | None = None
         self.written = 0
 
     def publish(self, rows: Tensor) -> None:
@@ -53,19 +64,15 @@ class Exchange:
         Raises
         ------
         DataError
-            If a row was damaged, or a file is gone.
+            If a row was damaged, or a file is gone or shorter than what may be read of it.
         """
         rows = []
         size = 8 * (self.width + 1)
         for name in self.read:
             if not (self.folder / name).is_file():
                 raise DataError(f"{self.folder / name}: missing; expected what this walker added to the bias")
-        for path in sorted(self.folder.glob("*.rows")):
-            if path == self.path:
-                continue
-            with path.open("rb") as file:
-                file.seek(self.read.get(path.name, 0))
-                data = file.read()
+        for path in self._others():
+            data = self._unread(path)
             n_bytes = len(data) // size * size
             table = np.frombuffer(data[:n_bytes]).reshape(-1, self.width + 1)
             bad = np.flatnonzero(_check_sums(table[:, :-1]) != table[:, -1])
@@ -75,6 +82,28 @@ class Exchange:
             self.read[path.name] = self.read.get(path.name, 0) + n_bytes
             rows.append(table[:, :-1])
         return torch.from_numpy(np.concatenate(rows).copy()) if rows else torch.empty(0, self.width)
+
+    def _others(self) -> list[Path]:
+        """Return the files of the other walkers that have rows to be read."""
+        if self.limits is None:
+            return [path for path in sorted(self.folder.glob("*.rows")) if path != self.path]
+        return [
+            self.folder / name for name in sorted(self.limits) if self.limits[name] > self.read.get(name, 0)
+        ]
+
+    def _unread(self, path: Path) -> bytes:
+        """Return what may be read of a file and was not."""
+        begin = self.read.get(path.name, 0)
+        wanted = -1 if self.limits is None else self.limits[path.name] - begin
+        try:
+            with path.open("rb") as file:
+                file.seek(begin)
+                data = file.read(wanted)
+        except FileNotFoundError:
+            data = b""
+        if len(data) < wanted:
+            raise DataError(f"{path}: {begin + len(data)} bytes; expected {begin + wanted}, which were there")
+        return data
 
     def position(self) -> dict[str, int]:
         """Return the number of bytes read from each file or, for this walker's, written."""

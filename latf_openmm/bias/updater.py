@@ -1,7 +1,7 @@
 """BiasUpdater: keeps the adaptive bias inside a Context in step with the one in Python."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -13,7 +13,7 @@ from openmm import unit
 from torch import Tensor
 
 from latf_openmm.bias.cv import CollectiveVariables
-from latf_openmm.bias.exchange import Exchange
+from latf_openmm.bias.exchange import Exchange, file_name
 from latf_openmm.bias.force.base import messages_parameter
 from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials.base import AdaptiveBias
@@ -156,6 +156,11 @@ class BiasUpdater:
         if self.exchange is not None:
             self.exchange.rewind({})
 
+    def read_others(self, written: Mapping[str, int]) -> None:
+        """From now on take so many bytes of what each other walker wrote, by its name, and no more until told again."""
+        if self.exchange is not None:
+            self.exchange.limits = {file_name(walker): n_bytes for walker, n_bytes in written.items()}
+
     def rewind(self, path: Path | str) -> None:
         """Go back in the shared folder to where the file that `save` wrote was; after `load_bias`."""
         if self.exchange is not None:
@@ -190,6 +195,11 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: not the state of a bias ({reason})") from None
     bias.restore(snapshot)
+
+
+def shared_bytes(path: Path | str, walker: str) -> int:
+    """Return how much a walker had written for the others when `BiasUpdater.save` wrote a file, in bytes."""
+    return int(_read(path)["exchange"].get(file_name(walker), 0))
 
 
 def _read(path: Path | str) -> dict[str, Any]:

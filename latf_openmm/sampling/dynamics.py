@@ -109,6 +109,8 @@ class GroupTask:
         Periodic boxes of the start positions, shape (n_walkers, 3, 3) [nm], or None for the system's own.
     ladder
         Temperatures that the walkers move among; empty: each keeps its own.
+    peers
+        Names of the groups that share an adaptive bias after each segment; empty: all there are do so at once.
     """
 
     system: AnySystem
@@ -124,6 +126,7 @@ class GroupTask:
     bias_temperature: float | None = None
     boxes: NDArray[np.float64] | None = None
     ladder: tuple[float, ...] = ()
+    peers: tuple[str, ...] = ()
 
     @property
     def n_walkers(self) -> int:
@@ -164,11 +167,14 @@ class SetTask:
         How walkers move among temperatures, or None.
     first_replica
         Number of the first of the walkers among all of the stage.
+    part
+        Segments to be run, the first and the one after the last; None: all of them.
     """
 
     groups: tuple[GroupTask, ...]
     tempering: AnyTempering | None = None
     first_replica: int = 0
+    part: tuple[int, int] | None = None
 
     @property
     def folder(self) -> Path:
@@ -199,6 +205,11 @@ class SetTask:
     def n_segments(self) -> int:
         """Number of segments."""
         return self.groups[0].n_segments
+
+    @property
+    def to_run(self) -> range:
+        """Numbers of the segments to be run."""
+        return range(*(self.part or (0, self.n_segments)))
 
     @property
     def segment_frames(self) -> int:

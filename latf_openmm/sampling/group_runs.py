@@ -2,7 +2,7 @@
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from dataclasses import replace
@@ -25,37 +25,58 @@ _LOOK = 1.0
 """Seconds between looks at the segments that workers completed; longer where a look takes long."""
 
 
-def run_here(tasks: Sequence[SetTask], advance: Callable[[int], None]) -> dict[str, str]:
+Waves = Sequence[Sequence[SetTask]]
+"""Tasks that run at the same time, and those that begin when these are done."""
+
+
+def waves_of(tasks: Sequence[SetTask]) -> Waves:
+    """Return all tasks at once, or a segment of each at a time where groups share a bias after each segment."""
+    if not any(group.peers for task in tasks for group in task.groups):
+        return [tasks]
+    return [
+        [replace(task, part=(index, index + 1)) for task in tasks]
+        for index in range(max(task.n_segments for task in tasks))
+    ]
+
+
+def run_here(waves: Waves, advance: Callable[[int], None]) -> dict[str, str]:
     """Run groups one after the other; return those that stayed unstable, and why."""
     failures: dict[str, str] = {}
-    for task in tasks:
-        try:
-            run_set(task, advance)
-        except SimulationError as error:
-            failures |= dict.fromkeys(task.names, str(error))
+    for wave in waves:
+        for task in _left(wave, failures):
+            try:
+                run_set(task, advance)
+            except SimulationError as error:
+                failures |= dict.fromkeys(task.names, str(error))
     return failures
 
 
-def run_in_processes(
-    tasks: Sequence[SetTask], processes: int, advance: Callable[[int], None]
-) -> dict[str, str]:
+def run_in_processes(waves: Waves, processes: int, advance: Callable[[int], None]) -> dict[str, str]:
     """Run groups in processes of this machine; return those that stayed unstable, and why."""
-    pool, futures = process_pool(processes), list[Future[None]]()
+    pool, futures, failures = process_pool(processes), list[Future[None]](), dict[str, str]()
     with shared_objects() as shared:
         done: queue.Queue[int] = shared.Queue()
         stop = shared.Event()
         try:
-            futures += [pool.submit(carried, _run_and_tell, task, done, stop) for task in tasks]
-            while not all(future.done() for future in futures) or not done.empty():
-                with suppress(queue.Empty):
-                    advance(done.get(timeout=0.2))
+            for wave in waves:
+                tasks = _left(wave, failures)
+                futures = [pool.submit(carried, _run_and_tell, task, done, stop) for task in tasks]
+                while not all(future.done() for future in futures) or not done.empty():
+                    with suppress(queue.Empty):
+                        advance(done.get(timeout=0.2))
+                with lost_workers_named():
+                    failures |= _failures(tasks, futures)
         except BaseException:
             set_apart(stop)
             raise
         finally:
             end_pool(pool, futures)
-        with lost_workers_named():
-            return _failures(tasks, futures)
+    return failures
+
+
+def _left(wave: Sequence[SetTask], failures: Mapping[str, str]) -> list[SetTask]:
+    """Tasks of a wave whose groups did not fail before."""
+    return [task for task in wave if not failures.keys() & set(task.names)]
 
 
 def _failures(tasks: Sequence[SetTask], futures: Sequence[Future[None]]) -> dict[str, str]:
@@ -83,8 +104,16 @@ def _run_and_tell(task: SetTask, done: Any, stop: Any) -> None:
     run_set(task, tell)
 
 
-def run_on(executor: Executor, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> dict[str, str]:
+def run_on(executor: Executor, waves: Waves, advance: Callable[[int], None]) -> dict[str, str]:
     """Run groups as tasks of an executor; return those that stayed unstable, and why."""
+    failures: dict[str, str] = {}
+    for wave in waves:
+        failures |= _run_wave(executor, _left(wave, failures), advance)
+    return failures
+
+
+def _run_wave(executor: Executor, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> dict[str, str]:
+    """Run tasks at the same time; return the groups that stayed unstable, and why."""
     watch = _Watch(tasks, advance)
     watch.look()
     left = [_absolute(task) for task in watch.unfinished()]
@@ -128,7 +157,7 @@ class _Watch:
 
     def __init__(self, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> None:
         self.advance = advance
-        self.left = [(task, 0) for task in tasks]
+        self.left = [(task, task.to_run.start) for task in tasks]
 
     def unfinished(self) -> list[SetTask]:
         """Tasks with segments that were not there yet."""
@@ -139,10 +168,10 @@ class _Watch:
         begin, left = time.perf_counter(), []
         for task, seen in self.left:
             now = seen
-            while now < task.n_segments and task.segment(now).is_dir():
+            while now in task.to_run and task.segment(now).is_dir():
                 self.advance(task.frames_in(now))
                 now += 1
-            if now < task.n_segments:
+            if now in task.to_run:
                 left.append((task, now))
         self.left = left
         return time.perf_counter() - begin

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from rich.progress import Progress
 from latf_openmm.errors import ConfigError, DataError, SimulationError
 from latf_openmm.progress import Advance, bar
 from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings, GroupTask, SetTask
-from latf_openmm.sampling.group_runs import run_here, run_in_processes, run_on
+from latf_openmm.sampling.group_runs import run_here, run_in_processes, run_on, waves_of
 from latf_openmm.sampling.tempering import AnyTempering
 from latf_openmm.storage import (
     atomic_file,
@@ -49,6 +49,11 @@ class SimulationSettings(DynamicsSettings):
         "temperature",
         description="an adaptive bias is shared by the walkers of each temperature, or by all (it is then that of "
         "the lowest temperature)",
+    )
+    synchronous_bias: bool = Field(
+        False,
+        description="whether groups of walkers that share an adaptive bias see what the others added after every "
+        "segment only, all together, so that results are the same for any number of processes; otherwise at once",
     )
     tempering: AnyTempering | None = Field(
         None, description="how walkers move among the temperatures; none: each stays at one"
@@ -126,11 +131,21 @@ class Stage:
         for number, rows in enumerate(self._groups()):
             exchanged = tempering is not None and tempering.between_walkers
             sets.setdefault(rows[0][1] if exchanged else number, []).append(self._task(rows))
+        every = [group for groups in sets.values() for group in groups]
         tasks, first = list[SetTask](), 0
         for groups in sets.values():
-            tasks.append(SetTask(tuple(groups), tempering, first))
+            with_peers = tuple(self._with_peers(group, every) for group in groups)
+            tasks.append(SetTask(with_peers, tempering, first))
             first += tasks[-1].n_walkers
         return tasks
+
+    def _with_peers(self, group: GroupTask, every: Sequence[GroupTask]) -> GroupTask:
+        """Return a group that knows with which others it shares an adaptive bias after each segment, if it does."""
+        adapts = group.bias is not None and group.bias.bias.adapts
+        if not (self.settings.synchronous_bias and adapts and group.exchange is not None):
+            return group
+        others = (one for one in every if one.bias is not None and one.exchange == group.exchange)
+        return replace(group, peers=tuple(one.folder.name for one in others if one.folder != group.folder))
 
     def _groups(self) -> list[_Walkers]:
         """Which walkers share a Context, as (place of the temperature, walker)."""
@@ -274,12 +289,12 @@ def run_stage(
         if waiting:
             _check_complete(tasks)
         if executor is not None:
-            failures = run_on(executor, tasks, advance)
+            failures = run_on(executor, waves_of(tasks), advance)
             remove_locks(stage.folder)
         elif stage.settings.processes == 1 or len(waiting) < 2:
-            failures = run_here(tasks, advance)
+            failures = run_here(waves_of(tasks), advance)
         else:
-            failures = run_in_processes(tasks, stage.settings.processes, advance)
+            failures = run_in_processes(waves_of(tasks), stage.settings.processes, advance)
     if not failures:
         return
     ended = {t for task in tasks if not failures.keys() & set(task.names) for t in task.temperatures}

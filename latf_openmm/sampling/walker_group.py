@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from latf_openmm.bias.latent_cv import latent_cv
 from latf_openmm.bias.multistep import MultistepStepper
 from latf_openmm.bias.potentials import Bias, BiasContext
 from latf_openmm.bias.potentials.base import AdaptiveBias
-from latf_openmm.bias.updater import BiasUpdater, load_bias
+from latf_openmm.bias.updater import BiasUpdater, load_bias, shared_bytes
 from latf_openmm.errors import DataError, SimulationError, first_line
 from latf_openmm.force_groups import free_force_group
 from latf_openmm.model.checkpoint import load_model
@@ -231,6 +231,18 @@ class WalkerGroup:
             self.context.getIntegrator().setRandomNumberSeed(_seed(self.task.seed, 10_000 + complete))
             self.context.reinitialize()
             self.context.setState(read_state(folder / "state.xml"))
+
+    def read_peers(self, index: int) -> None:
+        """Take what other groups added to a shared bias up to a segment, where they do so after each."""
+        if self.updater is None or not self.task.peers:
+            return
+        written = {}
+        for name in self.task.peers:
+            peer = replace(self.task, folder=self.task.folder.with_name(name))
+            complete = min(index, peer.n_complete())  # fewer, where it was dropped
+            path = peer.segment(complete - 1) / BIAS_STATE
+            written[name] = shared_bytes(path, name) if complete else 0
+        self.updater.read_others(written)
 
     def keep(self) -> None:
         """Remember the present moment, for `go_back`."""

@@ -44,7 +44,7 @@ _TOO_FEW = 0.02
 
 
 def run_set(task: SetTask, advance: Callable[[int], None]) -> None:
-    """Run all segments that are not complete yet; `advance` is told of every frame done.
+    """Run the segments of a task that are not complete yet; `advance` is told of every frame of it that is done.
 
     Raises
     ------
@@ -52,16 +52,16 @@ def run_set(task: SetTask, advance: Callable[[int], None]) -> None:
         If a segment becomes unstable again and again.
     """
     torch.set_num_threads(1)
-    complete = task.n_complete()
-    for index in range(complete):
+    complete, last = task.n_complete(), task.to_run.stop
+    for index in range(task.to_run.start, min(complete, last)):
         advance(task.frames_in(index))
-    if complete == task.n_segments:
+    if complete >= last:
         return
     for group in task.groups:  # those of which an interruption left one segment more
         for index in range(complete, group.n_complete()):
             shutil.rmtree(group.segment(index))
     walkers = WalkerSet(task, complete)
-    for index in range(complete, task.n_segments):
+    for index in range(complete, last):
         walkers.run_segment(index, advance)
 
 
@@ -88,6 +88,8 @@ class WalkerSet:
         leaves warms walkers, too, and the report names them. One that is cooler than the thermostat is kept as well:
         shorter steps do not help there.
         """
+        for group in self.groups:
+            group.read_peers(index)
         attempts, excess, coolest = 0, np.inf, self.coolest
         left = [slower for slower in _SLOWER if slower >= self.coolest]
         before = self._keep()

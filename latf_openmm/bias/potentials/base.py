@@ -353,6 +353,11 @@ class BiasSettings(Settings):
         None, min_length=1, description="collective variables it acts on, from 0; default: all"
     )
 
+    @property
+    def adapts(self) -> bool:
+        """Return whether walkers add to it while they are simulated, and can share what they add."""
+        return False
+
     def build(self, context: BiasContext) -> Bias:
         """Make the bias, in double precision and without trainable parameters.
 
@@ -374,6 +379,11 @@ class BiasSettings(Settings):
 
 class AdaptiveBiasSettings(BiasSettings):
     """Settings of a bias that is updated while the simulation runs."""
+
+    @property
+    def adapts(self) -> bool:
+        """Return True."""
+        return True
 
     def build(self, context: BiasContext) -> AdaptiveBias:
         """Make the bias; see `BiasSettings.build`."""

@@ -128,6 +128,11 @@ class SumSettings(BiasSettings):
                 validated.append(part)
         return validated
 
+    @property
+    def adapts(self) -> bool:
+        """Return whether one of the parts does."""
+        return any(part.adapts for part in self.parts)
+
     def make(self, context: BiasContext) -> Bias:
         """Make all parts."""
         return add_up([part.build(context) for part in self.parts])
