@@ -189,6 +189,8 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
     ConfigError
         If the file is missing, damaged, or of another bias.
     """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file; expected one that BiasUpdater.save wrote")
     try:
         snapshot = _read(path)["bias"]
     except Exception as error:

@@ -242,6 +242,5 @@ def energy_links(energies: StateEnergies, betas: Array) -> Links | None:
     certain = certain_part(off, noise**2)
     noise_of_means = np.abs(h) / 2 * np.sqrt((energies.scatters / n)[1:] + (energies.scatters / n)[:-1])
     errors = np.sqrt(noise_of_means**2 + (certain * noise) ** 2 + (0.5 * off) ** 2)
-    with np.errstate(divide="ignore"):
-        errors = np.where(part > 0, errors / np.sqrt(part), np.inf)
+    errors = np.divide(errors, np.sqrt(part), out=np.full_like(errors, np.inf), where=part > 0)
     return Links(line + common + certain * off, errors)

@@ -419,7 +419,9 @@ def test_damaged_files_are_one_clear_error(how: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["bias.pt"]  # nothing half-written is left
     damaged(path, how)
     before = bias.snapshot()
-    with pytest.raises(ConfigError, match=r"bias\.pt: not the state of a bias \(.+\)") as error:
+    with pytest.raises(
+        ConfigError, match=r"bias\.pt: (not the state of a bias \(.+\)|no such file)"
+    ) as error:
         load_bias(bias, path)
     assert len(error.value.problems) == 1
     assert all(torch.equal(value, before[name]) for name, value in bias.snapshot().items())

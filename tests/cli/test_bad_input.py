@@ -178,7 +178,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("export run --bias --plumed -o new", ["--bias, --plumed: expected one of them"]),
     ("export run -o cv.pt -T 300", ["--temperature, --state: only with --bias"]),
     ("export gone --bias -o new", ["gone: not the folder of a run"]),
-    ("export run --bias -o new --state gone.pt", ["gone.pt: not the state of a bias"]),
+    ("export run --bias -o new --state gone.pt", ["gone.pt: no such file"]),
     # simulate
     ("simulate gone.yaml -o out", ["gone.yaml: no such file"]),
     ("simulate platform.yaml -o out", ["platform.yaml: simulation.platform", "no platform 'GPU'"]),

@@ -180,6 +180,10 @@ def test_topology_with_another_atom_is_refused(trained):
 def test_folder_without_a_model(tmp_path):
     with pytest.raises(ModelError, match=r"no trained model here \(model\.json is missing\)"):
         load_model(tmp_path)
+    (tmp_path / "rounds" / "001" / "model").mkdir(parents=True)
+    (tmp_path / "rounds" / "001" / "model" / "model.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"the last one of this run is .*rounds.001.model$"):
+        load_model(tmp_path)
     with pytest.raises(ModelError, match=r"nowhere: no trained model here"):
         load_model(tmp_path / "nowhere")
 

@@ -171,7 +171,7 @@ def test_it_is_the_first_round_of_a_run(sampled: Sampled, tmp_path: Path) -> Non
 def called(*arguments: str) -> str:
     result = CliRunner().invoke(cli, list(arguments))
     assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
+    return result.stdout
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,16 @@ def test_a_lost_worker_is_one_clear_line() -> None:
     end_pool(pool)
 
 
-class OfTwoError(Exception):
-    """Pickled, but it cannot be read: its text is its only argument."""
+def unreadable() -> type[Exception]:
+    """A class that is pickled, but cannot be read; tblib, which Parsl brings, lets all be read that it finds."""
 
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first} and {second}\nand more")
+    class OfTwoError(Exception):
+        def __init__(self, first: str, second: str) -> None:
+            super().__init__(f"{first} and {second}\nand more")
+
+    OfTwoError.__qualname__ = OfTwoError.__name__
+    globals()[OfTwoError.__name__] = OfTwoError
+    return OfTwoError
 
 
 def fail(error: type[Exception], *arguments: str) -> None:
@@ -127,7 +132,7 @@ def fail(error: type[Exception], *arguments: str) -> None:
 
 def test_errors_that_cannot_be_read_elsewhere_are_carried_as_text() -> None:
     with pytest.raises(BackendError, match=r"test_processes\.OfTwoError: one and two$"):
-        carried(fail, OfTwoError, "one", "two")
+        carried(fail, unreadable(), "one", "two")
     with pytest.raises(ConfigError, match="one\ntwo"):
         carried(fail, ConfigError, "one", "two")
     with pytest.raises(KeyError):
