@@ -144,8 +144,8 @@ class Stage:
         adapts = group.bias is not None and group.bias.bias.adapts
         if not (self.settings.synchronous_bias and adapts and group.exchange is not None):
             return group
-        others = (one for one in every if one.bias is not None and one.exchange == group.exchange)
-        return replace(group, peers=tuple(one.folder.name for one in others if one.folder != group.folder))
+        others = (peer for peer in every if peer.bias is not None and peer.exchange == group.exchange)
+        return replace(group, peers=tuple(peer.folder.name for peer in others if peer.folder != group.folder))
 
     def _groups(self) -> list[_Walkers]:
         """Which walkers share a Context, as (place of the temperature, walker)."""

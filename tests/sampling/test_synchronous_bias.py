@@ -59,9 +59,7 @@ TWO: dict[str, Any] = {"temperatures": [1.0, 1.3]}
         pytest.param({"tempering": ExchangeSettings(interval=4), **TWO}, marks=pytest.mark.slow),
     ],
 )
-def test_any_number_of_processes_gives_the_same(
-    tmp_path: Path, model: Path, changes: dict[str, Any]
-) -> None:
+def test_any_number_of_processes_gives_the_same(tmp_path: Path, model: Path, changes: dict[str, Any]) -> None:
     alone = stage(tmp_path / "alone", model, **changes)
     run_stage(alone)
     several = stage(tmp_path / "several", model, processes=2, **changes)
@@ -92,7 +90,10 @@ def test_where_it_changes_nothing_all_segments_run_at_once(tmp_path: Path, model
     for changes in ({"context_walkers": None}, {"walkers": 1}, {"synchronous_bias": False}):
         tasks = stage(tmp_path, model, **changes).tasks()
         assert all(group.peers == () for task in tasks for group in task.groups)
-    parts = [{"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0}, {"kind": "opes", "barrier": 6.0}]
+    parts = [
+        {"kind": "harmonic", "centre": [0.0, 0.0], "force_constant": 1.0},
+        {"kind": "opes", "barrier": 6.0},
+    ]
     for bias, shares in (
         (SumSettings(parts=parts), True),  # type: ignore[arg-type]
         (SumSettings(parts=parts[:1]), False),  # type: ignore[arg-type]
