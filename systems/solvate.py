@@ -10,20 +10,21 @@ from pathlib import Path
 import openmm
 from openmm import app, unit
 
-FIELDS = {
-    "chignolin": "amber14/protein.ff14SB.xml",
-    "chignolin_1uao": "amber14/protein.ff14SB.xml",
-    "rna_tetraloop": "amber14/RNA.OL3.xml",
+MOLECULES = {
+    "chignolin": ("chignolin", "amber14/protein.ff14SB.xml"),
+    "chignolin_1uao": ("chignolin", "amber14/protein.ff14SB.xml"),
+    "rna_tetraloop": ("rna_tetraloop", "amber14/RNA.OL3.xml"),
 }
+"""Folder and force field of each."""
 WATER = "amber14/tip3p.xml"
 KELVIN, PICOSECONDS = unit.kelvin, unit.picoseconds
 
 
 def solvated(name: str, padding: float, seed: int) -> tuple[app.Modeller, app.ForceField]:
     """The molecule in a truncated octahedron, neutral; padding in nm."""
-    folder = Path(__file__).resolve().parent / name.removesuffix("_1uao")
-    pdb = app.PDBFile(str(folder / f"{name}.pdb"))
-    field = app.ForceField(FIELDS[name], WATER)
+    folder, force_field = MOLECULES[name]
+    pdb = app.PDBFile(str(Path(__file__).resolve().parent / folder / f"{name}.pdb"))
+    field = app.ForceField(force_field, WATER)
     modeller = app.Modeller(pdb.topology, pdb.positions)
     random.seed(seed)  # OpenMM draws the waters that become ions from here
     modeller.addSolvent(
@@ -65,7 +66,7 @@ def relax(modeller: app.Modeller, field: app.ForceField, picoseconds: float, see
 def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=sorted(FIELDS))
+    parser.add_argument("name", choices=sorted(MOLECULES))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--padding", type=float, default=1.0, help="water around the molecule [nm]")
     parser.add_argument("--relax", type=float, default=100.0, help="at constant pressure [ps]")

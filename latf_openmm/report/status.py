@@ -56,7 +56,7 @@ def _round_lines(run: RunFolder, record: RoundFolder) -> Iterator[str]:
 
 def unfinished_text(activity: Activity, run: RunFolder) -> str:
     """One line: "this run is not finished: round 2, simulating, 3,200 of 10,000 frames, 41 ns/day"."""
-    said = f"this run is not finished: {activity.sentence()}"
+    said = activity.unfinished()
     if activity.heartbeat is None:
         return f"{said}; no command works on it now"
     if speed := speed_text(activity, run):

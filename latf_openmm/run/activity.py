@@ -70,6 +70,10 @@ class Activity:
             return (total - done) / self.steps_per_second
         return self.heartbeat.seconds_left if self.heartbeat else None
 
+    def unfinished(self) -> str:
+        """Say that the run is not finished, and where it is."""
+        return f"this run is not finished: {self.sentence()}"
+
     def sentence(self) -> str:
         """Say where it is: "round 2, simulating, 3,200 of 10,000 frames"."""
         place = "validation runs" if self.round is None else f"round {self.round}"

@@ -51,7 +51,7 @@ def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
 
     settled_by = settled(run, rounds[-1]) if rounds else None
     activity = activity_of(run)
-    state = "complete" if activity is None else f"this run is not finished: {activity.sentence()}"
+    state = "complete" if activity is None else activity.unfinished()
     return [state] if settled_by is None else [f"no further round: {settled_by}", state]
 
 

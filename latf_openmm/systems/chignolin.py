@@ -7,7 +7,7 @@ from pydantic import Field
 from latf_openmm.systems.base import BuiltSystem
 from latf_openmm.systems.library_molecule import SolvatedMolecule, ff14sb_onlysc
 
-_MOLECULES = {"YYDPETGTWY": "chignolin", "GYDPETGTWG": "chignolin_1uao"}
+MOLECULES = {"YYDPETGTWY": "chignolin", "GYDPETGTWG": "chignolin_1uao"}
 """Beginning of the names of files of each sequence."""
 
 
@@ -25,4 +25,4 @@ class ChignolinSettings(SolvatedMolecule):
     def build(self, copies: int = 1) -> BuiltSystem:
         """One molecule, or copies of it."""
         field: Any = ff14sb_onlysc() if self.solvent == "gbn2" else "amber14/protein.ff14SB.xml"
-        return self.solvated(field, copies, _MOLECULES[self.sequence])
+        return self.solvated(field, copies, MOLECULES[self.sequence])

@@ -34,8 +34,9 @@ from building import (
 )
 
 from latf_openmm.ensembles.observables import structure_observable
+from latf_openmm.systems.chignolin import MOLECULES
 
-SEQUENCES = {"chignolin": "YYDPETGTWY", "chignolin_1uao": "GYDPETGTWG"}
+SEQUENCES = {molecule: sequence for sequence, molecule in MOLECULES.items()}
 FORCE_FIELD = "amber14/protein.ff14SB.xml"
 
 _FOLDER = Path(__file__).resolve().parent
