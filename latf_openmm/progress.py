@@ -67,5 +67,11 @@ def bar(progress: Progress | None, description: str, total: float) -> Iterator[A
     progress.update(task, completed=total)
 
 
+def say(progress: Progress | None, text: str) -> None:
+    """Print a line above the bars, where there are any."""
+    if progress is not None:
+        progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def _nothing(amount: float, note: str, *, steps_per_second: float | None = None) -> None:
     """Show nothing."""

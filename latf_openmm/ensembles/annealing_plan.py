@@ -132,6 +132,13 @@ class AnnealingPlan:
             for (start, up), targets in groups.items()
         ]
 
+    def words(self, path: AnnealingPath) -> str:
+        """Say it to people."""
+        targets = ", ".join(map(self.scale.label, path.targets))
+        return (
+            f"{self.settings.walkers} walkers are annealed from {self.scale.label(path.start)} to {targets}"
+        )
+
     def evaluations(self, path: AnnealingPath) -> int:
         """Force evaluations of one copy that a path will take, about."""
         energy = self.reweighter.pool.energies()

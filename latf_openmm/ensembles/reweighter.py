@@ -278,7 +278,6 @@ def ensemble_at(
     return Reweighter(trained, pool, seed).at(temperature, method)
 
 
-@torch.no_grad()
 def _description(q: float, by_forces: bool) -> str:
     """Name of weights with a share `q` of MBAR, for people."""
     if by_forces:
@@ -286,6 +285,7 @@ def _description(q: float, by_forces: bool) -> str:
     return _DESCRIPTIONS.get(q, f"frames by conditional energies, {100 * q:.0f} % by MBAR")
 
 
+@torch.no_grad()
 def _near_samples(
     trained: TrainedModel, pool: Pool, temperature: float, logs: Array, seed: int
 ) -> tuple[Array, Array]:

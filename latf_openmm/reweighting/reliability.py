@@ -21,6 +21,12 @@ FAIR_SAMPLES = 30.0
 AMPLE_SAMPLES = 1000.0
 """Effective samples from which annealing brings nothing."""
 
+ANNEALING_GAIN = 1.5
+"""Times the effective samples of a temperature that the start of annealing has, at least, for annealing to be worth it.
+
+Walkers know no more of the shares of slow states than the frames that they start from.
+"""
+
 MIN_LADDER_SAMPLES = 50.0
 """Effective samples of a temperature that a flow is trained at, at least."""
 

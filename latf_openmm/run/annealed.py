@@ -12,7 +12,8 @@ far as ancestors differ.
 
     DIR/rounds/NNN/annealed/SWEEP/{annealing.json, starts.npz, T0.3/segment_0000/...}
 
-and ``walkers.npz`` until all temperatures of a path are reached.
+and ``walkers.npz`` and ``walkers/frame_00000.npz``, ... until all temperatures of a path are reached: an
+interrupted command goes on after the last change of temperature, or the last frame kept.
 """
 
 import hashlib
@@ -50,7 +51,7 @@ from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_walkers
 from latf_openmm.run.records import AnnealingRecord, parse_as
-from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
+from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal, forget
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
 from latf_openmm.storage import (
@@ -118,8 +119,10 @@ class AnnealedEnsembles(AnnealingPlan):
         rounds = changes + settings.frames * len(record.targets)
         return rounds * (settings.steps + SETTLE) * settings.walkers
 
-    def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:
-        """Time that a path will take here, about, from a few steps of a few walkers."""
+    def minutes(self, path: AnnealingPath, propagator: Propagator) -> float:
+        """Time that a path will take here, about, from a few steps of a few walkers; 0 where it is there already."""
+        if self._is_finished(path):
+            return 0.0
         n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
         starts = self._starts(path, self.reweighter.pool.z)[0][:n]
         population = self._population(path, starts, np.zeros(len(starts)))
@@ -127,7 +130,7 @@ class AnnealedEnsembles(AnnealingPlan):
         begin = time.perf_counter()
         propagator.propagated(population, _TRIAL_STEPS, 0)
         each = (time.perf_counter() - begin) / ((_TRIAL_STEPS + SETTLE) * len(starts))
-        return each * self.evaluations(path)
+        return each * self.evaluations(path) / 60.0
 
     def at(
         self, path: AnnealingPath, propagator: Propagator, progress: Progress | None = None
@@ -189,8 +192,8 @@ class AnnealedEnsembles(AnnealingPlan):
         progress: Progress | None,
     ) -> None:
         population = folder / "walkers.npz"
-        if all(_segment(folder, target).is_dir() for target in path.targets):
-            population.unlink(missing_ok=True)  # of an interruption just before the end
+        if self._is_finished(path):
+            forget(population)  # of an interruption just before the end
             return
         start = self._population(path, frames, -log_lookahead)
         words = f"anneal from {self.scale.label(path.start)}"
@@ -207,7 +210,11 @@ class AnnealedEnsembles(AnnealingPlan):
             )
             for arrived in annealed:
                 self._write(arrived, _segment(folder, arrived.population.temperature))
-        population.unlink(missing_ok=True)
+        forget(population)
+
+    def _is_finished(self, path: AnnealingPath) -> bool:
+        folder = self.folder_of(path)
+        return all(_segment(folder, target).is_dir() for target in path.targets)
 
     def _starts(self, path: AnnealingPath, z: Array) -> tuple[NDArray[np.int64], Array]:
         """Frames of the pool to start from, drawn by weight times lookahead, and log lookahead of each."""

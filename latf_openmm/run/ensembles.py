@@ -14,7 +14,8 @@ from latf_openmm.ensembles.ensemble import (
 )
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import SimulationError
-from latf_openmm.reweighting.reliability import AMPLE_SAMPLES
+from latf_openmm.progress import say
+from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, ANNEALING_GAIN
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.slopes import reweighter_of_round
@@ -44,7 +45,8 @@ def ensembles_at(
     temperatures
         In the scale of the system.
     method
-        ``auto``: frames reweighted where 1000 effective samples reach the temperature; else walkers annealed to it, if
+        ``auto``: frames reweighted where 1000 effective samples reach the temperature, or where those that annealing
+        would start from are worth less than 1.5 times as many; else walkers annealed to it, if
         it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
         put together with the reweighted ones so that errors are least; else frames reweighted where there are
         enough, or by conditional energies, or those near the flow's samples. Or one of these.
@@ -100,6 +102,8 @@ class _Annealing:
                 continue
             if far := self.annealed.far(temperature):
                 ensembles[temperature] = replace(_with_warning(ensemble, far), reliability="poor")
+            elif vain := self._in_vain(ensemble):
+                ensembles[temperature] = _with_warning(ensemble, vain)
             else:
                 wanted.append(temperature)
         if wanted:
@@ -107,6 +111,19 @@ class _Annealing:
                 for path in self.annealed.paths(wanted):
                     self._add(ensembles, path, propagator, minutes)
         return [ensembles[temperature] for temperature in temperatures]
+
+    def _in_vain(self, ensemble: StructureEnsemble) -> str | None:
+        """Return what to say where annealed walkers would know no more than the frames do; None elsewhere."""
+        if ensemble.method == "flow":
+            return None
+        start, label = self.annealed.start(ensemble.temperature), self.annealed.scale.label
+        n = self.reweighter.at(start, "reweighted").n_effective
+        if n >= ANNEALING_GAIN * ensemble.n_effective:
+            return None
+        return (
+            f"annealing was left out: its walkers would start from {n:.0f} effective samples at {label(start)}, "
+            f"and {label(ensemble.temperature)} has {ensemble.n_effective:.0f}; longer simulations help"
+        )
 
     def _add(
         self,
@@ -116,9 +133,14 @@ class _Annealing:
         minutes: float,
     ) -> None:
         """Put annealed walkers into the ensembles of a path, or the reason why there are none."""
-        expected = self.annealed.seconds(path, propagator) / 60.0
+        expected = self.annealed.minutes(path, propagator)
         text = f"annealing would take about {expected:.0f} minutes; it was left out"
         if expected <= minutes:
+            if expected > 0:
+                say(
+                    self.progress,
+                    f"{self.annealed.words(path)}: about {expected:.1f} minutes; --minutes sets the limit",
+                )
             try:
                 annealed = self.annealed.at(path, propagator, self.progress)
             except SimulationError as error:  # a damaged file is not passed over

@@ -14,6 +14,7 @@ p_target(z) / p_T(z) the walkers that the target needs are not lost on the way.
 """
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,8 @@ def anneal(
     lookahead
         Log of the lookahead; None: walkers are resampled by their weights only.
     keep
-        File that holds the walkers after every change of temperature; where it exists, they continue from there.
+        File that holds the walkers after every change of temperature; where it exists, they continue from there. The
+        frames kept at a target stand in the folder of the same name without its ending until the consumer has them.
     advance
         Told of every step of all walkers done.
 
@@ -121,19 +123,62 @@ def anneal(
             if keep is not None:
                 population.save(keep)
             advance((settings.steps + SETTLE) * len(population), f"at {scale.label(temperature)}")
-        positions, boxes, energies = [], [], []
-        for frame in range(settings.frames):
+        frames = [] if keep is None else _kept_frames(keep, population)
+        population = frames[-1] if frames else population
+        if frames:
+            advance((settings.steps + SETTLE) * len(population) * len(frames), f"at {scale.label(target)}")
+        for frame in range(len(frames), settings.frames):
             population = propagator.propagated(
                 population, settings.steps, _seed(seed, population.changes, 1 + frame)
             )
-            positions.append(population.positions)
-            boxes.append(population.boxes)
-            energies.append(population.energies)
+            frames.append(population)
+            if keep is not None:
+                population.save(_frame_file(keep, frame))
             advance((settings.steps + SETTLE) * len(population), f"at {scale.label(target)}")
-        cells = None if population.boxes is None else np.array(boxes)
-        yield Annealed(population, np.array(positions), cells, np.array(energies))
+        yield _annealed(frames)
         if keep is not None:
             replace(population, recorded=True).save(keep)
+            _forget_frames(keep)
+
+
+def forget(keep: Path) -> None:
+    """Remove the file of the walkers, and the frames that stand beside it."""
+    keep.unlink(missing_ok=True)
+    _forget_frames(keep)
+
+
+def frames_beside(keep: Path) -> list[Path]:
+    """Files of the frames that an interrupted call kept, in order."""
+    return sorted(keep.with_suffix("").glob("frame_*.npz"))
+
+
+def _forget_frames(keep: Path) -> None:
+    shutil.rmtree(keep.with_suffix(""), ignore_errors=True)
+
+
+def _frame_file(keep: Path, frame: int) -> Path:
+    folder = keep.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    return folder / f"frame_{frame:05d}.npz"
+
+
+def _kept_frames(keep: Path, population: Population) -> list[Population]:
+    """Frames that an interrupted call kept of these walkers; those of an earlier temperature are removed."""
+    frames = [Population.load(path) for path in frames_beside(keep)]
+    if frames and frames[0].changes != population.changes:
+        _forget_frames(keep)
+        return []
+    return frames
+
+
+def _annealed(frames: list[Population]) -> Annealed:
+    boxes = [frame.boxes for frame in frames if frame.boxes is not None]
+    return Annealed(
+        frames[-1],
+        np.array([frame.positions for frame in frames]),
+        np.array(boxes) if boxes else None,
+        np.array([frame.energies for frame in frames]),
+    )
 
 
 def _remaining(start: float, population: Population, targets: Sequence[float]) -> list[float]:

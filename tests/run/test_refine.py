@@ -1,12 +1,14 @@
 """Ensembles by annealing, on a short three-hole run: against the quadrature, and as a command."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
@@ -14,6 +16,7 @@ from latf_openmm.ensembles.annealing_plan import AnnealingPath
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.progress import make_progress
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.ensembles import ensembles_at
@@ -134,6 +137,33 @@ def test_the_best_level_is_chosen(run: RunFolder, reweighter: Reweighter) -> Non
     assert flow.method == "flow"
     order = ensembles_at(run, 0, [0.4, 0.55], reweighter=reweighter)
     assert [one.temperature for one in order] == [0.4, 0.55]
+
+
+def test_frames_that_lack_crossings_are_not_annealed(
+    run: RunFolder, reweighter: Reweighter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the simulated temperatures frames overlap, and annealing would start from the same few crossings."""
+
+    def at(self: AnnealedEnsembles, *arguments: object) -> list[StructureEnsemble]:
+        raise AssertionError("annealed in vain")
+
+    monkeypatch.setattr(AnnealedEnsembles, "at", at)
+    (ensemble,) = ensembles_at(run, 0, [1.0], reweighter=reweighter)
+    assert ensemble.method == "reweighted"
+    assert ensemble.n_effective < 100
+    assert "annealing was left out: its walkers would start from" in ensemble.warnings[-1]
+    assert "longer simulations help" in ensemble.warnings[-1]
+
+
+def test_annealing_is_announced_once(run: RunFolder, reweighter: Reweighter) -> None:
+    said = StringIO()
+    with make_progress(Console(file=said, width=200)) as progress:
+        ensembles_at(run, 0, [0.43], progress=progress, reweighter=reweighter)
+    assert "300 walkers are annealed from T = 0.7 to T = 0.43: about " in said.getvalue()
+    said = StringIO()
+    with make_progress(Console(file=said, width=200)) as progress:
+        ensembles_at(run, 0, [0.43], progress=progress, reweighter=reweighter)
+    assert "are annealed" not in said.getvalue()  # it is there already
 
 
 def test_walkers_that_fail_leave_the_other_levels(

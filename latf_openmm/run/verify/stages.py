@@ -13,6 +13,7 @@ from latf_openmm.run.records import AnnealingRecord, ImportedRecord, StageRecord
 from latf_openmm.run.rounds import IMPORTED
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.run.verify.segments import Segment, look_at_segment
+from latf_openmm.sampling.annealing import frames_beside
 from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.sampling.segments import BIAS_STATE, TEMPERING
 from latf_openmm.sampling.stage import DROPPED, SimulationSettings, Stage, read_dropped
@@ -136,7 +137,8 @@ def path_checks(part: str, folder: Path, topology: mdtraj.Topology) -> Iterator[
     except DataError as error:
         yield Check(part, file.name, partial(_note, file, error))
         return
-    for path in (folder / "starts.npz", folder / "walkers.npz"):
+    keep = folder / "walkers.npz"
+    for path in (folder / "starts.npz", keep, *frames_beside(keep)):
         if path.name in record.files or path.is_file():
             yield Check(part, path.name, partial(_look_at_arrays, path))
     for target in record.targets:
