@@ -192,7 +192,7 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
     reweighter = Reweighter(trained, pool_of_rounds(folder, 0), run.seed)
     temperatures = list(case.temperatures)
     ensembles = ensembles_at(folder, 0, temperatures, "auto", _MINUTES, reweighter=reweighter)
-    evaluations = run.evaluations + _refined_evaluations(folder, reweighter, ensembles)
+    evaluations = run.evaluations + _refined_evaluations(folder, reweighter)
     plain = run.prior_only(work)
     plain_pool = pool_of_walkers(folder.config, plain, folder.walkers(0))
     exchange = _exchanged(run, evaluations, work)
@@ -241,13 +241,10 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
         )
 
 
-def _refined_evaluations(
-    folder: RunFolder, reweighter: Reweighter, ensembles: list[StructureEnsemble]
-) -> int:
-    """Force evaluations of the sweeps that the ensembles come from."""
-    annealed_ensembles = AnnealedEnsembles(folder, 0, reweighter)
-    paths = annealed_ensembles.paths([one.temperature for one in ensembles if one.method == "annealed"])
-    return sum(annealed_ensembles.evaluations_made(annealed_ensembles.folder_of(path)) for path in paths)
+def _refined_evaluations(folder: RunFolder, reweighter: Reweighter) -> int:
+    """Force evaluations of the annealing that the ensembles come from."""
+    annealed = AnnealedEnsembles(folder, 0, reweighter)
+    return sum(annealed.evaluations_made(path) for path in annealed.folder.glob("path_*"))
 
 
 def _true_structures(case: SystemCase, temperature: float, work: Path) -> mdtraj.Trajectory:

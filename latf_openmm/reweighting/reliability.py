@@ -27,6 +27,9 @@ ANNEALING_GAIN = 1.5
 Walkers know no more of the shares of slow states than the frames that they start from.
 """
 
+MAX_ANNEALING_COST = 1.5
+"""Force evaluations of annealing that nobody asked for, over those that the frames took, at most."""
+
 MIN_LADDER_SAMPLES = 50.0
 """Effective samples of a temperature that a flow is trained at, at least."""
 

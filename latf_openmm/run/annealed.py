@@ -20,6 +20,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,9 @@ _FAMILY = 3.0
 _CHUNK = 100_000
 """Frames whose density is computed at a time."""
 
+_MIN_WALKERS = 100
+"""Walkers that are left, at least, where fewer are taken to save time."""
+
 _TRIAL_STEPS, _TRIAL_WALKERS = 50, 4
 """Size of the simulation that the time of all is estimated from."""
 
@@ -99,7 +103,7 @@ class AnnealedEnsembles(AnnealingPlan):
     ) -> None:
         config = run.config
         super().__init__(reweighter, settings or config.generate.annealing, run.scale)
-        self.run = run
+        self.run, self.index = run, index
         self.folder = run.round(index).path / "annealed"
         self.dynamics = config.simulation.dynamics()
         self.features = reweighter.trained.feature_module()
@@ -118,6 +122,22 @@ class AnnealedEnsembles(AnnealingPlan):
         settings = record.settings
         rounds = changes + settings.frames * len(record.targets)
         return rounds * (settings.steps + SETTLE) * settings.walkers
+
+    def within(self, paths: Sequence[AnnealingPath], evaluations: float) -> "AnnealedEnsembles":
+        """Return the same with so few walkers that paths take no more force evaluations; not fewer than 100."""
+        wanted = sum(self.evaluations(path) for path in paths)
+        if wanted <= evaluations:
+            return self
+        walkers = max(
+            min(_MIN_WALKERS, self.settings.walkers), int(self.settings.walkers * evaluations / wanted)
+        )
+        settings = self.settings.model_copy(update={"walkers": walkers})
+        return AnnealedEnsembles(self.run, self.index, self.reweighter, settings)
+
+    def simulated_evaluations(self) -> float:
+        """Force evaluations of one copy that the frames took."""
+        rounds = [self.run.round(index).summary() for index in range(self.index + 1)]
+        return sum(record.simulated_ps for record in rounds) / self.dynamics.timestep
 
     def minutes(self, path: AnnealingPath, propagator: Propagator) -> float:
         """Time that a path will take here, about, from a few steps of a few walkers; 0 where it is there already."""

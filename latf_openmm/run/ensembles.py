@@ -15,7 +15,7 @@ from latf_openmm.ensembles.ensemble import (
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import SimulationError
 from latf_openmm.progress import say
-from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, ANNEALING_GAIN
+from latf_openmm.reweighting.reliability import AMPLE_SAMPLES, ANNEALING_GAIN, MAX_ANNEALING_COST
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.slopes import reweighter_of_round
@@ -48,7 +48,8 @@ def ensembles_at(
         ``auto``: frames reweighted where 1000 effective samples reach the temperature, or where those that annealing
         would start from are worth less than 1.5 times as many; else walkers annealed to it, if
         it is within a factor of two of the simulated ones, that is thought to take at most `minutes`,
-        put together with the reweighted ones so that errors are least; else frames reweighted where there are
+        put together with the reweighted ones so that errors are least (with fewer walkers, 100 at least, where all of
+        it would cost more than 1.5 times what was simulated); else frames reweighted where there are
         enough, or by conditional energies, or those near the flow's samples. Or one of these.
     minutes
         See `method`.
@@ -107,8 +108,12 @@ class _Annealing:
             else:
                 wanted.append(temperature)
         if wanted:
+            paths = self.annealed.paths(wanted)
+            self.annealed = self.annealed.within(
+                paths, MAX_ANNEALING_COST * self.annealed.simulated_evaluations()
+            )
             with self.annealed.propagator() as propagator:
-                for path in self.annealed.paths(wanted):
+                for path in paths:
                     self._add(ensembles, path, propagator, minutes)
         return [ensembles[temperature] for temperature in temperatures]
 

@@ -155,11 +155,24 @@ def test_frames_that_lack_crossings_are_not_annealed(
     assert "longer simulations help" in ensemble.warnings[-1]
 
 
+def test_annealing_costs_no_more_than_asked(run: RunFolder, reweighter: Reweighter) -> None:
+    annealed = AnnealedEnsembles(run, 0, reweighter)
+    simulation = run.config.simulation
+    assert annealed.simulated_evaluations() == pytest.approx(simulation.steps, rel=1e-6)
+    paths = annealed.paths([0.5, 0.4, 2.0])
+    full = sum(map(annealed.evaluations, paths))
+    assert annealed.within(paths, full) is annealed
+    half = annealed.within(paths, 0.5 * full)
+    assert half.settings.walkers == 150
+    assert sum(map(half.evaluations, paths)) == pytest.approx(0.5 * full)
+    assert annealed.within(paths, 1.0).settings.walkers == 100
+
+
 def test_annealing_is_announced_once(run: RunFolder, reweighter: Reweighter) -> None:
     said = StringIO()
     with make_progress(Console(file=said, width=200)) as progress:
         ensembles_at(run, 0, [0.43], progress=progress, reweighter=reweighter)
-    assert "300 walkers are annealed from T = 0.7 to T = 0.43: about " in said.getvalue()
+    assert "100 walkers are annealed from T = 0.7 to T = 0.43: about " in said.getvalue()
     said = StringIO()
     with make_progress(Console(file=said, width=200)) as progress:
         ensembles_at(run, 0, [0.43], progress=progress, reweighter=reweighter)
