@@ -49,7 +49,8 @@ from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_walkers
-from latf_openmm.run.records import AnnealingRecord, parse_as
+from latf_openmm.run.records import parse_as
+from latf_openmm.run.stage_records import AnnealingRecord
 from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
