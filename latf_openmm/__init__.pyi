@@ -37,7 +37,7 @@ from .errors import (
     SimulationError as SimulationError,
 )
 from .model.checkpoint import load_model as load_model, save_model as save_model
-from .report import write_report as write_report
+from .report.page import write_report as write_report
 from .reweighting.biased_run import BiasedRun as BiasedRun
 from .reweighting.mbar import combine as combine
 from .reweighting.surface import (

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from latf_openmm.bias.force import torchforce
-from latf_openmm.report import write_report
+from latf_openmm.report.page import write_report
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop

@@ -69,15 +69,18 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def ended_by_an_interrupt() -> Iterator[None]:
-    """Leave without a word at SIGINT: of what only shows something nothing is left to be continued."""
+def ended_by_a_signal() -> Iterator[None]:
+    """Leave without a word at SIGINT or SIGTERM: of what only shows something nothing is left to be continued.
+
+    The exit code is that of any program which the signal ends; zero after SIGINT, which is how such a view is left.
+    """
     try:
         yield
     except KeyboardInterrupt:
         return
     except _Stopped as stopped:
         if stopped.number != signal.SIGINT:
-            raise
+            raise typer.Exit(128 + stopped.number) from None
 
 
 def _stop(number: int, frame: object) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from latf_openmm.cli.application import app, ended_by_an_interrupt
+from latf_openmm.cli.application import app, ended_by_a_signal
 from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import ConfigArgument, RoundOption, RunArgument, TrustOption
 
@@ -128,20 +128,21 @@ def status(
     if not watch:
         _print_status(folder)
         return
-    from latf_openmm.report import next_command, watch_run
+    with ended_by_a_signal():
+        from latf_openmm.report.status import run_status
+        from latf_openmm.report.watch import watch_run
 
-    with ended_by_an_interrupt():
         watch_run(folder, Console(), every)
-        say_next(next_command(folder))
+        say_next(run_status(folder).next_command)
 
 
 def _print_status(folder: Path) -> None:
-    from latf_openmm.report import next_command, status_lines
+    from latf_openmm.report.status import run_status
 
-    console = Console()
-    for line in status_lines(folder):
+    status, console = run_status(folder), Console()
+    for line in status.lines:
         console.print(line, highlight=False, soft_wrap=True)
-    say_next(next_command(folder))
+    say_next(status.next_command)
 
 
 @app.command()
@@ -223,7 +224,7 @@ def report(
     trust: TrustOption = False,
 ) -> None:
     """Write DIR/report/index.html and its pictures."""
-    from latf_openmm.report import write_report
+    from latf_openmm.report.page import write_report
     from latf_openmm.report.tensorboard import write_events
     from latf_openmm.run.folder import RunFolder
 

@@ -35,7 +35,7 @@ def demo(
 ) -> None:
     """See it work in a few minutes: seven particles, two rounds of the loop, an unsimulated temperature, the report."""
     from latf_openmm.progress import make_progress
-    from latf_openmm.report import write_report
+    from latf_openmm.report.page import write_report
     from latf_openmm.reweighting.reliability import reliability_text
     from latf_openmm.run.demo import run_demo
 
@@ -62,7 +62,8 @@ def systems(
     ] = None,
 ) -> None:
     """List the systems of the library, or print the configuration of one to start your own from."""
-    from latf_openmm.run.config import config_path, read_config
+    from latf_openmm.run.config import config_path
+    from latf_openmm.run.config_file import read_config
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:

@@ -74,7 +74,7 @@ def lag_scan(
 ) -> None:
     """Find the states at several lag times, and recommend a lag for training."""
     from latf_openmm.progress import make_progress
-    from latf_openmm.report import write_lag_scan
+    from latf_openmm.report.lag_scan import write_lag_scan
     from latf_openmm.run.config import load_config
     from latf_openmm.run.steps import scan_stages
 

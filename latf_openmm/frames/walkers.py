@@ -15,7 +15,7 @@ from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.mdtraj_files import ascii_path, without_stdout
 from latf_openmm.frames.trajectory import RecordedEnergies, WalkerPaths, WindowBias
 from latf_openmm.periodic import normalise, standard_orientation
-from latf_openmm.storage import MANIFEST, check_file, checked_record, listed_files
+from latf_openmm.storage import MANIFEST, check_file, listed_files
 from latf_openmm.units import temperature_name
 
 CHUNK = 2000
@@ -267,21 +267,6 @@ def _read_hdf5(file: Any, topology: mdtraj.Topology, frames: int) -> mdtraj.Traj
     result = mdtraj.Trajectory(piece.xyz, topology, piece.time)
     result.unitcell_lengths, result.unitcell_angles = piece.unitcell_lengths, piece.unitcell_angles
     return result
-
-
-def check_segments(record: Path, stage: Path) -> None:
-    """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
-    checked_record(record)
-    listed = {
-        (record.parent / name).parent
-        for name in listed_files(record)
-        if (record.parent / name).parent.name.startswith("segment_")
-    }
-    present = {path for path in stage.glob("T*/segment_*") if path.suffix == ""}
-    for path in sorted(listed - present):
-        raise DataError(f"{path}: missing; expected a complete segment, which {record} lists")
-    for path in sorted(present - listed):
-        raise DataError(f"{path}: not expected; {record} does not list it")
 
 
 def read_stage(folder: Path) -> list[WalkerFrames]:

@@ -85,21 +85,3 @@ def _total(rows: Sequence[Cost]) -> Cost:
         sum(row.train or 0.0 for row in rows),
         sum(row.generate or 0.0 for row in rows),
     )
-
-
-def duration(seconds: float | None) -> str:
-    """Wall time for people.
-
-    Examples
-    --------
-    >>> duration(8.25), duration(75.0), duration(9000.0), duration(None)
-    ('8.2 s', '1 min 15 s', '2 h 30 min', '–')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -18,12 +18,13 @@ from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.report import figures as plots
 from latf_openmm.report.citations import works
 from latf_openmm.report.comparison import Comparison, compare, find_references
-from latf_openmm.report.cost import costs, duration
+from latf_openmm.report.cost import costs
+from latf_openmm.report.moves import moves_text
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.summary import listed, summary
 from latf_openmm.report.temperature_curves import Melting, melting
-from latf_openmm.report.tempering import moves_figure, moves_text
+from latf_openmm.report.tempering import moves_figure
 from latf_openmm.report.work import Work
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.reliability import MEANINGS
@@ -33,6 +34,7 @@ from latf_openmm.run.records import RoundRecord
 from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.storage import write_json, write_manifest, write_text
+from latf_openmm.units import duration
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,78 @@
-"""State of a run, in lines for the command line."""
+"""State of a run, in lines for the command line; of one that has ended, from its records alone."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from latf_openmm.report.cost import duration
-from latf_openmm.report.tempering import moves_text
-from latf_openmm.run.activity import Activity, activity_of
-from latf_openmm.run.folder import RunFolder
+from latf_openmm.report.moves import moves_text
+from latf_openmm.run.outline import RunOutline
 from latf_openmm.run.overview import settled
 from latf_openmm.run.rounds import RoundFolder
+from latf_openmm.units import TemperatureScale, duration
+
+if TYPE_CHECKING:
+    from latf_openmm.run.activity import Activity
 
 
-def status_lines(folder: Path) -> Iterator[str]:
-    """State and results of a run, one line at a time (rich markup)."""
-    run = RunFolder.open(folder, builds=False)
+@dataclass(frozen=True)
+class RunStatus:
+    """State of a run.
+
+    Attributes
+    ----------
+    lines
+        State and results, one line each (rich markup).
+    next_command
+        That follows: the one that continues the run, watches it, or draws its report.
+    """
+
+    lines: tuple[str, ...]
+    next_command: str
+
+
+def run_status(folder: Path) -> RunStatus:
+    """Return where a run is, and what it has found so far; its files are read only.
+
+    Raises
+    ------
+    ConfigError
+        If it is not the folder of a run.
+    DataError
+        If a file of it is damaged.
+    """
+    run = RunOutline(folder)
+    activity = None if run.ended else _activity(folder)
+    state = "complete" if activity is None else unfinished_text(activity, run.scale)
+    return RunStatus((*_round_texts(run), f"  {escape(state)}"), _next_command(folder, activity))
+
+
+def _activity(folder: Path) -> "Activity | None":
+    """Return what a run that has not ended does; only this needs the code that simulates."""
+    from latf_openmm.run.activity import activity_of
+    from latf_openmm.run.folder import RunFolder
+
+    return activity_of(RunFolder.open(folder, builds=False))
+
+
+def _round_texts(run: RunOutline) -> Iterator[str]:
+    """Lines on the complete rounds, and on what was decided after them."""
     rounds = run.complete_rounds()
-    total = run.config.loop.rounds
-    yield f"{folder}: {run.config.system.kind}, {len(rounds)} of {total} rounds complete"
+    total = run.limits.rounds
+    yield f"{escape(str(run.path))}: {run.system}, {len(rounds)} of {total} rounds complete"
     for record in rounds:
-        yield from _round_lines(run, record)
-    for reason in rounds[-1].read_decision().reasons if rounds else []:
+        yield from _results(run, record)
+    if not rounds:
+        return
+    for reason in rounds[-1].read_decision().reasons:
         yield f"  decision: {escape(reason)}"
-    settled_by = settled(run, rounds[-1]) if rounds else None
-    if settled_by is not None:
+    if (settled_by := settled(run, run.limits, rounds[-1])) is not None:
         yield f"  no further round: {escape(settled_by)}"
-    activity = activity_of(run)
-    yield "  complete" if activity is None else f"  {escape(unfinished_text(activity, run))}"
 
 
-def _round_lines(run: RunFolder, record: RoundFolder) -> Iterator[str]:
+def _results(run: RunOutline, record: RoundFolder) -> Iterator[str]:
     """Results of one complete round."""
     summary = record.summary()
     yield (
@@ -40,7 +82,7 @@ def _round_lines(run: RunFolder, record: RoundFolder) -> Iterator[str]:
     )
     if moved := moves_text(summary.tempering):
         yield f"    {moved}"
-    elif run.config.simulation.tempering is not None:
+    elif run.tempering:
         yield "    walkers stayed at their temperatures"
     for why in summary.dropped.values():
         yield f"    dropped: {escape(why)}"
@@ -54,29 +96,26 @@ def _round_lines(run: RunFolder, record: RoundFolder) -> Iterator[str]:
         yield f"    {run.scale.label(change.temperature)}: change since the last round {change.frames:.4f} nats"
 
 
-def unfinished_text(activity: Activity, run: RunFolder) -> str:
+def unfinished_text(activity: "Activity", scale: TemperatureScale) -> str:
     """One line: "this run is not finished: round 2, simulating, 3,200 of 10,000 frames, 41 ns/day"."""
     said = activity.unfinished()
     if activity.heartbeat is None:
         return f"{said}; no command works on it now"
-    if speed := speed_text(activity, run):
+    if speed := speed_text(activity, scale):
         said += f", {speed}"
     if activity.seconds_left is not None:
         said += f", {duration(activity.seconds_left)} left of this"
     return said
 
 
-def speed_text(activity: Activity, run: RunFolder) -> str:
+def speed_text(activity: "Activity", scale: TemperatureScale) -> str:
     """Speed of a simulation that goes on; empty where there is none."""
     if activity.steps_per_second is None:
         return ""
-    return run.scale.speed(activity.steps_per_second, activity.settings.timestep)
+    return scale.speed(activity.steps_per_second, activity.settings.timestep)
 
 
-def next_command(folder: Path) -> str:
-    """Return the command that follows for a run: the one that continues it, or draws its report."""
-    run = RunFolder.open(folder, builds=False)
-    activity = activity_of(run)
+def _next_command(folder: Path, activity: "Activity | None") -> str:
     if activity is None:
         return f"latf-openmm report {folder}"
     if activity.heartbeat is not None:

@@ -1,4 +1,4 @@
-"""Moves of walkers among temperatures: the figure, and lines for people."""
+"""Figure of the moves of walkers among temperatures."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from latf_openmm import plotting
 from latf_openmm.frames.moves import temperature_paths
 from latf_openmm.frames.walkers import WalkerFrames
-from latf_openmm.run.records import RoundRecord, TemperingRecord
+from latf_openmm.run.records import RoundRecord
 from latf_openmm.units import TemperatureScale
 
 
@@ -30,27 +30,3 @@ def moves_figure(
     plotting.temperature_shares(paths, record.temperatures, scale, ax=time)
     plotting.acceptance(record.tempering, record.temperatures, scale, ax=acceptance)
     return figure
-
-
-def moves_text(tempering: TemperingRecord | None) -> str | None:
-    """One line on the moves of a round; None where walkers stayed at their temperatures."""
-    if tempering is None:
-        return None
-    return (
-        f"{tempering.walkers} walkers moved among temperatures ({tempering.kind}): {acceptance_text(tempering)} "
-        "from the lowest to the highest and back"
-    )
-
-
-def acceptance_text(tempering: TemperingRecord | None) -> str:
-    """Acceptance and round trips of moves; empty where walkers stayed at their temperatures."""
-    if tempering is None:
-        return ""
-    known = [value for value in tempering.acceptance if value is not None]
-    said = (
-        f"acceptance between neighbouring temperatures {min(known):.2g} to {max(known):.2g}, "
-        if known
-        else ""
-    )
-    trips = tempering.round_trips
-    return f"{said}{trips} round {'trip' if trips == 1 else 'trips'}"

@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from latf_openmm.errors import LatfError
-from latf_openmm.report.cost import duration
+from latf_openmm.report.moves import acceptance_text
 from latf_openmm.report.status import speed_text
-from latf_openmm.report.tempering import acceptance_text
 from latf_openmm.run.activity import Activity, activity_of
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import SILENCE
 from latf_openmm.run.records import RoundRecord, TemperingRecord
+from latf_openmm.units import duration
 
 _TRIES = 3
 """Looks in a row that fail before a run counts as damaged: files come while they are read."""
@@ -98,7 +98,7 @@ def _now(run: RunFolder, activity: Activity | None, rounds: Sequence[RoundRecord
     if total:
         table.add_row("frames", _amount(activity.frames, activity.n_frames))
         table.add_row("steps", f"{done:,} of {total:,}, of all walkers")
-    if speed := speed_text(activity, run):
+    if speed := speed_text(activity, run.scale):
         table.add_row("speed", speed)
     beat = activity.heartbeat
     if beat is not None and beat.step and activity.step != "simulating":

@@ -8,7 +8,6 @@ from typing import Literal
 from latf_openmm.frames.walkers import read_stage
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import Heartbeat, read_heartbeat
-from latf_openmm.run.loop import ended
 from latf_openmm.run.overview import settled
 from latf_openmm.run.records import TemperingRecord
 from latf_openmm.run.rounds import RoundFolder
@@ -89,12 +88,12 @@ def activity_of(run: RunFolder) -> Activity | None:
     DataError
         If a file that is needed for that is damaged.
     """
-    if ended(run):
+    if run.ended:
         return None
     heartbeat = read_heartbeat(run.path)
     heartbeat = heartbeat if heartbeat is not None and heartbeat.alive else None
     complete = run.complete_rounds()[: run.config.loop.rounds]
-    if complete and settled(run, complete[-1]) is not None:
+    if complete and settled(run, run.config.loop, complete[-1]) is not None:
         stage = validation_stage(run)
         assert stage is not None  # else it had ended
         return _simulated(None, stage, heartbeat)

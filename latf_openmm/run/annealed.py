@@ -51,7 +51,8 @@ from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_walkers
-from latf_openmm.run.records import AnnealingRecord, parse_as
+from latf_openmm.run.records import parse_as
+from latf_openmm.run.stage_records import AnnealingRecord
 from latf_openmm.sampling.annealing import Annealed, AnnealingSettings, anneal, forget
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.propagator import SETTLE, Propagator
@@ -139,8 +140,8 @@ class AnnealedEnsembles(AnnealingPlan):
         rounds = [self.run.round(index).summary() for index in range(self.index + 1)]
         return sum(record.simulated_ps for record in rounds) / self.dynamics.timestep
 
-    def minutes(self, path: AnnealingPath, propagator: Propagator) -> float:
-        """Time that a path will take here, about, from a few steps of a few walkers; 0 where it is there already."""
+    def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:
+        """Wall time that a path will take, about, from a few steps of a few walkers; 0 where it is there already."""
         if self._is_finished(path):
             return 0.0
         n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
@@ -150,7 +151,7 @@ class AnnealedEnsembles(AnnealingPlan):
         begin = time.perf_counter()
         propagator.propagated(population, _TRIAL_STEPS, 0)
         each = (time.perf_counter() - begin) / ((_TRIAL_STEPS + SETTLE) * len(starts))
-        return each * self.evaluations(path) / 60.0
+        return each * self.evaluations(path)
 
     def at(
         self, path: AnnealingPath, propagator: Propagator, progress: Progress | None = None

@@ -11,9 +11,11 @@ from latf_openmm.bias.potentials import AnyBias, BiasContext
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
+from latf_openmm.run.config_file import read_config
 from latf_openmm.run.consent import check_execution, check_system
 from latf_openmm.run.execution import AnyExecution
 from latf_openmm.run.execution.local import LocalSettings
+from latf_openmm.run.limits import LoopLimits
 from latf_openmm.run.schema import is_run
 from latf_openmm.run.strategies import AnyStrategy
 from latf_openmm.run.strategies.fixed import FixedSettings
@@ -34,27 +36,10 @@ _MAX_FRICTION = 1e4
 """Friction that is possible for molecules [1/ps], at most."""
 
 
-class LoopSettings(Settings):
-    """Number of rounds, and the end of the loop."""
+class LoopSettings(LoopLimits):
+    """Number of rounds, what they are, and the end of the loop."""
 
-    rounds: int = Field(
-        2, ge=1, le=1000, description="rounds of simulation and training; the first is unbiased"
-    )
     strategy: AnyStrategy = Field(FixedSettings(), description="what decides where the next round simulates")
-    max_simulated_ns: float | None = Field(
-        None,
-        gt=0,
-        description="no new round after so much simulated time of all walkers [ns]; reduced: 1000 units",
-    )
-    max_wall_hours: float | None = Field(
-        None, gt=0, description="no new round after so many hours of all rounds"
-    )
-    convergence_threshold: float | None = Field(
-        None,
-        gt=0,
-        description="stop early when r_T(z) changes less than this from round to round, at every temperature "
-        "(Jensen-Shannon divergence, nats)",
-    )
 
 
 class GenerateSettings(Settings):
@@ -193,30 +178,6 @@ def load_config(source: str | Path, trust: bool = False) -> RunConfig:
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
     return config
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values, not validated yet.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read, or is something else.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        text = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise ConfigError(f"{path}: not valid YAML: {text}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    if data is None:
-        raise ConfigError(f"{path}: expected a mapping of keys to values, the file is empty")
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
-    return data
 
 
 def config_path(source: str | Path) -> Path:

@@ -21,7 +21,7 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.sampling.stage import check_simulated
-from latf_openmm.units import check_temperature
+from latf_openmm.units import check_temperature, duration
 
 Choice = Literal["auto", "reweighted", "conditional", "annealed", "flow"]
 """Methods that can be asked for."""
@@ -138,13 +138,13 @@ class _Annealing:
         minutes: float,
     ) -> None:
         """Put annealed walkers into the ensembles of a path, or the reason why there are none."""
-        expected = self.annealed.minutes(path, propagator)
-        text = f"annealing would take about {expected:.0f} minutes; it was left out"
-        if expected <= minutes:
-            if expected > 0:
+        seconds = self.annealed.seconds(path, propagator)
+        text = f"annealing would take about {duration(seconds)}; it was left out"
+        if seconds <= 60 * minutes:
+            if seconds > 0:
                 say(
                     self.progress,
-                    f"{self.annealed.words(path)}: about {expected:.1f} minutes; --minutes sets the limit",
+                    f"{self.annealed.words(path)}: about {duration(seconds)}; --minutes sets the limit",
                 )
             try:
                 annealed = self.annealed.at(path, propagator, self.progress)

@@ -1,20 +1,4 @@
-"""The folder of a run: where everything lies, and its records. Nothing here computes or changes it.
-
-::
-
-    DIR/config.yaml                       the configuration the run was started with
-    DIR/run.json                          schema of the folder, versions that worked on it
-    DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
-    DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
-    DIR/rounds/000/generated/T0.3/{latent_samples.parquet, free_energy.parquet, structures.dcd, ...}
-    DIR/rounds/000/starts.npz             start structures of the next round
-    DIR/rounds/000/decision.json          what the next round does, and why
-    DIR/rounds/000/round.json             written last: the round is complete
-    DIR/validation/T0.3/...               independent unbiased runs, for the report only
-    DIR/execution/...                     logs of the engine, where one ran the tasks
-    DIR/.progress.json                    what a command does at this moment; nothing rests on it
-    DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
-"""
+"""The folder of a run with its configuration. Nothing here computes or changes it."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +6,19 @@ from typing import Any
 import mdtraj
 import numpy as np
 
-from latf_openmm.errors import ConfigError, DamagedRunError, DataError, first_line
+from latf_openmm.errors import DataError, first_line
 from latf_openmm.features.contacts import read_reference
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure
-from latf_openmm.run.config import RunConfig, read_config
+from latf_openmm.run.config import RunConfig
+from latf_openmm.run.config_file import read_run_config
 from latf_openmm.run.consent import check_system
-from latf_openmm.run.overview import run_card
-from latf_openmm.run.rounds import RoundFolder
-from latf_openmm.run.schema import RECORD, check_config, read_run
+from latf_openmm.run.overview import ended, run_card
+from latf_openmm.run.paths import RunPaths
 from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.settings import validate
-from latf_openmm.storage import CONFIG, check_file, sha256
+from latf_openmm.storage import CONFIG, sha256
 from latf_openmm.systems import shared_system
 from latf_openmm.units import TemperatureScale
 
@@ -42,7 +26,7 @@ EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
 
 
-class RunFolder:
+class RunFolder(RunPaths):
     """One run on disk.
 
     Parameters
@@ -54,7 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: RunConfig) -> None:
-        self.path = path
+        super().__init__(path)
         self.config = config
 
     def __repr__(self) -> str:
@@ -85,12 +69,7 @@ class RunFolder:
             user has not agreed to run; `DamagedRunError` if its configuration or record is damaged.
         """
         file = path / CONFIG
-        if not file.is_file():
-            if (path / RECORD).is_file():
-                raise DamagedRunError(f"{file}: missing; restore it from a copy")
-            raise ConfigError(f"{path}: not the folder of a run (config.yaml is missing)")
-        check_config(file, read_run(path))
-        config = validate(RunConfig, read_config(file), str(file))
+        config = validate(RunConfig, read_run_config(path), str(file))
         if builds:
             check_system(file, path, config.system, trust)
         return RunFolder(path, config)
@@ -100,23 +79,14 @@ class RunFolder:
         """Temperature scale of the system."""
         return self.config.system.scale
 
+    @property
+    def ended(self) -> bool:
+        """True where no task is left, of the rounds and of the validation."""
+        return ended(self, self.config.loop, self.config.validation is not None)
+
     def temperatures(self) -> list[float]:
         """Simulated and generated temperatures, ascending."""
         return sorted({*self.config.simulation.temperatures, *self.config.generate.temperatures})
-
-    @property
-    def validation(self) -> Path:
-        """Folder of the validation stage."""
-        return self.path / "validation"
-
-    @property
-    def validated(self) -> Path:
-        """File that is written when the validation runs have ended."""
-        return self.validation / "complete.json"
-
-    def round(self, index: int) -> RoundFolder:
-        """Paths of one round, whether it exists or not."""
-        return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
 
     def plan(self, index: int) -> tuple[SimulationSettings, frozenset[float]]:
         """Return how one round is simulated, and the temperatures whose walkers feel the bias.
@@ -140,56 +110,6 @@ class RunFolder:
             raise DataError(
                 f"{previous.decision}: damaged ({first_line(error)}); expected {decision.content}"
             ) from None
-
-    def complete_rounds(self) -> list[RoundFolder]:
-        """Rounds that have ended, in order.
-
-        Raises
-        ------
-        DataError
-            If the record of one is missing.
-        """
-        self.check_rounds()
-        rounds: list[RoundFolder] = []
-        while (candidate := self.round(len(rounds))).complete:
-            rounds.append(candidate)
-        return rounds
-
-    def check_rounds(self) -> None:
-        """Raise `DataError` where the record of something complete, a round or the validation, is not there."""
-        for name in read_run(self.path).files:
-            if not (self.path / name).is_file():
-                check_file(self.path / name)
-
-    def last_round(self) -> RoundFolder:
-        """Return the last complete round.
-
-        Raises
-        ------
-        DataError
-            If no round has ended yet.
-        """
-        rounds = self.complete_rounds()
-        if not rounds:
-            raise DataError(f"{self.path}: no round is complete yet; run 'latf-openmm run' first")
-        return rounds[-1]
-
-    def chosen_round(self, index: int | None) -> int:
-        """Return the round given, or the last complete one.
-
-        Raises
-        ------
-        ConfigError
-            If the round is not complete.
-        DataError
-            If no round has ended yet.
-        """
-        last = self.last_round().index
-        if index is None:
-            return last
-        if not 0 <= index <= last:
-            raise ConfigError(f"--round: {index} is not a complete round; the last one is {last}")
-        return index
 
     def topology(self) -> mdtraj.Topology:
         """Topology of one copy of the system."""

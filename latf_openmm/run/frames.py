@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from latf_openmm.ensembles.pool import Pool, encode, pool_of
 from latf_openmm.features import Features, build_features, resolve_features
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise, new_features, thermal_square_speeds
-from latf_openmm.frames.walkers import WalkerFrames, check_segments, read_stage
+from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.periodic import frame_cells, molecules_of
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.rounds import check_segments
 from latf_openmm.systems import shared_system
 
 

@@ -90,7 +90,7 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     try:
         with FileLock(path / ".lock", timeout=0):
             _open_or_start(run)
-            workers = nullcontext() if ended(run) else config.execution.workers(path / EXECUTION)
+            workers = nullcontext() if run.ended else config.execution.workers(path / EXECUTION)
             with beating(path, bars), workers as executor:
                 _run_rounds(run, bars, executor)
                 _validate(run, bars, executor)
@@ -104,7 +104,7 @@ def _run_rounds(run: RunFolder, progress: Progress, executor: Executor | None) -
         folder = run.round(index)
         if not folder.complete:
             _run_round(run, folder, progress, executor)
-        if reason := settled(run, folder):
+        if reason := settled(run, run.config.loop, folder):
             log.info("no further round: %s", reason)
             break
 
@@ -151,13 +151,6 @@ def _open_or_start(run: RunFolder) -> None:
     else:
         start_record(run.path, text, system_files(run.config.system))
     write_text(run.path / CONFIG, text)
-
-
-def ended(run: RunFolder) -> bool:
-    """Return whether no task is left, of the rounds and of the validation."""
-    complete = run.complete_rounds()[: run.config.loop.rounds]
-    validated = run.config.validation is None or run.validated.is_file()
-    return validated and bool(complete) and settled(run, complete[-1]) is not None
 
 
 def _run_round(

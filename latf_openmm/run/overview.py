@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from latf_openmm.display import Table, card, with_error
 from latf_openmm.errors import LatfError, first_line
+from latf_openmm.run.limits import LoopLimits
+from latf_openmm.run.paths import RunPaths
 from latf_openmm.run.records import DecisionRecord, RoundRecord
 from latf_openmm.run.rounds import RoundFolder
 
@@ -14,10 +16,18 @@ _ERROR = "error over tolerance"
 """Column of the diagnostics of a decision."""
 
 
-def settled(run: "RunFolder", folder: RoundFolder) -> str | None:
+def ended(run: RunPaths, loop: LoopLimits, validates: bool) -> bool:
+    """Return whether no task is left, of the rounds and of the validation runs, where there are some."""
+    complete = run.complete_rounds()[: loop.rounds]
+    validated = not validates or run.validated.is_file()
+    return validated and bool(complete) and settled(run, loop, complete[-1]) is not None
+
+
+def settled(run: RunPaths, loop: LoopLimits, folder: RoundFolder) -> str | None:
     """Why no round has to follow a complete one; None where one has to."""
-    loop = run.config.loop
     if folder.index + 1 >= loop.rounds:
+        if loop.rounds == 1:
+            return "the only round of the configuration is complete"
         return f"all {loop.rounds} rounds of the configuration are complete"
     decision = folder.read_decision()
     if decision.stop:
@@ -49,7 +59,7 @@ def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
     """
     from latf_openmm.run.activity import activity_of
 
-    settled_by = settled(run, rounds[-1]) if rounds else None
+    settled_by = settled(run, run.config.loop, rounds[-1]) if rounds else None
     activity = activity_of(run)
     state = "complete" if activity is None else activity.unfinished()
     return [state] if settled_by is None else [f"no further round: {settled_by}", state]

@@ -1,4 +1,4 @@
-"""Records of a run: the content of its JSON files, with types."""
+"""Records of a run: the content of its JSON files, with types; reading them needs none of what made them."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,6 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel, StrictInt, ValidationError, model_validator
 
 from latf_openmm.errors import DataError, first_line
-from latf_openmm.sampling.annealing import AnnealingSettings
-from latf_openmm.sampling.dynamics import BiasSource, DynamicsSettings
-from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.storage import Facts
 
 
@@ -206,25 +203,6 @@ class GeneratedRecord(Record):
     content = "the record of what was generated"
     samples: int
     structures: int
-
-
-class StageRecord(Record):
-    """``stage.json``, as far as it says what the files of a stage should be."""
-
-    content = "the settings of the stage"
-    settings: SimulationSettings
-    bias: BiasSource | None
-    unbiased: frozenset[float]
-
-
-class AnnealingRecord(Record):
-    """``annealing.json``: a path over temperatures."""
-
-    content = "targets, settings and dynamics of a path"
-    targets: list[float]
-    settings: AnnealingSettings
-    dynamics: DynamicsSettings
-    files: dict[str, Facts]
 
 
 class ImportedWalker(Record):

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.frames.walkers import check_segments, read_table
+from latf_openmm.errors import DataError
 from latf_openmm.run.records import DecisionRecord, RoundRecord, parse_as, read_as
-from latf_openmm.storage import check_file, checked_record, is_listed, read_arrays
+from latf_openmm.storage import check_file, checked_record, is_listed, listed_files, read_arrays
 from latf_openmm.units import temperature_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMPORTED = "imported.json"
 """File in a stage whose frames were not simulated here."""
@@ -105,7 +108,7 @@ class RoundFolder:
         if self.complete:
             check_segments(self.record, self.simulation)
 
-    def history(self) -> pd.DataFrame:
+    def history(self) -> "pd.DataFrame":
         """Training history: one row for each epoch.
 
         Raises
@@ -113,6 +116,8 @@ class RoundFolder:
         DataError
             If it is missing or damaged.
         """
+        from latf_openmm.frames.walkers import read_table
+
         return read_table(self.model / "history.parquet")
 
     def read_starts(
@@ -136,3 +141,18 @@ class RoundFolder:
             else:
                 positions[float(name)] = values
         return positions, boxes
+
+
+def check_segments(record: Path, stage: Path) -> None:
+    """Raise `DataError` where the segments of a stage are not those that the record of what it belongs to lists."""
+    checked_record(record)
+    listed = {
+        (record.parent / name).parent
+        for name in listed_files(record)
+        if (record.parent / name).parent.name.startswith("segment_")
+    }
+    present = {path for path in stage.glob("T*/segment_*") if path.suffix == ""}
+    for path in sorted(listed - present):
+        raise DataError(f"{path}: missing; expected a complete segment, which {record} lists")
+    for path in sorted(present - listed):
+        raise DataError(f"{path}: not expected; {record} does not list it")

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from latf_openmm.errors import ConfigError, DamagedRunError, DataError
-from latf_openmm.model.checkpoint import versions
 from latf_openmm.run.records import Header, RunRecord, parse_as, read_as
 from latf_openmm.storage import facts, read_record, sha256, write_record
 
@@ -68,7 +67,7 @@ def _check_schema(header: Header, path: Path) -> None:
     age = "newer" if header.number > SCHEMA else "older"
     raise ConfigError(
         f"{path}: schema: {header.number} is {age} than {SCHEMA}, the only one that this version of latf-openmm "
-        f"({versions()['latf_openmm']}) reads{writer}"
+        f"({_versions()['latf_openmm']}) reads{writer}"
     )
 
 
@@ -93,7 +92,7 @@ def start_record(folder: Path, config: str, made_from: Sequence[Path] = ()) -> N
     """
     record = RunRecord(
         number=SCHEMA,
-        versions=[versions()],
+        versions=[_versions()],
         configurations=[text_hash(config)],
         system_files=_hashes(made_from),
         files={},
@@ -117,7 +116,7 @@ def resume_record(folder: Path, config: str, made_from: Sequence[Path] = ()) -> 
         As `read_run`.
     """
     record = read_run(folder)
-    now, before = versions(), record.versions[-1]
+    now, before = _versions(), record.versions[-1]
     other = [name for name in _COMPARED if name in before and before[name] != now[name]]
     if other:
         log.warning(
@@ -162,3 +161,10 @@ def _hashes(paths: Sequence[Path]) -> dict[str, str]:
 def text_hash(text: str) -> str:
     """Hash by which the record of a run knows the text of a configuration."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what a result depends on; imports it, which those who only look at a run do without."""
+    from latf_openmm.model.checkpoint import versions
+
+    return versions()

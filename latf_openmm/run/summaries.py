@@ -23,7 +23,7 @@ from latf_openmm.reweighting.free_energy import (
     jensen_shannon,
 )
 from latf_openmm.reweighting.weights import effective_sample_size, training_weights
-from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.records import (
     Change,
     Populations,
@@ -32,6 +32,7 @@ from latf_openmm.run.records import (
     Seconds,
     TemperingRecord,
 )
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.sampling.stage import SimulationSettings, read_dropped
 from latf_openmm.storage import facts_below
 from latf_openmm.units import TemperatureScale

@@ -15,8 +15,9 @@ from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.model.checkpoint import TrainedModel, save_model, versions
 from latf_openmm.periodic import molecules_of
 from latf_openmm.run.config import RunConfig
-from latf_openmm.run.folder import RoundFolder, RunFolder
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import featurise_walkers
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.sampling.processes import carried
 from latf_openmm.storage import (
     atomic_folder,

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from latf_openmm.run.folder import RunFolder
+
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
 COMMANDS = (
     [], ["run"], ["init"], ["import"], ["status"], ["verify"], ["simulate"], ["train"], ["lag-scan"], ["export"],
@@ -68,3 +70,16 @@ latf_openmm.langevin_integrator
 print("openmm" in sys.modules)
 """
     assert python(code) == "True"
+
+
+def test_the_state_of_a_run_that_has_ended_needs_nothing_that_simulates_or_learns(
+    small_run: RunFolder,
+) -> None:
+    heavy = ("torch", "pandas", "matplotlib", "sklearn", "scipy.stats")
+    code = f"""
+import json, sys
+from latf_openmm.cli import app
+app(["status", {str(small_run.path)!r}], standalone_mode=False)
+print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
+"""
+    assert json.loads(python(code)) == []

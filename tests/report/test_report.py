@@ -18,9 +18,9 @@ from helpers.folders import resealed
 
 from latf_openmm.ensembles.ensemble import Estimate
 from latf_openmm.features.solute import solute_atoms
-from latf_openmm.report import write_report
 from latf_openmm.report.citations import works
 from latf_openmm.report.cost import costs
+from latf_openmm.report.page import write_report
 from latf_openmm.report.solute import chain_traces, solute_of
 from latf_openmm.report.structures import StateStructure, scene, write_structures
 from latf_openmm.run.config import RunConfig, load_config

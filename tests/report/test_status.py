@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from latf_openmm.cli import app, main
 from latf_openmm.errors import LatfError
 from latf_openmm.progress import bar
-from latf_openmm.report import next_command, status_lines, watch_run
-from latf_openmm.report.watch import run_table
+from latf_openmm.report.status import run_status
+from latf_openmm.report.watch import run_table, watch_run
 from latf_openmm.run.activity import activity_of
 from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
@@ -101,7 +101,7 @@ def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
     assert 0 < activity.frames < ALL
     assert activity.heartbeat is None  # its process is gone
     before, place = contents(run), f"round 1, simulating, {activity.frames:,} of {ALL:,} frames"
-    said = "\n".join(status_lines(run))
+    said = "\n".join(run_status(run).lines)
     assert f"this run is not finished: {place}; no command works on it now" in said
     shown = drawn(run)
     for words in (
@@ -112,7 +112,7 @@ def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
     ):
         assert words in shown
     assert "acceptance between neighbouring temperatures" in shown
-    assert next_command(run) == f"latf-openmm run {run}/config.yaml --output {run}"
+    assert run_status(run).next_command == f"latf-openmm run {run}/config.yaml --output {run}"
     assert contents(run) == before  # all of this reads only
     assert f"This run is not finished: {place}. Everything here is of the rounds up to 0." in page(run)
 
@@ -121,13 +121,13 @@ def test_a_run_killed_in_its_training(first: tuple[Path, Path], killed: Path, tm
     run = tmp_path / "run"
     shutil.copytree(killed, run)
     assert interrupted(first[0], run, signal.SIGKILL, "training")[0] == -signal.SIGKILL
-    assert "this run is not finished: round 1, training; no command works" in "\n".join(status_lines(run))
+    assert "this run is not finished: round 1, training; no command works" in "\n".join(run_status(run).lines)
     assert "round 1, training" in drawn(run)
     assert "This run is not finished: round 1, training. Everything" in page(run)
     done = CliRunner().invoke(app, ["-q", "run", str(run / "config.yaml"), "-o", str(run)])  # as it was told
     assert done.exit_code == 0, (done.output, done.exception)
     assert activity_of(RunFolder.open(run)) is None
-    assert next_command(run) == f"latf-openmm report {run}"
+    assert run_status(run).next_command == f"latf-openmm report {run}"
     assert not (run / FILE).exists()
 
 
@@ -137,8 +137,8 @@ def test_a_run_that_goes_on(killed: Path) -> None:
         shown = drawn(killed)
         for words in (f"{ALL // 4} of {ALL} (25 %)", "12,300 steps/s", " of this", "round 1, simulating"):
             assert words in shown
-        assert "12,300 steps/s" in "\n".join(status_lines(killed))
-        assert next_command(killed) == f"latf-openmm status {killed} --watch"
+        assert "12,300 steps/s" in "\n".join(run_status(killed).lines)
+        assert run_status(killed).next_command == f"latf-openmm status {killed} --watch"
     assert read_heartbeat(killed) is None
 
 
@@ -176,21 +176,26 @@ def test_the_view_ends_where_nobody_works_and_where_a_file_is_damaged(killed: Pa
         watch_run(run, console, every=0.01)
 
 
-def test_an_interrupt_ends_the_view_without_a_word(
-    killed: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_view_without_a_word(
+    number: signal.Signals,
+    code: int,
+    killed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["latf-openmm", "status", str(killed), "--watch", "--every", "0.2"])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # it is ignored where tests run in the background
-    timer = threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT))
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), number))
     with working(killed), pytest.raises(SystemExit) as end:
         timer.start()
         main()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    for which, handler in handlers.items():
+        signal.signal(which, handler)
     said = capfd.readouterr()
-    assert end.value.code in (None, 0)
+    assert (end.value.code or 0) == code
     assert said.err == ""
     assert "12,300 steps/s" in said.out

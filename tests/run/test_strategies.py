@@ -16,7 +16,7 @@ from helpers.folders import killed_before_its_decision, resealed
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory
-from latf_openmm.report import write_report
+from latf_openmm.report.page import write_report
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop

@@ -15,8 +15,8 @@ from helpers.folders import killed_before_its_decision, resealed
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.moves import energy_acceptances, read_moves, round_trips, temperature_paths
-from latf_openmm.report import write_report
-from latf_openmm.report.status import status_lines
+from latf_openmm.report.page import write_report
+from latf_openmm.report.status import run_status
 from latf_openmm.run.config import RunConfig, dump_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
@@ -80,7 +80,7 @@ def test_report_and_status_show_it(run: RunFolder) -> None:
     assert "Moves among temperatures" in page
     assert "walkers moved among temperatures" in page
     assert (run.path / "report" / "moves.png").is_file() or "moves." in page
-    assert any("walkers moved among temperatures" in line for line in status_lines(run.path))
+    assert any("walkers moved among temperatures" in line for line in run_status(run.path).lines)
 
 
 def test_files_are_checked(run: RunFolder, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_round_moves_or_stays_as_decided(choice: RunFolder) -> None:
 
 def test_rounds_of_both_kinds_are_checked_and_shown(choice: RunFolder, tmp_path: Path) -> None:
     assert not verify_run(choice.path).damages
-    lines = list(status_lines(choice.path))
+    lines = run_status(choice.path).lines
     assert sum("walkers moved among temperatures" in line for line in lines) == 1
     assert sum("walkers stayed at their temperatures" in line for line in lines) == 2
     assert any("walkers stay at the temperatures chosen: expected error" in line for line in lines)

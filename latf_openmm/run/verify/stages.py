@@ -9,8 +9,9 @@ import mdtraj
 from latf_openmm.errors import DataError
 from latf_openmm.frames.moves import MOVES
 from latf_openmm.run.config import RunConfig
-from latf_openmm.run.records import AnnealingRecord, ImportedRecord, StageRecord, parse_as, read_as
+from latf_openmm.run.records import ImportedRecord, parse_as, read_as
 from latf_openmm.run.rounds import IMPORTED
+from latf_openmm.run.stage_records import AnnealingRecord, StageRecord
 from latf_openmm.run.verify.findings import Check, Findings
 from latf_openmm.run.verify.segments import Segment, look_at_segment
 from latf_openmm.sampling.annealing import frames_beside
