@@ -191,7 +191,7 @@ def exchange_rows(case: Case, work: Path) -> list[dict[str, Any]]:
     frames = case.rounds * case.each // (len(temperatures) * interval) - 20
     if not file.is_file():
         run_replica_exchange(
-            system.settings, temperatures, frames, interval, system.timestep, case.seed, file
+            system.settings, temperatures, frames, interval, system.timestep, system.friction, case.seed, file
         )
     module, rows = features_of(system), []
     with np.load(file) as data:

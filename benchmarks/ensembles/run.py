@@ -180,7 +180,14 @@ def _exchanged(run: Run, evaluations: int, work: Path) -> Path:
     if not file.is_file():
         frames = max(30, evaluations // (len(case.temperatures) * interval) - 20)
         run_replica_exchange(
-            case.settings, list(case.temperatures), frames, interval, case.timestep, run.seed, file
+            case.settings,
+            list(case.temperatures),
+            frames,
+            interval,
+            case.timestep,
+            case.friction,
+            run.seed,
+            file,
         )
     return file
 

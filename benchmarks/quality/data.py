@@ -145,7 +145,9 @@ def _molecule_truth(
 ) -> tuple[Array, NDArray[np.float64]]:
     file = work / case.name / f"replica_exchange_seed{seed}.npz"
     if not file.is_file():
-        run_replica_exchange(case.settings, list(case.temperatures), 40_000, 125, case.timestep, seed, file)
+        run_replica_exchange(
+            case.settings, list(case.temperatures), 40_000, 125, case.timestep, case.friction, seed, file
+        )
     with np.load(file) as data:
         xyz, energy = data[f"T{temperature:g}"][1000:], data[f"U{temperature:g}"][1000:]
     return featurise(features_of(case), xyz), energy

@@ -21,6 +21,7 @@ def run_replica_exchange(
     frames: int,
     interval: int,
     timestep: float,
+    friction: float,
     seed: int,
     file: Path,
 ) -> None:
@@ -32,13 +33,14 @@ def run_replica_exchange(
         Ascending, in the scale of `settings`.
     frames, interval
         Frames kept at each temperature, and steps between them.
-    timestep
-        In ps.
+    timestep, friction
+        In ps and 1/ps.
     """
     built = settings.build()
     beta = np.array([1.0 / built.scale.kT(t) for t in temperatures])
     contexts = [
-        _context(built.system, built.scale.kelvin(t), timestep, seed + i) for i, t in enumerate(temperatures)
+        _context(built.system, built.scale.kelvin(t), timestep, friction, seed + i)
+        for i, t in enumerate(temperatures)
     ]
     rng = np.random.default_rng(seed)
     for context, t in zip(contexts, temperatures, strict=True):
@@ -83,8 +85,10 @@ def exchanging(beta: Array, energy: Array, first: int, rng: np.random.Generator)
     return lows[np.log(rng.random(len(lows))) < gains].tolist()
 
 
-def _context(system: openmm.System, kelvin: float, timestep: float, seed: int) -> openmm.Context:
-    integrator = openmm.LangevinMiddleIntegrator(kelvin, 1.0, timestep)
+def _context(
+    system: openmm.System, kelvin: float, timestep: float, friction: float, seed: int
+) -> openmm.Context:
+    integrator = openmm.LangevinMiddleIntegrator(kelvin, friction, timestep)
     integrator.setRandomNumberSeed(seed)
     return openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
 

@@ -17,6 +17,7 @@ METHODS = (
     "fixed",
     "exchange",
     f"exchange{FORCES}",
+    "exchange, all pairs",
     "expanded",
     "exchange + bias",
     "expanded + bias",
@@ -107,7 +108,9 @@ class Case:
         interval = ladder.lag + 1
         tempering: dict[str, AnyTempering | None] = {
             "fixed": None,
-            "exchange": ExchangeSettings(interval=interval),
+            "exchange": ExchangeSettings(
+                interval=interval, pairs="all" if self.method.endswith("all pairs") else "neighbours"
+            ),
             "expanded": ExpandedSettings(interval=interval),
         }
         biased = self.rounds == 2

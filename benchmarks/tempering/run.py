@@ -28,6 +28,7 @@ from benchmarks.quality.replica_exchange import run_replica_exchange
 from benchmarks.tempering.cases import (
     EQUILIBRATION,
     FORCES,
+    LADDERS,
     METHODS,
     REPLICA_EXCHANGE,
     WITHOUT_FORCES,
@@ -55,7 +56,14 @@ def replica_exchange(case: Case, work: Path) -> list[FeatureTrajectory]:
         file.parent.mkdir(parents=True, exist_ok=True)
         temperatures = list(ladder.temperatures)
         run_replica_exchange(
-            system.settings, temperatures, frames, ladder.interval, system.timestep, case.seed, file
+            system.settings,
+            temperatures,
+            frames,
+            ladder.interval,
+            system.timestep,
+            system.friction,
+            case.seed,
+            file,
         )
     module = features_of(system)
     with np.load(file) as data:
@@ -173,6 +181,7 @@ is itself known to 0.02 kT and, in heat capacities, 0.6 % (standard errors of 40
 
 * **replica exchange**: one set of replicas, neighbours try after every frame; weighted by MBAR over all temperatures.
 * **fixed**, **exchange**, **expanded**: loops of this package, a walker for each temperature; weights of `generate`.
+  Walkers move after {LADDERS["lj7"].lag + 1} to {LADDERS["alanine_dipeptide"].lag + 1} frames; neighbours try in turn, or **all pairs** many times.
 * **forces**: the frames of the same loops; forces at frames correct their weights (`generate --forces`).
 * **+ bias**: half of the evaluations without a bias, then a model is trained, and half with OPES along its variables;
   the dipeptide with 2 fs, in place of 4.
