@@ -167,6 +167,7 @@ def write_tables(work: Path, docs: Path) -> None:
     frame = pd.DataFrame([row for file in files for row in json.loads(file.read_text())])
     frame.to_csv(_FOLDER / "tempering.csv", index=False, float_format="%.4g")
     table = summary(frame).to_markdown(index=False, disable_numparse=True)
+    intervals = [ladder.lag + 1 for ladder in LADDERS.values()]
     asked = len(SYSTEMS["lj7"].temperatures)
     text = f"""# Walkers that move in temperature
 
@@ -181,7 +182,7 @@ is itself known to 0.02 kT and, in heat capacities, 0.6 % (standard errors of 40
 
 * **replica exchange**: one set of replicas, neighbours try after every frame; weighted by MBAR over all temperatures.
 * **fixed**, **exchange**, **expanded**: loops of this package, a walker for each temperature; weights of `generate`.
-  Walkers move after {LADDERS["lj7"].lag + 1} to {LADDERS["alanine_dipeptide"].lag + 1} frames; neighbours try in turn, or **all pairs** many times.
+  Walkers move after {min(intervals)} to {max(intervals)} frames; neighbours try in turn, or **all pairs** many times.
 * **forces**: the frames of the same loops; forces at frames correct their weights (`generate --forces`).
 * **+ bias**: half of the evaluations without a bias, then a model is trained, and half with OPES along its variables;
   the dipeptide with 2 fs, in place of 4.
