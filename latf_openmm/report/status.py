@@ -70,6 +70,11 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
         yield f"  decision: {escape(reason)}"
     if (settled_by := settled(run, run.limits, rounds[-1])) is not None:
         yield f"  no further round: {escape(settled_by)}"
+    yield f"  last model: {escape(str(rounds[-1].model))}"
+    if run.report.is_file():
+        yield f"  report: {escape(str(run.report))}"
+    else:
+        yield f"  report: none yet; latf-openmm report {escape(str(run.path))} writes {escape(str(run.report))}"
 
 
 def _results(run: RunOutline, record: RoundFolder) -> Iterator[str]:

@@ -46,6 +46,11 @@ class RunPaths:
         """File that is written when the validation runs have ended."""
         return self.validation / "complete.json"
 
+    @property
+    def report(self) -> Path:
+        """Page of its report, which is there when it was asked for."""
+        return self.path / "report" / "index.html"
+
     def round(self, index: int) -> RoundFolder:
         """Paths of one round, whether it exists or not."""
         return RoundFolder(index, self.path / "rounds" / f"{index:03d}")
