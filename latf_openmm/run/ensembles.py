@@ -99,7 +99,8 @@ class _Annealing:
             if ensemble.method != "flow" and ensemble.n_effective >= AMPLE_SAMPLES:
                 continue
             if far := self.annealed.far(temperature):
-                ensembles[temperature] = replace(_with_warning(ensemble, far), reliability="poor")
+                warnings = (far, *ensemble.warnings)  # a slip of the pen is said first
+                ensembles[temperature] = replace(ensemble, warnings=warnings, reliability="poor")
             else:
                 wanted.append(temperature)
         if wanted:
