@@ -130,7 +130,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
     spent, activity = costs(run, rounds), activity_of(run)
     return {
         "unfinished": activity.sentence() if activity is not None else "",
-        "title": run.config.system.kind,
+        "title": run.config.system.label,
         "system": type(run.config.system).title,
         "round": index,
         "rounds": rounds,

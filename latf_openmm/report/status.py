@@ -61,7 +61,7 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
     """Lines on the complete rounds, and on what was decided after them."""
     rounds = run.complete_rounds()
     total = run.limits.rounds
-    yield f"{escape(str(run.path))}: {run.system}, {len(rounds)} of {total} rounds complete"
+    yield f"{escape(str(run.path))}: {escape(run.system)}, {len(rounds)} of {total} rounds complete"
     for record in rounds:
         yield from _results(run, record)
     if not rounds:
