@@ -13,6 +13,9 @@ from pydantic_core import ErrorDetails
 
 from latf_openmm.errors import ConfigError
 
+_LONGEST = 60
+"""Characters of a value in a message, at most."""
+
 
 class Settings(BaseModel):
     """Frozen, validated settings that refuse unknown keys and non-finite numbers.
@@ -129,3 +132,31 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
         yield annotation
     for arg in getattr(annotation, "__args__", ()):
         yield from _models_in(arg)
+
+
+def differences(before: Any, now: Any, place: str = "") -> list[str]:
+    """Return the keys whose values differ in two settings that are plain data, each with both values.
+
+    Examples
+    --------
+    >>> differences({"a": {"b": 1, "c": [1, 2]}, "d": 0}, {"a": {"b": 2, "c": [1, 3]}, "d": 0})
+    ['a.b: 2, was 1', 'a.c[1]: 3, was 2']
+    """
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("kind") == now.get("kind"):
+        names = [*now, *(name for name in before if name not in now)]
+        inner = [
+            (f"{place}.{name}" if place else str(name), before.get(name), now.get(name)) for name in names
+        ]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        inner = [(f"{place}[{i}]", *pair) for i, pair in enumerate(zip(before, now, strict=True))]
+    elif before == now:
+        return []
+    else:
+        return [f"{place}: {_short(now)}, was {_short(before)}"]
+    return [text for name, old, new in inner for text in differences(old, new, name)]
+
+
+def _short(value: Any) -> str:
+    """A value on one line, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

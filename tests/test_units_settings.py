@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from latf_openmm.errors import BackendError, ConfigError, DataError, LatfError, ModelError, SimulationError
 from latf_openmm.features import FEATURE_KINDS, AnyFeature
-from latf_openmm.settings import Settings, validate
+from latf_openmm.settings import Settings, differences, validate
 from latf_openmm.systems import SYSTEM_KINDS, AnySystem
 from latf_openmm.units import GAS_CONSTANT, KELVIN, REDUCED, SCALES, TemperatureScale, plain
 
@@ -221,3 +221,21 @@ def test_settings_with_other_entries_of_a_list_are_another_key() -> None:
     assert len({first, second}) == 2
     pairs = FEATURE_KINDS["distances"]
     assert len({pairs(pairs=[(0, 1)]), pairs(pairs=[(0, 1)]), pairs(pairs=[(0, 2)])}) == 2  # type: ignore[call-arg]
+
+
+def test_differences_are_named_by_their_keys() -> None:
+    before = {"system": {"kind": "lj7"}, "features": [{"kind": "x", "n": 1}], "bias": None, "seed": 1}
+    assert differences(before, before) == []
+    now = {
+        "system": {"kind": "three_hole"},
+        "features": [{"kind": "x", "n": 2}],
+        "bias": {"kind": "opes"},
+        "seed": 1,
+    }
+    assert differences(before, now) == [
+        'system: {"kind": "three_hole"}, was {"kind": "lj7"}',
+        "features[0].n: 2, was 1",
+        'bias: {"kind": "opes"}, was null',
+    ]
+    [text] = differences({"a": [1]}, {"a": list(range(100))})
+    assert text == "a: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1..., was [1]"

@@ -298,7 +298,9 @@ def _print_curve(console: Console, curve: "Curve", midpoint: float | None) -> No
     transition = curve.transition(midpoint)
     if transition is not None:
         where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
-        console.print(f"{curve.name}: {where} at T = {transition}", highlight=False)
+        near = curve.reliability_near(transition.value)
+        text = f"{curve.name}: {where} at T = {transition}; {reliability_text(near)}"
+        console.print(text, highlight=False, soft_wrap=True)
 
 
 def _print_states(console: Console, summary: "StateSummary") -> None:

@@ -61,7 +61,7 @@ def import_(
         typer.Option(
             help="Energies for each --trajectory, in order: CSV, Parquet, or as OpenMM, PLUMED, Gromacs (xvg) and "
             "Amber (mdout) write them; several with commas. potential_energy and, where it was biased, "
-            "bias_energy [kJ/mol]. "
+            "bias_energy (kJ/mol). "
             "Default: energies are computed, there was no bias."
         ),
     ] = None,
@@ -159,7 +159,7 @@ def exchange_tables(
         typer.Option(
             "--temperature",
             "-T",
-            help="Of the states of OpenMM's sampler, in their order [K]; repeated. The file of openmmtools has them.",
+            help="Of the states of OpenMM's sampler, in their order, in K; repeated. The file of openmmtools has them.",
         ),
     ] = None,
 ) -> None:

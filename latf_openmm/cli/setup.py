@@ -101,6 +101,7 @@ def init(
 ) -> None:
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.run.init import write_starter
+    from latf_openmm.run.platform_speeds import speeds_text
 
     proposal = write_starter(files, output, force_field or [], trust)
     box = "periodic" if proposal.periodic else "not periodic"
@@ -109,8 +110,13 @@ def init(
         f"{output}: {proposal.n_atoms} atoms, {box}, {proposal.n_features} descriptors", highlight=False
     )
     console.print(
-        f"{proposal.platform}: {proposal.steps_per_second:.0f} steps a second; one round as proposed takes about "
-        f"{proposal.hours:.2g} hours",
+        f"steps a second for one walker, were nothing else at work: {speeds_text(proposal.speeds)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"{proposal.platform}: simulation of one round as proposed takes about {proposal.hours:.2g} hours; training is "
+        "not included",
         highlight=False,
         soft_wrap=True,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import named_observable, observable_title
-from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES
+from latf_openmm.reweighting.reliability import MEANINGS, MIN_SEEN_SAMPLES, Reliability
 
 Array = NDArray[np.float64]
 
@@ -78,6 +78,13 @@ class Curve:
         replicates = [] if self.replicates is None else [find(column) for column in self.replicates.T]
         crossings = np.array([crossing for crossing in replicates if crossing is not None], dtype=np.float64)
         return Estimate(value, float(crossings.std(ddof=1)) if len(crossings) > 1 else float("nan"))
+
+    def reliability_near(self, temperature: float) -> Reliability:
+        """Return the worst reliability of the temperature of the table that is next to one, and of its neighbours."""
+        at = self.table["temperature"].to_numpy(dtype=np.float64)
+        nearest = int(np.abs(at - temperature).argmin())
+        rows = self.table["reliability"].iloc[max(0, nearest - 1) : nearest + 2]
+        return max(rows, key=list(MEANINGS).index)
 
 
 def _crossing(at: Array, values: Array, midpoint: float) -> float | None:

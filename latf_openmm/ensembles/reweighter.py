@@ -180,10 +180,11 @@ class Reweighter:
         if self.certificate.wrong and reliability == "good":
             reliability = "fair"
         if q < 1.0 and not simulated[0] <= temperature <= simulated[-1]:
-            texts.append(
+            beyond = (
                 f"{scale.label(temperature)} is beyond the simulated temperatures, whose energies do not overlap "
                 "with it: states are carried on along their mean energies"
             )
+            texts.insert(0, beyond)
             claimed = weighting.claims(temperature)
             reliability = "poor" if not claimed else "fair" if reliability == "good" else reliability
         if q < 1.0 and (gaps := weighting.empty_gaps(temperature)):
@@ -238,9 +239,8 @@ class Reweighter:
             "fair" if within_reach(trained, temperature) and not self.alone else "poor",
         )
         reliability = ensemble.reliability
-        warnings = self.warnings(ensemble)
-        if warning := temperature_warning(trained, temperature):
-            warnings.append(warning)
+        reach = temperature_warning(trained, temperature)
+        warnings = [*([reach] if reach else []), *self.warnings(ensemble)]  # what weighs most comes first
         if other is not None:
             contradictions = disagreement(ensemble, other) if other.reliability != "poor" else []
             warnings += [*other.warnings[:1], *contradictions]  # that frames are too few

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
@@ -14,8 +17,8 @@ Array = NDArray[np.float64]
 
 HIGHEST = 8.0
 """Free energy up to which surfaces are drawn [kT]."""
-_LOW = 5.0
-"""Free energy below which cells decide on the colours of errors [kT]."""
+ERROR_LEVELS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Bounds of the colours of errors [kT], the same in every figure; from the fourth on F says little."""
 
 
 def free_energy_surface(
@@ -64,12 +67,13 @@ def free_energy_error(
     *,
     in_kt: bool = False,
     highest: float | None = None,
-    largest: float | None = None,
     names: Sequence[str] = ("z0", "z1"),
     colour_bar: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the standard errors of a free-energy surface of two variables.
+    """Draw the standard errors of a free-energy surface of two variables, in bands that are the same in every figure.
+
+    They end at 0.1, 0.3, 1, 3 and 10 kT; errors differ by so much from cell to cell that even steps show some of them.
 
     Parameters
     ----------
@@ -77,8 +81,6 @@ def free_energy_error(
         As for `free_energy_surface`.
     highest
         Free energy beyond which nothing is drawn, in the unit drawn; default: 8 kT.
-    largest
-        End of the colours, in the unit drawn; default: most cells below 5 kT are within.
 
     Raises
     ------
@@ -87,13 +89,13 @@ def free_energy_error(
     """
     energies, top = _values(surface, 2, in_kt), _highest(surface, in_kt, highest)
     ax, unit = axes_or_new(ax), surface.kT if in_kt else 1.0
-    end = largest_error([surface]) * surface.kT / unit if largest is None else largest
     errors = np.ma.masked_where(energies > top, surface.errors / unit)
-    image = ax.pcolormesh(*surface.grid.edges, errors.T, vmin=0, vmax=end, cmap="YlOrRd", rasterized=True)
+    levels = np.array(ERROR_LEVELS) * surface.kT / unit
+    bands = BoundaryNorm(levels, colormaps["YlOrRd"].N, extend="max")
+    image = ax.pcolormesh(*surface.grid.edges, errors.T, norm=bands, cmap="YlOrRd", rasterized=True)
     ax.set(xlabel=names[0], ylabel=names[1])
     if colour_bar:
-        label = energy_label(surface, "error of F", in_kt)
-        ax.figure.colorbar(image, ax=ax, label=label, extend="max")
+        error_colours(image, ax, energy_label(surface, "error of F", in_kt))
     return ax
 
 
@@ -141,11 +143,10 @@ def free_energy_profile(
     return ax
 
 
-def largest_error(surfaces: Sequence[FreeEnergySurface]) -> float:
-    """Return an end of the colours of errors [kT] within which most cells below 5 kT are."""
-    errors = [s.errors[s.values < _LOW * s.kT] / s.kT for s in surfaces]
-    finite = np.concatenate([error[np.isfinite(error)] for error in errors]) if errors else np.empty(0)
-    return float(np.clip(np.quantile(finite, 0.95), 0.2, 4.0)) if len(finite) else 1.0
+def error_colours(image: ScalarMappable, ax: Axes | Sequence[Axes], label: str) -> None:
+    """Draw the colour bar of errors beside one or several axes."""
+    first = ax if isinstance(ax, Axes) else ax[0]
+    first.figure.colorbar(image, ax=ax, label=label, format="%.2g")
 
 
 def energy_label(surface: FreeEnergySurface, name: str, in_kt: bool) -> str:

@@ -59,7 +59,7 @@ def write_report(run: RunFolder, index: int) -> Path:
     Path
         The page.
     """
-    folder, content = run.path / "report", _compute(run, index)
+    folder, content = run.report.parent, _compute(run, index)
     write_structures(content.structures, folder)
     write_json(folder / "comparison.json", [asdict(row) for row in content.rows])
     environment = Environment(
@@ -69,10 +69,9 @@ def write_report(run: RunFolder, index: int) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = folder / "index.html"
-    write_text(page, environment.get_template("report.html").render(_facts(run, index, content)))
+    write_text(run.report, environment.get_template("report.html").render(_facts(run, index, content)))
     write_manifest(folder)
-    return page
+    return run.report
 
 
 def _compute(run: RunFolder, index: int) -> _Content:
@@ -98,7 +97,7 @@ def _compute(run: RunFolder, index: int) -> _Content:
     if curves.curves:
         simulated = run.config.simulation.temperatures
         figures["curves"] = plots.observable_curves(curves.curves, run.scale, simulated)
-    pictures = {name: save_picture(figure, run.path / "report", name) for name, figure in figures.items()}
+    pictures = {name: save_picture(figure, run.report.parent, name) for name, figure in figures.items()}
     structures = state_structures(run, ensembles, run.config.seed)
     consistency = reweighter.certificate
     findings = [*consistency.texts(run.scale), *consistency.untested(run.scale)]
@@ -131,7 +130,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
     spent, activity = costs(run, rounds), activity_of(run)
     return {
         "unfinished": activity.sentence() if activity is not None else "",
-        "title": run.config.system.kind,
+        "title": run.config.system.label,
         "system": type(run.config.system).title,
         "round": index,
         "rounds": rounds,

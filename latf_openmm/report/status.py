@@ -61,7 +61,7 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
     """Lines on the complete rounds, and on what was decided after them."""
     rounds = run.complete_rounds()
     total = run.limits.rounds
-    yield f"{escape(str(run.path))}: {run.system}, {len(rounds)} of {total} rounds complete"
+    yield f"{escape(str(run.path))}: {escape(run.system)}, {len(rounds)} of {total} rounds complete"
     for record in rounds:
         yield from _results(run, record)
     if not rounds:
@@ -70,6 +70,11 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
         yield f"  decision: {escape(reason)}"
     if (settled_by := settled(run, run.limits, rounds[-1])) is not None:
         yield f"  no further round: {escape(settled_by)}"
+    yield f"  last model: {escape(str(rounds[-1].model))}"
+    if run.report.is_file():
+        yield f"  report: {escape(str(run.report))}"
+    else:
+        yield f"  report: none yet; latf-openmm report {escape(str(run.path))} writes {escape(str(run.report))}"
 
 
 def _results(run: RunOutline, record: RoundFolder) -> Iterator[str]:

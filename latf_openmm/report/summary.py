@@ -61,7 +61,7 @@ def _simulated(
     amount = run.scale.duration(picoseconds)
     biased = any(row.biased for row in rounds)
     return (
-        f"{run.config.system.kind} ({type(run.config.system).title}) was simulated at {temperatures} in "
+        f"{run.config.system.label} ({type(run.config.system).title}) was simulated at {temperatures} in "
         f"{len(rounds)} {'rounds' if len(rounds) > 1 else 'round'}: {amount} in all, "
         f"{len(ensemble.pool.z):,} frames"
         + (

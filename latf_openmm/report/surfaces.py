@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latf_openmm import plotting
-from latf_openmm.plotting.free_energy import largest_error
+from latf_openmm.plotting.free_energy import error_colours
 from latf_openmm.reweighting.surface import FreeEnergySurface
 
 
@@ -46,26 +46,25 @@ def free_energy_surfaces(surfaces: Sequence[Surface]) -> Figure:
     names += ["reference"] if any(surface.reference is not None for surface in surfaces) else []
     figure = Figure(figsize=(2.3 * len(surfaces) + 1.2, 2.35 * len(names) + 0.3), layout="constrained")
     axes = figure.subplots(len(names), len(surfaces), squeeze=False, sharex=True, sharey=True)
-    top = largest_error([surface.flow for surface in surfaces if surface.has_errors])
     for column, surface in enumerate(surfaces):
         for name, axis in zip(names, axes[:, column], strict=True):
-            _panel(axis, surface, name, top)
+            _panel(axis, surface, name)
         axes[0, column].set_title(f"{surface.label}\n{surface.note}", fontsize=9)
         axes[-1, column].set_xlabel("z0")
     for name, row in zip(names, axes, strict=True):
         row[0].set_ylabel(f"{name}\nz1")
         image = next(axis.collections[0] for axis in row if axis.collections)
         if name == "standard error":
-            figure.colorbar(image, ax=row, label="error of F / kT", extend="max")
+            error_colours(image, list(row), "error of F / kT")
         else:
             figure.colorbar(image, ax=row, label="F / kT")
     return figure
 
 
-def _panel(axis: Axes, surface: Surface, name: str, top: float) -> None:
+def _panel(axis: Axes, surface: Surface, name: str) -> None:
     """Draw one surface without labels, or say that there is none."""
     if name == "standard error" and surface.has_errors:
-        plotting.free_energy_error(surface.flow, in_kt=True, largest=top, colour_bar=False, ax=axis)
+        plotting.free_energy_error(surface.flow, in_kt=True, colour_bar=False, ax=axis)
     elif name == "flow":
         plotting.free_energy_surface(surface.flow, in_kt=True, colour_bar=False, ax=axis)
     elif name == "reference" and surface.reference is not None:

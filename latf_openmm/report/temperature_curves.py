@@ -12,6 +12,7 @@ from latf_openmm.ensembles.observables import structure_observable
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.trajectory import energies_known
+from latf_openmm.reweighting.reliability import Reliability
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.systems import library_folder
 
@@ -38,8 +39,11 @@ class Melting:
     curves: tuple[Curve, ...]
     left_out: tuple[str, ...]
 
-    def transitions(self) -> list[tuple[str, Estimate]]:
-        """Transitions in the range of temperatures with their errors; none where these are not known."""
+    def transitions(self) -> list[tuple[str, Estimate, Reliability]]:
+        """Transitions in the range of temperatures with their errors, and how far to rely on them.
+
+        None where errors are not known.
+        """
         rows = []
         for drawn in self.curves:
             indicator = ".py:" in drawn.name
@@ -48,7 +52,8 @@ class Melting:
             else:
                 at = drawn.transition() if drawn.name == "heat_capacity" else None
             if at is not None and np.isfinite(at.error):
-                rows.append((f"{drawn.title} {'crosses one half' if indicator else 'is largest'}", at))
+                words = "crosses one half" if indicator else "is largest"
+                rows.append((f"{drawn.title} {words}", at, drawn.reliability_near(at.value)))
         return rows
 
 

@@ -72,7 +72,7 @@ def run_table(run: RunFolder, activity: Activity | None) -> RenderableType:
     """Return what is known of a run at this moment, to be drawn on a terminal."""
     folders = run.complete_rounds()
     rounds = [folder.summary() for folder in folders]
-    title = Text(f"{run.path}: {run.config.system.kind}, ", "bold")
+    title = Text(f"{run.path}: {run.config.system.label}, ", "bold")
     title.append(f"{len(rounds)} of {run.config.loop.rounds} rounds complete", "bold")
     parts: list[RenderableType] = [title, _now(run, activity, rounds)]
     if rounds:

@@ -102,7 +102,8 @@ class _Annealing:
             if ensemble.method != "flow" and ensemble.n_effective >= AMPLE_SAMPLES:
                 continue
             if far := self.annealed.far(temperature):
-                ensembles[temperature] = replace(_with_warning(ensemble, far), reliability="poor")
+                warnings = (far, *ensemble.warnings)  # a slip of the pen is said first
+                ensembles[temperature] = replace(ensemble, warnings=warnings, reliability="poor")
             elif vain := self._in_vain(ensemble):
                 ensembles[temperature] = _with_warning(ensemble, vain)
             else:

@@ -52,9 +52,14 @@ class GeneratedFolder:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """All that a reader must know."""
-        samples = (f"samples: {text}" for text in self.latent.warnings)
-        return (*samples, *(f"structures: {text}" for text in self.structures.warnings))
+        """All that a reader must know, each once; what is said of the structures is first, since results are theirs."""
+        samples = set(self.latent.warnings)
+        texts = [
+            f"{'samples and structures' if text in samples else 'structures'}: {text}"
+            for text in self.structures.warnings
+        ]
+        others = samples - set(self.structures.warnings)
+        return (*texts, *(f"samples: {text}" for text in self.latent.warnings if text in others))
 
 
 def generate_ensembles(

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -85,24 +85,37 @@ def _gone(process: int) -> bool:
 
 
 @contextmanager
-def beating(folder: Path, progress: Progress) -> Iterator[None]:
-    """Write what the bars of `progress` say into `folder` every few seconds, by a thread, until this is left."""
-    path, ended = folder / FILE, Event()
+def repeated(note: Callable[[], None]) -> Iterator[None]:
+    """Call a function at once and every few seconds, in a thread, until this is left."""
+    ended = Event()
 
-    def beat() -> None:
-        while True:
-            with suppress(OSError):  # a full disk is said by those who need it
-                path.write_text(json.dumps(_read(progress).plain()) + "\n", encoding="utf-8")
-            if ended.wait(_PERIOD):
-                return
+    def repeat() -> None:
+        note()
+        while not ended.wait(_PERIOD):
+            note()
 
-    thread = Thread(target=beat, daemon=True)
+    thread = Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def beating(folder: Path, progress: Progress) -> Iterator[None]:
+    """Write what the bars of `progress` say into `folder` every few seconds, by a thread, until this is left."""
+    path = folder / FILE
+
+    def beat() -> None:
+        with suppress(OSError):  # a full disk is said by those who need it
+            path.write_text(json.dumps(_read(progress).plain()) + "\n", encoding="utf-8")
+
+    try:
+        with repeated(beat):
+            yield
+    finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

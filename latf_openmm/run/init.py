@@ -5,7 +5,6 @@ the cost from a few steps on this machine. Every value is a proposal that the us
 """
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any
 import mdtraj
 import openmm
 import yaml
-from openmm import unit
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.features import FeatureSettings, build_features, resolve_features
@@ -26,7 +24,7 @@ from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import RunConfig, load_config
 from latf_openmm.run.init_template import SPACING, fill_template
-from latf_openmm.sampling.contexts import PlatformChoice
+from latf_openmm.run.platform_speeds import platform_speeds, speeds_text, walkers_at_a_time
 from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
@@ -45,11 +43,9 @@ _STRUCTURES = (".pdb", ".cif", ".mmcif", ".pdbx")
 _PARAMETERS = (".rtf", ".prm", ".par", ".str", ".inp")
 """File name ends of parameters of CHARMM."""
 _MAX_PAIRS = 5000  # training leaves out what is dead or redundant
-_SMALL = 60  # atoms
 _PARTICLES = 10
 """Most particles of a model whose coordinates are proposed."""
 _SHORTER = 0.9, 0.8  # nm; cutoffs for narrow boxes
-_TRIAL = 1.0  # seconds
 _WALKERS = 2
 """Walkers at each temperature in a proposed round."""
 _FRAMES = 2000
@@ -70,9 +66,11 @@ class Starter:
     n_features
         Descriptors.
     platform, steps_per_second
-        The fastest OpenMM platform here, and its speed for one walker.
+        The OpenMM platform on which a round takes least, and its speed for one walker.
+    speeds
+        Those of all platforms that were tried, by their names.
     hours
-        What one round of simulation will take here, about.
+        What one round of simulation will take here, about, without training, where nothing else is at work.
     """
 
     path: Path
@@ -81,6 +79,7 @@ class Starter:
     n_features: int
     platform: str
     steps_per_second: float
+    speeds: dict[str, float]
     hours: float
 
 
@@ -123,7 +122,9 @@ def write_starter(
             f"{len(heavy_atoms(topology))} heavy atoms that are neither water nor ions; write the configuration by "
             "hand, with a selection of your own"
         )
-    proposal = _Proposal(built, *_fastest(built), "options" in system)
+    speeds = platform_speeds(built)
+    platform = max(speeds, key=lambda name: speeds[name] * walkers_at_a_time(name))
+    proposal = _Proposal(built, platform, speeds, "options" in system)
     values = proposal.values() | {
         "system": yaml.safe_dump(_relative(system, folder), sort_keys=False, default_flow_style=None),
         "features": yaml.safe_dump(features, sort_keys=False, default_flow_style=None),
@@ -131,7 +132,7 @@ def write_starter(
     config = _write(output, values)
     n_features = build_features(resolve_features(config.features, topology)).n_features
     return Starter(
-        output, built.n_atoms, built.periodic, n_features, proposal.platform, proposal.speed, proposal.hours
+        output, built.n_atoms, built.periodic, n_features, platform, proposal.speed, speeds, proposal.hours
     )
 
 
@@ -143,16 +144,21 @@ class _Proposal:
     ----------
     built
         The system.
-    platform, speed
-        OpenMM platform, and its steps a second for one walker.
+    platform, speeds
+        OpenMM platform, and steps a second for one walker of all that were tried.
     repartitioned
         Whether hydrogens are heavy.
     """
 
     built: BuiltSystem
     platform: str
-    speed: float
+    speeds: dict[str, float]
     repartitioned: bool
+
+    @property
+    def speed(self) -> float:
+        """Steps a second for one walker."""
+        return self.speeds[self.platform]
 
     @property
     def timestep(self) -> float:
@@ -166,8 +172,8 @@ class _Proposal:
 
     @property
     def processes(self) -> int:
-        """Walkers that are simulated at a time; the CPU platform uses all cores for one."""
-        return 1 if self.platform in ("CPU", "CUDA", "OpenCL", "HIP") else max(1, min(4, os.cpu_count() or 1))
+        """Walkers that are simulated at a time."""
+        return walkers_at_a_time(self.platform)
 
     @property
     def temperatures(self) -> list[float]:
@@ -193,6 +199,7 @@ class _Proposal:
             "platform": self.platform,
             "atoms": self.built.n_atoms,
             "speed": f"{self.speed:.0f}",
+            "speeds": speeds_text(self.speeds),
             "day": f"{self.speed * self.timestep * 86.4:.3g}",
             "timestep": f"{self.timestep:g}",
             "interval": self.interval,
@@ -339,35 +346,3 @@ def _possible(
             kind(**settings).resolve(topology)
             chosen.append(settings)
     return chosen
-
-
-def _fastest(built: BuiltSystem) -> tuple[str, float]:
-    """The platform that takes most steps a second, and how many."""
-    wanted = ["CUDA", "HIP", "OpenCL", "CPU", *(["Reference"] if built.n_atoms <= _SMALL else [])]
-    available = {openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())}
-    speeds = {}
-    for name in wanted:
-        if name in available:
-            try:
-                speeds[name] = _speed(built, name)
-            except openmm.OpenMMException:
-                continue  # a driver without a device
-    if not speeds:
-        raise ConfigError("no OpenMM platform can simulate this system here; see latf-openmm doctor")
-    best = max(speeds, key=lambda name: speeds[name])
-    return best, speeds[best]
-
-
-def _speed(built: BuiltSystem, platform: str) -> float:
-    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
-    context = PlatformChoice(platform).context(built.system, integrator)
-    context.setPositions(built.positions[0] * unit.nanometer)
-    openmm.LocalEnergyMinimizer.minimize(context, 100.0, 50)
-    context.setVelocitiesToTemperature(300.0, 1)
-    integrator.step(10)
-    steps, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < _TRIAL:
-        integrator.step(20)
-        context.getState(energy=True)
-        steps += 20
-    return steps / (time.perf_counter() - begin)

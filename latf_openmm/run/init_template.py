@@ -13,7 +13,8 @@ _TEMPLATE = """\
 # Written by latf-openmm init. Every value is a proposal: read it, change it, then
 #   latf-openmm run THIS_FILE --output RUN
 # {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
-# One round of simulation, as proposed, takes about {hours} hours; a biased round takes longer.
+# Steps a second for one walker, were nothing else at work: {speeds}.
+# One round of simulation, as proposed, takes about {hours} hours; a biased round takes longer. Training comes on top.
 system:
 {system}
 seed: 1

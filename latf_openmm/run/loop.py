@@ -5,7 +5,6 @@ not done again. So the same command continues an interrupted run.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
@@ -36,7 +35,9 @@ from latf_openmm.run.summaries import (
     summary_of,
 )
 from latf_openmm.run.trainings import train_here, train_on_worker
+from latf_openmm.run.wall_time import WallTimes
 from latf_openmm.sampling.stage import check_simulated, run_stage
+from latf_openmm.settings import differences
 from latf_openmm.storage import (
     CONFIG,
     atomic_folder,
@@ -61,6 +62,9 @@ _CHANGEABLE = ("loop", "generate", "validation", "execution")
 
 _FREE = ("processes", "platform_properties")
 """Likewise in `simulation`."""
+
+_NAMED = 5
+"""Differences between two configurations that a message names, at most."""
 
 _BEFORE_CONFIG = (".lock", RECORD, temporary_path(Path(RECORD)).name, temporary_path(Path(CONFIG)).name)
 """What an interruption at the very start may leave."""
@@ -120,11 +124,14 @@ def _check_folder(config: RunConfig, path: Path) -> None:
         now = config.model_dump(mode="json")
         for key in _FREE:
             before["simulation"][key] = now["simulation"][key]
-        changed = [key for key in now if key not in _CHANGEABLE and now[key] != before[key]]
-        if changed:
+        for key in _CHANGEABLE:
+            before[key] = now[key]
+        if changed := differences(before, now):
             free = (*_CHANGEABLE, *(f"simulation.{key}" for key in _FREE))
+            more = len(changed) - _NAMED
+            named = "; ".join([*changed[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
             raise ConfigError(
-                f"{file}: this folder was started with another configuration (different: {', '.join(changed)}); "
+                f"{file}: this folder was started with another configuration (different: {named}); "
                 f"use a new folder, or change only {', '.join(free)}"
             )
     elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
@@ -158,31 +165,30 @@ def _run_round(
 ) -> None:
     label = f"round {folder.index}"
     log.info("%s: start", label)
-    seconds = {}
-    seconds["simulate"] = _timed(lambda: _simulate(run, folder, progress, executor))
+    times = WallTimes(run.path)
+    with times.counting(f"{label}: simulate"):
+        _simulate(run, folder, progress, executor)
     if executor is not None:  # before anything is read: frames are not held while a worker trains
-        seconds["train"] = _timed(lambda: train_on_worker(run, folder, executor))
+        with times.counting(f"{label}: train"):
+            train_on_worker(run, folder, executor)
     walkers = run.walkers(folder.index)
     trajectories = featurise_walkers(run.config, walkers, run.path)
     if executor is None:
-        seconds["train"] = _timed(lambda: train_here(run, folder, trajectories, progress))
+        with times.counting(f"{label}: train"):
+            train_here(run, folder, trajectories, progress)
     trained = run.trained(folder.index)
     names = trained.feature_module().names
     fewer = narrowed(trajectories, run_features(run.config).names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
-    seconds["generate"] = _timed(lambda: _generate(run, folder, trained, pool))
+    with times.counting(f"{label}: generate"):
+        _generate(run, folder, trained, pool)
     decision = decide(run, folder, trained, pool)
     for reason in decision.reasons:
         log.info("%s: %s", label, reason)
-    summary = summary_of(run, folder, trained, pool, Seconds(**seconds))
-    write_record(folder.record, summary.plain())
+    seconds = Seconds(**{name: times.seconds(f"{label}: {name}") for name in Seconds.model_fields})
+    write_record(folder.record, summary_of(run, folder, trained, pool, seconds).plain())
     add_record(run.path, folder.record)
-
-
-def _timed(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+    times.forget(f"{label}: ")
 
 
 def _simulate(
@@ -287,7 +293,10 @@ def _validate(run: RunFolder, progress: Progress | None, executor: Executor | No
     stage = validation_stage(run)
     if stage is None or run.validated.is_file():
         return
-    seconds = _timed(lambda: run_stage(stage, progress, "validation runs", executor))
+    times, label = WallTimes(run.path), "validation runs"
+    with times.counting(label):
+        run_stage(stage, progress, label, executor)
     files = facts_below(run.validation, leave_out=(run.validated.name,))
-    write_record(run.validated, ValidationRecord(seconds=seconds, files=files).plain())
+    write_record(run.validated, ValidationRecord(seconds=times.seconds(label), files=files).plain())
     add_record(run.path, run.validated)
+    times.forget(label)

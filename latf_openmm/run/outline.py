@@ -58,8 +58,8 @@ class RunOutline(RunPaths):
 
     @property
     def system(self) -> str:
-        """Kind of its system."""
-        return self._config.system.kind
+        """Name of its system for people."""
+        return self._config.system.label
 
     @property
     def scale(self) -> TemperatureScale:

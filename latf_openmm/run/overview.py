@@ -67,7 +67,7 @@ def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
 
 def run_card(run: "RunFolder") -> str:
     """HTML of a run from its records; nothing is computed, and what is damaged is named."""
-    title, facts = f"Run {run.path}", {"system": run.config.system.kind}
+    title, facts = f"Run {run.path}", {"system": run.config.system.label}
     try:
         rounds = run.complete_rounds()
         records = [folder.summary() for folder in rounds]

@@ -13,6 +13,7 @@
     DIR/validation/T0.3/...               independent unbiased runs, for the report only
     DIR/execution/...                     logs of the engine, where one ran the tasks
     DIR/.progress.json                    what a command does at this moment; nothing rests on it
+    DIR/.wall_time.json                   wall time of the steps that are in no record yet
     DIR/report/{index.html, *.png, state_0.pdb, ..., comparison.json}
 """
 
@@ -45,6 +46,11 @@ class RunPaths:
     def validated(self) -> Path:
         """File that is written when the validation runs have ended."""
         return self.validation / "complete.json"
+
+    @property
+    def report(self) -> Path:
+        """Page of its report, which is there when it was asked for."""
+        return self.path / "report" / "index.html"
 
     def round(self, index: int) -> RoundFolder:
         """Paths of one round, whether it exists or not."""

@@ -116,7 +116,7 @@ class TemperingRecord(Record):
 
 
 class Seconds(Record):
-    """Wall time of the steps of a round [s]."""
+    """Wall time of the steps of a round over all starts [s]."""
 
     simulate: float
     train: float
@@ -190,7 +190,7 @@ class DecisionRecord(Record):
 
 
 class ValidationRecord(Record):
-    """``complete.json``: wall time of the validation runs [s]; sizes and hashes of their files."""
+    """``complete.json``: wall time of the validation runs over all starts [s]; sizes and hashes of their files."""
 
     content = "the record of validation runs"
     seconds: float

@@ -142,6 +142,11 @@ class SystemSettings(Settings):
     def scale(self) -> TemperatureScale:
         """Temperature scale of this system."""
 
+    @property
+    def label(self) -> str:
+        """Name for people: the kind of one of the library, the file that one of a user is read from."""
+        return self.kind
+
     def code(self) -> tuple[Path, ...]:
         """Return the files whose code runs when the system is built; see ``docs/trust.md``."""
         return ()

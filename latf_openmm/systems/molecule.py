@@ -141,6 +141,11 @@ class MoleculeSettings(SystemSettings):
         return f"system.{self.system_file}: {getattr(self, self.system_file)}"
 
     @property
+    def label(self) -> str:
+        """Name of that file."""
+        return Path(getattr(self, self.system_file)).name
+
+    @property
     def scale(self) -> TemperatureScale:
         """Kelvin."""
         return KELVIN

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.cli.messages import set_quiet
+from latf_openmm.model.checkpoint import load_model
 from latf_openmm.reweighting.reliability import MEANINGS, reliability_text
 from latf_openmm.run.folder import RunFolder
 
@@ -53,6 +54,19 @@ def test_it_is_on_standard_error(command: str, words: str, small_run: RunFolder,
     said = done.stderr.replace(str(run), "RUN").replace(str(tmp_path), "OUT")
     [line] = [text for text in said.splitlines() if text.startswith("Next: ")]
     assert words in line
+
+
+def test_a_run_that_has_ended_names_its_model_and_its_report(small_run: RunFolder, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run.path, run)
+    page = run / "report" / "index.html"
+    said = CliRunner().invoke(app, ["run", str(run / "config.yaml"), "-o", str(run)]).stdout
+    [model] = [line.split(": ")[1] for line in said.splitlines() if "last model: " in line]
+    assert load_model(Path(model)).model.n_members == 2
+    assert f"report: none yet; latf-openmm report {run} writes {page}" in said
+    page.parent.mkdir()
+    page.touch()
+    assert f"report: {page}\n" in CliRunner().invoke(app, ["status", str(run)]).stdout
 
 
 def test_quiet_leaves_it_out() -> None:

@@ -6,7 +6,10 @@ import sys
 import time
 
 import pytest
+import typer
+from rich.text import Text
 
+from latf_openmm.cli import app
 from latf_openmm.run.folder import RunFolder
 
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
@@ -83,3 +86,13 @@ app(["status", {str(small_run.path)!r}], standalone_mode=False)
 print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
 """
     assert json.loads(python(code)) == []
+
+
+def test_help_shows_all_that_was_written() -> None:
+    """What looks like markup would be left out, such as a unit in square brackets."""
+    command = typer.main.get_command(app)
+    assert isinstance(command, typer.core.TyperGroup)
+    for name, sub in command.commands.items():
+        for parameter in sub.params:
+            text = getattr(parameter, "help", None) or ""
+            assert Text.from_markup(text).plain == text, (name, parameter.name)

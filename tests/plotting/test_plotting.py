@@ -51,6 +51,9 @@ def test_a_surface_of_weighted_frames_is_in_kilojoules() -> None:
     errors = plotting.free_energy_error(surface, in_kt=True, ax=axes()).collections[0]
     assert errors.colorbar is not None
     assert errors.colorbar.ax.get_ylabel() == "error of F / kT"
+    assert errors.norm.boundaries.tolist() == [0.0, 0.1, 0.3, 1.0, 3.0, 10.0]  # whatever the errors are
+    kilojoules = plotting.free_energy_error(surface, ax=axes()).collections[0]
+    np.testing.assert_allclose(kilojoules.norm.boundaries, 2.5 * errors.norm.boundaries)
 
 
 def test_a_profile_of_the_flow_has_the_band_of_its_committee() -> None:

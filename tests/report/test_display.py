@@ -147,4 +147,4 @@ def test_a_notebook_without_widgets_has_no_bars(
     assert caplog.messages == [
         "progress bars in a notebook need the package ipywidgets: pip install ipywidgets"
     ]
-    assert not make_progress(Console(file=StringIO(), force_jupyter=False)).disable
+    assert not make_progress(Console(file=StringIO(), force_jupyter=False, force_terminal=True)).disable

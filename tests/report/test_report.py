@@ -16,6 +16,7 @@ import yaml
 from conftest import SMALL_TRAINING
 from helpers.folders import resealed
 
+from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.ensemble import Estimate
 from latf_openmm.features.solute import solute_atoms
 from latf_openmm.report.citations import works
@@ -23,11 +24,13 @@ from latf_openmm.report.cost import costs
 from latf_openmm.report.page import write_report
 from latf_openmm.report.solute import chain_traces, solute_of
 from latf_openmm.report.structures import StateStructure, scene, write_structures
+from latf_openmm.report.temperature_curves import Melting
 from latf_openmm.run.config import RunConfig, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
+from latf_openmm.systems.structure import StructureSettings
 
 LOADS = ("src", "srcset", "poster", "data", "action", "background")
 
@@ -249,3 +252,39 @@ def test_hot_walkers_are_named(dipeptide: RunFolder, tmp_path: Path) -> None:
     text = " ".join(write_report(RunFolder.open(resealed(tmp_path / "run")), 0).read_text().split())
     assert f"round 0, {hottest:g} K: the kinetic temperature is" in text
     assert text.count("so energies of these frames are too high") == 1
+
+
+def heat_capacity(*reliabilities: str) -> Curve:
+    """A maximum at the third of five temperatures."""
+    rows = [
+        (300.0 + 10 * i, value, 0.1, "reweighted", reliability, 50.0)
+        for i, (value, reliability) in enumerate(zip((1.0, 2.0, 3.0, 2.0, 1.0), reliabilities, strict=True))
+    ]
+    columns = ["temperature", "value", "error", "method", "reliability", "effective_samples"]
+    table = pd.DataFrame(rows, columns=columns)
+    replicates = table["value"].to_numpy()[:, None] + np.array(
+        [[0, 0], [0.1, -0.1], [0, 0], [-0.1, 0.1], [0, 0]]
+    )
+    return Curve("heat_capacity", "k_B", table, replicates)
+
+
+@pytest.mark.parametrize(
+    ("reliabilities", "expected"),
+    [
+        ("good good good good poor", "good"),
+        ("good fair good good good", "fair"),
+        ("good good poor fair good", "poor"),
+    ],
+)
+def test_a_maximum_says_whether_it_can_be_relied_on(reliabilities: str, expected: str) -> None:
+    [(name, at, reliability)] = Melting((heat_capacity(*reliabilities.split()),), ()).transitions()
+    assert name == "heat capacity is largest"
+    assert at.value == pytest.approx(320.0)
+    assert reliability == expected
+
+
+def test_the_title_is_the_file_of_a_users_own_system(dipeptide: RunFolder) -> None:
+    own = StructureSettings.model_construct(structure=Path("somewhere/protein.pdb"))
+    assert own.label == "protein.pdb"
+    assert dipeptide.config.system.label == "alanine_dipeptide"
+    assert "<h1>alanine_dipeptide</h1>" in (dipeptide.path / "report" / "index.html").read_text()

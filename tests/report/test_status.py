@@ -30,6 +30,7 @@ from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import FILE, Heartbeat, beating, read_heartbeat
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.wall_time import WallTimes
 
 ALL = 2 * 3 * FRAMES // 2
 """Frames of all walkers in one round."""
@@ -124,11 +125,17 @@ def test_a_run_killed_in_its_training(first: tuple[Path, Path], killed: Path, tm
     assert "this run is not finished: round 1, training; no command works" in "\n".join(run_status(run).lines)
     assert "round 1, training" in drawn(run)
     assert "This run is not finished: round 1, training. Everything" in page(run)
+    times = json.loads((run / ".wall_time.json").read_text())
+    assert times["round 1: simulate"] > 0
+    (run / ".wall_time.json").write_text(json.dumps(times | {"round 1: simulate": 1000.0}))
     done = CliRunner().invoke(app, ["-q", "run", str(run / "config.yaml"), "-o", str(run)])  # as it was told
     assert done.exit_code == 0, (done.output, done.exception)
     assert activity_of(RunFolder.open(run)) is None
     assert run_status(run).next_command == f"latf-openmm report {run}"
     assert not (run / FILE).exists()
+    seconds = RunFolder.open(run).round(1).summary().seconds  # of both starts
+    assert 1000 < seconds.simulate < 1100
+    assert not list(run.glob(".wall_time.json*"))
 
 
 def test_a_run_that_goes_on(killed: Path) -> None:
@@ -156,6 +163,28 @@ def test_a_beat_of_a_process_that_is_gone_or_silent_counts_as_none(tmp_path: Pat
     for text in ("", "{", "[]", '{"updated": "today"}'):
         (tmp_path / FILE).write_text(text)
         assert read_heartbeat(tmp_path) is None
+
+
+def test_wall_time_is_that_of_all_starts(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), WallTimes(tmp_path).counting("round 0: train"):
+        time.sleep(0.1)
+        raise RuntimeError
+    times = WallTimes(tmp_path)
+    before = times.seconds("round 0: train")
+    assert before >= 0.1
+    with times.counting("round 0: train"):
+        time.sleep(0.1)
+    assert times.seconds("round 0: train") >= before + 0.1
+    with times.counting("validation runs"):
+        pass
+    times.forget("round 0: ")
+    assert WallTimes(tmp_path).seconds("round 0: train") == 0
+    assert WallTimes(tmp_path).seconds("validation runs") > 0
+    times.forget("validation runs")
+    assert not list(tmp_path.iterdir())
+    for damaged in ("", "{", "[1]", '{"round 0: train": "long"}'):
+        (tmp_path / ".wall_time.json").write_text(damaged)
+        assert WallTimes(tmp_path).seconds("round 0: train") == 0
 
 
 def test_the_view_ends_with_the_run(first: tuple[Path, Path]) -> None:

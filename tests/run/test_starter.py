@@ -13,6 +13,7 @@ from latf_openmm.cli import app as cli
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.init import write_starter
+from latf_openmm.run.platform_speeds import _Clock, speeds_text
 from latf_openmm.systems import library_folder
 
 RUNNER = CliRunner()
@@ -20,7 +21,7 @@ RUNNER = CliRunner()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latf_openmm.run.init._TRIAL", 0.05)
+    monkeypatch.setattr("latf_openmm.run.platform_speeds._TRIAL", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +48,22 @@ def test_what_is_proposed_can_be_run(
     assert found.n_atoms == config.system.build().n_atoms
     assert found.steps_per_second > 0
     assert found.hours > 0
+    assert found.speeds[found.platform] == found.steps_per_second
+    assert "CPU" in found.speeds
     text = found.path.read_text()
+    assert f"were nothing else at work: {speeds_text(found.speeds)}." in text
+    assert "Training comes on top." in text
     assert f"{found.n_atoms} atoms; {found.platform} takes" in text
     assert (config.simulation.timestep == 0.004) == ("hydrogen mass repartitioning (3 amu)" in text)
     data = yaml.safe_load(text)
     assert not any(str(files) in str(value) for value in data["system"].values())  # relative
+
+
+def test_speeds_are_those_of_a_machine_that_does_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second of the calling thread and two of four others; the rest of the wall time went to other programs."""
+    times = iter([(0.0, 0.0, 0.0), (10.0, 2.5, 0.5)])
+    monkeypatch.setattr(_Clock, "_now", staticmethod(lambda: next(times)))
+    assert _Clock().alone(threads=4) == pytest.approx(0.5 + 2.0 / 4)
 
 
 def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:
@@ -67,7 +79,10 @@ def test_a_protein(tmp_path: Path) -> None:
     out = tmp_path / "my.yaml"
     result = RUNNER.invoke(cli, ["init", str(path), "-o", str(out)])
     assert result.exit_code == 0, result.output
-    assert "166 atoms, not periodic" in " ".join(result.output.split())
+    said = " ".join(result.output.split())
+    assert "166 atoms, not periodic" in said
+    assert "steps a second for one walker, were nothing else at work: " in said
+    assert "training is not included" in said
     config = load_config(out)
     assert config.system.options.implicit == "obc2"  # type: ignore[attr-defined]
     assert [feature.kind for feature in config.features] == ["distances", "torsions"]

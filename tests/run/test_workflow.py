@@ -158,7 +158,10 @@ def _children(pid: int) -> list[int]:
 
 
 def test_another_configuration_is_refused(finished: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"started with another configuration \(different: model\)"):
+    with pytest.raises(
+        ConfigError,
+        match=r"\(different: model\.tau: 1\.0, was [02]\.\d+\); use a new folder",
+    ):
         run_loop(tiny(model={"tau": 1.0}), finished.path)
 
 
@@ -180,6 +183,18 @@ def test_structures_of_samples_are_the_frames_that_the_table_names(finished: Run
     )
     frame = walker.load(finished.topology()).xyz[row["nearest_frame"]]
     np.testing.assert_allclose(structures.xyz[7], frame, atol=1e-6)
+
+
+def test_a_slip_of_the_pen_is_the_first_warning(finished: RunFolder, tmp_path: Path) -> None:
+    result = RUNNER.invoke(
+        app, ["generate", str(finished.path), "-T", "0.1", "-o", str(tmp_path / "out"), "--samples", "300"]
+    )
+    assert result.exit_code == 3, result.output
+    first, second, *others = " ".join(result.output.split()).split("warning: ")[1:]
+    assert "structures: T = 0.1 is farther than a factor of 2 from every simulated temperature" in first
+    assert second.startswith("samples and structures: T = 0.1 is outside the simulated T = 0.7 to T = 1.3")
+    assert any("effective samples stand for T = 0.1" in text for text in others)
+    assert not any("outside the simulated" in text for text in others)  # which is said once
 
 
 def test_generate_writes_what_it_says(finished: RunFolder, tmp_path: Path) -> None:
