@@ -124,7 +124,8 @@ def test_times_that_are_off_by_a_constant(
     result = given.read(".nc", time=TIMES + shift, potential_energy=energies)
     np.testing.assert_allclose(result.energy, energies[EVERY::EVERY], atol=0.01)
     assert "301 rows, " in caplog.text
-    assert "the first frame is row 5 (from 0), and each next one 5 further" in caplog.text
+    assert "the first frame is row 5 (from 0), and each next one 5 further; its times are " in caplog.text
+    assert f"{shift:.4g} ps later" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".dcd", ".xtc"])
@@ -201,5 +202,6 @@ def test_numbers_that_say_nothing_are_refused(importer: Importer) -> None:
         (False, "a column time or step would say which rows are the frames'"),
     ):
         finder = RowFinder(line(ignored), FRAMES, "md.dcd", importer.config.simulation, None)
-        with pytest.raises(DataError, match=f"bias.csv: 317 rows, md.dcd has 60 frames; {reason}"):
+        with pytest.raises(DataError, match=f"bias.csv: 317 rows, md.dcd has 60 frames; {reason}") as caught:
             finder(table)
+        assert ("--ignore-times" in str(caught.value)) is not ignored

@@ -159,7 +159,8 @@ class RowFinder:
         place, every = self._by_energies(table, np.arange(table.n_rows), [1])
         if not every or place == self.places[0]:
             return self._in_order()
-        return self._told(table, FrameRows(np.arange(table.n_rows), self._from(place, 1, table.n_rows), 1))
+        rows = FrameRows(np.arange(table.n_rows), self._from(place, 1, table.n_rows), 1)
+        return self._told(table, times, rows)
 
     def _is_shifted(self, table: Table, rows: Array, frames: Array) -> bool:
         """Return whether rows are later or earlier than frames by a constant, which is for energies to check."""
@@ -229,7 +230,7 @@ class RowFinder:
         if self._checked(table):
             place, every = self._by_energies(table, order, ratios)
             if every:
-                return self._told(table, FrameRows(order, self._from(place, every, len(order)), every))
+                return self._told(table, times, FrameRows(order, self._from(place, every, len(order)), every))
             reasons = [
                 self._reason(times),
                 "no choice of rows has the energies of the frames, computed again",
@@ -300,12 +301,16 @@ class RowFinder:
         spread = max(float(known.energies.std()), 1e-300)
         return min(max(_UNLIKE, 4.0 * known.noise / spread), 0.5)
 
-    def _told(self, table: Table, rows: FrameRows) -> FrameRows:
-        places = rows.places[rows.present]
+    def _told(self, table: Table, times: Array | None, rows: FrameRows) -> FrameRows:
+        """Say which rows were chosen, and by how much their times are off."""
+        first = int(np.flatnonzero(rows.present)[0])
+        row, shift = int(rows.order[rows.places[first]]), ""
+        if times is not None and self.frames.times is not None:
+            shift = f"; its times are {times[row] - self.frames.times[first]:.4g} ps later"
         log.warning(
-            "--table: %s: %d rows, %s has %d frames: the first frame is row %d (from 0), and each next one %d further, "
-            "as recomputed energies say",
-            *(table.path, table.n_rows, self.name, self.n_frames, rows.order[places[0]], rows.every),
+            "--table: %s: %d rows, %s has %d frames: recomputed energies say that the first frame is row %d (from 0), "
+            "and each next one %d further%s",
+            *(table.path, table.n_rows, self.name, self.n_frames, row, rows.every, shift),
         )
         return rows
 
@@ -325,9 +330,11 @@ class RowFinder:
         of_frames = ""
         if self.frames.times is not None:
             of_frames = f" (of {self.frames.times[0]:.6g} to {self.frames.times[-1]:.6g} ps)"
-        instead = (
-            "" if self.known is None else ", or leave out --table: energies are computed from the positions"
-        )
+        instead = ""
+        if self._checked(table):
+            instead = ", or leave out --table: energies are computed from the positions"
+        elif not self.frames.ignored:
+            instead = " (--ignore-times: times mean nothing, and every n-th row is a frame's)"
         return DataError(
             f"--table: {table.path}: {table.n_rows} rows{of_rows}, {self.name} has {self.n_frames} frames{of_frames}; "
             f"{reason}. Give a row for each frame, or rows at their times{instead}"
