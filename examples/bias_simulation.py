@@ -13,7 +13,6 @@ import openmm
 from openmm import app, unit
 
 import latf_openmm as latf  # before openmm, so that the TorchForce plugin finds libtorch
-from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.systems import library_folder
 
 
@@ -33,14 +32,15 @@ def main() -> None:
     # ----------------------------------------------------------------------------------------------
     trained = latf.load_model(args.model or train_a_small_one(args.output.with_suffix(".run")))
     cv = latf.latent_cv(trained)
-    bias = OpesSettings(barrier=40).build(latf.bias_context(trained, 300 * unit.kelvin))
+    bias = latf.OpesSettings(barrier=40).build(latf.bias_context(trained, 300 * unit.kelvin))
     system = latf.add_bias(system, cv, bias)
     reporters = [latf.LatentReporter(args.output, 100, cv, bias), latf.BiasUpdater(cv, bias)]
     # ----------------------------------------------------------------------------------------------
 
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
-    platform = openmm.Platform.getPlatformByName("Reference")
-    simulation = app.Simulation(pdb.topology, system, integrator, platform)
+    # CUDA with a GPU; CPU, one thread, for few atoms; Reference for a GBSAOBCForce, or to the last bit.
+    platform = openmm.Platform.getPlatformByName("CPU")
+    simulation = app.Simulation(pdb.topology, system, integrator, platform, {"Threads": "1"})
     simulation.context.setPositions(pdb.positions)
     simulation.minimizeEnergy()
     simulation.reporters += reporters

@@ -4,11 +4,15 @@ import difflib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from latf_openmm.errors import ConfigError
@@ -21,9 +25,24 @@ class Settings(BaseModel):
     """Frozen, validated settings that refuse unknown keys and non-finite numbers.
 
     They can be keys of a dict or of a cache whatever they hold, lists and mappings too.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is unknown, missing or not possible, in the words that a configuration file is refused with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            cls = type(self)
+            raise ConfigError(*_problems(error.errors(), cls, cls.__name__)) from None
+
+    # As pydantic marks its own, so that settings inside settings are still validated with their place.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     def __hash__(self) -> int:
         """Hash of the canonical JSON: pydantic's own fails for fields that are lists or mappings."""
@@ -74,25 +93,80 @@ def validate(cls: type[S], data: Any, source: str, folder: Path | None = None) -
     try:
         return cls.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        raise ConfigError(*(f"{source}: {_describe(e, cls)}" for e in error.errors())) from None
+        raise ConfigError(*_problems(error.errors(), cls, source)) from None
 
 
-def _describe(error: ErrorDetails, cls: type[BaseModel]) -> str:
-    where, siblings = _locate(error["loc"], cls)
+@dataclass(frozen=True)
+class _Place:
+    """Place of an error.
+
+    Attributes
+    ----------
+    text
+        As the user wrote it, without pydantic's names for members of unions.
+    keys
+        Allowed there.
+    field
+        Innermost field around it.
+    value
+        Location of the value that has several possible types, of which the error is about one; None: no such value.
+    """
+
+    text: str
+    keys: list[str]
+    field: FieldInfo | None
+    value: tuple[int | str, ...] | None
+
+    @property
+    def meaning(self) -> str:
+        """First part of the field's description."""
+        return ((self.field and self.field.description) or "").split(";")[0]
+
+
+def _problems(errors: Sequence[ErrorDetails], cls: type[BaseModel], source: str) -> list[str]:
+    """One line for each problem; of the types that a value can have, only those that fit it furthest count."""
+    places = [_locate(error["loc"], cls) for error in errors]
+    deepest: dict[tuple[int | str, ...] | None, int] = {}
+    for error, place in zip(errors, places, strict=True):
+        deepest[place.value] = max(deepest.get(place.value, 0), len(error["loc"]))
+    lines: dict[tuple[str, tuple[int | str, ...] | None], str] = {}
+    for number, (error, place) in enumerate(zip(errors, places, strict=True)):
+        if place.value is None:
+            lines[str(number), None] = _describe(error, place)
+        elif len(error["loc"]) == deepest[place.value]:
+            key = place.text, place.value
+            before = f"{lines[key]}; or " if key in lines else ""
+            lines[key] = before + (_message(error["msg"]) if before else _describe(error, place))
+    return [f"{source}: {line}" for line in lines.values()]
+
+
+def _describe(error: ErrorDetails, place: _Place) -> str:
+    where = place.text
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), siblings, n=1)
+        close = difflib.get_close_matches(str(error["loc"][-1]), place.keys, n=1)
         return f"{where}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error["type"] == "missing":
-        return f"{where}: this key is required"
+        return f"{where}: this key is required" + (f" ({place.meaning})" if place.meaning else "")
     if error["type"] == "union_tag_not_found":
         return f"{where}.kind: this key is required"
     if error["type"] == "union_tag_invalid":
         return _unknown_kind(where, error["ctx"])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error" and not error["loc"]:
-        return message  # of several keys; it names them
-    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{where}: {message[0].lower() + message[1:]}{got}"
+    if error["type"] == "value_error":  # of several keys it has no place; it names them
+        return (f"{where}: " if error["loc"] else "") + _message(error["msg"], bool(error["loc"]))
+    return f"{where}: {_message(error['msg'])}, got {error['input']!r}{_unit(error['input'], place.meaning)}"
+
+
+def _message(text: str, inside: bool = True) -> str:
+    message = text.removeprefix("Value error, ")
+    return message[0].lower() + message[1:] if inside else message
+
+
+def _unit(value: Any, meaning: str) -> str:
+    """Add what the field is, where it has a unit; for a quantity, how to make a number of it."""
+    unit = re.search(r"\[(.+?)\]", meaning)
+    if hasattr(value, "value_in_unit"):
+        return f", a quantity; expected a plain number{f' in {unit[1]}' if unit else ''}: take value_in_unit"
+    return f" ({meaning})" if unit else ""
 
 
 def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
@@ -102,12 +176,13 @@ def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
     return f"{where}: there is no kind {str(facts['tag'])!r}; expected one of {kinds}{hint}"
 
 
-def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list[str]]:
-    """Return the place as the user wrote it (without pydantic's union tags), and the keys allowed there."""
+def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> _Place:
+    """Find the place of an error in the settings around it."""
     text = ""
     models: list[type[BaseModel]] = [cls]
-    keys = list(cls.model_fields)
-    for part in loc:
+    keys, value = list(cls.model_fields), None
+    field: FieldInfo | None = None
+    for index, part in enumerate(loc):
         if isinstance(part, int):
             text += f"[{part}]"
             continue
@@ -115,11 +190,23 @@ def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> tuple[str, list
         if tagged:
             models = tagged
             continue
+        if field is not None and loc[index - 1] in keys and _has_several_types(field):
+            value = loc[:index]
+            continue
         keys = [name for model in models for name in model.model_fields]
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        field = fields[0] if fields else field
         models = [inner for field in fields for inner in _models_in(field.annotation)]
         text += f".{part}" if text else part
-    return text or "(top level)", keys
+    return _Place(text or "(top level)", keys, field, value)
+
+
+def _has_several_types(field: FieldInfo) -> bool:
+    """Return whether pydantic tries several types for a value, none of them settings with a ``kind``."""
+    annotation = field.annotation
+    if get_origin(annotation) not in (Union, UnionType) or any(True for _ in _models_in(annotation)):
+        return False
+    return len([arg for arg in annotation.__args__ if arg is not type(None)]) > 1  # type: ignore[union-attr]
 
 
 def _kind(model: type[BaseModel]) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 from openmm import unit
 from pydantic import Field, ValidationError
 
+from latf_openmm.bias.potentials.opes import OpesSettings
 from latf_openmm.errors import BackendError, ConfigError, DataError, LatfError, ModelError, SimulationError
 from latf_openmm.features import FEATURE_KINDS, AnyFeature
 from latf_openmm.settings import Settings, differences, validate
@@ -184,6 +185,64 @@ def test_every_problem_has_its_own_line() -> None:
     ):
         assert problem.startswith(f"demo.yaml: {where}")
         assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("cls", "data", "line"),
+    [
+        (OpesSettings, {"barrier": 1, "pase": 3}, "OpesSettings: pase: unknown key; did you mean 'pace'?"),
+        (
+            OpesSettings,
+            {},
+            "OpesSettings: barrier: this key is required (highest free-energy barrier to cross",
+        ),
+        (
+            OpesSettings,
+            {"barrier": -1},
+            "barrier: input should be greater than 0, got -1 (highest free-energy",
+        ),
+        (
+            OpesSettings,
+            {"barrier": 25 * unit.kilojoule_per_mole},
+            "got 25 kJ/mol, a quantity; expected a plain number in kJ/mol: take value_in_unit",
+        ),
+        (
+            OpesSettings,
+            {"barrier": 1, "sigma": {}},
+            "OpesSettings: sigma: input should be a valid number, got {}; or input should be a valid list",
+        ),
+        (
+            OpesSettings,
+            {"barrier": 1, "sigma": [0.1, "x"]},
+            "OpesSettings: sigma[1]: input should be a valid",
+        ),
+        (
+            Demo,
+            {"n_steps": 1, "section": {"time_step": -1}},
+            "Demo: section.time_step: input should be greater",
+        ),
+        (
+            Demo,
+            {"n_steps": 1, "system": {"kind": "lj7", "wal_radius": 2.0}},
+            "Demo: system.wal_radius: unknown key; did you mean 'wall_radius'?",
+        ),
+        (
+            FEATURE_KINDS["distances"],
+            {"pairs": [(4, 4)]},
+            "DistanceSettings: the pair (4, 4) has the same atom",
+        ),
+    ],
+)
+def test_settings_made_in_python_are_refused_in_the_words_of_a_file(
+    cls: type[Settings], data: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cls(**data)
+    (problem,) = caught.value.problems
+    assert line in problem
+    with pytest.raises(ConfigError) as of_file:
+        validate(cls, data, cls.__name__)
+    assert of_file.value.problems == caught.value.problems
 
 
 def test_settings_are_frozen() -> None:

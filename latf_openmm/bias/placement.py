@@ -111,9 +111,7 @@ def check_integrated(context: openmm.Context, name: str) -> None:
     ConfigError
         If the integrator leaves the group out: walkers would not feel the bias, and yet be weighted for it.
     """
-    integrator = context.getIntegrator()
-    if isinstance(integrator, openmm.CompoundIntegrator):
-        integrator = integrator.getIntegrator(integrator.getCurrentIntegrator())
+    integrator = current_integrator(context)
     groups = _integrated_groups(integrator)
     for group in {force.getForceGroup() for force in _biases(context.getSystem(), name)} - groups:
         said = ", ".join(map(str, sorted(groups))) or "none"
@@ -122,6 +120,14 @@ def check_integrated(context: openmm.Context, name: str) -> None:
             f"so it would not act; add group {group} to the integrator's, or take one that integrates all, such as "
             "LangevinMiddleIntegrator"
         )
+
+
+def current_integrator(context: openmm.Context) -> openmm.Integrator:
+    """Return the integrator of a Context; of a CompoundIntegrator, the one in use."""
+    integrator = context.getIntegrator()
+    if isinstance(integrator, openmm.CompoundIntegrator):
+        return integrator.getIntegrator(integrator.getCurrentIntegrator())
+    return integrator
 
 
 def _integrated_groups(integrator: openmm.Integrator) -> set[int]:

@@ -17,6 +17,8 @@ from latf_openmm.bias.exchange import Exchange, file_name
 from latf_openmm.bias.force.base import messages_parameter
 from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.standstill import note_update
+from latf_openmm.bias.thermostat import compare_temperatures
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
 from latf_openmm.storage import atomic_file
@@ -24,6 +26,8 @@ from latf_openmm.storage import atomic_file
 
 class BiasUpdater:
     """Update an adaptive bias every `bias.pace` steps; a reporter for `openmm.app.Simulation`.
+
+    A warning says so where the thermostat is not at the temperature of the bias.
 
     ``simulation.reporters.append(BiasUpdater(cv, bias))`` is all that is needed there; with a bare Context,
     call `update` after every `bias.pace` steps. Reporters that record the bias energy come before it in the
@@ -71,6 +75,7 @@ class BiasUpdater:
         self.name = name
         self.parameter = messages_parameter(name)
         self._initial = bias.snapshot()
+        self._compared = False
         self.exchange: Exchange | None = None
         if shared is not None:
             if bias.width == 0:
@@ -124,6 +129,7 @@ class BiasUpdater:
         z = self.variables(context, state)
         others = None if self.exchange is None else self.exchange.collect()
         messages = self.bias.update(z, others, self.walker_kT)
+        note_update(self.bias.messages().path)
         if messages:
             self.bias.messages().append(messages)
             context.setParameter(self.parameter, float(self.bias.sent))
@@ -166,6 +172,13 @@ class BiasUpdater:
         if self.exchange is not None:
             self.exchange.rewind(_read(path)["exchange"])
 
+    def _thermal_energy(self) -> float | None:
+        """Thermal energy that the thermostat should have [kJ/mol]; None where it has several, or any will do."""
+        if self.walker_kT is None:
+            return self.bias.thermal_energy()
+        lowest, highest = float(self.walker_kT.min()), float(self.walker_kT.max())
+        return lowest if lowest == highest else None
+
     def _check(self, context: openmm.Context) -> None:
         try:
             received = int(context.getParameter(self.parameter))
@@ -174,6 +187,9 @@ class BiasUpdater:
                 f"the Context has no adaptive bias of the name {self.name!r}; make its System with add_bias"
             ) from None
         check_integrated(context, self.name)
+        if not self._compared:
+            compare_temperatures(context, self._thermal_energy())
+            self._compared = True
         if received != int(self.bias.sent):
             raise ConfigError(
                 f"the bias in the Context has received {received} messages, the one in Python has sent "

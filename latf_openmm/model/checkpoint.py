@@ -181,7 +181,8 @@ def load_model(folder: str | Path) -> TrainedModel:
     folder = Path(folder)
     path = folder / "model.json"
     if not path.is_file():
-        models = sorted(folder.glob("rounds/*/model/model.json"))
+        run = folder.parents[2] if folder.parts[-3:-2] == ("rounds",) else folder
+        models = sorted(run.glob("rounds/*/model/model.json"))
         instead = f"; the last one of this run is {models[-1].parent}" if models else ""
         raise ModelError(f"{folder}: no trained model here (model.json is missing){instead}")
     _check_format(path)

@@ -184,6 +184,10 @@ def test_folder_without_a_model(tmp_path):
     (tmp_path / "rounds" / "001" / "model" / "model.json").write_text("{}")
     with pytest.raises(ModelError, match=r"the last one of this run is .*rounds.001.model$"):
         load_model(tmp_path)
+    with pytest.raises(
+        ModelError, match=r"002.model: no trained .* the last one of this run is .*001.model$"
+    ):
+        load_model(tmp_path / "rounds" / "002" / "model")
     with pytest.raises(ModelError, match=r"nowhere: no trained model here"):
         load_model(tmp_path / "nowhere")
 

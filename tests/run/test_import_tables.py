@@ -17,12 +17,12 @@ N = 20
 DYNAMICS = SimulationSettings(temperatures=[300], frames=N, timestep=0.002, frame_interval=50, friction=1.0)
 
 
-def columns(folder: Path, text: str, times: np.ndarray | None = None, checked: bool = True) -> FrameColumns:
+def columns(folder: Path, text: str, times: np.ndarray | None = None) -> FrameColumns:
     (folder / "COLVAR").write_text(text)
     source = ImportedTrajectory(folder / "md.xtc", 300.0, folder / "COLVAR")
     every = np.arange(N)
     line = Timeline(every, times, (every + 1) * 50, np.zeros(N, np.int64))
-    return frame_columns(source, line, N, DYNAMICS, checked)
+    return frame_columns(source, line, N, DYNAMICS)[0]
 
 
 def colvar(rows: int = N, start: float = 0.1, every: float = 0.1, **fields: np.ndarray) -> str:

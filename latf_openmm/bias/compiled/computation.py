@@ -15,6 +15,7 @@ from latf_openmm.bias.compiled.loops import instructions
 from latf_openmm.bias.compiled.machine import Function, compiled
 from latf_openmm.bias.compiled.program import BOX, Program
 from latf_openmm.bias.compiled.program_file import from_bytes, state_rows, to_bytes
+from latf_openmm.bias.standstill import Standstill
 
 StateAt = Callable[[int], NDArray[np.float64]]
 """The state of an adaptive bias when a number of messages had been sent."""
@@ -39,6 +40,8 @@ class CompiledComputation:
         Name of the global parameter with the number of messages of an adaptive bias.
     scale
         Name of the global parameter that multiplies the forces; None: there is none.
+    watch
+        Looks whether anything adds to an adaptive bias; None: nothing has to.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class CompiledComputation:
         *,
         messages: str | None = None,
         scale: str | None = None,
+        watch: Standstill | None = None,
     ) -> None:
         self.program = program
         self.n_copies = n_copies
         self.state = state
         self.messages = messages
         self.scale = scale
+        self.watch = watch
         self._lock = threading.RLock()
         self._layout: Layout | None = None
         self._function: Function
@@ -93,7 +98,7 @@ class CompiledComputation:
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep the program as bytes with their hash."""
-        kept = {name: self.__dict__[name] for name in ("n_copies", "state", "messages", "scale")}
+        kept = {name: self.__dict__[name] for name in ("n_copies", "state", "messages", "scale", "watch")}
         return {"program": to_bytes(self.program), **kept}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -104,6 +109,7 @@ class CompiledComputation:
             kept["state"],
             messages=kept["messages"],
             scale=kept["scale"],
+            watch=kept.get("watch"),
         )
 
 
@@ -155,8 +161,11 @@ class _Workspace:
         scale = 1.0
         if self._needs_parameters:
             values = state.getParameters()
-            if self._messages is not None and (sent := int(values[self._messages])) != self._sent:
-                self._take(sent)
+            if self._messages is not None:
+                if (sent := int(values[self._messages])) != self._sent:
+                    self._take(sent)
+                if (watch := self._owner.watch) is not None:
+                    self._owner.watch = watch.look(state, sent)
             if self._scale is not None:
                 scale = values[self._scale]
         energy = self._function(self._address, self._rows)
@@ -171,6 +180,7 @@ def compiled_force(
     *,
     messages: tuple[str, float] | None = None,
     scale: tuple[str, float] | None = None,
+    watch: Standstill | None = None,
 ) -> openmm.PythonForce:
     """Return a force, whose code is compiled now.
 
@@ -182,6 +192,8 @@ def compiled_force(
         Whether the System has a box.
     messages, scale
         Global parameters: name and value; as for `CompiledComputation`.
+    watch
+        As for `CompiledComputation`.
 
     Raises
     ------
@@ -194,7 +206,7 @@ def compiled_force(
         program = replace(program, atoms=np.arange(few), n_atoms=few)
     parameters = dict(item for item in (messages, scale) if item is not None)
     names = {"messages": messages and messages[0], "scale": scale and scale[0]}
-    computation = CompiledComputation(program, n_copies, state, **names)
+    computation = CompiledComputation(program, n_copies, state, watch=watch, **names)
     computation.prepare()
     force = openmm.PythonForce(computation, parameters)
     force.setUsesPeriodicBoundaryConditions(periodic)

@@ -12,6 +12,7 @@ from latf_openmm.bias.force import compiled, pythonforce, torchforce
 from latf_openmm.bias.force.bias_energy import BiasEnergy
 from latf_openmm.bias.force.lowering import UnknownOperationError
 from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.standstill import Standstill
 from latf_openmm.errors import BackendError
 from latf_openmm.force_groups import BIAS_NAME
 
@@ -83,16 +84,17 @@ def make_force(
     name
         Of the force; the global parameter of an adaptive bias starts with it.
     """
-    messages = scale = None
+    messages = scale = watch = None
     if isinstance(energy.bias, AdaptiveBias):
         messages = messages_parameter(name), float(energy.bias.sent)
+        watch = Standstill(energy.bias.pace, energy.bias.messages().path)
     if multistep:
         scale = scale_parameter(name), 1.0
     chosen = choose_backend(backend, forces)
     force: openmm.Force | None = None
     if chosen == "compiled":
         try:
-            force = compiled.make_compiled_force(energy, periodic, messages, scale)
+            force = compiled.make_compiled_force(energy, periodic, messages, scale, watch)
         except UnknownOperationError as error:
             if backend != "auto":
                 raise
@@ -101,7 +103,7 @@ def make_force(
     if chosen == "torchforce":
         force = torchforce.make_torch_force(energy, periodic, forces, parameters, multistep)
     elif force is None:
-        force = pythonforce.make_python_force(energy, periodic, parameters, multistep)
+        force = pythonforce.make_python_force(energy, periodic, parameters, multistep, watch)
     force.setName(name)
     return force
 

@@ -15,6 +15,7 @@ from latf_openmm.bias.force.force_module import AdaptiveState
 from latf_openmm.bias.force.lowered_choices import HANDLERS
 from latf_openmm.bias.force.lowering import Lowering
 from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.standstill import Standstill
 
 
 def why_unavailable() -> str | None:
@@ -70,6 +71,7 @@ def make_compiled_force(
     periodic: bool,
     messages: tuple[str, float] | None = None,
     scale: tuple[str, float] | None = None,
+    watch: Standstill | None = None,
 ) -> openmm.Force:
     """Return a PythonForce of the bias.
 
@@ -81,6 +83,8 @@ def make_compiled_force(
         Whether it is given the box.
     messages, scale
         Global parameters, name and value: the number of messages, and the factor on the forces.
+    watch
+        Looks whether anything adds to an adaptive bias.
 
     Raises
     ------
@@ -94,4 +98,6 @@ def make_compiled_force(
     bias = energy.bias
     state = StateAt(bias) if isinstance(bias, AdaptiveBias) else bias.state.numpy().copy()
     program = program_of(energy, periodic)
-    return compiled_force(program, energy.n_copies, state, periodic, messages=messages, scale=scale)
+    return compiled_force(
+        program, energy.n_copies, state, periodic, messages=messages, scale=scale, watch=watch
+    )

@@ -166,6 +166,10 @@ class AdaptiveBias(Bias):
         self.state = self.state_update(self.state, message)
         return message
 
+    def thermal_energy(self) -> float | None:
+        """Thermal energy that what is added depends on [kJ/mol]; None: on none."""
+        return None
+
     def offset(self) -> float:
         """Energy subtracted from the bias before frames are weighted by exp((V - offset)/kT) [kJ/mol]."""
         return 0.0

@@ -174,6 +174,10 @@ class Metadynamics(AdaptiveBias):
         surface = -factor * self.values.numpy()
         return np.asarray(surface - surface.min())
 
+    def thermal_energy(self) -> float:
+        """Return kT [kJ/mol]."""
+        return self.kT
+
     def offset(self) -> float:
         """c(t) of Tiwary and Parrinello (2015) [kJ/mol]: frames weigh exp((V(z, t) - c(t)) / kT)."""
         v = self.values.numpy().ravel() / self.kT

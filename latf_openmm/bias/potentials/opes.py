@@ -160,6 +160,10 @@ class Opes(AdaptiveBias):
         """Effective number of samples, from the kernels' weights."""
         return float((1 + self.weight) ** 2 / (1 + self.square))
 
+    def thermal_energy(self) -> float:
+        """Return kT [kJ/mol]."""
+        return self.kT
+
     def offset(self) -> float:
         """Nothing: frames weigh exp(V / kT) with the bias at their time (Invernizzi and Parrinello, 2020)."""
         return 0.0

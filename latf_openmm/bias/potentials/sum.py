@@ -65,6 +65,10 @@ class AdaptiveSum(AdaptiveBias):
         self.state = self.lead.state
         return messages
 
+    def thermal_energy(self) -> float | None:
+        """Thermal energy of the adaptive part [kJ/mol]."""
+        return self.lead.thermal_energy()
+
     def offset(self) -> float:
         """Offset of the adaptive part [kJ/mol]."""
         return self.lead.offset()

@@ -2,16 +2,19 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
+from latf_openmm.run.imported.recordings import recorded_energies
+from latf_openmm.run.imported.rows import KnownEnergies, RowFinder
 from latf_openmm.run.imported.tables import Table, joined_tables
 from latf_openmm.run.imported.times import Timeline
 from latf_openmm.run.imported.trajectories import ImportedTrajectory
+from latf_openmm.sampling.energy_windows import EnergyWindows
 from latf_openmm.sampling.stage import SimulationSettings
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,8 @@ class FrameColumns:
         Columns without a meaning of their own, for example collective variables.
     periods
         Of those that are periodic.
+    recorded
+        Potential energies around the frames, at constant pressure U + pV; None: the tables have one a frame.
     """
 
     energy: Array | None = None
@@ -73,6 +78,7 @@ class FrameColumns:
     volume: Array | None = None
     others: dict[str, Array] = field(default_factory=dict)
     periods: dict[str, float] = field(default_factory=dict)
+    recorded: EnergyWindows | None = None
 
 
 def frame_columns(
@@ -80,16 +86,27 @@ def frame_columns(
     frames: Timeline,
     n_frames: int,
     simulation: SimulationSettings,
-    checked: bool,
-) -> FrameColumns:
+    known: Callable[[], KnownEnergies] | None = None,
+    pressure: float | None = None,
+) -> tuple[FrameColumns, Timeline]:
     """Read the tables of a trajectory and find the rows of its frames.
 
     Parameters
     ----------
     n_frames
         Of all files.
-    checked
-        Whether energies are recomputed later, so that a wrong guess of rows is noticed.
+    known
+        Computes energies of a few frames, by which rows are found where their times do not say; None: there is no
+        System to do it with.
+    pressure
+        Of the simulation, where it was constant [kJ/mol/nm^3].
+
+    Returns
+    -------
+    FrameColumns
+        Of the frames that have a row in all tables.
+    Timeline
+        These frames.
 
     Raises
     ------
@@ -97,120 +114,30 @@ def frame_columns(
         If a table cannot be read, does not have the frames, or has a column that must not be ignored.
     """
     result = FrameColumns()
-    for table in joined_tables(trajectory.tables):
-        rows = _rows(table, frames, n_frames, trajectory.name, simulation, checked)
-        _take(result, table.only(rows), rows)
+    find = RowFinder(frames, n_frames, trajectory.name, simulation, known)
+    tables = joined_tables(trajectory.tables)
+    places = [find(table) for table in tables]
+    present = np.logical_and.reduce([np.ones(len(frames.kept), bool), *(rows.present for rows in places)])
+    if not present.all():
+        log.warning(
+            "%s: %d frames, at the ends, have no row in %s and are left out",
+            *(trajectory.name, int((~present).sum()), ", ".join(str(table.path) for table in tables)),
+        )
+    for table, rows in zip(tables, places, strict=True):
+        times = None if frames.ignored else find.times(table)
+        result.recorded = result.recorded or recorded_energies(
+            table, rows, present, pressure, times, find.spacing
+        )
+        chosen = rows.rows(present)
+        _take(result, table.only(chosen), chosen)
     if result.total and result.energy is not None and result.bias is not None:
         result.energy = result.energy - result.bias  # the program's potential energy holds it
-    tables = joined_tables(trajectory.tables)
     if tables and result.energy is None and not any(table.format == "plumed" for table in tables):
         names = [name for table in tables for name in table.columns]
         raise DataError(
             f"--table: {trajectory.tables[0]}: the column potential_energy is missing; it has {', '.join(names)}"
         )
-    return result
-
-
-def _rows(
-    table: Table,
-    frames: Timeline,
-    n_frames: int,
-    name: str,
-    simulation: SimulationSettings,
-    checked: bool,
-) -> NDArray[np.int64]:
-    """Row of the table for each frame that is kept."""
-    times, spacing = _times(table, simulation), simulation.timestep * simulation.frame_interval
-    checked = checked and "potential_energy" in table.columns
-    if table.n_rows == n_frames:
-        if times is not None and frames.times is not None:
-            _check_same_times(table, times[frames.kept], frames.times, spacing, name, checked)
-        elif times is not None and not frames.ignored:
-            _check_spacing(table, times, spacing, name)
-        return frames.kept
-    if times is None:
-        raise DataError(
-            f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames (a column "
-            f"time or step would say "
-            "which rows are the frames')"
-        )
-    wanted = frames.times if frames.times is not None else np.asarray((frames.kept + 1) * spacing, np.float64)
-    if frames.times is None and not checked:
-        raise DataError(
-            f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames and no "
-            f"times to find rows by"
-        )
-    rows = _nearest_rows(times, wanted, 0.05 * spacing)
-    tolerance = 0.05 * spacing + 4 * np.finfo(np.float32).eps * np.abs(wanted)
-    lost = np.flatnonzero(np.abs(times[rows] - wanted) > tolerance)
-    if len(lost):
-        raise DataError(
-            f"--table: {table.path}: {table.n_rows} rows, {name} has {n_frames} frames; no row for frame "
-            f"{frames.kept[lost[0]]}, at {wanted[lost[0]]:.6g} ps (its times are {times.min():.6g} "
-            f"to {times.max():.6g} ps)"
-        )
-    return rows
-
-
-def _nearest_rows(times: Array, wanted: Array, tolerance: float) -> NDArray[np.int64]:
-    """Rows whose times are nearest to those wanted; the last of rows of one time, as after a restart."""
-    order = np.argsort(times, kind="stable")
-    ascending = times[order]
-    before = np.clip(np.searchsorted(ascending, wanted + tolerance, "right") - 1, 0, None)
-    after = np.clip(before + 1, None, len(times) - 1)
-    after = np.searchsorted(ascending, ascending[after], "right") - 1
-    nearer = np.abs(ascending[after] - wanted) < np.abs(ascending[before] - wanted)
-    return np.asarray(order[np.where(nearer, after, before)], dtype=np.int64)
-
-
-def _times(table: Table, simulation: SimulationSettings) -> Array | None:
-    """Times of the rows [ps]; None where a table has none."""
-    if "time" in table.columns:
-        return table.columns["time"]
-    step = table.columns.get("step")
-    if step is None or not np.isfinite(step).all() or (np.diff(np.unique(step)) <= 1).any():
-        return None  # numbers of rows, not of integration steps
-    return step * simulation.timestep
-
-
-def _check_spacing(table: Table, times: Array, spacing: float, name: str) -> None:
-    """Raise `DataError` where rows are not as far apart as frames of a file without times are."""
-    apart = float(np.median(np.diff(times)))
-    if abs(apart - spacing) > 0.05 * spacing + 4 * np.finfo(np.float32).eps * float(np.abs(times).max()):
-        raise DataError(
-            f"--table: {table.path}: its rows are {apart:.4g} ps apart, the frames of {name} {spacing:.4g} ps "
-            "(simulation.timestep * frame_interval); expected a row for each frame, in order (--ignore-times: its "
-            "times are wrong)"
-        )
-
-
-def _check_same_times(
-    table: Table, rows: Array, frames: Array, spacing: float, name: str, checked: bool
-) -> None:
-    """Raise `DataError` where rows are of other times than frames; a constant is for energies to check."""
-    off = rows - frames
-    tolerance = 0.05 * spacing + 4 * np.finfo(np.float32).eps * float(np.abs(frames).max())
-    wrong = np.flatnonzero(np.abs(off - np.median(off)) > tolerance)
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(
-            f"--table: {table.path}: row {row} is of {rows[row]:.6g} ps, the frame of {name} of "
-            f"{frames[row]:.6g} ps; "
-            "expected a row for each frame, in order"
-        )
-    if abs(float(np.median(off))) <= tolerance:
-        return
-    if not checked:
-        raise DataError(
-            f"--table: {table.path}: its times are {float(np.median(off)):.4g} ps later than those of {name}, and it "
-            "has no energies that would say whether its rows are the frames' (--ignore-times: they are, in order)"
-        )
-    log.warning(
-        "--table: %s: its times are %.4g ps later than those of %s; rows are taken in order",
-        table.path,
-        float(np.median(off)),
-        name,
-    )
+    return result, frames.only(present)
 
 
 def _take(result: FrameColumns, table: Table, rows: NDArray[np.int64]) -> None:

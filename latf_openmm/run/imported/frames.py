@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from latf_openmm.run.imported.columns import FrameColumns
 from latf_openmm.run.imported.times import Timeline
 from latf_openmm.run.imported.trajectories import ImportedTrajectory, ReadFile
+from latf_openmm.sampling.energy_windows import EnergyWindows
 
 Array = NDArray[np.float64]
 
@@ -36,6 +37,8 @@ class ImportedFrames:
         Of the simulation [ps].
     pressure_volume
         pV at constant pressure [kJ/mol], shape (n_frames,); else None.
+    recorded
+        Energies around the frames, where they were recorded more often and there was no bias; else None.
     """
 
     source: ImportedTrajectory
@@ -48,6 +51,7 @@ class ImportedFrames:
     temperature: Array
     timestep: float
     pressure_volume: Array | None = None
+    recorded: EnergyWindows | None = None
 
     @property
     def n_frames(self) -> int:

@@ -7,6 +7,8 @@ learned from them.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import mdtraj
@@ -23,7 +25,7 @@ from latf_openmm.run.config import RunConfig, check, check_possible
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import run_features
 from latf_openmm.run.imported.atoms import check_bonds
-from latf_openmm.run.imported.columns import check_kinetic, check_volumes, frame_columns
+from latf_openmm.run.imported.columns import FrameColumns, check_kinetic, check_volumes, frame_columns
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.run.imported.energies import (
     Comparison,
@@ -35,8 +37,9 @@ from latf_openmm.run.imported.energies import (
     effect_of_rounding,
 )
 from latf_openmm.run.imported.frames import ImportedFrames
+from latf_openmm.run.imported.rows import KnownEnergies
 from latf_openmm.run.imported.runs import FeatureReader, runs_at
-from latf_openmm.run.imported.times import in_order, timeline
+from latf_openmm.run.imported.times import Timeline, in_order, timeline
 from latf_openmm.run.imported.trajectories import (
     ImportedTrajectory,
     ReadFile,
@@ -45,6 +48,7 @@ from latf_openmm.run.imported.trajectories import (
 )
 from latf_openmm.run.imported.walkers import write_imported
 from latf_openmm.run.loop import run_loop
+from latf_openmm.sampling.energy_windows import EnergyWindows
 from latf_openmm.storage import check_output
 from latf_openmm.systems import BuiltSystem, shared_system
 from latf_openmm.systems.bonds import Bonds, expected_bonds
@@ -161,17 +165,8 @@ class Importer:
             if evaluate is not None:
                 self._check_start(file)
             files.append(file)
-        given, files = files, in_order(files) if not self.ignore_times else files
-        if [file.path for file in files] != [file.path for file in given] and len(source.tables) > 1:
-            raise DataError(
-                f"{source.name}: its files are not in the order of their times, so that of its tables is not known; "
-                "give files and tables in the order of time"
-            )
-        n_frames = sum(file.n_frames for file in files)
-        if n_frames < MIN_FRAMES:
-            raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")
-        line = timeline(source.name, files, self.config.simulation, self.ignore_times)
-        columns = frame_columns(source, line, n_frames, self.config.simulation, self.computes)
+        files = self._ordered(source, files)
+        columns, line = self._columns(source, files)
         n, zero = len(line.kept), np.zeros(len(line.kept))
         frames = ImportedFrames(
             source,
@@ -190,7 +185,33 @@ class Importer:
         for file in files if evaluate is not None else []:  # last: it takes long
             file.energies = read_file(file.path, self.topology, evaluate, self.progress).energies
         frames.energy = self._energies(frames)
+        frames.recorded = _with_zero_of(frames.energy, columns) if not frames.biased else None
         return frames
+
+    def _ordered(self, source: ImportedTrajectory, given: list[ReadFile]) -> list[ReadFile]:
+        files = given if self.ignore_times else in_order(given)
+        if [file.path for file in files] != [file.path for file in given] and len(source.tables) > 1:
+            raise DataError(
+                f"{source.name}: its files are not in the order of their times, so that of its tables is not known; "
+                "give files and tables in the order of time"
+            )
+        return files
+
+    def _columns(self, source: ImportedTrajectory, files: list[ReadFile]) -> tuple[FrameColumns, Timeline]:
+        """Read the tables; the timeline is of the frames that are kept."""
+        n_frames = sum(file.n_frames for file in files)
+        if n_frames < MIN_FRAMES:
+            raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")
+        line = timeline(source.name, files, self.config.simulation, self.ignore_times)
+
+        @cache
+        def known() -> KnownEnergies:
+            rows, samples = _compared(files, line.kept)
+            energies = np.concatenate([self.model(sample) for sample in samples])
+            return KnownEnergies(rows, energies, effect_of_rounding(self.model, samples).spread)
+
+        simulation, computed = self.config.simulation, known if self.computes else None
+        return frame_columns(source, line, n_frames, simulation, computed, self.pressure)
 
     def _has_energies(self, source: ImportedTrajectory) -> bool:
         from latf_openmm.run.imported.tables import joined_tables
@@ -271,13 +292,7 @@ class Importer:
                 check_each_energy(file, self.model, kT)
             computed = np.concatenate([file.energies for file in files if file.energies is not None])
             return corrected(name, computed[kept], effect_of_rounding(self.model, samples), kT)
-        starts = np.cumsum([0, *(file.n_frames for file in files)])
-        numbers = np.concatenate(
-            [s + np.array(f.sample_frames, np.int64) for s, f in zip(starts, files, strict=False)]
-        )
-        usable = np.flatnonzero(np.isin(numbers, kept))
-        chosen = usable[compared_frames(usable.tolist())]
-        rows = np.searchsorted(kept, numbers[chosen])
+        rows, compared = _compared(files, kept)
         tables = ", ".join(map(str, frames.source.tables))
         volumes = None if frames.pressure_volume is None or self.pressure is None else frames.pressure_volume
         comparison = Comparison(
@@ -287,7 +302,31 @@ class Importer:
             None if volumes is None else volumes / (self.pressure or 1.0),
             rows,
         )
-        return comparison.check(self.model, [samples[i] for i in chosen], kT)
+        return comparison.check(self.model, compared, kT)
+
+
+def _compared(
+    files: Sequence[ReadFile], kept: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[mdtraj.Trajectory]]:
+    """Frames whose energies are recomputed: their numbers among those kept, and the frames."""
+    samples = [sample for file in files for sample in file.samples]
+    starts = np.cumsum([0, *(file.n_frames for file in files)])
+    numbers = np.concatenate(
+        [s + np.array(f.sample_frames, np.int64) for s, f in zip(starts, files, strict=False)]
+    )
+    usable = np.flatnonzero(np.isin(numbers, kept))
+    chosen = usable[compared_frames(usable.tolist())]
+    return np.searchsorted(kept, numbers[chosen]), [samples[i] for i in chosen]
+
+
+def _with_zero_of(energy: Array, columns: FrameColumns) -> EnergyWindows | None:
+    """Energies around frames with the zero that those of the frames have; None where more than a zero differs."""
+    if columns.recorded is None or columns.energy is None:
+        return None
+    off = energy - columns.energy
+    if np.ptp(off) > 1e-6 * max(1.0, float(np.abs(off).max())):
+        return None
+    return replace(columns.recorded, means=columns.recorded.means + off[0])
 
 
 def _check_lag(config: RunConfig, frames: Sequence[ImportedFrames]) -> None:

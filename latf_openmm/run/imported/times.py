@@ -44,6 +44,11 @@ class Timeline:
     stretch: NDArray[np.int64]
     ignored: bool = False
 
+    def only(self, present: NDArray[np.bool_]) -> "Timeline":
+        """Return the timeline of some of the frames, which follow on each other as before."""
+        times = None if self.times is None else self.times[present]
+        return Timeline(self.kept[present], times, self.step[present], self.stretch[present], self.ignored)
+
 
 def in_order(files: Sequence[ReadFile]) -> list[ReadFile]:
     """Return files in the order of their times; as given where they have none."""

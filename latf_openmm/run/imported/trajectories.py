@@ -42,7 +42,7 @@ class ImportedTrajectory:
     temperature
         In the scale of the system; None: the column `temperature` of the table has that of each frame.
     table
-        File with a row for each frame, or with times or steps that frames are found by; or several. The column
+        File with a row for each frame, or more rows, of which those of the frames are found; or several. The column
         `potential_energy` is without bias, `bias_energy` and `bias_offset` where it was biased [kJ/mol]. None: energies
         are computed from the positions, and there was no bias.
     run

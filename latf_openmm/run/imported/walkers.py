@@ -111,6 +111,8 @@ def _table(
     )
     if trajectory.pressure_volume is not None:
         table["pressure_volume"] = trajectory.pressure_volume[rows]
+    if trajectory.recorded is not None:
+        table = table.assign(**{n: values[rows] for n, values in trajectory.recorded.columns().items()})
     if stretch[0] != stretch[-1]:
         table["stretch"] = stretch
     if len(at.runs) > 1:
