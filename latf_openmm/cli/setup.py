@@ -102,6 +102,7 @@ def init(
     """Write a commented configuration for your own system, and say what it will cost on this machine."""
     from latf_openmm.run.init import write_starter
     from latf_openmm.run.platform_speeds import speeds_text
+    from latf_openmm.units import duration
 
     proposal = write_starter(files, output, force_field or [], trust)
     box = "periodic" if proposal.periodic else "not periodic"
@@ -114,9 +115,9 @@ def init(
         highlight=False,
         soft_wrap=True,
     )
+    time = duration(3600.0 * proposal.hours)
     console.print(
-        f"{proposal.platform}: simulation of one round as proposed takes about {proposal.hours:.2g} hours; training is "
-        "not included",
+        f"{proposal.platform}: simulation of one round as proposed takes about {time}; training is not included",
         highlight=False,
         soft_wrap=True,
     )

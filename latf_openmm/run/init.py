@@ -29,6 +29,7 @@ from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
 from latf_openmm.systems.structure import force_field_file
+from latf_openmm.units import duration
 
 _TOPOLOGIES = {"amber": (".prmtop", ".parm7"), "gromacs": (".top",), "charmm": (".psf",)}
 """File name ends of topologies, by kind of system."""
@@ -204,7 +205,7 @@ class _Proposal:
             "timestep": f"{self.timestep:g}",
             "interval": self.interval,
             "masses": masses,
-            "hours": f"{self.hours:.2g}",
+            "time": duration(3600.0 * self.hours),
             "spacing": SPACING[self.built.periodic],
         }
 

@@ -14,7 +14,7 @@ _TEMPLATE = """\
 #   latf-openmm run THIS_FILE --output RUN
 # {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
 # Steps a second for one walker, were nothing else at work: {speeds}.
-# One round of simulation, as proposed, takes about {hours} hours; a biased round takes longer. Training comes on top.
+# One round of simulation, as proposed, takes about {time}; a biased round takes longer. Training comes on top.
 system:
 {system}
 seed: 1
