@@ -9,11 +9,11 @@ log = logging.getLogger(__name__)
 _PACES = 3
 """Steps that an adaptive bias may stay as it was, in units of its pace, before that is said."""
 _updated: set[str] = set()
-"""Files of messages of the biases that something updates in this process."""
+"""Files of messages of the biases that have something that updates them in this process."""
 
 
-def note_update(path: Path) -> None:
-    """Note that the bias with this file of messages is updated, also where it had nothing to add."""
+def note_updater(path: Path) -> None:
+    """Note that the bias with this file of messages has an updater, which may begin after an equilibration."""
     _updated.add(str(path))
 
 

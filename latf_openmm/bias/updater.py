@@ -17,7 +17,7 @@ from latf_openmm.bias.exchange import Exchange, file_name
 from latf_openmm.bias.force.base import messages_parameter
 from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials.base import AdaptiveBias
-from latf_openmm.bias.standstill import note_update
+from latf_openmm.bias.standstill import note_updater
 from latf_openmm.bias.thermostat import compare_temperatures
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
@@ -76,6 +76,8 @@ class BiasUpdater:
         self.parameter = messages_parameter(name)
         self._initial = bias.snapshot()
         self._compared = False
+        bias.has_updater = True
+        note_updater(bias.messages().path)
         self.exchange: Exchange | None = None
         if shared is not None:
             if bias.width == 0:
@@ -129,7 +131,6 @@ class BiasUpdater:
         z = self.variables(context, state)
         others = None if self.exchange is None else self.exchange.collect()
         messages = self.bias.update(z, others, self.walker_kT)
-        note_update(self.bias.messages().path)
         if messages:
             self.bias.messages().append(messages)
             context.setParameter(self.parameter, float(self.bias.sent))

@@ -78,6 +78,21 @@ def test_nothing_is_said_of_a_bias_that_is_updated(backend: str, caplog: pytest.
     assert not caplog.records
 
 
+def test_an_equilibration_before_the_first_update_is_not_a_forgotten_updater(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where the bias is restored in between."""
+    bias = opes()
+    updater = latf.BiasUpdater(CV, bias)
+    updater.reset()
+    script = simulation(bias)
+    script.step(10 * PACE)
+    script.reporters.append(updater)
+    script.step(PACE)
+    assert int(bias.updates) == 1
+    assert not caplog.records
+
+
 def test_a_bias_that_has_nothing_to_add_is_not_a_forgotten_one(caplog: pytest.LogCaptureFixture) -> None:
     """A restraint that has arrived, in a script that goes on later."""
     settings = latf.MovingHarmonicSettings(start=[0.3], end=[0.4], force_constant=10.0, steps=PACE, pace=PACE)

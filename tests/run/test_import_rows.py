@@ -163,6 +163,18 @@ def test_frames_after_the_end_of_the_table_are_left_out(given: Given, energies: 
     np.testing.assert_allclose(result.energy, energies[EVERY:-12:EVERY], atol=0.01)
 
 
+def test_frames_are_left_out_only_where_energies_say_that_others_have_their_rows(importer: Importer) -> None:
+    """Else times may be off by a constant, which is not noticed."""
+    every = np.arange(FRAMES)
+    times = SPACING * (every + 1.0)
+    frames = Timeline(every, times, (every + 1) * EVERY * STEPS, np.zeros(FRAMES, np.int64))
+    finder = RowFinder(frames, FRAMES, "md.dcd", importer.config.simulation, None)
+    complete = Table(Path("b.csv"), "plain", {"time": TIMES, "bias_energy": np.zeros(len(TIMES))})
+    assert finder(complete).rows(np.ones(FRAMES, bool)).tolist() == list(range(EVERY, len(TIMES), EVERY))
+    with pytest.raises(DataError, match=r"no row for frame 0, at 0\.04 ps"):
+        finder(complete.only(np.arange(2 * EVERY, len(TIMES))))
+
+
 def test_energies_of_something_else_are_refused(given: Given) -> None:
     other = np.random.default_rng(0).normal(size=len(TIMES))
     with pytest.raises(

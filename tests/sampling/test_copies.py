@@ -23,7 +23,6 @@ from helpers.stages import (
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from openmm import unit
-from pydantic import ValidationError
 from scipy import stats
 
 from latf_openmm import many_copies
@@ -404,7 +403,7 @@ def test_a_box_of_water_is_refused_before_anything_runs(tmp_path: Path) -> None:
 
 def test_several_temperatures_need_the_bias_at_every_step() -> None:
     with pytest.raises(
-        ValidationError, match=r"context_walkers: 4 are more than walkers \(2\).*bias_every: 1, got 2"
+        ConfigError, match=r"context_walkers: 4 are more than walkers \(2\).*bias_every: 1, got 2"
     ):
         make_stage(Path("s"), context_walkers=4, bias_every=2)
     make_stage(Path("s"), context_walkers=3, bias_every=2)

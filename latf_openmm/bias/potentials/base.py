@@ -96,6 +96,8 @@ class AdaptiveBias(Bias):
         Messages sent to the force so far.
     updates
         Updates so far.
+    has_updater
+        Whether a `BiasUpdater` was made for it.
     added
         What the last update added, one row (z, weight) for each walker: what other walkers that share the
         bias need to add it, too; empty where walkers cannot share.
@@ -111,6 +113,7 @@ class AdaptiveBias(Bias):
         self.sent: Tensor
         self.updates: Tensor
         self.added = torch.empty(0)
+        self.has_updater = False
         self.register_buffer("sent", torch.zeros((), dtype=torch.long))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._messages: MessageFile | None = None
@@ -118,7 +121,7 @@ class AdaptiveBias(Bias):
     def messages(self) -> MessageFile:
         """Return the file from which forces made from now on read the messages."""
         if self._messages is None:
-            self._messages = MessageFile(int(self.sent))
+            self._messages = MessageFile(int(self.sent), self.has_updater)
         return self._messages
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latf_openmm.bias.standstill import note_updater
+
 
 class MessageFile:
     """Messages, one row of 8-byte numbers each; a temporary file that only grows, and ends with this object.
@@ -18,13 +20,17 @@ class MessageFile:
     ----------
     start
         Messages before the first one in the file.
+    updated
+        Whether something is there that updates the bias.
     """
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, updated: bool) -> None:
         handle, name = tempfile.mkstemp(prefix="latf_bias_", suffix=".rows")
         os.close(handle)
         self.path = Path(name)
         self.start = start
+        if updated:
+            note_updater(self.path)
         weakref.finalize(self, self.path.unlink, missing_ok=True)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:

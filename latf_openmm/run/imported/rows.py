@@ -123,12 +123,13 @@ class RowFinder:
         by_time = None
         if times is not None and not self.frames.ignored:
             by_time = self._by_time(table, times)
-        if by_time is not None and (not self._checked(table) or self._fits(table, by_time)):
+        complete = by_time is not None and bool(by_time.present.all())
+        if by_time is not None and (self._fits(table, by_time) if self._checked(table) else complete):
             return by_time
         try:
             return self._spaced(table, times)
         except DataError:
-            if by_time is None:
+            if by_time is None or not complete:
                 raise
             return by_time  # what is wrong with its energies is said later
 
