@@ -20,9 +20,19 @@ from latf_openmm.systems.python_file import PythonFileSettings
 
 FORCES = ", forces"
 ALONE = ", one temperature"
-METHODS = (f"exchange{ALONE}", "exchange", f"exchange{FORCES}", f"fixed{ALONE}", "fixed")
-"""Walkers that exchange temperatures or stay; frames of one temperature by themselves, or of all with the weights of
-``generate``, which forces at frames may correct."""
+HEAVY = " 2 fs"
+METHODS = (
+    f"fixed{ALONE}",
+    "fixed",
+    f"exchange{ALONE}",
+    "exchange",
+    f"exchange{FORCES}",
+    f"exchange{HEAVY}{ALONE}",
+    f"exchange{HEAVY}",
+    f"exchange{HEAVY}{FORCES}",
+)
+"""Walkers that exchange temperatures or stay, with 1 fs or, with heavier hydrogens, with 2 fs; frames of one
+temperature by themselves, or of all with the weights of ``generate``, which forces at frames may correct."""
 LAG = 2
 """Of the training [frames]; walkers move every `LAG + 1` frames."""
 LIMIT = 13_000_000
@@ -76,15 +86,17 @@ class Case:
 
     def config(self) -> RunConfig:
         """The loop of a method."""
-        exchange = ExchangeSettings(interval=LAG + 1) if self.simulated.method == "exchange" else None
+        simulated = self.simulated.method
+        exchange = ExchangeSettings(interval=LAG + 1) if simulated.startswith("exchange") else None
+        heavy = simulated.endswith(HEAVY)
         return RunConfig(
-            system=PythonFileSettings(file=Path(target.__file__)),
+            system=PythonFileSettings(file=Path(target.__file__), function="make_heavy" if heavy else "make"),
             seed=self.seed,
             simulation=SimulationSettings(
                 temperatures=list(TEMPERATURES),
                 frames=self.budget.frames,
                 frame_interval=self.budget.interval,
-                timestep=TIMESTEP,
+                timestep=2 * TIMESTEP if heavy else TIMESTEP,
                 friction=FRICTION,
                 equilibration=self.budget.equilibration,
                 platform="Reference",

@@ -127,7 +127,8 @@ most 13 million force evaluations for all of them:
 
 Root mean square over seeds. **exchange**, **fixed**: one walker at each temperature, which exchange or stay; frames of
 all temperatures with the weights of `generate`. **one temperature**: the frames of 300 K by themselves. **forces**:
-forces at frames correct the weights (`generate --forces`); they are counted.
+forces at frames correct the weights (`generate --forces`); they are counted. **2 fs**: hydrogens of 3 amu, taken from
+what they are bound to, and time steps of 2 fs in place of 1: the distribution of positions does not depend on masses.
 
 {at_target}
 

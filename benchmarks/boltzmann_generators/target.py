@@ -20,6 +20,8 @@ TIMESTEP = 0.001
 """As in the reference runs of boltzkit [ps]."""
 FRICTION = 1.0
 """As in the reference runs of boltzkit [1/ps]."""
+HYDROGEN_MASS = 3.0
+"""Of `make_heavy`, which can take time steps of 2 fs [amu]."""
 GAS_CONSTANT = 0.00831446261815324
 """In kJ/mol/K."""
 TORSIONS = {"phi": (4, 6, 8, 14), "psi": (6, 8, 14, 16), "omega 1": (1, 4, 6, 8), "omega 2": (8, 14, 16, 18)}
@@ -38,13 +40,29 @@ def positions() -> Positions:
     return np.array(structure().positions.value_in_unit(unit.nanometer))
 
 
-def defined_system() -> openmm.System:
-    """Return the System as it is defined, with the solvent as OpenMM has it."""
+def defined_system(hydrogen_mass: float | None = None) -> openmm.System:
+    """Return the System as it is defined, with the solvent as OpenMM has it.
+
+    Parameters
+    ----------
+    hydrogen_mass
+        Mass of hydrogens, taken from what they are bound to [amu]; None: as it is.
+    """
+    mass = None if hydrogen_mass is None else hydrogen_mass * unit.amu
     return app.ForceField(*FORCE_FIELD).createSystem(
-        structure().topology, nonbondedMethod=app.NoCutoff, constraints=None, removeCMMotion=False
+        structure().topology,
+        nonbondedMethod=app.NoCutoff,
+        constraints=None,
+        removeCMMotion=False,
+        hydrogenMass=mass,
     )
 
 
 def make() -> tuple[openmm.System, app.Topology, Positions]:
     """Return System, topology and positions [nm], with the solvent in compiled code: for ``system.kind: python``."""
     return with_compiled_solvent(defined_system()), structure().topology, positions()
+
+
+def make_heavy() -> tuple[openmm.System, app.Topology, Positions]:
+    """Return the same with hydrogens of `HYDROGEN_MASS`: the distribution of positions does not depend on masses."""
+    return with_compiled_solvent(defined_system(HYDROGEN_MASS)), structure().topology, positions()

@@ -14,7 +14,13 @@ from benchmarks.boltzmann_generators.parallel_tempering import (
     torsions_of,
 )
 from benchmarks.boltzmann_generators.reference import start_of
-from benchmarks.boltzmann_generators.target import TEMPERATURES, defined_system, make
+from benchmarks.boltzmann_generators.target import (
+    HYDROGEN_MASS,
+    TEMPERATURES,
+    defined_system,
+    make,
+    make_heavy,
+)
 
 TINY = Length(frames=2, interval=5)
 
@@ -45,9 +51,11 @@ def test_the_compiled_solvent_gives_the_energies_and_forces_of_openmm() -> None:
 
 
 def test_nothing_is_constrained_and_hydrogens_have_their_mass() -> None:
-    system = make()[0]
-    assert system.getNumConstraints() == 0
-    assert min(system.getParticleMass(i)._value for i in range(system.getNumParticles())) < 1.01
+    for made, least in ((make(), 1.0), (make_heavy(), HYDROGEN_MASS)):
+        masses = [made[0].getParticleMass(i)._value for i in range(made[0].getNumParticles())]
+        assert made[0].getNumConstraints() == 0
+        assert min(masses) == pytest.approx(least, abs=0.01)
+        assert sum(masses) == pytest.approx(144.17, abs=0.1)
 
 
 def test_runs_begin_on_both_sides_of_phi_in_l_alanine() -> None:

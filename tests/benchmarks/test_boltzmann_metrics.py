@@ -135,6 +135,18 @@ def test_no_method_exceeds_the_limit() -> None:
         costs["exchange, forces"] - costs["exchange"] == len(TEMPERATURES) * Case("exchange", 1).budget.frames
     )
     assert Case("exchange, forces", 1).simulated == Case("exchange, one temperature", 1).simulated
+    assert {Case(method, 1).simulated.method for method in METHODS} == {"fixed", "exchange", "exchange 2 fs"}
+
+
+def test_configurations_differ_in_moves_masses_and_time_steps_alone() -> None:
+    fixed, exchange, heavy = (
+        Case(method, 3).config() for method in ("fixed", "exchange", "exchange 2 fs, forces")
+    )
+    assert fixed.simulation.tempering is None
+    assert exchange.simulation.tempering == heavy.simulation.tempering is not None
+    assert (exchange.simulation.timestep, heavy.simulation.timestep) == (0.001, 0.002)
+    assert fixed.simulation.steps == heavy.simulation.steps <= LIMIT
+    assert fixed.system == exchange.system != heavy.system
 
 
 def write_reference(work: Path) -> None:
@@ -153,7 +165,7 @@ def test_the_page_has_a_row_for_each_method_and_temperature(tmp_path: Path) -> N
     write_reference(work)
     references = read_references(work, left_out=0)
     scores = [references[0].scores(frames_of(basins(300, seed)), torus=True) for seed in (1, 2)]
-    for method in METHODS[1:3]:
+    for method in ("exchange", "exchange, forces"):
         rows = [
             {"method": method, "seed": seed, "evaluations": Case(method, seed).evaluations, "temperature": t}
             | row
