@@ -33,7 +33,7 @@ METHODS = (
 )
 """Walkers that exchange temperatures or stay, with 1 fs or, with heavier hydrogens, with 2 fs; frames of one
 temperature by themselves, or of all with the weights of ``generate``, which forces at frames may correct."""
-LAG = 2
+LAG = 5
 """Of the training [frames]; walkers move every `LAG + 1` frames."""
 LIMIT = 13_000_000
 """Force evaluations that no method exceeds."""
@@ -51,8 +51,8 @@ class Budget:
         Steps of each walker that are left out.
     """
 
-    frames: int = 12_600
-    interval: int = 100
+    frames: int = 24_800
+    interval: int = 50
     equilibration: int = 20_000
 
     @property

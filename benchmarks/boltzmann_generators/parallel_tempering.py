@@ -25,7 +25,7 @@ from benchmarks.boltzmann_generators.target import (
 from benchmarks.quality.replica_exchange import exchanging
 
 Array = NDArray[np.float64]
-KEPT = 100
+KEPT = 500
 """Of so many frames, one is kept as positions."""
 _CENTRE = (8, 6, 14, 10)
 """The central carbon, and nitrogen, carbonyl carbon and methyl carbon around it: its handedness."""
@@ -38,13 +38,16 @@ class Length:
     Attributes
     ----------
     frames
-        At each temperature; replicas try to exchange after each.
+        At each temperature.
     interval
         Steps between frames.
+    exchange
+        Replicas try to exchange after so many frames.
     """
 
-    frames: int = 2000
-    interval: int = 100
+    frames: int = 10_000
+    interval: int = 20
+    exchange: int = 5
 
     @property
     def evaluations(self) -> int:
@@ -128,15 +131,17 @@ def run_chunk(replicas: Replicas, length: Length, rng: np.random.Generator) -> d
             xyz[level, frame] = state.getPositions(asNumpy=True)._value
             energy[level, frame] = state.getPotentialEnergy()._value
             replica[level, frame] = index
-        tried[frame % 2 :: 2] += 1
-        for low in exchanging(beta, energy[:, frame], frame % 2, rng):
-            accepted[low] += 1
-            replicas.exchange(low)
+        attempt, rest = divmod(frame + 1, length.exchange)
+        if rest == 0:
+            tried[attempt % 2 :: 2] += 1
+            for low in exchanging(beta, energy[:, frame], attempt % 2, rng):
+                accepted[low] += 1
+                replicas.exchange(low)
     positions, velocities = replicas.states()
     return {
         "torsions": torsions_of(xyz),
         "left": handedness(xyz) > 0,
-        "energy": energy,
+        "energy": energy.astype(np.float32),
         "replica": replica,
         "xyz": xyz[:, ::KEPT],
         "accepted": accepted / np.maximum(tried, 1),

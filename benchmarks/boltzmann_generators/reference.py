@@ -55,24 +55,24 @@ class Samples:
 
     Attributes
     ----------
-    torsions
-        In the order of `target.TORSIONS`, shape (n, 4) [rad].
+    angles
+        (phi, psi), shape (n, 2) [rad].
     energy
         Shape (n,) [kJ/mol].
     """
 
-    torsions: NDArray[np.float32]
-    energy: Array
+    angles: NDArray[np.float32]
+    energy: NDArray[np.float32]
 
 
 def samples_of(folder: Path, level: int, left_out: int = EQUILIBRATION) -> Samples:
     """Frames of a run at one of `target.TEMPERATURES`, chunks at the begin left out."""
-    torsions, energy = [], []
+    angles, energy = [], []
     for file in chunk_files(folder)[left_out:]:
         with np.load(file) as data:
-            torsions.append(data["torsions"][level])
-            energy.append(data["energy"][level])
-    return Samples(np.concatenate(torsions), np.concatenate(energy))
+            angles.append(data["torsions"][level, :, :2])
+            energy.append(data["energy"][level].astype(np.float32))
+    return Samples(np.concatenate(angles), np.concatenate(energy))
 
 
 def folder_of(work: Path, run: str) -> Path:
@@ -98,7 +98,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of runs and results")
-    parser.add_argument("--chunks", type=int, default=1000, help="of each run, 2 million steps each")
+    parser.add_argument("--chunks", type=int, default=250, help="of each run, 2 million steps each")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     (arguments.work / "pid").write_text(f"{os.getpid()}\n")

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--method", action="append", choices=METHODS, help="may be repeated; default: all")
     parser.add_argument("--seed", action="append", type=int, help="may be repeated; default: 1 to 3")
     parser.add_argument(
-        "--chunks", type=int, default=500, help="of each run of the reference, 2 million steps each"
+        "--chunks", type=int, default=250, help="of each run of the reference, 2 million steps each"
     )
     parser.add_argument("--only-tables", action="store_true", help="score what is there")
     arguments = parser.parse_args()

@@ -50,7 +50,7 @@ class Frames:
     """
 
     angles: NDArray[np.floating]
-    energy: Array
+    energy: NDArray[np.floating]
     weights: Array
     folds: NDArray[np.integer]
 
@@ -58,7 +58,8 @@ class Frames:
     def equal(samples: Samples) -> "Frames":
         """Return frames of equal weights in the order of time."""
         n = len(samples.energy)
-        return Frames(samples.torsions[:, :2], samples.energy, np.full(n, 1 / n), np.arange(n) * FOLDS // n)
+        folds = (np.arange(n) * FOLDS // n).astype(np.int8)
+        return Frames(samples.angles, samples.energy, np.broadcast_to(1 / n, n), folds)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Reference:
         return Frames(
             np.concatenate([a.angles, b.angles]),
             np.concatenate([a.energy, b.energy]),
-            np.full(n, 1 / n),
+            np.broadcast_to(1 / n, n),
             np.concatenate([a.folds, b.folds]),
         )
 

@@ -22,7 +22,7 @@ from benchmarks.boltzmann_generators.target import (
     make_heavy,
 )
 
-TINY = Length(frames=2, interval=5)
+TINY = Length(frames=4, interval=5, exchange=2)
 
 
 def reference_context(system: openmm.System, integrator: openmm.Integrator | None = None) -> openmm.Context:
