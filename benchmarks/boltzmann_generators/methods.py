@@ -18,7 +18,6 @@ from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 from latf_openmm.systems.python_file import PythonFileSettings
 
-FORCES = ", forces"
 ALONE = ", one temperature"
 HEAVY = " 2 fs"
 METHODS = (
@@ -26,13 +25,12 @@ METHODS = (
     "fixed",
     f"exchange{ALONE}",
     "exchange",
-    f"exchange{FORCES}",
     f"exchange{HEAVY}{ALONE}",
     f"exchange{HEAVY}",
-    f"exchange{HEAVY}{FORCES}",
 )
 """Walkers that exchange temperatures or stay, with 1 fs or, with heavier hydrogens, with 2 fs; frames of one
-temperature by themselves, or of all with the weights of ``generate``, which forces at frames may correct."""
+temperature by themselves, or of all with the weights of ``generate``. In a first run, forces at frames changed
+none of these weights."""
 LAG = 5
 """Of the training [frames]; walkers move every `LAG + 1` frames."""
 LIMIT = 13_000_000
@@ -51,7 +49,7 @@ class Budget:
         Steps of each walker that are left out.
     """
 
-    frames: int = 24_800
+    frames: int = 25_600
     interval: int = 50
     equilibration: int = 20_000
 
@@ -80,9 +78,8 @@ class Case:
 
     @property
     def evaluations(self) -> int:
-        """Force evaluations: steps, and one for each frame whose forces are used."""
-        frames = len(TEMPERATURES) * self.budget.frames
-        return self.budget.steps + (frames if self.method.endswith(FORCES) else 0)
+        """Force evaluations: one a step."""
+        return self.budget.steps
 
     def config(self) -> RunConfig:
         """The loop of a method."""
@@ -111,7 +108,7 @@ class Case:
     def frames(self, work: Path) -> Iterator[Frames]:
         """Weighted frames at each of `TEMPERATURES`, simulated unless they are there."""
         run = run_loop(self.config(), work / "runs" / self.simulated.name)
-        reweighter = reweighter_of_round(run, 0, self.method.endswith(FORCES))
+        reweighter = reweighter_of_round(run, 0)
         pool = reweighter.pool
         trajectories = featurise_walkers(run.config, list(pool.walkers), run.path)
         angles = np.radians(DIPEPTIDE.plane.project(np.concatenate([t.features for t in trajectories])))
@@ -123,7 +120,5 @@ class Case:
                 rows = np.flatnonzero(owner == temperature)
                 weights = np.full(len(rows), 1 / len(rows))
                 yield Frames(angles[rows], energy[rows], weights, folds[rows])
-            elif self.method.endswith(FORCES):
-                yield Frames(angles, energy, reweighter.at(temperature, "reweighted").weights, folds)
             else:
                 yield Frames(angles, energy, reweighter.weights(temperature), folds)

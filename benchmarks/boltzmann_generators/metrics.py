@@ -92,7 +92,9 @@ def torus_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
-def energy_distance(a: Array, weights_a: Array, b: Array, weights_b: Array) -> float:
+def energy_distance(
+    a: NDArray[np.floating], weights_a: Array, b: NDArray[np.floating], weights_b: Array
+) -> float:
     """2-Wasserstein distance of two weighted sets of numbers, by their quantiles."""
     first, second = np.argsort(a), np.argsort(b)
     below = [np.cumsum(w[o]) / w.sum() for w, o in ((weights_a, first), (weights_b, second))]

@@ -126,9 +126,9 @@ most 13 million force evaluations for all of them:
 ## At 300 K
 
 Root mean square over seeds. **exchange**, **fixed**: one walker at each temperature, which exchange or stay; frames of
-all temperatures with the weights of `generate`. **one temperature**: the frames of 300 K by themselves. **forces**:
-forces at frames correct the weights (`generate --forces`); they are counted. **2 fs**: hydrogens of 3 amu, taken from
-what they are bound to, and time steps of 2 fs in place of 1: the distribution of positions does not depend on masses.
+all temperatures with the weights of `generate` (in a first run, forces at frames, `generate --forces`, changed none).
+**one temperature**: the frames of 300 K by themselves. **2 fs**: hydrogens of 3 amu, taken from what they are bound to,
+and time steps of 2 fs in place of 1: the distribution of positions does not depend on masses.
 
 {at_target}
 
