@@ -23,7 +23,7 @@ _COLUMNS = {
     "smoothed divergence": "divergence, smoothed",
     "torus": "torus-W2 [rad]",
     "energy": "energy-W2 [kT]",
-    "free energy": "free energy of phi > 0 [kT]",
+    "free energy": "free energy of phi in [0, 2] [kT]",
 }
 """Scores, smaller is better, and their titles."""
 _PUBLISHED = (
@@ -104,6 +104,7 @@ def write_page(work: Path, references: list[Reference], docs: Path) -> Path:
         at_target=at_target(frame),
         by_temperature=by_temperature(frame, references),
         torus=references[0].scores(references[0].frames, torus=True)["torus"],
+        noise=references[0].own_divergence,
         published="\n".join(costs),
         widths=", ".join(f"{w:g}" for w in WIDTHS),
     )
@@ -121,6 +122,10 @@ the Ramachandran plot. Here loops of this package simulate ten temperatures, tho
 most 13 million force evaluations for all of them:
 {temperatures} K.
 
+OpenMM has OBC1 as a `CustomGBForce`. Here it is a function of positions in torch that the package's compiler for biases
+made a force of, with the same energies (to 1e-8 kJ/mol): 29,000 steps a second of one core, where the `CustomGBForce`
+makes 3,400 on the CPU platform and 390 on Reference.
+
 {reference}
 
 ## At 300 K
@@ -137,7 +142,8 @@ and time steps of 2 fs in place of 1: the distribution of positions does not dep
   and more where cells stay empty. The papers draw 10 million samples from their model for it; those that they weight
   cost as many evaluations.
 * **smoothed**: the method's histogram after a periodic Gaussian kernel, whose width makes blocks in time most likely
-  that were left out (one of {widths} cells). The reference's own noise is in both.
+  that were left out (one of {widths} cells). The reference's own noise is in both:
+  a method that is exact would have about {noise:.2g}, as in the last column of the next table.
 * **torus-W2**: 2-Wasserstein distance of 1,000 samples of each side, by exact assignment, mean of five draws; two draws
   of the reference are {torus:.2g} apart.
 * **energy-W2**: 2-Wasserstein distance of U/kT. **free energy**: error of that of phi in [0, 2] rad.
