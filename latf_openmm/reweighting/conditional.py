@@ -252,7 +252,8 @@ class ConditionalFit:
 
         Shape (n_levels, n_states). True departures are taken to be spread about zero as makes all of them likeliest,
         each times an eighth of the interval in b, which is what it does half-way; those of states of one temperature,
-        which have no straight line, as the lines of the others. What is common to all states only shifts ln Z.
+        which have no straight line, as makes these likeliest, and at least as the lines of the others. What is common
+        to all states only shifts ln Z.
         """
         off, straight, n = (np.zeros(self.state_counts.shape) for _ in range(3))
         alone = np.zeros(off.shape, dtype=bool)
@@ -275,7 +276,14 @@ class ConditionalFit:
         )
         used = n > 0
         spread, most = self._spreads(off - common, noise, lines, used & ~alone)
-        spread, most = (np.where(alone, _ALONE * lines, x) for x in (spread, most))
+        lone = np.maximum(
+            _ALONE * lines,
+            [
+                [true_spread(row[seen], error[seen])]
+                for row, error, seen in zip(off - common, noise, alone, strict=True)
+            ],
+        )
+        spread, most = (np.where(alone, lone, x) for x in (spread, most))
         for k, state in zip(*np.nonzero(used), strict=True):
             part = posterior_part(spread[k, state], noise[k, state])
             first = (float(off[k, state] - common[k, state]), part)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.gap.two_basins import right_share, walkers
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.cells import make_cells
 from latf_openmm.reweighting.consistency import EnergyStep, certificate
 from latf_openmm.reweighting.paths import StatePath, bracket, energy_path
+from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.units import KELVIN, REDUCED
 
@@ -128,6 +130,51 @@ def test_three_temperatures_and_a_state_that_the_cold_one_lacks() -> None:
         error = weighting.widening * weights.means(right[:, None])[:, 0].std(ddof=1)
         exact = right_share(temperature, 9.0)
         assert abs(weights.weights @ right - exact) < max(3 * error, 0.03)
+
+
+def cold_state(temperatures: tuple[float, ...], seed: int) -> TemperatureWeighting:
+    """Independent frames of two states, 9 apart in energy, even at T = 1; the lower one has few frames at T = 2.5."""
+    rng, trajectories = np.random.default_rng(seed), []
+    for temperature in temperatures:
+        for walker in range(4):
+            lower = rng.random(250) < cold_share(temperature)
+            energies = np.where(lower, 0.0, 9.0) + 0.5 * temperature * rng.chisquare(BATH, 250)
+            position = np.where(lower, -1.0, 1.0) + rng.normal(0, 0.1, 250)
+            trajectories.append(
+                FeatureTrajectory(
+                    position[:, None].astype(np.float32),
+                    temperature,
+                    1.0,
+                    energies,
+                    np.zeros(250),
+                    run=f"T{temperature:g}",
+                    name=f"{temperature:g} {walker}",
+                    scale=REDUCED,
+                )
+            )
+    z = np.concatenate([t.features for t in trajectories]).astype(np.float64)
+    return TemperatureWeighting(trajectories, Basins(z, (z[:, 0] > 0).astype(np.int64), 2))
+
+
+def cold_share(temperature: float) -> float:
+    """Exact share of the lower state of `cold_state`."""
+    return float(1 / (1 + np.exp(9.0 - 9.0 / temperature)))
+
+
+@pytest.mark.parametrize("temperature", [0.85, 0.92, 1.1, 1.3, 1.7])
+def test_a_state_of_the_cold_temperature_alone_has_the_slope_of_its_energy(temperature: float) -> None:
+    """It has no straight line to another temperature, and neither have others that it could be likened to."""
+    off = []
+    for seed in range(6):
+        weighting = cold_state((1.0, 2.5), seed)
+        assert weighting.basins is not None
+        assert weighting.mbar_share(temperature) < 0.5
+        replicates = weighting.replicates(temperature, 0.0)
+        lower = (weighting.basins.states == 0).astype(float)
+        error = weighting.widening * replicates.means(lower[:, None])[:, 0].std(ddof=1)
+        off.append((replicates.weights @ lower - cold_share(temperature), error))
+        assert abs(off[-1][0]) < 4 * error
+    assert abs(np.mean([value for value, _ in off])) < 0.06
 
 
 def test_far_temperatures_are_not_claimed(bathed: TemperatureWeighting) -> None:
