@@ -252,7 +252,7 @@ def test_a_system_of_every_kind_through_every_command(
 
 @pytest.mark.parametrize("kind", STARTED)
 def test_init_of_every_kind(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("latf_openmm.run.init._TRIAL", 0.05)
+    monkeypatch.setattr("latf_openmm.run.platform_speeds._TRIAL", 0.05)
     monkeypatch.chdir(inputs)
     called("init", *STARTED[kind], "-o", str(tmp_path / "my.yaml"))
     assert yaml.safe_load((tmp_path / "my.yaml").read_text())["system"]["kind"] == kind

@@ -13,7 +13,7 @@ from openmm import app
 
 from latf_openmm.errors import ConfigError
 from latf_openmm.labels import to_mdtraj
-from latf_openmm.run import init as starter
+from latf_openmm.run import init as starter, platform_speeds
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.init import _features, _system
 from latf_openmm.settings import validate
@@ -78,7 +78,7 @@ def test_own_force_fields_lie_beside_the_configuration(
 def test_init_names_own_force_fields_relative_to_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starter, "_TRIAL", 0.01)
+    monkeypatch.setattr(platform_speeds, "_TRIAL", 0.01)
     data = Path(openmm.app.__file__).parent / "data"
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "mine.xml").write_text((data / "amber99sb.xml").read_text())

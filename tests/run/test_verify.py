@@ -467,8 +467,8 @@ def test_a_damaged_record_is_refused(text: str, copy: Path) -> None:
 def test_other_versions_are_said_once(
     copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = schema.versions()
-    monkeypatch.setattr(schema, "versions", lambda: now | {"openmm": "8.9.9", "python": "3.99"})
+    now = schema._versions()
+    monkeypatch.setattr(schema, "_versions", lambda: now | {"openmm": "8.9.9", "python": "3.99"})
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             run_loop(small_config(), copy)
