@@ -87,6 +87,20 @@ def _stop(number: int, frame: object) -> None:
     raise _Stopped(number)
 
 
+def _handler(log: LogFormat) -> logging.Handler:
+    """Return what writes to standard error: lines for a terminal, plain ones for a file, or JSON."""
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler()
+    if log is LogFormat.JSON:
+        handler.setFormatter(_JsonFormatter())
+    elif console.is_terminal:
+        handler = RichHandler(console=console, show_path=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
+    return handler
+
+
 class _JsonFormatter(logging.Formatter):
     """One JSON object a line, for clusters."""
 
@@ -136,13 +150,7 @@ def _common(
 
         parse_properties(platform_property)
         os.environ[PROPERTIES_VARIABLE] = ",".join(platform_property)
-    handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False)
-    if log is LogFormat.JSON:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[_handler(log)])
     set_quiet(quiet or log is LogFormat.JSON)
     rich.reconfigure(quiet=quiet)  # progress bars are drawn on this console, results on others
     logging.getLogger("latf_openmm").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from latf_openmm.ensembles.ensemble import StructureEnsemble, mixture
+from latf_openmm.reweighting.reliability import worse
 from latf_openmm.reweighting.replicates import Statistic
 
 _PRESENT = 0.05
@@ -28,7 +29,13 @@ def effective_samples(ensemble: StructureEnsemble, present: float = _PRESENT) ->
 
 
 def combined(present: StructureEnsemble, annealed: StructureEnsemble) -> StructureEnsemble:
-    """Return both as one ensemble; or the annealed one alone where reweighting has few effective samples."""
+    """Return both as one ensemble; or the annealed one alone where reweighting has few effective samples.
+
+    Where it is less reliable than what there is, that stays, with a warning.
+    """
+    if worse(present.reliability, annealed.reliability) != present.reliability:
+        text = f"{annealed.description}: they are worth {annealed.n_effective:.0f} effective samples and were left out"
+        return replace(present, warnings=(*present.warnings, text))
     if present.method != "reweighted" or present.reliability != "good":
         return annealed
     share = _best_share(annealed, present)

@@ -33,7 +33,13 @@ from latf_openmm.reweighting.consistency import Certificate, certificate
 from latf_openmm.reweighting.free_energy import committee_widening
 from latf_openmm.reweighting.identities import Slopes
 from latf_openmm.reweighting.inefficiency import run_inefficiencies
-from latf_openmm.reweighting.reliability import GOOD_SAMPLES, MIN_SEEN_SAMPLES, Reliability, reliability_of
+from latf_openmm.reweighting.reliability import (
+    GOOD_SAMPLES,
+    MIN_SEEN_SAMPLES,
+    Reliability,
+    reliability_of,
+    worse,
+)
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
@@ -223,6 +229,7 @@ class Reweighter:
         )
         members, distance = _near_samples(trained, pool, temperature, logs, self.seed)
         weights = members.mean(axis=0)
+        n = float(1.0 / (self.inefficiency * weights**2).sum())
         ensemble = StructureEnsemble(
             temperature,
             self._kT(temperature),
@@ -234,9 +241,9 @@ class Reweighter:
             committee_widening(len(members)) if len(members) > 1 else 1.0,
             np.arange(len(weights)),
             self.inefficiency,
-            float(1.0 / (self.inefficiency * weights**2).sum()),
+            n,
             (),
-            "fair" if within_reach(trained, temperature) and not self.alone else "poor",
+            "poor" if not within_reach(trained, temperature) else worse("fair", self.reliability(n)),
         )
         reliability = ensemble.reliability
         reach = temperature_warning(trained, temperature)

@@ -100,6 +100,8 @@ def averaged_energies(
     for level, simulated in enumerate(np.unique(temperature)):
         for state in range(n_states):
             rows = np.flatnonzero((temperature == simulated) & (states == state))
+            if not len(rows):
+                continue
             first = rows[follows[rows]]
             off = means[rows] - energy[rows]
             text = _leaves(states, first) or _shifted(off)

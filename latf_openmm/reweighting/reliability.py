@@ -59,6 +59,17 @@ def reliability_of(n_effective: float) -> Reliability:
     return "fair" if n_effective >= FAIR_SAMPLES else "poor"
 
 
+def worse(first: Reliability, second: Reliability) -> Reliability:
+    """Return the worse of two.
+
+    Examples
+    --------
+    >>> worse("fair", "poor")
+    'poor'
+    """
+    return max(first, second, key=list(MEANINGS).index)
+
+
 def reliability_text(reliability: Reliability) -> str:
     """Return a verdict and what it means.
 

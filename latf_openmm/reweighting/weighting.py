@@ -331,8 +331,12 @@ class TemperatureWeighting:
         for row, sample in zip(factors, self._fits, strict=True):
             change = sample.fit.log_factors(beta) - np.where(known, base, 0.0)
             change += _ORDERS * rng.normal() * off
-            change = np.minimum(change - np.median(change[known]), _HIGHEST)
-            row[:] = sample.times * np.exp(np.where(known, change, -np.inf))[where]
+            seen = known & np.isfinite(change)  # a state may have too few frames in the sample
+            if not seen.any():
+                row[:] = sample.times
+                continue
+            change = np.minimum(change - np.median(change[seen]), _HIGHEST)
+            row[:] = sample.times * np.exp(np.where(seen, change, -np.inf))[where]
         return factors
 
     def _conditional_weights(self, temperature: float, order: Order) -> Array:

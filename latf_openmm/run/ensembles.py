@@ -120,15 +120,19 @@ class _Annealing:
 
     def _in_vain(self, ensemble: StructureEnsemble) -> str | None:
         """Return what to say where annealed walkers would know no more than the frames do; None elsewhere."""
-        if ensemble.method == "flow":
-            return None
-        start, label = self.annealed.start(ensemble.temperature), self.annealed.scale.label
-        n = self.reweighter.at(start, "reweighted").n_effective
-        if n >= ANNEALING_GAIN * ensemble.n_effective:
+        temperature = ensemble.temperature
+        start, label = self.annealed.start(temperature), self.annealed.scale.label
+        if (
+            ensemble.method == "flow"
+        ):  # so frames do not reach, or hardly: whether those of the start do is asked
+            n, known = self.reweighter.reach(start), self.reweighter.reach(temperature)
+        else:
+            n, known = self.reweighter.at(start, "reweighted").n_effective, ensemble.n_effective
+        if n >= ANNEALING_GAIN * known:
             return None
         return (
             f"annealing was left out: its walkers would start from {n:.0f} effective samples at {label(start)}, "
-            f"and {label(ensemble.temperature)} has {ensemble.n_effective:.0f}; longer simulations help"
+            f"and {label(temperature)} has {known:.0f}; longer simulations help"
         )
 
     def _add(

@@ -177,6 +177,34 @@ def test_a_state_of_the_cold_temperature_alone_has_the_slope_of_its_energy(tempe
     assert abs(np.mean([value for value, _ in off])) < 0.06
 
 
+def test_bootstrap_samples_may_lack_states() -> None:
+    """Nine states of about twelve frames each: in some samples hardly any has the ten that are needed."""
+    for seed in range(9):
+        rng, trajectories, states = np.random.default_rng(seed), [], []
+        for walker, temperature in enumerate((1.0, 1.0, 2.0, 2.0)):
+            state = rng.choice(9, size=55)
+            position = 2.0 * state + rng.normal(0, 0.3, 55)
+            energies = 0.5 * temperature * rng.chisquare(BATH, 55) + state
+            trajectories.append(
+                FeatureTrajectory(
+                    position[:, None].astype(np.float32),
+                    temperature,
+                    1.0,
+                    energies,
+                    np.zeros(55),
+                    run=f"T{temperature:g}",
+                    name=f"{walker}",
+                    scale=REDUCED,
+                )
+            )
+            states.append(state)
+        z = np.concatenate([t.features for t in trajectories]).astype(np.float64)
+        weighting = TemperatureWeighting(trajectories, Basins(z, np.concatenate(states), 9))
+        spreads = weighting.replicates(1.4, 0.0).means(z).std(axis=0)
+        assert np.isfinite(spreads).all()
+        assert (spreads > 0).all()
+
+
 def test_far_temperatures_are_not_claimed(bathed: TemperatureWeighting) -> None:
     assert bathed.claims(3.0)
     assert not bathed.claims(6.0)

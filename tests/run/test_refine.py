@@ -1,6 +1,7 @@
 """Ensembles by annealing, on a short three-hole run: against the quadrature, and as a command."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.ensembles.annealing_plan import AnnealingPath
+from latf_openmm.ensembles.combined import combined
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reweighter import Reweighter
 from latf_openmm.errors import ConfigError, SimulationError
 from latf_openmm.progress import make_progress
+from latf_openmm.reweighting.reliability import FAIR_SAMPLES
 from latf_openmm.run.annealed import AnnealedEnsembles
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.ensembles import ensembles_at
@@ -153,6 +156,22 @@ def test_frames_that_lack_crossings_are_not_annealed(
     assert ensemble.n_effective < 100
     assert "annealing was left out: its walkers would start from" in ensemble.warnings[-1]
     assert "longer simulations help" in ensemble.warnings[-1]
+
+
+def test_walkers_that_are_worth_less_are_left_out(reweighter: Reweighter) -> None:
+    there = reweighter.at(1.0)
+    walkers = replace(there, method="annealed", description="10 walkers", n_effective=3.2, reliability="poor")
+    assert there.reliability == "fair"
+    chosen = combined(there, walkers)
+    assert chosen.method == "reweighted"
+    assert chosen.warnings[-1] == "10 walkers: they are worth 3 effective samples and were left out"
+    assert combined(walkers, there) is there
+
+
+@pytest.mark.parametrize("temperature", [0.4, 0.5, 1.0])
+def test_samples_of_the_flow_count_as_others_do(reweighter: Reweighter, temperature: float) -> None:
+    ensemble = reweighter.at(temperature, "flow")
+    assert ensemble.reliability == ("fair" if ensemble.n_effective >= FAIR_SAMPLES else "poor")
 
 
 def test_annealing_costs_no_more_than_asked(run: RunFolder, reweighter: Reweighter) -> None:
