@@ -130,8 +130,8 @@ def temperature_warning(trained: TrainedModel, temperature: float) -> str | None
     )
     if near.any():
         return (
-            f"{label(temperature)} is {where}: it rests on reweighted frames, effective sample size about "
-            f"{ladder[near, 1].min():.0f}"
+            f"{label(temperature)} is {where}: it rests on reweighted frames, worth about {ladder[near, 1].min():.0f} "
+            "without correlation in time"
         )
     if not trained.model.sees_temperature:
         what = "the prior's guess"

@@ -93,7 +93,10 @@ def _states(run: RunFolder, trained: TrainedModel, ensembles: Sequence[Structure
 
 
 def _percent(value: float, error: float) -> str:
-    return f"{100 * value:.0f} ± {100 * error:.0f} %" if error == error else f"{100 * value:.0f} %"
+    if error != error:
+        return f"{100 * value:.0f} %"
+    digits = 0 if error >= 0.01 else 1
+    return f"{100 * value:.{digits}f} ± {100 * error:.{digits}f} %"
 
 
 def _distance(rows: Sequence[Comparison], n_members: int) -> str:

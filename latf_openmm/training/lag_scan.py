@@ -126,7 +126,8 @@ def scan_lags(
             log.info("lag %d: %d states, information %.3f", lag, row.n_states, row.information)
             advance(1, f"lag {lag}: {row.n_states} states")
             rows.append(row)
-    recommended, reason = recommend(rows)
+        recommended, reason = recommend(rows)
+        advance(0, f"recommended: lag {recommended}")
     log.info("recommended lag: %d (%s)", recommended, reason)
     return LagScan(tuple(rows), recommended, reason)
 
