@@ -53,9 +53,11 @@ from latf_openmm.storage import (
 )
 from latf_openmm.systems import system_files
 from latf_openmm.training.feature_selection import narrowed
-from latf_openmm.units import temperature_name
+from latf_openmm.units import KELVIN, temperature_name
 
 log = logging.getLogger(__name__)
+_COLD = 100.0
+"""Temperature below which another number may be meant [K]."""
 
 _CHANGEABLE = ("loop", "generate", "validation", "execution")
 """Parts of the configuration that a resumed run may change; what is in it does not change what was done."""
@@ -89,6 +91,7 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     agree_to_execution(config.execution)
     run = RunFolder(path, config)
     _check_simulated(run)
+    _say_cold(run)
     make_folder(path)
     bars = Progress(disable=True) if progress is None else progress
     try:
@@ -101,6 +104,16 @@ def run_loop(config: RunConfig, path: Path, progress: Progress | None = None) ->
     except Timeout:
         raise ConfigError(f"{path}: another process is working in this folder") from None
     return run
+
+
+def _say_cold(run: RunFolder) -> None:
+    """Warn of temperatures that may have lost a digit, or are of another unit."""
+    cold = [t for t in run.config.simulation.temperatures if t < _COLD]
+    if cold and run.scale is KELVIN:
+        said = ", ".join(map(run.scale.label, cold))
+        log.warning(
+            "simulation.temperatures: %s: hardly anything moves there; is another number meant?", said
+        )
 
 
 def _run_rounds(run: RunFolder, progress: Progress, executor: Executor | None) -> None:

@@ -1,5 +1,6 @@
 """What every bias potential is."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from latf_openmm.model.latf import LatentThermodynamicFlow
 from latf_openmm.settings import Settings
 from latf_openmm.units import SCALES, plain
 
+log = logging.getLogger(__name__)
+_FAR = 2.0
+"""Factor between the temperature of a bias and those of its model from which another number may be meant."""
 _SAMPLES = 20_000
 """Points drawn from a model to find the region where its collective variables are."""
 _MARGIN = 0.35
@@ -299,10 +303,17 @@ def bias_context(trained: TrainedModel, temperature: Any) -> BiasContext:
     trained
         The model.
     temperature
-        A number in the model's temperature scale, or an OpenMM quantity for models in kelvin.
+        A number in the model's temperature scale, or an OpenMM quantity for models in kelvin. A warning says so where
+        it is farther than a factor of two from those that the model was trained at.
     """
-    value = plain(temperature, unit.kelvin)
-    return BiasContext.of_model(trained.model, value, SCALES[trained.temperature_scale].kT(value))
+    value, scale = plain(temperature, unit.kelvin), SCALES[trained.temperature_scale]
+    low, high = min(trained.temperatures), max(trained.temperatures)
+    if not low / _FAR <= value <= high * _FAR:
+        at, trained_at = scale.label(value), f"{scale.label(low)} to {scale.label(high)}"
+        log.warning(
+            "the bias is for %s, and the model was trained at %s: is another number meant?", at, trained_at
+        )
+    return BiasContext.of_model(trained.model, value, scale.kT(value))
 
 
 def cv_context(periods: Sequence[float], temperature: Any) -> BiasContext:
@@ -317,34 +328,6 @@ def cv_context(periods: Sequence[float], temperature: Any) -> BiasContext:
     """
     value = plain(temperature, unit.kelvin)
     return BiasContext(tuple(periods), value, SCALES["K"].kT(value))
-
-
-def per_component(value: float | list[float], dim: int, name: str) -> list[float]:
-    """One value for each collective variable, from one for all or a list of them.
-
-    Raises
-    ------
-    ConfigError
-        If the list has another length.
-    """
-    values = value if isinstance(value, list) else [value] * dim
-    if len(values) != dim:
-        raise ConfigError(f"bias.{name}: {len(values)} values for {dim} collective variables")
-    return values
-
-
-def force_constants(value: float | list[float], dim: int, name: str = "force_constant") -> Tensor:
-    """Force constants, one for each collective variable.
-
-    Raises
-    ------
-    ConfigError
-        If the list has another length, or one is negative.
-    """
-    values = per_component(value, dim, name)
-    if any(number < 0 for number in values):
-        raise ConfigError(f"bias.{name}: must not be negative, got {values}")
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def wrap(delta: Tensor, periods: Tensor) -> Tensor:

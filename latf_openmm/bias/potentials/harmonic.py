@@ -13,10 +13,9 @@ from latf_openmm.bias.potentials.base import (
     BiasContext,
     BiasSettings,
     StateUpdate,
-    force_constants,
-    per_component,
     wrap,
 )
+from latf_openmm.bias.potentials.components import force_constants, per_component
 
 
 class Harmonic(Bias):

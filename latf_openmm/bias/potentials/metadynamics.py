@@ -16,9 +16,8 @@ from latf_openmm.bias.potentials.base import (
     Bias,
     BiasContext,
     StateUpdate,
-    force_constants,
-    per_component,
 )
+from latf_openmm.bias.potentials.components import force_constants, per_component
 from latf_openmm.bias.potentials.sum import AdaptiveSum
 from latf_openmm.bias.potentials.table import GridSpline
 from latf_openmm.bias.potentials.walls import Walls

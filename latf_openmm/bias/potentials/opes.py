@@ -15,9 +15,9 @@ from latf_openmm.bias.potentials.base import (
     Bias,
     BiasContext,
     StateUpdate,
-    per_component,
     wrap,
 )
+from latf_openmm.bias.potentials.components import per_component
 from latf_openmm.bias.potentials.widths import positive, within_state_widths
 from latf_openmm.errors import ConfigError
 

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from latf_openmm.bias.potentials.base import Bias, BiasContext, BiasSettings, force_constants, per_component
+from latf_openmm.bias.potentials.base import Bias, BiasContext, BiasSettings
+from latf_openmm.bias.potentials.components import force_constants, per_component
 
 
 class Walls(Bias):
