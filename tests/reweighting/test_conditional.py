@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from benchmarks.gap.two_basins import right_share, walkers
 from latf_openmm.frames.trajectory import FeatureTrajectory
@@ -132,6 +133,22 @@ def test_three_temperatures_and_a_state_that_the_cold_one_lacks() -> None:
         assert abs(weights.weights @ right - exact) < max(3 * error, 0.03)
 
 
+def independent(
+    position: NDArray[np.float64], energies: NDArray[np.float64], temperature: float, walker: int
+) -> FeatureTrajectory:
+    """Independent frames with one descriptor."""
+    return FeatureTrajectory(
+        position[:, None].astype(np.float32),
+        temperature,
+        1.0,
+        energies,
+        np.zeros(len(position)),
+        run=f"T{temperature:g}",
+        name=f"{temperature:g} {walker}",
+        scale=REDUCED,
+    )
+
+
 def cold_state(temperatures: tuple[float, ...], seed: int) -> TemperatureWeighting:
     """Independent frames of two states, 9 apart in energy, even at T = 1; the lower one has few frames at T = 2.5."""
     rng, trajectories = np.random.default_rng(seed), []
@@ -140,18 +157,7 @@ def cold_state(temperatures: tuple[float, ...], seed: int) -> TemperatureWeighti
             lower = rng.random(250) < cold_share(temperature)
             energies = np.where(lower, 0.0, 9.0) + 0.5 * temperature * rng.chisquare(BATH, 250)
             position = np.where(lower, -1.0, 1.0) + rng.normal(0, 0.1, 250)
-            trajectories.append(
-                FeatureTrajectory(
-                    position[:, None].astype(np.float32),
-                    temperature,
-                    1.0,
-                    energies,
-                    np.zeros(250),
-                    run=f"T{temperature:g}",
-                    name=f"{temperature:g} {walker}",
-                    scale=REDUCED,
-                )
-            )
+            trajectories.append(independent(position, energies, temperature, walker))
     z = np.concatenate([t.features for t in trajectories]).astype(np.float64)
     return TemperatureWeighting(trajectories, Basins(z, (z[:, 0] > 0).astype(np.int64), 2))
 
@@ -185,18 +191,7 @@ def test_bootstrap_samples_may_lack_states() -> None:
             state = rng.choice(9, size=55)
             position = 2.0 * state + rng.normal(0, 0.3, 55)
             energies = 0.5 * temperature * rng.chisquare(BATH, 55) + state
-            trajectories.append(
-                FeatureTrajectory(
-                    position[:, None].astype(np.float32),
-                    temperature,
-                    1.0,
-                    energies,
-                    np.zeros(55),
-                    run=f"T{temperature:g}",
-                    name=f"{walker}",
-                    scale=REDUCED,
-                )
-            )
+            trajectories.append(independent(position, energies, temperature, walker))
             states.append(state)
         z = np.concatenate([t.features for t in trajectories]).astype(np.float64)
         weighting = TemperatureWeighting(trajectories, Basins(z, np.concatenate(states), 9))

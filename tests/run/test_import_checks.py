@@ -5,9 +5,9 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
-import openmm
 import pandas as pd
 import pytest
+from helpers.dipeptide_runs import dipeptide_config, relaxed_context
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -34,22 +34,7 @@ SPACING = INTERVAL * 0.002
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "system": {"kind": "alanine_dipeptide"},
-            "simulation": {
-                "temperatures": [300.0],
-                "walkers": 1,
-                "frames": FRAMES,
-                "frame_interval": INTERVAL,
-                "timestep": 0.002,
-                "friction": 1.0,
-                "platform": "Reference",
-            },
-            "features": [{"kind": "torsions", "angles": ["phi", "psi"]}],
-            "training": {"lag": 2},
-        }
-    )
+    return dipeptide_config(FRAMES, INTERVAL)
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +45,10 @@ def importer(config: RunConfig) -> Importer:
 @pytest.fixture(scope="module")
 def simulated(importer: Importer) -> tuple[mdtraj.Trajectory, NDArray[np.float64]]:
     """Frames of a short simulation, with their times, and energies of the positions in double precision."""
-    built = importer.built
-    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
-    integrator.setRandomNumberSeed(1)
-    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(built.positions[0])
-    openmm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
-    context.setVelocitiesToTemperature(300.0, 1)
-    integrator.step(200)
+    context = relaxed_context(importer, 1)
     xyz, energies = [], []
     for _ in range(FRAMES):
-        integrator.step(INTERVAL)
+        context.getIntegrator().step(INTERVAL)
         state = context.getState(positions=True, energy=True)
         xyz.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
         energies.append(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
-import openmm
 import pandas as pd
 import pytest
+from helpers.dipeptide_runs import dipeptide_config, relaxed_context
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -28,22 +28,7 @@ TIMES = SPACING / EVERY * np.arange(EVERY * FRAMES + 1)
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "system": {"kind": "alanine_dipeptide"},
-            "simulation": {
-                "temperatures": [300.0],
-                "walkers": 1,
-                "frames": FRAMES,
-                "frame_interval": EVERY * STEPS,
-                "timestep": 0.002,
-                "friction": 1.0,
-                "platform": "Reference",
-            },
-            "features": [{"kind": "torsions", "angles": ["phi", "psi"]}],
-            "training": {"lag": 2},
-        }
-    )
+    return dipeptide_config(FRAMES, EVERY * STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +39,14 @@ def importer(config: RunConfig) -> Importer:
 @pytest.fixture(scope="module")
 def simulated(importer: Importer) -> tuple[mdtraj.Trajectory, NDArray[np.float64]]:
     """Frames, and energies five times as often, from the start on."""
-    built = importer.built
-    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
-    integrator.setRandomNumberSeed(2)
-    context = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    context.setPositions(built.positions[0])
-    openmm.LocalEnergyMinimizer.minimize(context, maxIterations=100)
-    context.setVelocitiesToTemperature(300.0, 1)
-    integrator.step(200)
+    context = relaxed_context(importer, 2)
     xyz, energies = [], []
     for row in range(EVERY * FRAMES + 1):
         state = context.getState(positions=True, energy=True)
         energies.append(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
         if row and row % EVERY == 0:
             xyz.append(state.getPositions(asNumpy=True).value_in_unit(unit.nanometer))
-        integrator.step(STEPS)
+        context.getIntegrator().step(STEPS)
     frames = mdtraj.Trajectory(np.array(xyz), importer.topology, time=SPACING * np.arange(1, FRAMES + 1))
     return frames, np.array(energies)
 
