@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -79,7 +80,7 @@ class LineProgress(Progress):
 
     def advanced(self, task: TaskID, description: str, note: str) -> None:
         """Say how far a step is, if it is time to."""
-        state = next(state for state in self.tasks if state.id == task)
+        state = self._state(task)
         (when, percent), now = self._last[task], time.monotonic()
         enough = state.percentage >= percent + 10.0 and now - when >= _SOON
         if state.finished or not (enough or now - when >= _LATE):
@@ -91,8 +92,11 @@ class LineProgress(Progress):
 
     def end(self, task: TaskID, description: str, note: str) -> None:
         """Say that a step has ended."""
-        state = next(state for state in self.tasks if state.id == task)
+        state = self._state(task)
         self._say(f"{description}: done in {duration(state.elapsed)}" + (f"; {note}" if note else ""))
+
+    def _state(self, task: TaskID) -> Task:
+        return next(state for state in self.tasks if state.id == task)
 
     def _say(self, text: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {text}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from latf_openmm.ensembles.ensemble import StructureEnsemble, mixture
-from latf_openmm.reweighting.reliability import worse
+from latf_openmm.reweighting.reliability import worst
 from latf_openmm.reweighting.replicates import Statistic
 
 _PRESENT = 0.05
@@ -33,7 +33,7 @@ def combined(present: StructureEnsemble, annealed: StructureEnsemble) -> Structu
 
     Where it is less reliable than what there is, that stays, with a warning.
     """
-    if worse(present.reliability, annealed.reliability) != present.reliability:
+    if worst(present.reliability, annealed.reliability) != present.reliability:
         text = f"{annealed.description}: they are worth {annealed.n_effective:.0f} effective samples and were left out"
         return replace(present, warnings=(*present.warnings, text))
     if present.method != "reweighted" or present.reliability != "good":

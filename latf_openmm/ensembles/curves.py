@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import named_observable, observable_title
-from latf_openmm.reweighting.reliability import MEANINGS, MIN_SEEN_SAMPLES, Reliability
+from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability, worst
 
 Array = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class Curve:
         at = self.table["temperature"].to_numpy(dtype=np.float64)
         nearest = int(np.abs(at - temperature).argmin())
         rows = self.table["reliability"].iloc[max(0, nearest - 1) : nearest + 2]
-        return max(rows, key=list(MEANINGS).index)
+        return worst(*rows)
 
 
 def _crossing(at: Array, values: Array, midpoint: float) -> float | None:

@@ -38,7 +38,7 @@ from latf_openmm.reweighting.reliability import (
     MIN_SEEN_SAMPLES,
     Reliability,
     reliability_of,
-    worse,
+    worst,
 )
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins
@@ -183,8 +183,8 @@ class Reweighter:
         scale = SCALES[self.trained.temperature_scale]
         simulated = weighting.mbar.simulated
         texts += self.certificate.texts(scale)
-        if self.certificate.wrong and reliability == "good":
-            reliability = "fair"
+        if self.certificate.wrong:
+            reliability = worst("fair", reliability)
         if q < 1.0 and not simulated[0] <= temperature <= simulated[-1]:
             beyond = (
                 f"{scale.label(temperature)} is beyond the simulated temperatures, whose energies do not overlap "
@@ -192,7 +192,7 @@ class Reweighter:
             )
             texts.insert(0, beyond)
             claimed = weighting.claims(temperature)
-            reliability = "poor" if not claimed else "fair" if reliability == "good" else reliability
+            reliability = worst("fair" if claimed else "poor", reliability)
         if q < 1.0 and (gaps := weighting.empty_gaps(temperature)):
             texts += [
                 f"collective variables at {scale.label(a)} and {scale.label(b)} hardly overlap ({o:.2g}): nothing is "
@@ -243,7 +243,7 @@ class Reweighter:
             self.inefficiency,
             n,
             (),
-            "poor" if not within_reach(trained, temperature) else worse("fair", self.reliability(n)),
+            "poor" if not within_reach(trained, temperature) else worst("fair", self.reliability(n)),
         )
         reliability = ensemble.reliability
         reach = temperature_warning(trained, temperature)

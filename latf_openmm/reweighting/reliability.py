@@ -59,15 +59,15 @@ def reliability_of(n_effective: float) -> Reliability:
     return "fair" if n_effective >= FAIR_SAMPLES else "poor"
 
 
-def worse(first: Reliability, second: Reliability) -> Reliability:
-    """Return the worse of two.
+def worst(*reliabilities: Reliability) -> Reliability:
+    """Return the worst of some.
 
     Examples
     --------
-    >>> worse("fair", "poor")
+    >>> worst("fair", "poor", "good")
     'poor'
     """
-    return max(first, second, key=list(MEANINGS).index)
+    return max(reliabilities, key=list(MEANINGS).index)
 
 
 def reliability_text(reliability: Reliability) -> str:

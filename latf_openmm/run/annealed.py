@@ -46,7 +46,7 @@ from latf_openmm.frames.trajectory import featurise
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
-from latf_openmm.reweighting.reliability import MIN_ANCESTORS
+from latf_openmm.reweighting.reliability import MIN_ANCESTORS, worst
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.weights import normalised_weights, systematic
 from latf_openmm.run.folder import RunFolder
@@ -363,7 +363,7 @@ class AnnealedEnsembles(AnnealingPlan):
         other = reweighter.at(ensemble.temperature, "reweighted")
         if other.reliability != "poor" and (contradictions := disagreement(ensemble, other)):
             texts += contradictions
-            reliability = "fair" if reliability == "good" else reliability
+            reliability = worst("fair", reliability)
         if within_reach(reweighter.trained, ensemble.temperature):
             texts += disagreement(ensemble, reweighter.at(ensemble.temperature, "flow"))
         return replace(ensemble, warnings=tuple(texts), reliability=reliability)

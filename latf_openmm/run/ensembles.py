@@ -122,9 +122,7 @@ class _Annealing:
         """Return what to say where annealed walkers would know no more than the frames do; None elsewhere."""
         temperature = ensemble.temperature
         start, label = self.annealed.start(temperature), self.annealed.scale.label
-        if (
-            ensemble.method == "flow"
-        ):  # so frames do not reach, or hardly: whether those of the start do is asked
+        if ensemble.method == "flow":  # frames hardly reach: do those of the start?
             n, known = self.reweighter.reach(start), self.reweighter.reach(temperature)
         else:
             n, known = self.reweighter.at(start, "reweighted").n_effective, ensemble.n_effective
