@@ -312,6 +312,8 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
         cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
+    for state, words in summary.words.items():
+        console.print(f"state {state}: {words}", highlight=False, markup=False, soft_wrap=True)
     text = f"{summary.ensemble.description}; {reliability_text(summary.ensemble.reliability)}"
     console.print(text, highlight=False, soft_wrap=True)
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from latf_openmm.features.base import (
-    Features,
-    FeatureSettings,
+from latf_openmm.features.base import Features, FeatureSettings
+from latf_openmm.features.joined import (
     JoinedFeatures,
     build_features,
     keep_columns,

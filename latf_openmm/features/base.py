@@ -2,17 +2,19 @@
 
 import textwrap
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import mdtraj
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.features.readings import Reading
 from latf_openmm.features.selection import selected
 from latf_openmm.periodic import molecules_of
 from latf_openmm.settings import Settings
@@ -34,15 +36,23 @@ class Features(nn.Module):
         One name for each feature.
     invariant : bool
         Whether the features are unchanged when the whole system is translated or rotated.
+    unit : str
+        Of the descriptors; empty for numbers.
     """
 
     names: list[str]
     invariant = True
+    unit = ""
 
     @property
     def n_features(self) -> int:
         """Number of descriptors."""
         return len(self.names)
+
+    def readings(self, values: NDArray[np.floating]) -> list[Reading]:
+        """Return descriptors (n_frames, n_features) as quantities that a person knows; by default each is one."""
+        columns = np.asarray(values, dtype=np.float64).T
+        return [Reading(name, column, self.unit) for name, column in zip(self.names, columns, strict=True)]
 
     def used_atoms(self) -> Tensor | None:
         """Atoms the descriptors depend on, ascending; None means all."""
@@ -143,108 +153,6 @@ def _in_molecules(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return features
 
     return built
-
-
-class JoinedFeatures(Features):
-    """Concatenation of several features, in order."""
-
-    def __init__(self, parts: Sequence[Features]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.names = [name for part in parts for name in part.names]
-        self.invariant = all(part.invariant for part in parts)
-
-    def used_atoms(self) -> Tensor | None:
-        """Atoms any part depends on."""
-        each = [part.used_atoms() for part in self.parts]  # type: ignore[operator]
-        if any(atoms is None for atoms in each):
-            return None
-        return torch.unique(torch.cat(each))
-
-    def compact(self, new: Tensor, n_atoms: int) -> None:
-        """Compact every part."""
-        for part in self.parts:
-            part.compact(new, n_atoms)  # type: ignore[operator]
-
-    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
-        """Return all descriptors side by side, shape (n_frames, n_features)."""
-        columns: list[Tensor] = []
-        for part in self.parts:
-            columns.append(part(positions, box))
-        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
-
-
-def resolve_features(settings: Sequence[FeatureSettings], topology: mdtraj.Topology) -> list[FeatureSettings]:
-    """Resolve all settings against `topology`; every problem is reported, each as one line."""
-    resolved, problems = [], []
-    for index, item in enumerate(settings):
-        try:
-            resolved.append(item.resolve(topology))
-        except ConfigError as error:
-            problems += [f"features[{index}]: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(*problems)
-    return _told_apart(resolved)
-
-
-def _told_apart(resolved: Sequence[FeatureSettings]) -> list[FeatureSettings]:
-    """Label features whose descriptors are called as those of one before; refuse equal names within one."""
-    taken: set[str] = set()
-    labelled: list[FeatureSettings] = []
-    problems = []
-    for index, item in enumerate(resolved):
-        names = item.build().names
-        label = None if taken.isdisjoint(names) else f"#{index + 1}"
-        names = _labelled(names, label)
-        repeated = [name for name, count in Counter(names).items() if count > 1 or name in taken]
-        problems += [
-            f"features[{index}]: two descriptors are called {name!r}; expected each once, by its own name"
-            for name in repeated[:1]
-        ]
-        taken.update(names)
-        labelled.append(item.model_copy(update={"label": label}))
-    if problems:
-        raise ConfigError(*problems)
-    return labelled
-
-
-def _labelled(names: Sequence[str], label: str | None) -> list[str]:
-    return list(names) if label is None else [f"{name} {label}" for name in names]
-
-
-def build_features(resolved: Sequence[FeatureSettings], molecules: Sequence[int] | None = None) -> Features:
-    """Build the joined module of resolved settings.
-
-    Parameters
-    ----------
-    molecules
-        Index of the molecule of each atom; None: not known, all vectors are those to the nearest image.
-    """
-    parts = [item.build() for item in resolved]
-    for item, part in zip(resolved, parts, strict=True):
-        part.names = _labelled(part.names, item.label)
-    features = JoinedFeatures(parts)
-    if molecules is not None:
-        features.join_molecules(molecules)
-    return features
-
-
-def keep_columns(
-    resolved: Sequence[FeatureSettings], columns: Sequence[int]
-) -> tuple[list[FeatureSettings], list[int]]:
-    """Return the settings of the fewest descriptors that hold `columns` of the joined ones, and their columns."""
-    kept: list[FeatureSettings] = []
-    kept_columns: list[int] = []
-    first = 0
-    for item in resolved:
-        n = item.build().n_features
-        wanted = [column - first for column in columns if first <= column < first + n]
-        if wanted:
-            fewer, chosen = item.keep(wanted)
-            kept.append(fewer)
-            kept_columns += [first + column for column in chosen]
-        first += n
-    return kept, kept_columns
 
 
 def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:

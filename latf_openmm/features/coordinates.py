@@ -14,6 +14,7 @@ class Coordinates(Features):
     """Chosen Cartesian components of chosen atoms [nm]; not invariant to translation or rotation."""
 
     invariant = False
+    unit = "nm"
 
     def __init__(self, atoms: list[int], axes: str) -> None:
         super().__init__()

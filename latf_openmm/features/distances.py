@@ -24,6 +24,8 @@ from latf_openmm.labels import Labels
 class Distances(PairFeatures):
     """Pair distances r_ij = |x_j - x_i| (nearest image where there is a box) [nm]."""
 
+    unit = "nm"
+
     def __init__(self, pairs: list[tuple[int, int]], names: list[str]) -> None:
         super().__init__()
         self.names = names

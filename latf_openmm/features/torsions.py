@@ -7,6 +7,7 @@ from typing import Literal
 import mdtraj
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from latf_openmm.features.base import (
     check_atoms,
 )
 from latf_openmm.features.chain import next_residues
+from latf_openmm.features.readings import Reading
 from latf_openmm.labels import Labels
 
 _PROTEIN = {
@@ -64,6 +66,7 @@ class Torsions(PairFeatures):
     def __init__(self, atoms: list[tuple[int, int, int, int]], names: list[str]) -> None:
         super().__init__()
         self.names = [f"{function}({name})" for function in ("sin", "cos") for name in names]
+        self.torsions = names
         first, second = ([q[i + end] for i in range(3) for q in atoms] for end in (0, 1))
         self.bonds = PairVectors(first, second)
 
@@ -77,6 +80,18 @@ class Torsions(PairFeatures):
         sin = torch.sqrt((b2 * b2).sum(-1)) * (b1 * normals[:, 1]).sum(-1)
         norm = torch.sqrt(sin * sin + cos * cos)
         return torch.cat([sin / norm, cos / norm], dim=1)
+
+    def readings(self, values: NDArray[np.floating]) -> list[Reading]:
+        """Return the angle of each torsion [degrees]."""
+        sines, cosines = np.split(np.asarray(values, dtype=np.float64).T, 2)
+        angles = np.degrees(np.arctan2(sines, cosines))
+        labels = [
+            sine.removeprefix(f"sin({name})") for sine, name in zip(self.names, self.torsions, strict=False)
+        ]
+        return [
+            Reading(name + label, angle, "degrees", 360.0)
+            for name, label, angle in zip(self.torsions, labels, angles, strict=True)
+        ]
 
 
 class TorsionSettings(FeatureSettings):

@@ -98,7 +98,7 @@ def _compute(run: RunFolder, index: int) -> _Content:
         simulated = run.config.simulation.temperatures
         figures["curves"] = plots.observable_curves(curves.curves, run.scale, simulated)
     pictures = {name: save_picture(figure, run.report.parent, name) for name, figure in figures.items()}
-    structures = state_structures(run, ensembles, run.config.seed)
+    structures = state_structures(run, ensembles, trained.feature_module(), run.config.seed)
     consistency = reweighter.certificate
     findings = [*consistency.texts(run.scale), *consistency.untested(run.scale)]
     if reweighter.weighting is not None:

@@ -11,6 +11,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
+from latf_openmm.ensembles.state_words import StateWords, describe_states
+from latf_openmm.features.base import Features
 from latf_openmm.features.solute import without_hydrogens
 from latf_openmm.plotting import state_colour
 from latf_openmm.report.solute import chain_traces, lined_up, solute_of, to_screen
@@ -41,6 +43,8 @@ class StateStructure:
         Where its structures are taken from, and its population there.
     file
         PDB file beside the page.
+    words
+        Ranges of descriptors that tell it from the others there; None where it is the only one.
     structures
         Solute of the representative structure, then of a few others, drawn by their weights.
     """
@@ -49,6 +53,7 @@ class StateStructure:
     temperature: float
     population: Estimate
     file: str
+    words: StateWords | None
     structures: mdtraj.Trajectory
 
 
@@ -98,7 +103,7 @@ class Scene:
 
 
 def state_structures(
-    run: RunFolder, ensembles: Sequence[StructureEnsemble], seed: int
+    run: RunFolder, ensembles: Sequence[StructureEnsemble], features: Features, seed: int
 ) -> list[StateStructure]:
     """Return the structures of every state that frames visited; empty for particles in an external field.
 
@@ -106,11 +111,14 @@ def state_structures(
     ----------
     ensembles
         One for each temperature of the run.
+    features
+        Descriptors of the model, which say what tells states apart.
     """
     topology = run.topology()
     if topology.n_atoms < 3:
         return []
     states: list[StateStructure] = []
+    words: dict[float, dict[int, StateWords]] = {}
     rng = np.random.default_rng(seed)
     for state in range(ensembles[0].n_states):
         ensemble = _where_populated(ensembles, state)
@@ -122,9 +130,11 @@ def state_structures(
         if structures.topology.n_bonds:
             first = states[0].structures[0] if states else structures[0]
             structures = lined_up(structures, first)
-        population = ensemble.populations()[state]
+        population, at = ensemble.populations()[state], ensemble.temperature
+        if at not in words:
+            words[at] = describe_states(ensemble, features, topology, seed=seed)
         states.append(
-            StateStructure(state, ensemble.temperature, population, f"state_{state}.pdb", structures)
+            StateStructure(state, at, population, f"state_{state}.pdb", words[at].get(state), structures)
         )
     return states
 

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.files import write_structure
 from latf_openmm.ensembles.observables import structure_observable
+from latf_openmm.ensembles.state_words import StateWords, describe_states
 from latf_openmm.ensembles.states import state_table
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
@@ -30,6 +31,8 @@ class StateSummary:
         Structures with weights.
     table
         One row for each state; see `latf_openmm.ensembles.states.state_table`.
+    words
+        Ranges of descriptors and observables that tell each state from the others.
     observables
         Names of the observables in the table.
     scale
@@ -40,13 +43,15 @@ class StateSummary:
 
     ensemble: StructureEnsemble
     table: pd.DataFrame
+    words: dict[int, StateWords]
     observables: tuple[str, ...]
     scale: TemperatureScale
     topology: mdtraj.Topology
 
     def write(self, folder: Path) -> None:
         """Write ``states.csv`` and ``state_N.pdb``, one structure of each state."""
-        write_text(folder / "states.csv", self.table.to_csv(index=False))
+        told = self.table["state"].map({state: str(words) for state, words in self.words.items()})
+        write_text(folder / "states.csv", self.table.assign(told_by=told).to_csv(index=False))
         for state, frame in self.ensemble.representatives().items():
             structure = self.ensemble.pool.structures(np.array([frame]), self.topology)
             write_structure(structure, folder / f"state_{state}.pdb")
@@ -94,4 +99,5 @@ def summarise_states(
     (ensemble,) = ensembles_at(run, index, [at], method, minutes, progress=progress, reweighter=reweighter)
     values = {name: ensemble.observe(function, topology) for name, function in functions.items()}
     table = state_table(ensemble, reweighter.pool, int(trained.provenance["lag"]), values)
-    return StateSummary(ensemble, table, tuple(values), run.scale, topology)
+    words = describe_states(ensemble, trained.feature_module(), topology, values, run.config.seed)
+    return StateSummary(ensemble, table, words, tuple(values), run.scale, topology)

@@ -65,7 +65,9 @@ def test_the_command(small_run: RunFolder, tmp_path: Path) -> None:
     result = RUNNER.invoke(app, arguments)
     assert result.exit_code in (0, 3), result.output
     table = pd.read_csv(out / "states.csv")
-    assert {"state", "population", "error", "lifetime_ps", "height", "height_spread"} <= set(table.columns)
+    assert {"state", "population", "error", "lifetime_ps", "height", "height_spread", "told_by"} <= set(
+        table.columns
+    )
     visited = sorted(int(path.stem[6:]) for path in out.glob("state_*.pdb"))
     assert visited == sorted(table["state"][table["population"] > 0])
     bad = RUNNER.invoke(app, ["states", str(small_run.path), "-o", str(out), "--observable", "heat_capacity"])

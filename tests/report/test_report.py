@@ -131,6 +131,8 @@ def test_structures_of_the_states(page: Page, dipeptide: RunFolder) -> None:
     assert drawn["kind"] == "molecule"
     assert len(drawn["elements"]) == 22
     assert len(drawn["bonds"]) == 21
+    said = re.findall(r"<figcaption><b>state \d+</b>(.*?)<a ", page.text, re.S)
+    assert len(said) == 1 or all("independent" in text or "of this state" in text for text in said)
     canvases = page.all("canvas")
     assert [one["data-state"] for one in canvases] == [str(view["state"]) for view in drawn["views"]]
     assert all(one["tabindex"] == "0" and "population" in one["aria-label"] for one in canvases)
@@ -148,7 +150,7 @@ def test_another_report_leaves_no_old_structures(dipeptide: RunFolder) -> None:
     old = folder / "state_77.pdb"
     old.write_text("END\n")
     structure = dipeptide.reference_structure()
-    write_structures([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", structure)], folder)
+    write_structures([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structure)], folder)
     assert not old.exists()
 
 
@@ -194,7 +196,7 @@ def library_structures(name: str, frames: int = 2) -> mdtraj.Trajectory:
 def test_chains_have_a_tube_and_no_hydrogens(name: str) -> None:
     structures, residues = library_structures(name), 10
     heavy = len(structures.topology.select("element != H"))
-    drawn = scene([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", structures)])
+    drawn = scene([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structures)])
     assert drawn.kind == "chains"
     assert [len(piece) for piece in drawn.traces] == [residues]
     assert len(drawn.elements) == heavy == len(drawn.views[0].xyz) // 3
