@@ -46,6 +46,7 @@ from .reweighting.surface import (
     free_energy_surface as free_energy_surface,
 )
 from .reweighting.weighted import weighted as weighted
+from .run.compared import compare_runs as compare_runs
 from .run.config import RunConfig as RunConfig, load_config as load_config
 from .run.ensembles import ensembles_at as ensembles_at
 from .run.explained import explain as explain

@@ -14,7 +14,8 @@ _CODES = """
 | 0 | it worked |
 | 1 | `doctor`: biasing does not work here; `verify`: something is damaged |
 | 2 | wrong input, or a file that cannot be read or written; one line says what |
-| 3 | `generate`, `observe`, `states`, `explain`: the result is @poor@ (reliability "poor") |
+| 3 | `generate`, `observe`, `states`, `explain`, `compare`: the result is @poor@ (reliability "poor") |
+| 3 | `compare`: the runs do not agree |
 | 130, 143 | interrupted (SIGINT, SIGTERM); the same command continues |
 
 Results go to standard output. The last line of a command, `Next: ...`, says what to do next. It goes to standard error.

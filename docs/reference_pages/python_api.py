@@ -19,6 +19,7 @@ GROUPS = {
     "Ensembles": (
         "ensembles_at",
         "observe",
+        "compare_runs",
         "explain",
         "ensemble_at",
         "write_structures",

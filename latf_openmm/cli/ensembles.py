@@ -14,14 +14,15 @@ from latf_openmm.cli.application import app
 from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import (
     DCD,
-    OBSERVABLE_NAMES,
     ForcesOption,
     Format,
     Method,
     MethodOption,
     MinutesOption,
+    ObservableOption,
     RoundOption,
     RunArgument,
+    TemperaturesOption,
     TrustOption,
 )
 from latf_openmm.reweighting.reliability import MEANINGS, Reliability, reliability_text
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from latf_openmm.ensembles.curves import Curve
     from latf_openmm.ensembles.ensemble import StructureEnsemble
     from latf_openmm.run.states import StateSummary
+    from latf_openmm.units import TemperatureScale
 
 _MAX_TEMPERATURES = 1000
 """Temperatures that one command computes, at most."""
@@ -86,17 +88,8 @@ def generate(
 @app.command()
 def observe(
     folder: RunArgument,
-    temperatures: Annotated[
-        str, typer.Option("--temperatures", "-T", help="Range FIRST:LAST:STEP, or numbers with commas.")
-    ],
-    observable: Annotated[
-        list[str],
-        typer.Option(
-            help=f"One of {', '.join(OBSERVABLE_NAMES)} (population:STATE; free_energy:STATE:STATE, of the second over "
-            "the first; those of structures are of the solute alone), or FILE.py:FUNCTION (of an MDTraj trajectory "
-            "with all atoms and the box, one number a frame); may be repeated."
-        ),
-    ],
+    temperatures: TemperaturesOption,
+    observable: ObservableOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     reference: Annotated[
         Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
@@ -138,11 +131,61 @@ def observe(
     write_observed(observed, output)
     console = Console()
     for curve in observed.curves:
-        _print_curve(console, curve, midpoint)
+        _print_curve(console, curve, midpoint, observed.scale)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     _print_reliabilities(console, observed.reliabilities)
     _print_warnings(console, observed.warnings)
     _end(folder, observed.poor, "states")
+
+
+@app.command()
+def compare(
+    folder: RunArgument,
+    other: Annotated[Path, typer.Argument(help="Folder of another run of the same system.")],
+    temperatures: TemperaturesOption,
+    observable: ObservableOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the first system's start.")
+    ] = None,
+    method: MethodOption = Method.REWEIGHTED,
+    trust: TrustOption = False,
+) -> None:
+    """Compare observables of two runs of a system, as from different starts, in units of their errors.
+
+    They agree where all differences are less than three errors. Ends with code 3 where they do not, or where values are
+    not to be relied on (reliability "poor").
+    """
+    from latf_openmm.report.observed import write_compared
+    from latf_openmm.run.compared import compare_runs
+    from latf_openmm.run.folder import RunFolder
+    from latf_openmm.storage import check_output
+
+    first, second = RunFolder.open(folder, trust), RunFolder.open(other, trust)
+    check_output(output, folder=True)
+    compared = compare_runs(
+        first,
+        second,
+        parse_temperatures(temperatures),
+        observable,
+        reference=reference,
+        method=method.value,
+    )
+    write_compared(compared, (str(folder), str(other)), output)
+    console = Console()
+    for curve in compared.curves:
+        console.print(curve.text(), highlight=False, markup=False, soft_wrap=True)
+        for name, side in ((folder, curve.first), (other, curve.second)):
+            _print_two_state(console, f"  {name}", side, first.scale)
+    console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
+    if compared.agree and not compared.poor:
+        say_next(f"latf-openmm report {folder}")
+        return
+    rounds = 2 + min(first.chosen_round(None), second.chosen_round(None))
+    say_next(
+        f"latf-openmm run CONFIG --rounds {rounds} --output FOLDER, for each: a further round, and compare again"
+    )
+    raise typer.Exit(3)
 
 
 @app.command()
@@ -288,7 +331,7 @@ def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     console.print(f"  heat capacity: {ensemble.heat_capacity()} k_B (configurational)", highlight=False)
 
 
-def _print_curve(console: Console, curve: "Curve", midpoint: float | None) -> None:
+def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale: "TemperatureScale") -> None:
     shown = Table(title=f"{curve.name} [{curve.unit}]" if curve.unit else curve.name)
     for column in ("T", "value", "error", "method", "reliability", "effective samples"):
         shown.add_column(column)
@@ -301,6 +344,14 @@ def _print_curve(console: Console, curve: "Curve", midpoint: float | None) -> No
         near = curve.reliability_near(transition.value)
         text = f"{curve.name}: {where} at T = {transition}; {reliability_text(near)}"
         console.print(text, highlight=False, soft_wrap=True)
+    _print_two_state(console, curve.name, curve, scale)
+
+
+def _print_two_state(console: Console, name: str, curve: "Curve", scale: "TemperatureScale") -> None:
+    from latf_openmm.ensembles.two_state import two_state
+
+    if (fit := two_state(curve, scale)) is not None:
+        console.print(f"{name}: {fit.text(scale)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_states(console: Console, summary: "StateSummary") -> None:

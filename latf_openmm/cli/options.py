@@ -77,6 +77,17 @@ ForcesOption = Annotated[
         "coordination numbers.",
     ),
 ]
+TemperaturesOption = Annotated[
+    str, typer.Option("--temperatures", "-T", help="Range FIRST:LAST:STEP, or numbers with commas.")
+]
+ObservableOption = Annotated[
+    list[str],
+    typer.Option(
+        help=f"One of {', '.join(OBSERVABLE_NAMES)} (population:STATE; free_energy:STATE:STATE, of the second over "
+        "the first; those of structures are of the solute alone), or FILE.py:FUNCTION (of an MDTraj trajectory "
+        "with all atoms and the box, one number a frame); may be repeated."
+    ),
+]
 MinutesOption = Annotated[
     float, typer.Option(min=0.0, help="With --method auto: leave out annealing that would take longer.")
 ]

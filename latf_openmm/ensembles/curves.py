@@ -61,6 +61,13 @@ class Curve:
         """Name for people."""
         return observable_title(self.name)
 
+    @property
+    def is_share(self) -> bool:
+        """True for a population, and for a function in a file whose values are between 0 and 1."""
+        values = self.table["value"]
+        named = self.name.startswith("population:") or ".py:" in self.name
+        return named and bool(values.between(0.0, 1.0).all())
+
     def transition(self, midpoint: float | None = None) -> Estimate | None:
         """Temperature where the curve crosses `midpoint`, or, without one, of its maximum; None if there is none.
 

@@ -21,6 +21,7 @@ def observable(
     scale: TemperatureScale = KELVIN,
     simulated: Sequence[float] = (),
     show_legend: bool = True,
+    colour: str = COLOURS[0],
     ax: Axes | None = None,
 ) -> Axes:
     """Draw an observable against temperature with a band of two standard errors.
@@ -37,10 +38,12 @@ def observable(
         Temperatures of the simulations, drawn as dotted lines.
     show_legend
         Whether to draw one.
+    colour
+        Of all but the lines at simulated temperatures.
     ax
         Axes to draw into; default: a new figure.
     """
-    ax, table, colour = axes_or_new(ax), curve.table, COLOURS[0]
+    ax, table = axes_or_new(ax), curve.table
     t, value, error = (table[name].to_numpy(dtype=float) for name in ("temperature", "value", "error"))
     ax.fill_between(t, value - 2 * error, value + 2 * error, color=colour, alpha=0.25, lw=0)
     ax.plot(t, value, color=colour, lw=1)

@@ -7,11 +7,13 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from latf_openmm import plotting
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.plotting import Populations
+from latf_openmm.plotting.axes import COLOURS
 from latf_openmm.plotting.decisions import measured_targets
 from latf_openmm.run.records import DecisionRecord
 from latf_openmm.training.lag_scan import LagScan
@@ -128,20 +130,44 @@ def decisions(first: Sequence[float], plans: Sequence[DecisionRecord], scale: Te
 
 def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulated: Sequence[float]) -> Figure:
     """Observables against temperature with bands of two errors; what is not to be relied on is hollow."""
-    columns = min(_CURVES_A_ROW, len(curves))
-    lines = -(-len(curves) // columns)
-    width, height = (4.6, 3.6) if columns < _CURVES_A_ROW else (3.7, 3.1)
-    figure = Figure(figsize=(width * columns, height * lines + 0.2), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis in axes[len(curves) :]:
-        axis.set_visible(False)
+    figure, axes = _panels(len(curves))
     for axis, curve in zip(axes, curves, strict=False):
         plotting.observable(curve, scale=scale, simulated=simulated, show_legend=False, ax=axis)
     known: dict[str, Artist] = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         known |= dict(zip(labels, handles, strict=True))
+    _legend_above(figure, known)
+    return figure
+
+
+def compared_curves(
+    curves: Sequence[tuple[Curve, Curve]], scale: TemperatureScale, names: tuple[str, str]
+) -> Figure:
+    """Observables of two runs against temperature, bands of two errors; what is not to be relied on is hollow."""
+    figure, axes = _panels(len(curves))
+    known: dict[str, Artist] = {}
+    for axis, pair in zip(axes, curves, strict=False):
+        for curve, name, colour in zip(pair, names, COLOURS, strict=False):
+            plotting.observable(curve, scale=scale, show_legend=False, colour=colour, ax=axis)
+            known[name] = Line2D([], [], color=colour)
+    _legend_above(figure, known)
+    return figure
+
+
+def _panels(n: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, in rows."""
+    columns = min(_CURVES_A_ROW, n)
+    lines = -(-n // columns)
+    width, height = (4.6, 3.6) if columns < _CURVES_A_ROW else (3.7, 3.1)
+    figure = Figure(figsize=(width * columns, height * lines + 0.2), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    for axis in axes[n:]:
+        axis.set_visible(False)
+    return figure, axes
+
+
+def _legend_above(figure: Figure, known: dict[str, Artist]) -> None:
     figure.legend(
         list(known.values()), list(known), loc="outside upper center", ncols=3, frameon=False, fontsize=8
     )
-    return figure

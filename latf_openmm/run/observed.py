@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mdtraj
 import pandas as pd
 from rich.progress import Progress
 
@@ -63,7 +64,7 @@ def observe(
     temperatures: Sequence[float],
     observables: Sequence[str],
     *,
-    reference: Path | None = None,
+    reference: Path | mdtraj.Trajectory | None = None,
     round_index: int | None = None,
     method: Choice = "auto",
     minutes: float = 15.0,
@@ -81,7 +82,7 @@ def observe(
     observables
         As for `latf_openmm.ensembles.observables.named_observable`.
     reference
-        PDB file for RMSD and contacts; None: where the system starts.
+        PDB file or structure for RMSD and contacts; None: where the system starts.
     round_index
         Round whose model and frames are used; None: the last complete one.
     method, minutes
@@ -96,7 +97,8 @@ def observe(
     DataError
         If a file that is used was damaged.
     """
-    index, structure = run.chosen_round(round_index), run.reference_structure(reference)
+    index = run.chosen_round(round_index)
+    structure = reference if isinstance(reference, mdtraj.Trajectory) else run.reference_structure(reference)
     trained = run.trained(index)
     for name in observables:
         check_observable(name, structure, trained.model.n_states)

@@ -42,7 +42,7 @@ def test_every_command_with_its_options(pages: dict[str, str]) -> None:
         "* `--method <auto|reweighted|conditional|annealed|flow>`",
         "latf-openmm systems [OPTIONS] [name]",
         "* `--data",
-        "| 3 | `generate`, `observe`, `states`, `explain`: the result is not to be relied on",
+        "| 3 | `generate`, `observe`, `states`, `explain`, `compare`: the result is not to be relied on",
     ):
         assert text in page
     assert "**Commands**" not in page and "--help`" not in page

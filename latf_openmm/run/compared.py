@@ -1,0 +1,168 @@
+"""Two runs of the same system beside each other: differences in units of their errors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latf_openmm.ensembles.curves import Curve
+from latf_openmm.ensembles.ensemble import Estimate
+from latf_openmm.ensembles.observables import named_observable
+from latf_openmm.errors import ConfigError
+from latf_openmm.reweighting.reliability import MEANINGS
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.observed import ObservedCurves, observe
+
+AGREE = 3.0
+"""Standard errors of a difference up to which two runs agree: of ten temperatures one is rarely farther by chance."""
+
+
+@dataclass(frozen=True)
+class ComparedCurve:
+    """One observable of two runs.
+
+    Attributes
+    ----------
+    first, second
+        Its curves.
+    """
+
+    first: Curve
+    second: Curve
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each temperature.
+
+        temperature, first, first_error, second, second_error, and difference_in_errors: first less second over the
+        error of that difference.
+        """
+        first, second = self.first.table, self.second.table
+        difference = first["value"] - second["value"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            errors: pd.Series[float] = difference / np.hypot(first["error"], second["error"])
+        return pd.DataFrame(
+            {
+                "temperature": first["temperature"],
+                "first": first["value"],
+                "first_error": first["error"],
+                "second": second["value"],
+                "second_error": second["error"],
+                "difference_in_errors": errors.where(difference != 0, 0.0),
+            }
+        )
+
+    @property
+    def agree(self) -> bool:
+        """True where they differ by less than three errors at every temperature."""
+        return bool((self.table["difference_in_errors"].abs() <= AGREE).all())
+
+    @property
+    def poor(self) -> list[float]:
+        """Temperatures at which a value of either is not to be relied on, ascending."""
+        either = (self.first.table["reliability"] == "poor") | (self.second.table["reliability"] == "poor")
+        return [float(t) for t in self.first.table.loc[either, "temperature"]]
+
+    def text(self) -> str:
+        """Say how far they are apart."""
+        table = self.table
+        off = table["difference_in_errors"].abs().fillna(np.inf).to_numpy()
+        farthest = int(off.argmax())
+        at, first, first_error, second, second_error, _ = (float(x) for x in table.to_numpy()[farthest])
+        values = Estimate(first, first_error), Estimate(second, second_error)
+        return (
+            f"{self.first.title}: {'agree' if self.agree else 'do not agree'}; within two errors at "
+            f"{int((off <= 2).sum())} of {len(table)} temperatures, farthest apart at {at:g}: "
+            f"{values[0]} and {values[1]}, {off[farthest]:.1f} errors"
+        ) + (f"; at {len(self.poor)} of them a value is {MEANINGS['poor']}" if self.poor else "")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Observables of two runs against temperature.
+
+    Attributes
+    ----------
+    first, second
+        What was observed in each.
+    """
+
+    first: ObservedCurves
+    second: ObservedCurves
+
+    @property
+    def curves(self) -> list[ComparedCurve]:
+        """One for each observable."""
+        return [ComparedCurve(*pair) for pair in zip(self.first.curves, self.second.curves, strict=True)]
+
+    @property
+    def agree(self) -> bool:
+        """True where all observables agree."""
+        return all(curve.agree for curve in self.curves)
+
+    @property
+    def poor(self) -> list[float]:
+        """Temperatures at which a value is not to be relied on, ascending."""
+        return sorted({temperature for curve in self.curves for temperature in curve.poor})
+
+
+def compare_runs(
+    first: RunFolder,
+    second: RunFolder,
+    temperatures: Sequence[float],
+    observables: Sequence[str],
+    *,
+    reference: Path | None = None,
+    **options: Any,
+) -> Compared:
+    """Return observables of two runs of the same atoms at the same temperatures.
+
+    Runs from different starts that agree have forgotten their starts, as far as the observables tell; error bars of
+    one run cannot show that.
+
+    Parameters
+    ----------
+    first, second
+        Runs with a complete round.
+    temperatures, observables, options
+        As for `latf_openmm.observe`.
+    reference
+        PDB file for RMSD and contacts, of both; None: where the first starts.
+
+    Raises
+    ------
+    ConfigError
+        If the atoms of the runs differ, or as `latf_openmm.observe`.
+    DataError
+        As `latf_openmm.observe`.
+    """
+    _check_same(first, second)
+    structure = first.reference_structure(reference)
+    for name in observables:
+        if named_observable(name, structure).n_states:
+            raise ConfigError(
+                f"--observable: {name}: states of two models are not the same; expected none of states"
+            )
+    both = [
+        observe(run, temperatures, observables, reference=structure, **options) for run in (first, second)
+    ]
+    return Compared(*both)
+
+
+def _check_same(first: RunFolder, second: RunFolder) -> None:
+    """Raise `ConfigError` unless two runs are of the same atoms, with temperatures of the same scale."""
+    atoms, others = ([str(atom) for atom in run.topology().atoms] for run in (first, second))
+    if len(atoms) != len(others):
+        raise ConfigError(
+            f"{second.path}: has {len(others)} atoms, {first.path} has {len(atoms)}; expected the same system"
+        )
+    for atom, other in zip(atoms, others, strict=True):
+        if atom != other:
+            raise ConfigError(
+                f"{second.path}: has atom {other} where {first.path} has {atom}; expected the same system"
+            )
+    if first.scale.name != second.scale.name:
+        raise ConfigError(f"{second.path}: its temperatures are in another scale than those of {first.path}")

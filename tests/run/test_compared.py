@@ -1,0 +1,88 @@
+"""Two runs of one system beside each other."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import small_config
+from typer.testing import CliRunner
+
+from latf_openmm.cli import app
+from latf_openmm.ensembles.curves import Curve
+from latf_openmm.errors import ConfigError
+from latf_openmm.run.compared import ComparedCurve, compare_runs
+from latf_openmm.run.config import LoopSettings, load_config
+from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.loop import run_loop
+
+RUNNER = CliRunner()
+TEMPERATURES = [0.8, 1.0, 1.2]
+
+
+@pytest.fixture(scope="module")
+def second_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The three-hole potential with other random numbers, one round."""
+    config = small_config().model_copy(update={"seed": 77, "loop": LoopSettings(rounds=1)})
+    return run_loop(config, tmp_path_factory.mktemp("second") / "run")
+
+
+def curve_of(values: list[float], errors: list[float], reliability: str = "good") -> Curve:
+    table = pd.DataFrame({"temperature": [300.0, 320.0, 340.0], "value": values, "error": errors})
+    return Curve("file.py:folded", "", table.assign(reliability=reliability), None)
+
+
+def test_differences_in_errors() -> None:
+    first, second = curve_of([0.9, 0.8, 0.5], [0.03, 0.03, 0.03]), curve_of([0.7, 0.8, 0.45], [0.04] * 3)
+    compared = ComparedCurve(first, second)
+    assert compared.table["difference_in_errors"].to_numpy() == pytest.approx([4.0, 0.0, 1.0])
+    assert not compared.agree
+    assert compared.text() == (
+        "folded: do not agree; within two errors at 2 of 3 temperatures, farthest apart at 300: 0.9 ± 0.03 and "
+        "0.7 ± 0.04, 4.0 errors"
+    )
+    poor = ComparedCurve(first, curve_of([0.85, 0.8, 0.5], [0.04] * 3, "poor"))
+    assert poor.agree
+    assert poor.poor == [300.0, 320.0, 340.0]
+    assert poor.text().endswith("1.0 errors; at 3 of them a value is not to be relied on")
+
+
+def test_without_errors_nothing_agrees() -> None:
+    compared = ComparedCurve(curve_of([0.9] * 3, [np.nan] * 3), curve_of([0.7] * 3, [0.1] * 3))
+    assert not compared.agree
+    assert "inf errors" in compared.text()
+
+
+def test_two_runs(small_run: RunFolder, second_run: RunFolder, tmp_path: Path) -> None:
+    """The command on real runs: its table is that of each run's own curves; both are of the same potential."""
+    height = tmp_path / "height.py"
+    height.write_text("def high(trajectory):\n    return (trajectory.xyz[:, 0, 1] > 0.9).astype(float)\n")
+    arguments = [
+        "compare",
+        str(small_run.path),
+        str(second_run.path),
+        "-T",
+        "0.8:1.2:0.2",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    result = RUNNER.invoke(app, [*arguments, "--observable", f"{height}:high", "--observable", "energy"])
+    assert result.exit_code in (0, 3), result.output
+    assert "high: " in result.stdout
+    assert "errors" in result.stdout
+    compared = compare_runs(
+        small_run, second_run, TEMPERATURES, [f"{height}:high", "energy"], method="reweighted"
+    )
+    assert (result.exit_code == 0) == (compared.agree and not compared.poor)
+    written = pd.read_csv(tmp_path / "out" / "energy.csv")
+    pd.testing.assert_frame_equal(written, compared.curves[1].table, check_exact=False)
+    assert (tmp_path / "out" / "observables.png").stat().st_size > 10_000
+    assert compared.curves[1].agree
+
+
+def test_runs_that_cannot_be_compared(small_run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="population:0: states of two models are not the same"):
+        compare_runs(small_run, small_run, TEMPERATURES, ["population:0"])
+    other = RunFolder(tmp_path / "lj7", load_config("lj7/fast"))
+    with pytest.raises(ConfigError, match=r"has 7 atoms, .* has 1; expected the same system"):
+        compare_runs(small_run, other, TEMPERATURES, ["energy"])
