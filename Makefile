@@ -54,6 +54,7 @@ examples: .venv/.ready
 	.venv/bin/python examples/bias_simulation.py --output demo/examples/biased.csv --fast
 	.venv/bin/python examples/generate_ensemble.py demo/examples/lj7 --temperature 0.35 \
 		--output demo/examples/ensemble --fast
+	.venv/bin/python examples/chignolin/melting.py --output demo/examples/melting --fast
 
 # Five notebooks, executed: three to seven minutes.
 notebooks: .venv/.ready

@@ -30,6 +30,7 @@ from .bias.updater import BiasUpdater as BiasUpdater, load_bias as load_bias
 from .ensembles.files import write_structures as write_structures
 from .ensembles.latent import generate as generate, write_ensemble as write_ensemble
 from .ensembles.reweighter import ensemble_at as ensemble_at
+from .ensembles.two_state import two_state as two_state
 from .errors import (
     ConfigError as ConfigError,
     DataError as DataError,
@@ -37,6 +38,7 @@ from .errors import (
     SimulationError as SimulationError,
 )
 from .model.checkpoint import load_model as load_model, save_model as save_model
+from .report.observed import write_compared as write_compared
 from .report.page import write_report as write_report
 from .reweighting.biased_run import BiasedRun as BiasedRun
 from .reweighting.mbar import combine as combine

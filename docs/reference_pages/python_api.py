@@ -20,6 +20,8 @@ GROUPS = {
         "ensembles_at",
         "observe",
         "compare_runs",
+        "write_compared",
+        "two_state",
         "explain",
         "ensemble_at",
         "write_structures",
