@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 from rich.progress import Progress
@@ -85,6 +86,8 @@ class _Annealing:
     def __init__(self, run: RunFolder, index: int, reweighter: Reweighter, progress: Progress | None) -> None:
         self.annealed = AnnealedEnsembles(run, index, reweighter)
         self.reweighter, self.progress = reweighter, progress
+        # Few starts serve many temperatures.
+        self._effective_at = cache(lambda temperature: reweighter.at(temperature, "reweighted").n_effective)
 
     def all_of(self, temperatures: Sequence[float]) -> list[StructureEnsemble]:
         """Ensembles by annealing alone."""
@@ -125,7 +128,7 @@ class _Annealing:
         if ensemble.method == "flow":  # frames hardly reach: do those of the start?
             n, known = self.reweighter.reach(start), self.reweighter.reach(temperature)
         else:
-            n, known = self.reweighter.at(start, "reweighted").n_effective, ensemble.n_effective
+            n, known = self._effective_at(start), ensemble.n_effective
         if n >= ANNEALING_GAIN * known:
             return None
         return (
