@@ -175,7 +175,7 @@ def loop_rows(case: Case, work: Path) -> list[dict[str, Any]]:
                     "temperature": temperature,
                     "level": found.method,
                     "simulated": run.round(index).summary().temperatures,
-                    **exact.errors(temperature, labels, pool.energies(), found.weights),
+                    **exact.errors(temperature, labels, found.energies(), found.weights),
                 }
             )
     return rows

@@ -13,7 +13,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
                 frames = _ensemble_frames(case, folder, trained, one)
             if one.method != "annealed":
                 pool_frames = frames if pool_frames is None else pool_frames
-                frames = pool_frames
+                frames = replace(pool_frames, energy=one.energies())  # conditional weights come with energies
             row = common | {"method": method, "level": one.method, "verdict": one.reliability}
             row |= {"independent": one.n_effective, "warnings": list(one.warnings)}
             row |= {"errors": errors_of(case, one, frames)}
@@ -231,6 +231,7 @@ def rows_of(run: Run, work: Path) -> Iterator[dict[str, Any]]:
                 )
             yield row
         assert pool_frames is not None
+        pool_frames = replace(pool_frames, energy=alone.energies())
         near = generate(plain, plain_pool, temperature, 20_000, run.seed).nearest
         counts = np.bincount(near, minlength=len(pool_frames.energy)) / len(near)
         yield (
