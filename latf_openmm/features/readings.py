@@ -54,15 +54,17 @@ class Reading:
         Examples
         --------
         >>> Reading("psi ALA2", np.array([0.0]), "degrees", 360.0).text(150.0, 190.0)
-        'psi ALA2 150 through 180 to -170 degrees'
+        'psi ALA2 from 150 through 180 to -170 degrees'
         >>> Reading("d(1,2)", np.array([0.0]), "nm").text(0.31234, 0.3678)
-        'd(1,2) 0.312 to 0.368 nm'
+        'd(1,2) from 0.312 to 0.368 nm'
         """
         if self.period:
             half = self.period / 2
             ends = [(end + half) % self.period - half for end in (low, high)]
             between = f" through {half:g} to " if ends[0] > ends[1] else " to "
-            numbers = f"{ends[0]:.0f}{between}{ends[1]:.0f}"
+            numbers = f"from {ends[0]:.0f}{between}{ends[1]:.0f}"
+        elif f"{low:.3g}" == f"{high:.3g}":
+            numbers = f"= {low:.3g}"
         else:
-            numbers = " to ".join(dict.fromkeys(f"{end:.3g}" for end in (low, high)))
+            numbers = f"from {low:.3g} to {high:.3g}"
         return f"{self.name} {numbers} {self.unit}".rstrip()

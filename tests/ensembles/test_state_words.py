@@ -45,7 +45,7 @@ def test_ranges_of_wells(small_run: RunFolder, wells: StructureEnsemble) -> None
     for state, one in told.items():
         within = np.ones(len(xyz), dtype=bool)
         for text in one.ranges:
-            axis, low, high = re.fullmatch(r"(x|y) (\S+) to (\S+) nm", text).groups()  # type: ignore[union-attr]
+            axis, low, high = re.fullmatch(r"(x|y) from (\S+) to (\S+) nm", text).groups()  # type: ignore[union-attr]
             column = xyz[:, "xy".index(axis)]
             within &= (column >= float(low) - 0.006) & (column <= float(high) + 0.006)
         members = wells.pool.states == state
@@ -60,9 +60,9 @@ def test_an_observable_that_was_asked_for_is_named_first(
     state = max(range(wells.n_states), key=lambda k: wells.populations()[k].value)
     inside = (wells.pool.states == state).astype(np.float64)
     words = described(small_run, wells, inside=inside)[state]
-    assert words.ranges == ("inside 1",)
+    assert words.ranges == ("inside = 1",)
     assert words.share == 1.0
-    assert str(words) == "inside 1; 100% of all structures in this range are of this state"
+    assert str(words) == "inside = 1; 100% of all structures in this range are of this state"
 
 
 def test_few_structures_have_no_words(small_run: RunFolder, wells: StructureEnsemble) -> None:
