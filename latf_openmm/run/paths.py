@@ -6,6 +6,7 @@
     DIR/run.json                          schema of the folder, versions that worked on it
     DIR/rounds/000/simulation/T0.2/segment_0000/{frames.parquet, walker_000.dcd, checkpoint.bin, state.xml}
     DIR/rounds/000/model/{model.safetensors, model.json, history.parquet}
+    DIR/rounds/000/model.lags.partial     lags of a scan that are done, until the model is there
     DIR/rounds/000/generated/T0.3/{latent_samples.parquet, free_energy.parquet, structures.dcd, ...}
     DIR/rounds/000/starts.npz             start structures of the next round
     DIR/rounds/000/decision.json          what the next round does, and why

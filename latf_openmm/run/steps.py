@@ -24,6 +24,7 @@ from latf_openmm.sampling.stage import Stage, run_stage
 from latf_openmm.storage import check_file, check_output, is_listed
 from latf_openmm.systems import shared_system
 from latf_openmm.training.feature_selection import select_features
+from latf_openmm.training.kept_lags import lags_beside
 from latf_openmm.training.lag_scan import LagScan, check_lags, default_lags, scan_lags
 
 
@@ -114,7 +115,8 @@ def scan_stages(
     _, trajectories, _ = select_features(resolved, every, config.feature_selection)
     chosen = list(lags) or default_lags(trajectories)
     check_lags(trajectories, chosen, "--lag")
-    return scan_lags(trajectories, config.model, config.training, chosen, config.seed, progress)
+    kept = lags_beside(output)
+    return scan_lags(trajectories, config.model, config.training, chosen, config.seed, progress, kept)
 
 
 def export_variables(

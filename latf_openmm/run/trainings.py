@@ -27,6 +27,7 @@ from latf_openmm.storage import (
 from latf_openmm.systems import shared_system
 from latf_openmm.training.feature_selection import select_features
 from latf_openmm.training.fit import TrainingResult, fit
+from latf_openmm.training.kept_lags import forget_lags, lags_beside
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def train_here(
 ) -> None:
     """Train the model of a round in this process, unless it is there."""
     if folder.model.is_dir():
+        forget_lags(folder.model)  # an interruption may have come before
         return
     train_model(run.config, trajectories, folder.model, run.config.seed + folder.index, progress)
 
@@ -77,7 +79,7 @@ def train_model(
     resolved = resolve_features(config.features, topology)
     features, fewer, selection = select_features(resolved, trajectories, config.feature_selection)
     log.info("%s: %s", folder, selection)
-    result = fit(fewer, config.model, config.training, seed, progress)
+    result = fit(fewer, config.model, config.training, seed, progress, lags_beside(folder))
     trained = TrainedModel(
         result.model,
         tuple(features),
@@ -93,6 +95,7 @@ def train_model(
         history = pd.DataFrame([asdict(epoch) for epoch in result.history])
         history.to_parquet(temporary / "history.parquet", index=False)
         selection.table.to_csv(temporary / "descriptors.csv", index=False)
+    forget_lags(folder)
     return trained
 
 

@@ -9,6 +9,7 @@ before the density has, and on frames reweighted to a ladder of temperatures whe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from rich.progress import Progress
@@ -65,6 +66,7 @@ def fit(
     settings: TrainingSettings,
     seed: int,
     progress: Progress | None = None,
+    kept_lags: Path | None = None,
 ) -> TrainingResult:
     """Train a model; the same seed, data and machine give the same model.
 
@@ -78,13 +80,15 @@ def fit(
         Seeds the split, the clustering, the initial weights and the noise.
     progress
         Where to draw progress bars.
+    kept_lags
+        Folder for the lags of a scan that are done, see `scan_lags`; None: none is kept.
 
     Raises
     ------
     DataError
         If the data are too short for the lag, differ in their features, or do not vary.
     """
-    lag, scan = _choose_lag(trajectories, model_settings, settings, seed, progress)
+    lag, scan = _choose_lag(trajectories, model_settings, settings, seed, progress, kept_lags)
     with seeded(seed, settings.threads):
         run = prepare(trajectories, model_settings, settings, lag, seed)
         states = find_states(run, seed, progress)
@@ -103,6 +107,7 @@ def _choose_lag(
     settings: TrainingSettings,
     seed: int,
     progress: Progress | None,
+    kept: Path | None,
 ) -> tuple[int, LagScan | None]:
     """Return the lag of the settings, or the one a scan with one start a lag recommends.
 
@@ -112,7 +117,7 @@ def _choose_lag(
         return settings.lag, None
     once = settings.model_copy(update={"restarts": 1})
     free = [t for t in trajectories if np.ptp(t.log_weights) == 0] or list(trajectories)
-    scan = scan_lags(free, model_settings, once, default_lags(trajectories), seed, progress)
+    scan = scan_lags(free, model_settings, once, default_lags(trajectories), seed, progress, kept)
     return scan.recommended, scan
 
 

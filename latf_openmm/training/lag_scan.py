@@ -8,8 +8,10 @@ are metastable at it, and level off.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from latf_openmm.frames.trajectory import FeatureTrajectory, check_same_features
 from latf_openmm.model.latf import ModelSettings
 from latf_openmm.progress import bar
 from latf_openmm.reweighting.weights import training_weights
+from latf_openmm.training.kept_lags import KeptLags, origin_of
 from latf_openmm.training.run import prepare, seeded
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.training.states import find_states, populations
@@ -95,6 +98,7 @@ def scan_lags(
     lags: Sequence[int],
     seed: int,
     progress: Progress | None = None,
+    kept: Path | None = None,
 ) -> LagScan:
     """Find the states at each lag and recommend one; the same seed gives the same scan.
 
@@ -110,6 +114,9 @@ def scan_lags(
         Seeds every lag alike.
     progress
         Where to draw a progress bar.
+    kept
+        Folder for the lags that are done: those of the same data, settings and seed are not done again; None: none is
+        kept. Whoever writes the result removes it.
 
     Raises
     ------
@@ -119,10 +126,16 @@ def scan_lags(
     check_lags(trajectories, lags, "lags")
     # The states stage does not use the ladder of temperatures.
     settings = settings.model_copy(update={"energies": "ignore"})
-    rows = []
-    with bar(progress, "  lag scan", len(set(lags))) as advance:
-        for lag in sorted(set(lags)):
-            row = _scan_one(trajectories, model_settings, settings, lag, seed)
+    done = KeptLags(kept, "" if kept is None else origin_of(trajectories, model_settings, settings, seed))
+    ascending, rows = sorted(set(lags)), []
+    done.plan(ascending)
+    with bar(progress, "  lag scan", len(ascending)) as advance:
+        for lag in ascending:
+            if (result := done.read(lag)) is not None:
+                row = _row_of(result)
+            else:
+                row = _scan_one(trajectories, model_settings, settings, lag, seed)
+                done.write(lag, asdict(row))
             log.info("lag %d: %d states, information %.3f", lag, row.n_states, row.information)
             advance(1, f"lag {lag}: {row.n_states} states")
             rows.append(row)
@@ -317,6 +330,14 @@ def _error_of_slowest(blocks: Array, lag: int, longest: float, rng: np.random.Ge
         slowest.append(implied_timescales(drawn, lag, longest)[0])
     low, high = np.quantile(slowest, [0.16, 0.84])
     return float(high - low) / 2
+
+
+def _row_of(result: dict[str, Any]) -> LagRow:
+    """Return a row that was kept; JSON has lists where it has tuples."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in result.items()
+    }
+    return LagRow(**values)
 
 
 def _scan_one(

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from rich.progress import Progress, TaskID
 from typer.testing import CliRunner
 
 from latf_openmm.cli import app
@@ -23,6 +24,7 @@ from latf_openmm.run.config import RunConfig, dump_config
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 from latf_openmm.training.fit import fit
+from latf_openmm.training.kept_lags import lags_beside, lags_done
 from latf_openmm.training.lag_scan import (
     LagRow,
     LagScan,
@@ -227,6 +229,50 @@ def test_same_seed_same_scan_and_nothing_else_changed(scan: LagScan) -> None:
     again = scan_lags(wells(), MODEL, QUICK, [1], seed=0)
     assert again.rows[0] == scan.rows[0]
     assert torch.equal(before, torch.get_rng_state())
+
+
+class _CutOff(Progress):
+    """A display whose user presses Ctrl-C when lag 3 is told of."""
+
+    def update(self, task_id: TaskID, *, note: str = "", **values: Any) -> None:
+        if note.startswith("lag 3:"):
+            raise KeyboardInterrupt
+        super().update(task_id, note=note, **values)
+
+
+def test_a_scan_that_was_cut_off_goes_on_with_the_next_lag(scan: LagScan, tmp_path: Path) -> None:
+    kept = lags_beside(tmp_path / "model")
+    assert lags_done(tmp_path / "model") is None
+    with pytest.raises(KeyboardInterrupt):
+        scan_lags(wells(), MODEL, QUICK, [10, 1, 3], seed=0, progress=_CutOff(disable=True), kept=kept)
+    done = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert sorted(path.name for path in done) == ["lag_0001.json", "lag_0003.json", "plan.json"]
+    assert lags_done(tmp_path / "model") == (2, 3)
+    assert scan_lags(wells(), MODEL, QUICK, [10, 1, 3], seed=0, kept=kept) == scan
+    assert lags_done(tmp_path / "model") == (3, 3)
+    assert all(path.stat().st_mtime_ns == time for path, time in done.items() if path.name != "plan.json")
+
+
+def test_kept_lags_of_other_data_settings_or_seed_are_not_used(scan: LagScan, tmp_path: Path) -> None:
+    data, kept = wells(2, 100), tmp_path / "kept"
+    other_data = [replace(data[0], features=data[0].features + 1), data[1]]
+    weighted = [replace(data[0], log_weights=np.linspace(0, 1, data[0].n_frames)), data[1]]
+    scan_lags(data, MODEL, QUICK, [1], seed=0, kept=kept)
+    file = kept / "lag_0001.json"
+    before = json.loads(file.read_text())["origin"]
+    origins = {before}
+    for trajectories, settings, seed in [
+        (other_data, QUICK, 0),
+        (weighted, QUICK, 0),
+        (data, QUICK.model_copy(update={"learning_rate": 0.01}), 0),
+        (data, QUICK, 1),
+    ]:
+        scan_lags(trajectories, MODEL, settings, [1], seed=seed, kept=kept)
+        origins.add(json.loads(file.read_text())["origin"])
+    assert len(origins) == 5
+    file.write_text(file.read_text()[:-20])  # damaged, and done again
+    scan_lags(data, MODEL, QUICK.model_copy(update={"lag": 7}), [1], seed=0, kept=kept)
+    assert json.loads(file.read_text())["origin"] == before  # the lag of the settings does not matter
 
 
 def test_scan_as_json_and_as_a_figure(scan: LagScan) -> None:
