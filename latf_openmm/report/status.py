@@ -102,8 +102,10 @@ def _results(run: RunOutline, record: RoundFolder) -> Iterator[str]:
 
 
 def unfinished_text(activity: "Activity", scale: TemperatureScale) -> str:
-    """One line: "this run is not finished: round 2, simulating, 3,200 of 10,000 frames, 41 ns/day"."""
+    """One line: "this run is not finished: round 2, simulating, 320 of 1,000 frames of all walkers, 0.3 ns of 1 ns"."""
     said = activity.unfinished()
+    if activity.step == "simulating" and activity.begun:
+        said += f", {simulated_text(activity, scale)}"
     if activity.heartbeat is None:
         return f"{said}; no command works on it now"
     if speed := speed_text(activity, scale):
@@ -111,6 +113,12 @@ def unfinished_text(activity: "Activity", scale: TemperatureScale) -> str:
     if activity.seconds_left is not None:
         said += f", {duration(activity.seconds_left)} left of this"
     return said
+
+
+def simulated_text(activity: "Activity", scale: TemperatureScale) -> str:
+    """Simulated time of all walkers, done and in all: "0.3 ns of 1 ns"."""
+    done, total = (scale.duration(n * activity.settings.timestep) for n in activity.steps)
+    return f"{done} of {total}"
 
 
 def speed_text(activity: "Activity", scale: TemperatureScale) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from latf_openmm.errors import LatfError
 from latf_openmm.report.moves import acceptance_text
-from latf_openmm.report.status import speed_text
+from latf_openmm.report.status import simulated_text, speed_text
 from latf_openmm.run.activity import Activity, activity_of
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import SILENCE
@@ -87,17 +87,15 @@ def _now(run: RunFolder, activity: Activity | None, rounds: Sequence[RoundRecord
     if activity is None:
         table.add_row("now", Text("complete", "green"))
         return table
-    place = "validation runs" if activity.round is None else f"round {activity.round}"
     bias = "with the bias" if activity.biased else "without a bias"
-    table.add_row("now", Text(f"{place}, {activity.step}", "bold cyan"))
+    table.add_row("now", Text(activity.place, "bold cyan"))
     if activity.heartbeat is None:
         table.add_row("", Text("no command works on it now", "yellow"))
     label = run.scale.label
     table.add_row("temperatures", ", ".join(label(t) for t in activity.settings.temperatures) + f", {bias}")
-    done, total = activity.steps
-    if total:
+    if activity.n_frames:
         table.add_row("frames", _amount(activity.frames, activity.n_frames))
-        table.add_row("steps", f"{done:,} of {total:,}, of all walkers")
+        table.add_row("simulated", f"{simulated_text(activity, run.scale)}, of all walkers")
     if speed := speed_text(activity, run.scale):
         table.add_row("speed", speed)
     beat = activity.heartbeat

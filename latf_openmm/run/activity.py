@@ -13,11 +13,23 @@ from latf_openmm.run.records import TemperingRecord
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.stages import round_stage, validation_stage
 from latf_openmm.run.summaries import tempering_record
+from latf_openmm.run.wall_time import WallTimes
 from latf_openmm.sampling.stage import SimulationSettings, Stage, read_dropped
+from latf_openmm.training.kept_lags import lags_done
 from latf_openmm.units import TemperatureScale
 
-Step = Literal["starting", "simulating", "training", "generating", "planning the next round"]
+Step = Literal[
+    "starting",
+    "simulating",
+    "reading frames",
+    "scanning lag times",
+    "training",
+    "generating",
+    "planning the next round",
+]
 """Steps of a round, in order; of the validation runs the first two."""
+_COUNTED = {"training": "train", "generating": "generate"}
+"""Names under which the wall time of steps is counted."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,10 @@ class Activity:
         Moves among temperatures in the round so far; None where walkers stay.
     heartbeat
         Of the command that works on the run; None: nobody does.
+    begun
+        Whether the step has begun; a run that nobody works on may have ended between two steps.
+    lags
+        Lags of a scan that are done, and in all; None where none goes on.
     """
 
     round: int | None
@@ -50,6 +66,14 @@ class Activity:
     n_frames: int
     tempering: TemperingRecord | None
     heartbeat: Heartbeat | None
+    begun: bool = True
+    lags: tuple[int, int] | None = None
+
+    @property
+    def place(self) -> str:
+        """Round, or validation runs, and step: "round 2, training", or "round 2, next: training"."""
+        place = "validation runs" if self.round is None else f"round {self.round}"
+        return f"{place}, {self.step}" if self.begun else f"{place}, next: {self.step}"
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -74,10 +98,12 @@ class Activity:
         return f"this run is not finished: {self.sentence()}"
 
     def sentence(self) -> str:
-        """Say where it is: "round 2, simulating, 3,200 of 10,000 frames"."""
-        place = "validation runs" if self.round is None else f"round {self.round}"
-        said = f"{place}, {self.step}"
-        return f"{said}, {self.frames:,} of {self.n_frames:,} frames" if self.step == "simulating" else said
+        """Say where it is: "round 2, simulating, 3,200 of 10,000 frames of all walkers"."""
+        if self.lags is not None:
+            return f"{self.place}, {self.lags[0]} of {self.lags[1]} done"
+        if self.step != "simulating" or not self.begun:
+            return self.place
+        return f"{self.place}, {self.frames:,} of {self.n_frames:,} frames of all walkers"
 
 
 def activity_of(run: RunFolder) -> Activity | None:
@@ -100,11 +126,12 @@ def activity_of(run: RunFolder) -> Activity | None:
     folder = run.round(len(complete))
     if folder.imported():
         settings, biased = run.plan(folder.index)
-        return Activity(folder.index, _later_step(run, folder), settings, bool(biased), 0, 0, None, heartbeat)
+        activity = Activity(folder.index, "training", settings, bool(biased), 0, 0, None, heartbeat)
+        return _after_frames(run, folder, activity)
     activity = _simulated(folder.index, round_stage(run, folder, starts=False), heartbeat)
     if activity.frames < activity.n_frames and not folder.model.is_dir():
         return activity
-    return replace(activity, step=_later_step(run, folder))
+    return _after_frames(run, folder, activity)
 
 
 def _simulated(index: int | None, stage: Stage, heartbeat: Heartbeat | None) -> Activity:
@@ -116,20 +143,35 @@ def _simulated(index: int | None, stage: Stage, heartbeat: Heartbeat | None) -> 
         task.n_walkers * task.frames_in(i) for task, n in zip(tasks, complete, strict=True) for i in range(n)
     )
     total = sum(task.n_walkers * task.n_frames for task in tasks)
+    begun = stage.folder.is_dir()
     activity = Activity(
         index,
-        "simulating" if stage.folder.is_dir() else "starting",
+        "simulating" if begun or heartbeat is None else "starting",
         stage.settings,
         stage.bias is not None,
         frames,
         total,
         _moves(stage.folder, sum(complete), stage.settings, stage.system.scale) if sum(complete) else None,
         heartbeat,
+        begun or heartbeat is not None,
     )
     if heartbeat is not None and heartbeat.steps_per_second:
         # Its bar is of the stage; frames of a segment that goes on are known to it alone.
         return replace(activity, frames=max(frames, round(heartbeat.fraction * activity.n_frames)))
     return activity
+
+
+def _after_frames(run: RunFolder, folder: RoundFolder, activity: Activity) -> Activity:
+    """Return a round whose frames are there, at the step that it is at, or that follows."""
+    step = _later_step(run, folder)
+    counted = f"round {folder.index}: {_COUNTED.get(step, step)}"
+    begun = WallTimes(run.path).begun(counted)
+    lags = lags_done(folder.model) if step == "training" and begun else None
+    if lags is not None and lags[0] < lags[1]:
+        return replace(activity, step="scanning lag times", lags=lags)
+    if activity.heartbeat is None or begun:
+        return replace(activity, step=step, begun=begun)
+    return replace(activity, step="reading frames" if step in _COUNTED else step)
 
 
 def _later_step(run: RunFolder, folder: RoundFolder) -> Step:

@@ -34,6 +34,10 @@ class WallTimes:
         """Wall time of a step so far [s]."""
         return self._seconds.get(step, 0.0)
 
+    def begun(self, step: str) -> bool:
+        """Return whether a step has begun, and is in no record yet."""
+        return step in self._seconds
+
     @contextmanager
     def counting(self, step: str) -> Iterator[None]:
         """Count what is done meanwhile to a step, and note it every few seconds."""

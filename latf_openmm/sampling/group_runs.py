@@ -153,7 +153,7 @@ def _absolute_group(task: GroupTask) -> GroupTask:
 
 
 class _Watch:
-    """Tells of segments as their folders appear."""
+    """Tells of the frames of all walkers as folders of segments appear."""
 
     def __init__(self, tasks: Sequence[SetTask], advance: Callable[[int], None]) -> None:
         self.advance = advance
@@ -169,7 +169,7 @@ class _Watch:
         for task, seen in self.left:
             now = seen
             while now in task.to_run and task.segment(now).is_dir():
-                self.advance(task.frames_in(now))
+                self.advance(task.n_walkers * task.frames_in(now))
                 now += 1
             if now in task.to_run:
                 left.append((task, now))

@@ -283,7 +283,7 @@ def run_stage(
     _write_record(stage)
     dropped = read_dropped(stage.folder)
     tasks = [task for task in stage.tasks() if not dropped.keys() & set(task.names)]
-    with bar(progress, description, sum(task.n_frames for task in tasks)) as told:
+    with bar(progress, description, sum(task.n_walkers * task.n_frames for task in tasks)) as told:
         advance = _with_speed(stage, tasks, told)
         waiting = [task for task in tasks if not task.segment(task.n_segments - 1).is_dir()]
         if waiting:
@@ -329,21 +329,23 @@ def check_copies(system: AnySystem, dynamics: DynamicsSettings) -> None:
 
 
 def _with_speed(stage: Stage, tasks: Sequence[SetTask], told: Advance) -> Callable[[int], None]:
-    """Tell of frames done, with the temperatures and the speed of all walkers together."""
+    """Tell of frames done, of all walkers, with their simulated time, the temperatures and the speed."""
     scale, settings = stage.system.scale, stage.settings
     at = ", ".join(f"{t:g}" for t in settings.temperatures)
     at = f"{at} K" if scale.name == "K" else f"T = {at}"
-    walkers = np.mean([task.n_walkers for task in tasks]) if tasks else 1
-    before = sum(task.frames_in(i) for task in tasks for i in range(task.n_complete()))
+    interval = settings.timestep * settings.frame_interval
+    in_all = scale.duration(interval * sum(task.n_walkers * task.n_frames for task in tasks))
+    before = sum(task.n_walkers * task.frames_in(i) for task in tasks for i in range(task.n_complete()))
     begin, done = time.perf_counter(), 0
 
     def advance(frames: int) -> None:
         nonlocal done
         done += frames
         new, seconds = done - before, time.perf_counter() - begin
-        speed = float(new * walkers * settings.frame_interval / seconds) if new > 0 else None
+        speed = float(new * settings.frame_interval / seconds) if new > 0 else None
         said = "" if speed is None else f", {scale.speed(speed, settings.timestep)}"
-        told(frames, at + said, steps_per_second=speed)
+        simulated = f"{scale.duration(done * interval)} of {in_all}"
+        told(frames, f"{simulated}, {at}{said}", steps_per_second=speed)
 
     return advance
 

@@ -44,7 +44,7 @@ _TOO_FEW = 0.02
 
 
 def run_set(task: SetTask, advance: Callable[[int], None]) -> None:
-    """Run the segments of a task that are not complete yet; `advance` is told of every frame of it that is done.
+    """Run the segments of a task that are not complete yet; `advance` is told of frames done, of all its walkers.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def run_set(task: SetTask, advance: Callable[[int], None]) -> None:
     torch.set_num_threads(1)
     complete, last = task.n_complete(), task.to_run.stop
     for index in range(task.to_run.start, min(complete, last)):
-        advance(task.frames_in(index))
+        advance(task.n_walkers * task.frames_in(index))
     if complete >= last:
         return
     for group in task.groups:  # those of which an interruption left one segment more
@@ -75,6 +75,7 @@ class WalkerSet:
         self.moves = task.moves()
         self.attempts: list[dict[str, Any]] = []
         self.coolest = max(group.coolest for group in self.groups)
+        self.told = 0
         if self.moves is not None and complete:
             self._restore(task.folder / task.segment(complete - 1).name / TEMPERING)
 
@@ -90,7 +91,7 @@ class WalkerSet:
         """
         for group in self.groups:
             group.read_peers(index)
-        attempts, excess, coolest = 0, np.inf, self.coolest
+        attempts, excess, coolest, self.told = 0, np.inf, self.coolest, 0
         left = [slower for slower in _SLOWER if slower >= self.coolest]
         before = self._keep()
         while True:
@@ -156,17 +157,22 @@ class WalkerSet:
     def _frames(self, index: int, advance: Callable[[int], None]) -> list[SegmentFrames]:
         """Frames of every group."""
         self.attempts = []
-        recordings, told = [Recording(group) for group in self.groups], 0
+        recordings = [Recording(group) for group in self.groups]
         n = self.task.frames_in(index)
         for frame in range(n):
             moved = self._move(index * self.task.segment_frames + frame)
             for recording, rows in zip(recordings, self.places.rows, strict=True):
                 recording.step(None if self.moves is None else self.places.replicas[rows], moved)
             if frame % _TELL == _TELL - 1:
-                advance(frame + 1 - told)
-                told = frame + 1
-        advance(n - told)
+                self._tell(frame + 1, advance)
+        self._tell(n, advance)
         return [recording.frames() for recording in recordings]
+
+    def _tell(self, frames: int, advance: Callable[[int], None]) -> None:
+        """Tell of the frames of all walkers in this segment; those that are tried again were told of before."""
+        if frames > self.told:
+            advance(self.task.n_walkers * (frames - self.told))
+            self.told = frames
 
     def _move(self, frame: int) -> bool:
         """Move walkers before a frame, where it is time; return whether it was."""

@@ -30,7 +30,10 @@ from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import FILE, Heartbeat, beating, read_heartbeat
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.stages import round_stage
 from latf_openmm.run.wall_time import WallTimes
+from latf_openmm.sampling.stage import run_stage
+from latf_openmm.training.kept_lags import KeptLags, lags_beside
 
 ALL = 2 * 3 * FRAMES // 2
 """Frames of all walkers in one round."""
@@ -85,8 +88,8 @@ def working(run: Path) -> Iterator[None]:
     """Be the process that simulates a run, a quarter of a round being done."""
     (run / FILE).unlink(missing_ok=True)
     progress = Progress(disable=True)
-    with bar(progress, "round 1: simulate", FRAMES) as advance:
-        advance(FRAMES / 4, "", steps_per_second=12_345.6)
+    with bar(progress, "round 1: simulate", ALL) as advance:
+        advance(ALL / 4, "", steps_per_second=12_345.6)
         with beating(run, progress):
             while read_heartbeat(run) is None:
                 time.sleep(0.01)
@@ -101,9 +104,13 @@ def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
     assert (activity.round, activity.step, activity.n_frames) == (1, "simulating", ALL)
     assert 0 < activity.frames < ALL
     assert activity.heartbeat is None  # its process is gone
-    before, place = contents(run), f"round 1, simulating, {activity.frames:,} of {ALL:,} frames"
+    before, place = (
+        contents(run),
+        f"round 1, simulating, {activity.frames:,} of {ALL:,} frames of all walkers",
+    )
     said = "\n".join(run_status(run).lines)
-    assert f"this run is not finished: {place}; no command works on it now" in said
+    assert f"this run is not finished: {place}, " in said
+    assert "time units; no command works on it now" in said
     shown = drawn(run)
     for words in (
         "1 of 2 rounds complete",
@@ -122,10 +129,23 @@ def test_a_run_killed_in_its_training(first: tuple[Path, Path], killed: Path, tm
     run = tmp_path / "run"
     shutil.copytree(killed, run)
     assert interrupted(first[0], run, signal.SIGKILL, "training")[0] == -signal.SIGKILL
+    times = json.loads((run / ".wall_time.json").read_text())
+    (run / ".wall_time.json").write_text(
+        json.dumps({name: s for name, s in times.items() if "train" not in name})
+    )
+    assert "not finished: round 1, next: training; no" in "\n".join(
+        run_status(run).lines
+    )  # simulated, and no more
+    (run / ".wall_time.json").write_text(json.dumps({"round 1: train": 0.1} | times))
+    kept = KeptLags(lags_beside(run / "rounds" / "001" / "model"), "data and settings")
+    kept.plan([1, 3, 9])
+    kept.write(1, {"lag": 1})
+    assert "round 1, scanning lag times, 1 of 3 done; no" in "\n".join(run_status(run).lines)
+    for lag in (3, 9):
+        kept.write(lag, {"lag": lag})
     assert "this run is not finished: round 1, training; no command works" in "\n".join(run_status(run).lines)
     assert "round 1, training" in drawn(run)
     assert "This run is not finished: round 1, training. Everything" in page(run)
-    times = json.loads((run / ".wall_time.json").read_text())
     assert times["round 1: simulate"] > 0
     (run / ".wall_time.json").write_text(json.dumps(times | {"round 1: simulate": 1000.0}))
     done = CliRunner().invoke(app, ["-q", "run", str(run / "config.yaml"), "-o", str(run)])  # as it was told
@@ -147,6 +167,18 @@ def test_a_run_that_goes_on(killed: Path) -> None:
         assert "12,300 steps/s" in "\n".join(run_status(killed).lines)
         assert run_status(killed).next_command == f"latf-openmm status {killed} --watch"
     assert read_heartbeat(killed) is None
+
+
+def test_a_run_counts_the_frames_of_all_walkers(tmp_path: Path) -> None:
+    """Its own bar says the same as the view."""
+    progress = Progress(disable=True)
+    run = tmp_path / "run"
+    config = load_config(config_file(tmp_path, processes=1))
+    stage = round_stage(RunFolder(run, config), RunFolder(run, config).round(0))
+    run_stage(stage, progress)
+    (task,) = progress.tasks
+    assert task.completed == task.total == 2 * 3 * FRAMES == 2 * ALL
+    assert task.fields["note"].startswith("144 time units of 144 time units, T = ")
 
 
 def test_a_beat_of_a_process_that_is_gone_or_silent_counts_as_none(tmp_path: Path) -> None:
