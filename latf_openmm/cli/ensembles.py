@@ -77,11 +77,14 @@ def generate(
             trajectory=trajectory.value,
             progress=progress,
         )
-    console = Console()
+    console, said = Console(), set[str]()
     for result in results:
         console.print(f"{result.folder}: {run.scale.label(result.structures.temperature)}", highlight=False)
         _print_ensemble(console, result.structures)
-        _print_warnings(console, result.warnings)
+        _print_warnings(console, tuple(text for text in result.warnings if text not in said))
+        if repeated := sum(text in said for text in result.warnings):
+            console.print(f"  {repeated} of the warnings above hold here too", highlight=False)
+        said.update(result.warnings)
     _end(folder, [r.structures.temperature for r in results if r.structures.reliability == "poor"], "observe")
 
 

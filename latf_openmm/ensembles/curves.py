@@ -13,6 +13,7 @@ from latf_openmm.display import Table, card, count, with_error
 from latf_openmm.ensembles.ensemble import Estimate, StructureEnsemble
 from latf_openmm.ensembles.observables import named_observable, observable_title
 from latf_openmm.reweighting.reliability import MIN_SEEN_SAMPLES, Reliability, worst
+from latf_openmm.sentences import SHOWN, listed
 
 Array = NDArray[np.float64]
 
@@ -131,7 +132,7 @@ def curve(
     """
     observable = named_observable(name, reference)
     observable.check(ensembles[0].n_states)
-    rows, spreads, warnings = [], [], []
+    rows, spreads, unseen = [], [], list[str]()
     for ensemble in ensembles:
         measured = observable.measure(ensemble, topology)
         spread = ensemble.replicates.of(measured.statistic)
@@ -139,13 +140,15 @@ def curve(
         reliability = ensemble.reliability
         if not measured.seen:
             reliability = "poor"
-            warnings.append(
-                f"{name} at {ensemble.temperature:g}: fewer than {MIN_SEEN_SAMPLES:g} effective samples are on one "
-                "side of it: its value is a limit, not an estimate"
-            )
+            unseen.append(f"{ensemble.temperature:g}")
         value, error = measured.estimate.value, measured.estimate.error
         rows.append((ensemble.temperature, value, error, ensemble.method, reliability, ensemble.n_effective))
     columns = ["temperature", "value", "error", "method", "reliability", "effective_samples"]
+    warnings = [
+        f"{name} at {listed(unseen, SHOWN)}: fewer than {MIN_SEEN_SAMPLES:g} effective samples are on one side of "
+        "it: its value is a limit, not an estimate"
+        for _ in unseen[:1]
+    ]
     same = all(ensemble.method != "flow" for ensemble in ensembles)
     table = pd.DataFrame(rows, columns=columns)
     return Curve(name, observable.unit, table, np.array(spreads) if same else None, tuple(warnings))

@@ -44,6 +44,7 @@ from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.reweighting.weights import canonical_weights
+from latf_openmm.sentences import condensed, states_text
 from latf_openmm.units import SCALES
 
 _SAMPLES = 20_000
@@ -216,8 +217,8 @@ class Reweighter:
         if ensemble.largest_weight > _HEAVY:
             texts.append(f"one frame has {100 * ensemble.largest_weight:.0f} % of the weight")
         visited = np.unique(np.concatenate([self.pool.states, ensemble.pool.states]))
-        for state in set(range(ensemble.n_states)) - set(visited.tolist()):
-            texts.append(f"state {state} was never visited; nothing is known of it")
+        if never := sorted(set(range(ensemble.n_states)) - set(visited.tolist())):
+            texts.append(f"nothing is known of {states_text(list(map(str, never)))}: no frame is there")
         return [*texts, *_unseen(ensemble)]
 
     def _by_flow(self, temperature: float, other: StructureEnsemble | None) -> StructureEnsemble:
@@ -313,14 +314,17 @@ def _near_samples(
 
 
 def _unseen(ensemble: StructureEnsemble) -> list[str]:
-    """States that next to nothing stands for."""
-    texts = []
+    """Sentence on the states that next to nothing stands for, the largest first; none where there are none."""
+    unseen: list[tuple[float, str]] = []
     for state in range(ensemble.n_states):
         members = ensemble.pool.states == state
-        n = ensemble.n_effective_in(members)
-        if 0 < n < MIN_SEEN_SAMPLES and ensemble.weights[members].sum() > _PRESENT:
-            texts.append(f"state {state} rests on {n:.2g} effective samples: {ensemble.fraction(members)}")
-    return texts
+        n, share = ensemble.n_effective_in(members), float(ensemble.weights[members].sum())
+        if 0 < n < MIN_SEEN_SAMPLES and share > _PRESENT:
+            unseen.append((share, f"{state} ({ensemble.fraction(members)})"))
+    if not unseen:
+        return []
+    names = states_text([name for _, name in sorted(unseen, reverse=True)])
+    return [f"fewer than {MIN_SEEN_SAMPLES:g} effective samples stand for {names}"]
 
 
 def within_reach(trained: TrainedModel, temperature: float) -> bool:
@@ -333,9 +337,10 @@ def within_reach(trained: TrainedModel, temperature: float) -> bool:
 
 
 def disagreement(first: StructureEnsemble, second: StructureEnsemble) -> list[str]:
-    """States whose populations by two methods are further apart than their errors."""
-    texts = []
+    """Sentence on the states whose populations by two methods are further apart than their errors; else none."""
+    remarks: list[tuple[float, str, str]] = []
     for state, (a, b) in enumerate(zip(first.populations(), second.populations(), strict=True)):
         if abs(a.value - b.value) > max(0.02, _DISAGREE * float(np.hypot(a.error, b.error))):
-            texts.append(f"state {state}: {_WORDS[first.method]} {a}, {_WORDS[second.method]} {b}")
-    return texts
+            text = f"state {state}: {_WORDS[first.method]} {a}, {_WORDS[second.method]} {b}"
+            remarks.append((abs(a.value - b.value), text, f"state {state}"))
+    return condensed((text, place) for _, text, place in sorted(remarks, reverse=True))

@@ -22,7 +22,7 @@ from latf_openmm.report.cost import costs
 from latf_openmm.report.moves import moves_text
 from latf_openmm.report.pictures import Picture, populations, save_picture, surfaces
 from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
-from latf_openmm.report.summary import listed, summary
+from latf_openmm.report.summary import summary
 from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.report.tempering import moves_figure
 from latf_openmm.report.work import Work
@@ -33,6 +33,7 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.records import RoundRecord
 from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
+from latf_openmm.sentences import listed
 from latf_openmm.storage import write_json, write_manifest, write_text
 from latf_openmm.units import duration
 

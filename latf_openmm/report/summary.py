@@ -8,6 +8,7 @@ from latf_openmm.report.comparison import Comparison
 from latf_openmm.report.cost import Cost
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.sentences import listed
 
 _FEW_STATES = 4
 """States that the summary names, at most."""
@@ -15,17 +16,6 @@ _CLOSE = 2.0
 """Standard errors within which two populations agree."""
 _COMMITTEE = 3
 """Flows from which their disagreement is an error."""
-
-
-def listed(words: Sequence[str]) -> str:
-    """Join words as people do.
-
-    Examples
-    --------
-    >>> listed(["300 K", "350 K", "400 K"])
-    '300 K, 350 K and 400 K'
-    """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def summary(

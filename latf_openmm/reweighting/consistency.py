@@ -21,6 +21,7 @@ from latf_openmm.reweighting.connected import Links
 from latf_openmm.reweighting.slopes import SlopeStep, slope_steps
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.sentences import condensed
 from latf_openmm.units import KELVIN, TemperatureScale
 
 Array = NDArray[np.float64]
@@ -216,13 +217,17 @@ class Certificate:
 
     def untested(self, scale: TemperatureScale) -> list[str]:
         """Sentences about what could not be tested."""
-        return [step.text(scale) for step in self.slopes if not step.tested]
+        return condensed((step.text(scale), _pair(step, scale)) for step in self.slopes if not step.tested)
 
     def texts(self, scale: TemperatureScale) -> list[str]:
         """Sentences for people about all that is wrong; empty where nothing is."""
+        energies = sorted(
+            (step for step in self.energies if step.off), key=lambda step: -abs(np.log(max(step.ratio, 1e-9)))
+        )
+        slopes = sorted((step for step in self.slopes if step.off), key=lambda step: step.chance)
         return [
-            *(step.text(scale) for step in self.energies if step.off),
-            *(step.text(scale) for step in self.slopes if step.off),
+            *condensed((step.text(scale), _pair(step, scale)) for step in energies),
+            *condensed((step.text(scale), _pair(step, scale)) for step in slopes),
             *self.reasons(scale),
         ]
 
@@ -233,11 +238,24 @@ class Certificate:
         return frozenset([*inside, *(share.temperature for share in [*self.off, *self.rare])])
 
     def reasons(self, scale: TemperatureScale) -> list[str]:
-        """Sentences about what is not sampled in proportion."""
+        """Sentences about what is not sampled in proportion, one a subject, with the worst of it."""
+        shares = [*sorted(self.off, key=lambda share: -abs(share.residual)), *self.rare]
+        inside = sorted((step for step in self.densities if step.off), key=lambda step: step.chance)
         return [
-            *(share.text(scale) for share in [*self.off, *self.rare]),
-            *(step.text(scale) for step in self.densities if step.off),
+            *condensed(
+                (share.text(scale), f"state {share.state} at {scale.label(share.temperature)}")
+                for share in shares
+            ),
+            *condensed(
+                (step.text(scale), f"state {step.state} between {_pair(step, scale)}") for step in inside
+            ),
         ]
+
+
+def _pair(step: EnergyStep | SlopeStep | DensityStep, scale: TemperatureScale) -> str:
+    """Name two neighbouring temperatures."""
+    first, second = (scale.label(t) for t in step.temperatures)
+    return f"{first} and {second}"
 
 
 def certificate(weighting: TemperatureWeighting) -> Certificate:

@@ -28,6 +28,7 @@ from latf_openmm.reweighting.blocks import (
     redrawn_blocks,
 )
 from latf_openmm.reweighting.weights import effective_sample_size, normalised_weights
+from latf_openmm.sentences import condensed
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -102,7 +103,7 @@ class WeightedSample(ABC):
 
 def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Indices]:
     """Blocks of consecutive frames of one walker: block of each frame, run of each block."""
-    block, groups = [], []
+    block, groups, short = [], [], list[tuple[str, str]]()
     done = 0
     for number, run in enumerate(runs):
         walkers = run.walkers
@@ -111,12 +112,10 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
             independent = run.n_frames / run.inefficiency
             n = number_of_blocks(independent, _MAX_BLOCKS)
             if independent < BLOCK * MIN_BLOCKS:
-                log.warning(
-                    "%s: %d frames are only %.3g times their statistical inefficiency; its errors may be too small",
-                    run.name,
-                    run.n_frames,
-                    independent,
+                text = (
+                    f"{run.n_frames} frames are only {independent:.3g} times their statistical inefficiency"
                 )
+                short.append((f"{text}; errors may be too small (run {run.name})", run.name))
         numbers = np.empty(run.n_frames, dtype=np.int64)
         first = done
         for frames in walkers:
@@ -128,6 +127,8 @@ def _blocks(runs: Sequence[BiasedRun], wanted: int | None) -> tuple[Indices, Ind
             raise DataError(f"{run.name}: errors need 2 blocks or more, got {done - first}")
         block.append(numbers)
         groups += [number] * (done - first)
+    for text in condensed(short):
+        log.warning("%s", text)
     return np.concatenate(block), np.array(groups)
 
 

@@ -15,6 +15,7 @@ from latf_openmm.reweighting.reliability import MEANINGS, Reliability
 from latf_openmm.run.ensembles import Choice, ensembles_at
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.slopes import reweighter_of_round
+from latf_openmm.sentences import condensed
 from latf_openmm.units import TemperatureScale
 
 
@@ -41,10 +42,16 @@ class ObservedCurves:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """All that a reader must know, each once."""
-        texts = [text for e in self.ensembles if e.reliability != "good" for text in e.warnings]
-        texts += [text for item in self.curves for text in item.warnings]
-        return tuple(dict.fromkeys(texts))
+        """All that a reader must know, each subject once."""
+        label = self.scale.label
+        remarks = [
+            (text, label(e.temperature))
+            for e in self.ensembles
+            if e.reliability != "good"
+            for text in e.warnings
+        ]
+        remarks += [(text, item.name) for item in self.curves for text in item.warnings]
+        return tuple(condensed(remarks))
 
     @property
     def poor(self) -> list[float]:
