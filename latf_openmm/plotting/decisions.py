@@ -17,21 +17,21 @@ def simulated_temperatures(
     *,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the temperatures of each round; filled where walkers feel the bias.
+    """Draw the temperatures of each round that ran; filled where walkers felt the bias.
 
     Parameters
     ----------
     first
         Temperatures of the first round.
     plans
-        What was decided after each round.
+        What was decided after each round; the last one is of a round that did not run, and is not drawn.
     scale
         Of the temperatures.
     ax
         Axes to draw into; default: a new figure.
     """
     ax, colour = axes_or_new(ax), COLOURS[0]
-    rounds = [(first, ())] + [(plan.temperatures, plan.biased) for plan in plans]
+    rounds = [(first, ())] + [(plan.temperatures, plan.biased) for plan in plans[:-1]]
     for index, (temperatures, biased) in enumerate(rounds):
         for temperature in temperatures:
             face = colour if temperature in biased else "white"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.records import RoundRecord, ValidationRecord, parse_as
 from latf_openmm.storage import checked_record
+from latf_openmm.units import TemperatureScale
 
 _DAY = 86_400.0
 """Seconds of a day."""
@@ -22,11 +23,13 @@ class Cost:
     biased
         Whether walkers felt a bias; None where it says nothing.
     simulated_ps
-        Of all walkers together.
+        Of all walkers together; of what was simulated here.
     evaluations
         Of the system's forces: one a time step of each walker.
     simulate, train, generate
         Wall time [s]; None where it is not known or nothing was done.
+    imported_ps
+        Time of trajectories that were imported.
     """
 
     name: str
@@ -36,6 +39,17 @@ class Cost:
     simulate: float | None
     train: float | None = None
     generate: float | None = None
+    imported_ps: float = 0.0
+
+    def time_text(self, scale: TemperatureScale) -> str:
+        """Simulated time for people, and apart from it that of imported trajectories."""
+        kelvin = scale.name == "K"
+        simulated, imported = (
+            scale.duration(ps) if kelvin else f"{ps:,.0f}" for ps in (self.simulated_ps, self.imported_ps)
+        )
+        if not self.imported_ps:
+            return simulated
+        return f"{simulated}, and {imported} imported" if self.simulated_ps else f"none; {imported} imported"
 
     @property
     def wall(self) -> float:
@@ -56,13 +70,14 @@ def costs(run: RunFolder, rounds: Sequence[RoundRecord]) -> list[Cost]:
         seconds, imported = record.seconds, run.round(record.round).imported()
         rows.append(
             Cost(
-                f"round {record.round}" + (", own trajectories" if imported else ""),
+                f"round {record.round}" + (", imported" if imported else ""),
                 record.biased,
-                record.simulated_ps,
+                0.0 if imported else record.simulated_ps,
                 0 if imported else round(record.simulated_ps / timestep),
                 None if imported else seconds.simulate,
                 seconds.train,
                 seconds.generate,
+                record.simulated_ps if imported else 0.0,
             )
         )
     validation = run.config.validation_simulation()
@@ -74,7 +89,7 @@ def costs(run: RunFolder, rounds: Sequence[RoundRecord]) -> list[Cost]:
 
 
 def _total(rows: Sequence[Cost]) -> Cost:
-    """Sum of rows; simulated time whose wall time is not known is not counted."""
+    """Sum of rows."""
     ours = [row for row in rows if row.simulate is not None]
     return Cost(
         "total",
@@ -84,4 +99,5 @@ def _total(rows: Sequence[Cost]) -> Cost:
         sum(row.simulate or 0.0 for row in ours) if ours else None,
         sum(row.train or 0.0 for row in rows),
         sum(row.generate or 0.0 for row in rows),
+        sum(row.imported_ps for row in rows),
     )

@@ -15,6 +15,7 @@ from latf_openmm.ensembles.latent import temperature_warning
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.plotting.decisions import measured_targets
 from latf_openmm.report import figures as plots
 from latf_openmm.report.citations import works
 from latf_openmm.report.comparison import Comparison, compare, find_references
@@ -26,6 +27,7 @@ from latf_openmm.report.summary import summary
 from latf_openmm.report.temperature_curves import Melting, melting
 from latf_openmm.report.tempering import moves_figure
 from latf_openmm.report.work import Work
+from latf_openmm.reweighting.consistency import StateShare
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.activity import activity_of
@@ -50,6 +52,7 @@ class _Content:
     structures: Sequence[StateStructure]
     pictures: dict[str, Picture]
     inconsistent: list[str]
+    shares: Sequence[StateShare]
 
 
 def write_report(run: RunFolder, index: int) -> Path:
@@ -104,7 +107,9 @@ def _compute(run: RunFolder, index: int) -> _Content:
     findings = [*consistency.texts(run.scale), *consistency.untested(run.scale)]
     if reweighter.weighting is not None:
         findings += reweighter.weighting.not_averaged(run.scale)
-    return _Content(trained, pool, ensembles, rows, curves, structures, pictures, findings)
+    return _Content(
+        trained, pool, ensembles, rows, curves, structures, pictures, findings, consistency.shares
+    )
 
 
 def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
@@ -118,9 +123,17 @@ def _of_the_loop(run: RunFolder, index: int) -> dict[str, Figure]:
         if figure is not None:
             figures["moves"] = figure
     plans = [folder.read_decision() for folder in folders]
-    if plans:
-        figures["decisions"] = plots.decisions(run.config.simulation.temperatures, plans, run.scale)
+    if len(plans) > 1 or measured_targets(plans):
+        figures["decisions"] = plots.decisions(_first_temperatures(run), plans, run.scale)
     return figures
+
+
+def _first_temperatures(run: RunFolder) -> list[float]:
+    """Temperatures of the first round; those of a configuration are not those of imported trajectories."""
+    folder = run.round(0)
+    if folder.imported():
+        return [row.temperature for row in folder.summary().populations]
+    return list(run.config.simulation.temperatures)
 
 
 def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
@@ -147,6 +160,8 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "biased": any(row.biased for row in rounds),
         "summary": summary(run, trained, content.ensembles, rows, spent),
         "warnings": [*content.inconsistent, *_warnings(trained, rows, rounds), *_heat(run, content.pool)],
+        "shares": content.shares,
+        "imported": [record.round for record in rounds if run.round(record.round).imported()],
         "versions": rounds[-1].versions,
         "features": trained.feature_module().names,
         "feature_selection": trained.provenance.get("feature_selection"),
@@ -160,7 +175,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "works": _works(run, index, content),
         "duration": duration,
         "listed": listed,
-        "simulated_time": run.scale.duration,
+        "scale": run.scale,
     }
 
 

@@ -80,10 +80,10 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
 def _results(run: RunOutline, record: RoundFolder) -> Iterator[str]:
     """Results of one complete round."""
     summary = record.summary()
+    simulated = "imported" if record.imported() else f"simulation {summary.seconds.simulate:.0f} s"
     yield (
         f"  round {record.index}: {'biased' if summary.biased else 'unbiased'}, {summary.frames} frames "
-        f"in all, {summary.n_states} states; simulation {summary.seconds.simulate:.0f} s, "
-        f"training {summary.seconds.train:.0f} s"
+        f"in all, {summary.n_states} states; {simulated}, training {summary.seconds.train:.0f} s"
     )
     if moved := moves_text(summary.tempering):
         yield f"    {moved}"

@@ -46,21 +46,26 @@ def _simulated(
     run: RunFolder, trained: TrainedModel, ensemble: StructureEnsemble, spent: Sequence[Cost]
 ) -> str:
     rounds = [row for row in spent if row.name.startswith("round")]
+    simulated = [row for row in rounds if not row.imported_ps]
+    name = f"{run.config.system.label} ({type(run.config.system).title})"
     temperatures = listed([run.scale.label(t) for t in trained.temperatures])
-    picoseconds = sum(row.simulated_ps for row in rounds)
-    amount = run.scale.duration(picoseconds)
-    biased = any(row.biased for row in rounds)
-    return (
-        f"{run.config.system.label} ({type(run.config.system).title}) was simulated at {temperatures} in "
-        f"{len(rounds)} {'rounds' if len(rounds) > 1 else 'round'}: {amount} in all, "
-        f"{len(ensemble.pool.z):,} frames"
-        + (
-            "; later rounds were pushed out of known states by a bias along the learned variables, "
-            "which is undone by weights."
-            if biased
-            else ", without a bias."
+    amount = run.scale.duration(sum(row.simulated_ps for row in simulated))
+    counted = f"{len(simulated)} {'rounds' if len(simulated) > 1 else 'round'}"
+    imported, frames = sum(row.imported_ps for row in rounds), f"{len(ensemble.pool.z):,} frames"
+    if not imported:
+        said = f"{name} was simulated at {temperatures} in {counted}: {amount} in all, {frames}"
+    else:
+        said = (
+            f"Trajectories of {name} were imported, {run.scale.duration(imported)} in all, not simulated here"
         )
-    )
+        said += f"; {counted} of {amount} followed" if simulated else ""
+        said += f": {frames} at {temperatures}"
+    if any(row.biased for row in rounds):
+        return (
+            f"{said}; later rounds were pushed out of known states by a bias along the learned variables, which is "
+            "undone by weights."
+        )
+    return f"{said}, without a bias." if simulated else f"{said}."
 
 
 def _states(run: RunFolder, trained: TrainedModel, ensembles: Sequence[StructureEnsemble]) -> str:

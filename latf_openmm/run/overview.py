@@ -105,7 +105,8 @@ def _tables(run: "RunFolder", records: list[RoundRecord]) -> list[Table]:
             "yes" if record.biased else "no",
             f"{record.frames:,}",
             str(record.n_states),
-            run.scale.duration(record.simulated_ps),
+            run.scale.duration(record.simulated_ps)
+            + (", imported" if run.round(record.round).imported() else ""),
             f"{record.seconds.total:.0f} s",
         ]
         for record in records

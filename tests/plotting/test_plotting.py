@@ -125,6 +125,7 @@ def test_figures_of_a_run(small_run: RunFolder) -> None:
     first = small_run.config.simulation.temperatures
     ax = plotting.simulated_temperatures(first, plans, small_run.scale, ax=axes())
     assert labels(ax) == ("round", "T (reduced)")
+    assert {float(line.get_xdata()[0]) for line in ax.lines} == set(range(len(plans)))  # the rounds that ran
 
 
 def test_errors_of_targets_after_each_round() -> None:

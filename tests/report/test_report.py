@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.ensemble import Estimate
 from latf_openmm.features.solute import solute_atoms
 from latf_openmm.report.citations import works
-from latf_openmm.report.cost import costs
+from latf_openmm.report.cost import Cost, costs
 from latf_openmm.report.page import write_report
 from latf_openmm.report.solute import chain_traces, solute_of
 from latf_openmm.report.structures import StateStructure, scene, write_structures
@@ -31,6 +32,7 @@ from latf_openmm.run.loop import run_loop
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 from latf_openmm.systems.structure import StructureSettings
+from latf_openmm.units import KELVIN, REDUCED
 
 LOADS = ("src", "srcset", "poster", "data", "action", "background")
 
@@ -173,6 +175,26 @@ def test_cost_adds_up(dipeptide: RunFolder) -> None:
     assert rows[0].simulated_ps == pytest.approx(0.002 * rows[0].evaluations)
     assert rows[1].wall == pytest.approx(rows[0].wall)
     assert rows[0].ns_per_day == pytest.approx(rows[0].simulated_ps / rows[0].simulate * 86.4)
+
+
+def test_cost_and_summary_keep_imported_and_simulated_time_apart() -> None:
+    imported = Cost("round 0, imported", False, 0.0, 0, None, 5.0, 1.0, 30.0)
+    simulated = Cost("round 1", True, 2000.0, 1_000_000, 60.0, 5.0, 1.0)
+    assert imported.time_text(KELVIN) == "none; 30 ps imported"
+    assert simulated.time_text(KELVIN) == "2 ns"
+    both = replace(simulated, imported_ps=30.0)
+    assert both.time_text(KELVIN) == "2 ns, and 30 ps imported"
+    assert both.time_text(REDUCED) == "2,000, and 30 imported"
+
+
+def test_every_figure_and_table_has_a_caption(dipeptide: RunFolder) -> None:
+    page = write_report(dipeptide, 0).read_text()
+    for figure in re.findall(r"<figure>.*?</figure>", page, re.S):
+        caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, re.S)
+        assert caption is not None and len(caption[1]) > 60, figure[:200]
+    for after in re.findall(r"</table></div>\s*(.{24})", page, re.S):
+        assert after.startswith('<p class="small">')
+    assert "good is a curve that falls and levels off" in page
 
 
 @pytest.mark.slow

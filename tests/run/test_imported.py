@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.walkers import read_stage
+from latf_openmm.report.status import run_status
 from latf_openmm.run.config import LoopSettings, RunConfig, dump_config
 from latf_openmm.run.imported import ImportedTrajectory, import_run
 from latf_openmm.run.loop import run_loop
@@ -71,6 +72,12 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
         app, ["generate", str(run.path), "-T", "1.0", "--method", "reweighted", "-o", str(tmp_path / "out")]
     )
     assert result.exit_code in (0, 3), result.output
+    assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
+    page = (run.path / "report" / "index.html").read_text()
+    assert "round 0, imported" in page and "none; 120 imported" in page
+    assert "Round 0 is of imported trajectories" in page and "not simulated here" in page
+    assert not (run.path / "report" / "decisions.png").exists()  # no round of this loop ran
+    assert "states; imported, training" in " ".join(run_status(run.path).lines)
     # The same configuration continues with a biased round.
     after = run_loop(config, run.path)
     assert len(after.complete_rounds()) == 2
