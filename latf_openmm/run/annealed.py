@@ -19,7 +19,6 @@ interrupted command goes on after the last change of temperature, or the last fr
 import hashlib
 import json
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,8 +81,8 @@ _CHUNK = 100_000
 _MIN_WALKERS = 100
 """Walkers that are left, at least, where fewer are taken to save time."""
 
-_TRIAL_STEPS, _TRIAL_WALKERS = 50, 4
-"""Size of the simulation that the time of all is estimated from."""
+_TRIAL_STEPS, _TRIAL_WALKERS = (25, 150), 4
+"""Sizes of the simulations that the time of all is estimated from."""
 
 
 class AnnealedEnsembles(AnnealingPlan):
@@ -141,17 +140,25 @@ class AnnealedEnsembles(AnnealingPlan):
         return sum(record.simulated_ps for record in rounds) / self.dynamics.timestep
 
     def seconds(self, path: AnnealingPath, propagator: Propagator) -> float:
-        """Wall time that a path will take, about, from a few steps of a few walkers; 0 where it is there already."""
+        """Wall time that a path will take, about, where nothing else is at work; 0 where it is there already [s].
+
+        A propagation has a cost of its own (Contexts begin anew), so that a few steps of a few walkers are tried in two
+        lengths.
+        """
         if self._is_finished(path):
             return 0.0
-        n = max(_TRIAL_WALKERS, self.dynamics.context_size(propagator.system, self.settings.walkers))
+        size = self.dynamics.context_size(propagator.system, self.settings.walkers)
+        n = min(self.settings.walkers, max(_TRIAL_WALKERS, size) * propagator.processes)
         starts = self._starts(path, self.reweighter.pool.z)[0][:n]
         population = self._population(path, starts, np.zeros(len(starts)))
-        propagator.propagated(population, 1, 0)  # Contexts are made
-        begin = time.perf_counter()
-        propagator.propagated(population, _TRIAL_STEPS, 0)
-        each = (time.perf_counter() - begin) / ((_TRIAL_STEPS + SETTLE) * len(starts))
-        return each * self.evaluations(path)
+        few, more = _TRIAL_STEPS
+        short, long = (propagator.seconds(population, steps) for steps in (few, more))
+        each = max(long - short, 0.0) / ((more - few) * n)  # a step of a walker
+        once = max(short - each * (few + SETTLE) * n, 0.0)
+        evaluations = self.evaluations(path)
+        return each * evaluations + once * evaluations / (
+            (self.settings.steps + SETTLE) * self.settings.walkers
+        )
 
     def at(
         self, path: AnnealingPath, propagator: Propagator, progress: Progress | None = None

@@ -150,7 +150,8 @@ class _Annealing:
             if seconds > 0:
                 say(
                     self.progress,
-                    f"{self.annealed.words(path)}: about {duration(seconds)}; --minutes sets the limit",
+                    f"{self.annealed.words(path)}: about {duration(seconds)} where nothing else is at "
+                    "work; --minutes sets the limit",
                 )
             try:
                 annealed = self.annealed.at(path, propagator, self.progress)

@@ -97,18 +97,20 @@ def anneal(
         File that holds the walkers after every change of temperature; where it exists, they continue from there. The
         frames kept at a target stand in the folder of the same name without its ending until the consumer has them.
     advance
-        Told of every step of all walkers done.
+        Told of every step of all walkers done, those of an interrupted call at once.
 
     Yields
     ------
     Annealed
         For each target, in order. The consumer has to keep it before the next one is asked for.
     """
-    population = start
+    population, scale = start, propagator.system.scale
+    each = (settings.steps + SETTLE) * len(start)
     if keep is not None and keep.is_file():
-        population = Population.load(keep)
+        population, every = Population.load(keep), len(targets)
         targets = _remaining(start.temperature, population, targets)
-    scale = propagator.system.scale
+        frames_done = settings.frames * (every - len(targets)) + len(_kept_frames(keep, population))
+        advance(each * (population.changes + frames_done), f"at {scale.label(population.temperature)}")
     for target in targets:
         while abs(population.temperature / target - 1) > _SAME:
             temperature = next_temperature(population, target, scale, settings.overlap)
@@ -122,11 +124,9 @@ def anneal(
             population = propagator.propagated(population, settings.steps, _seed(seed, population.changes, 0))
             if keep is not None:
                 population.save(keep)
-            advance((settings.steps + SETTLE) * len(population), f"at {scale.label(temperature)}")
+            advance(each, f"at {scale.label(temperature)}")
         frames = [] if keep is None else _kept_frames(keep, population)
         population = frames[-1] if frames else population
-        if frames:
-            advance((settings.steps + SETTLE) * len(population) * len(frames), f"at {scale.label(target)}")
         for frame in range(len(frames), settings.frames):
             population = propagator.propagated(
                 population, settings.steps, _seed(seed, population.changes, 1 + frame)
@@ -134,7 +134,7 @@ def anneal(
             frames.append(population)
             if keep is not None:
                 population.save(_frame_file(keep, frame))
-            advance((settings.steps + SETTLE) * len(population), f"at {scale.label(target)}")
+            advance(each, f"at {scale.label(target)}")
         yield _annealed(frames)
         if keep is not None:
             replace(population, recorded=True).save(keep)

@@ -1,5 +1,6 @@
 """Langevin dynamics of a population at its temperature, in this process or in several."""
 
+import os
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from latf_openmm.errors import SimulationError
+from latf_openmm.sampling.clock import Clock, threads_of
 from latf_openmm.sampling.dynamics import DynamicsSettings
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool
@@ -22,6 +24,9 @@ _OVERDAMPED = 1e6  # 1/ps
 SETTLE = 50
 """Steps at the beginning of every propagation, until velocities and positions fit each other."""
 _MAX_COORDINATE = 1e5  # nm
+_TRIALS = 3
+"""Propagations of which the shortest says how long one takes."""
+_Job = tuple[AnySystem, DynamicsSettings, int, float, Array, Array | None, int, int]
 
 
 class Propagator:
@@ -65,24 +70,9 @@ class Propagator:
         SimulationError
             If all do.
         """
-        n = 1 if self.pool is None else min(self.processes, len(population))
-        parts = np.array_split(np.arange(len(population)), n)
-        jobs = [
-            (
-                self.system,
-                self.dynamics,
-                len(rows),
-                population.temperature,
-                population.positions[rows],
-                None if population.boxes is None else population.boxes[rows],
-                steps,
-                int(np.random.SeedSequence([seed, index]).generate_state(1)[0]),
-            )
-            for index, rows in enumerate(parts)
-        ]
         run = map if self.pool is None else self.pool.map
         with lost_workers_named():
-            done = list(run(_propagate, *zip(*jobs, strict=True)))
+            done = list(run(_propagate, *zip(*self._jobs(population, steps, seed), strict=True)))
         positions, boxes, energies = (
             None if part[0] is None else np.concatenate(part) for part in zip(*done, strict=True)
         )
@@ -100,6 +90,33 @@ class Propagator:
             energies=np.where(lost, population.energies, energies),
             log_weights=np.where(lost, -np.inf, population.log_weights),
         )
+
+    def _jobs(self, population: Population, steps: int, seed: int) -> list[_Job]:
+        """Divide walkers among the processes."""
+        n = 1 if self.pool is None else min(self.processes, len(population))
+        parts = np.array_split(np.arange(len(population)), n)
+        return [
+            (
+                self.system,
+                self.dynamics,
+                len(rows),
+                population.temperature,
+                population.positions[rows],
+                None if population.boxes is None else population.boxes[rows],
+                steps,
+                int(np.random.SeedSequence([seed, index]).generate_state(1)[0]),
+            )
+            for index, rows in enumerate(parts)
+        ]
+
+    def seconds(self, population: Population, steps: int) -> float:
+        """Wall time of a propagation on a machine with nothing else at work, about, from a few that are lost [s]."""
+        run = map if self.pool is None else self.pool.map
+        jobs = self._jobs(population, steps, 0)
+        with lost_workers_named():
+            times = list(run(_timed, *zip(*jobs, strict=True)))
+        crowded = len(jobs) * max(threads for _, threads in times) / (os.cpu_count() or 1)
+        return max(seconds for seconds, _ in times) * max(1.0, crowded)
 
     def energies(self, positions: Array, boxes: Array | None) -> Array:
         """Potential energy of each walker, at constant pressure U + pV, shape (n,) [kJ/mol]."""
@@ -128,6 +145,26 @@ def _propagate(
         done.append(contexts.in_one_context(temperature, positions[rows], cells, steps, seed + first))
     propagated, _, energies = zip(*done, strict=True)
     return np.concatenate(propagated), boxes, np.concatenate(energies)
+
+
+def _timed(
+    system: AnySystem,
+    dynamics: DynamicsSettings,
+    n: int,
+    temperature: float,
+    positions: Array,
+    boxes: Array | None,
+    steps: int,
+    seed: int,
+) -> tuple[float, int]:
+    """In whatever process: the shortest time of `_propagate` with nothing else at work [s], and threads it takes."""
+    _propagate(system, dynamics, n, temperature, positions, boxes, 1, seed)  # Contexts are made
+    context, times = _walker_contexts(system, dynamics, min(n, dynamics.context_size(system, n))).context, []
+    for _ in range(_TRIALS):
+        clock = Clock()
+        _propagate(system, dynamics, n, temperature, positions, boxes, steps, seed)
+        times.append(clock.undisturbed(context))
+    return min(times), threads_of(context)
 
 
 @lru_cache(maxsize=3)  # groups, what is left over, single ones

@@ -13,7 +13,8 @@ from latf_openmm.cli import app as cli
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.init import write_starter
-from latf_openmm.run.platform_speeds import _Clock, speeds_text
+from latf_openmm.run.platform_speeds import speeds_text
+from latf_openmm.sampling.clock import Clock
 from latf_openmm.systems import library_folder
 
 RUNNER = CliRunner()
@@ -62,8 +63,8 @@ def test_what_is_proposed_can_be_run(
 def test_speeds_are_those_of_a_machine_that_does_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of the calling thread and two of four others; the rest of the wall time went to other programs."""
     times = iter([(0.0, 0.0, 0.0), (10.0, 2.5, 0.5)])
-    monkeypatch.setattr(_Clock, "_now", staticmethod(lambda: next(times)))
-    assert _Clock().alone(threads=4) == pytest.approx(0.5 + 2.0 / 4)
+    monkeypatch.setattr(Clock, "_now", staticmethod(lambda: next(times)))
+    assert Clock().alone(threads=4) == pytest.approx(0.5 + 2.0 / 4)
 
 
 def test_water_in_files_that_cannot_have_a_box_is_refused(files: Path, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from latf_openmm.sampling.annealing import (
 )
 from latf_openmm.sampling.dynamics import DynamicsSettings
 from latf_openmm.sampling.population import Population, changed, next_temperature, resampled
-from latf_openmm.sampling.propagator import Propagator
+from latf_openmm.sampling.propagator import SETTLE, Propagator
 from latf_openmm.systems.alanine_dipeptide import AlanineDipeptideSettings
+from latf_openmm.systems.lj7 import LJ7Settings
 from latf_openmm.systems.three_hole import ThreeHoleSettings, three_hole_potential
 from latf_openmm.units import REDUCED
 
@@ -191,7 +192,8 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_happened(tmp_path: Path, sto
     start, goals = population(1.3, 50), [1.0, 0.7]
     once, interrupted = CountingPropagator(), CountingPropagator()
     whole = list(anneal(once, start, goals, settings, 3))
-    told = []
+    told: list[float] = []
+    resumed: list[float] = []
 
     class StoppedError(Exception):
         pass
@@ -203,13 +205,15 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_happened(tmp_path: Path, sto
 
     keep = tmp_path / "walkers.npz"
     got: dict[float, Annealed] = {}
-    for advanced in (advance, lambda amount, note: None):
+    for advanced in (advance, lambda amount, note: resumed.append(amount)):
         try:
             for one in anneal(interrupted, start, goals, settings, 3, keep=keep, advance=advanced):
                 got[one.population.temperature] = one
         except StoppedError:
             assert keep.is_file()
     assert interrupted.calls == once.calls  # nothing that was told is done twice
+    rounds = whole[-1].population.changes + 2 * settings.frames
+    assert sum(resumed) == rounds * (settings.steps + SETTLE) * 50  # what was done before counts
     for one in whole:
         same = got[one.population.temperature]
         np.testing.assert_array_equal(same.positions, one.positions)
@@ -263,3 +267,15 @@ def test_molecules_move_in_several_processes() -> None:
     for i, j in bonds:  # constrained ones
         lengths = np.linalg.norm(found.positions[:, i] - found.positions[:, j], axis=1)
         np.testing.assert_allclose(lengths, lengths[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_time_of_a_propagation_does_not_count_contexts_and_processes(processes: int) -> None:
+    """Twice the steps take about twice as long, also in processes that begin just now."""
+    dynamics = DYNAMICS.model_copy(update={"context_walkers": 1})
+    with Propagator(LJ7Settings(), dynamics, processes) as propagator:
+        built = LJ7Settings().build(1).positions[0]
+        start = Population(0.2, np.stack([built] * 4), None, np.zeros(4), np.zeros(4), np.arange(4))
+        short, long = propagator.seconds(start, 1000), propagator.seconds(start, 5000)
+    assert 2.0 < long / short < 8.0
+    assert short < 2.0
