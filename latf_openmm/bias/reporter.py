@@ -14,6 +14,7 @@ from latf_openmm.bias.cv import CollectiveVariables
 from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials import Bias
 from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.standstill import look_for_standstill
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
@@ -64,6 +65,9 @@ class LatentReporter:
         self.bias = bias
         self.name = name
         self._started = False
+        self._unchanged: tuple[int, int] | None = (
+            None  # step from which the bias stays as it is, messages sent then
+        )
         self._path = Path(path)
         self._last = _last_step(self._path, _header(cv.dim))
         if append:
@@ -104,6 +108,7 @@ class LatentReporter:
             vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             box = torch.from_numpy(np.array(vectors))[None]
         z = self.cv(torch.from_numpy(xyz)[None], box)
+        self._look_for_standstill(simulation.currentStep)
         energy = 0.0 if self.bias is None else float(self.bias(z))
         offset = self.bias.offset() if isinstance(self.bias, AdaptiveBias) else 0.0
         time = state.getTime().value_in_unit(unit.picosecond)
@@ -113,6 +118,14 @@ class LatentReporter:
             + "\n"
         )
         self.file.flush()
+
+    def _look_for_standstill(self, step: int) -> None:
+        """Say where an adaptive bias has no updater: not every backend can look at steps itself."""
+        if isinstance(self.bias, AdaptiveBias):
+            sent = int(self.bias.sent)
+            if self._unchanged is None or self._unchanged[1] != sent:
+                self._unchanged = step, sent
+            look_for_standstill(self.bias.messages().path, step - self._unchanged[0], self.bias.pace)
 
     def __del__(self) -> None:
         if hasattr(self, "file"):

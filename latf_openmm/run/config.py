@@ -103,16 +103,11 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _units(self) -> "RunConfig":
-        """Values that only make sense in another unit: molecules' bonds vibrate in 0.01 ps, and faster."""
-        step, friction = self.simulation.timestep, self.simulation.friction
+        """Values that only make sense in another unit."""
+        friction = self.simulation.friction
         if self.system.scale is not KELVIN or not self.system.simulated:
             return self
-        if step > _MAX_STEP or step < _MIN_STEP:
-            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _MIN_STEP else "ps"
-            raise ValueError(
-                f"simulation.timestep: {step:g} ps is not possible for a molecule (is it in {unit}?); expected "
-                "picoseconds, such as 0.002"
-            )
+        check_step("simulation.timestep", self.simulation.timestep, self.system.scale)
         if friction > _MAX_FRICTION:
             raise ValueError(
                 f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
@@ -148,6 +143,16 @@ def check_possible(where: str, temperature: float, scale: TemperatureScale) -> N
         raise ConfigError(
             f"{where}: {temperature:g} is not a possible temperature; expected above 0 and at most "
             f"{_MAX_TEMPERATURE[scale.name]:g} {unit}"
+        )
+
+
+def check_step(where: str, step: float, scale: TemperatureScale) -> None:
+    """Raise `ConfigError` where a time step [ps] is not possible: molecules' bonds vibrate in 0.01 ps, and faster."""
+    if scale is KELVIN and not _MIN_STEP <= step <= _MAX_STEP:
+        unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _MIN_STEP else "ps"
+        raise ConfigError(
+            f"{where}: {step:g} ps is not possible for a molecule (is it in {unit}?); expected picoseconds, such "
+            "as 0.002"
         )
 
 
