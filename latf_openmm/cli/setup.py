@@ -62,8 +62,8 @@ def systems(
     ] = None,
 ) -> None:
     """List the systems of the library, or print the configuration of one to start your own from."""
-    from latf_openmm.run.config import config_path
     from latf_openmm.run.config_file import read_config
+    from latf_openmm.run.config_path import config_path
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:
