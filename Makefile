@@ -56,7 +56,7 @@ examples: .venv/.ready
 		--output demo/examples/ensemble --fast
 	.venv/bin/python examples/chignolin/melting.py --output demo/examples/melting --fast
 
-# Five notebooks, executed: three to seven minutes.
+# Five notebooks, executed two at a time: about two minutes on two cores.
 notebooks: .venv/.ready
 	.venv/bin/python -m pip install --quiet --editable '.[notebooks]'
 	.venv/bin/python examples/notebooks/build.py --output demo/notebooks

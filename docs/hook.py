@@ -13,10 +13,15 @@ _BENCHMARKS = "](../../benchmarks/"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the generated pages, and the pictures beside the scripts of the benchmarks."""
+    """Add the generated pages, and the pictures beside the scripts of the benchmarks.
+
+    Files of the reference that say in the plain Markdown what prints it give way to the pages themselves.
+    """
     from mkdocs.structure.files import File
 
     for path, text in pages().items():
+        if (plain := files.get_file_from_path(path)) is not None:
+            files.remove(plain)
         files.append(File.generated(config, path, content=text))
     for picture in sorted(ROOT.glob("benchmarks/*/*.png")):
         name = picture.relative_to(ROOT).as_posix()

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -24,7 +24,8 @@ _LONGEST = 60
 class Settings(BaseModel):
     """Frozen, validated settings that refuse unknown keys and non-finite numbers.
 
-    They can be keys of a dict or of a cache whatever they hold, lists and mappings too.
+    They can be keys of a dict or of a cache whatever they hold, lists and mappings too. OpenMM quantities become
+    numbers in the unit that the description of the field names in brackets, where they have its dimension.
 
     Raises
     ------
@@ -44,9 +45,62 @@ class Settings(BaseModel):
     # As pydantic marks its own, so that settings inside settings are still validated with their place.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_of_quantities(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: _without_unit(value, _unit_of(cls, key, data)) if key in cls.model_fields else value
+            for key, value in data.items()
+        }
+
     def __hash__(self) -> int:
         """Hash of the canonical JSON: pydantic's own fails for fields that are lists or mappings."""
         return hash((type(self), json.dumps(self.model_dump(mode="json"), sort_keys=True)))
+
+
+@dataclass(frozen=True)
+class _RefusedQuantity:
+    """A quantity that no number can be made of; unlike the quantity, no type of a field takes it."""
+
+    text: str
+
+
+def _is_quantity(value: Any) -> bool:
+    """Return whether a value is a quantity of OpenMM, which is not imported for that."""
+    return hasattr(value, "value_in_unit")
+
+
+def _unit_of(cls: type[BaseModel], key: str, data: dict[str, Any]) -> str:
+    """Name of a key's unit, empty where it has none; the value of another key where that is the exponent."""
+    values = {name: field.default for name, field in cls.model_fields.items()} | data
+    unit = _unit_in(_meaning(cls.model_fields[key]))
+    return re.sub(r"(?<=\^)\w+", lambda name: str(values.get(name[0], name[0])), unit)
+
+
+def _unit_in(meaning: str) -> str:
+    unit = re.search(r"\[(.+?)\]", meaning)
+    return unit[1] if unit else ""
+
+
+def _meaning(field: FieldInfo) -> str:
+    """First part of a field's description."""
+    return (field.description or "").split(";")[0]
+
+
+def _without_unit(value: Any, unit: str) -> Any:
+    """Return quantities, or lists of them, as numbers in this unit, and anything else as it is."""
+    if isinstance(value, list | tuple):
+        return [_without_unit(item, unit) for item in value] if any(map(_is_quantity, value)) else value
+    if not _is_quantity(value):
+        return value
+    from latf_openmm.units import (
+        numbers_in,
+    )  # imports openmm, which has been imported where there is a quantity
+
+    numbers = numbers_in(value, unit)
+    return _RefusedQuantity(str(value)) if numbers is None else numbers
 
 
 def beside_the_configuration(path: Path, info: ValidationInfo) -> Path:
@@ -120,7 +174,7 @@ class _Place:
     @property
     def meaning(self) -> str:
         """First part of the field's description."""
-        return ((self.field and self.field.description) or "").split(";")[0]
+        return _meaning(self.field) if self.field is not None else ""
 
 
 def _problems(errors: Sequence[ErrorDetails], cls: type[BaseModel], source: str) -> list[str]:
@@ -135,6 +189,8 @@ def _problems(errors: Sequence[ErrorDetails], cls: type[BaseModel], source: str)
             lines[str(number), None] = _describe(error, place)
         elif len(error["loc"]) == deepest[place.value]:
             key = place.text, place.value
+            if key in lines and isinstance(error["input"], _RefusedQuantity):
+                continue
             before = f"{lines[key]}; or " if key in lines else ""
             lines[key] = before + (_message(error["msg"]) if before else _describe(error, place))
     return [f"{source}: {line}" for line in lines.values()]
@@ -153,6 +209,8 @@ def _describe(error: ErrorDetails, place: _Place) -> str:
         return _unknown_kind(where, error["ctx"])
     if error["type"] == "value_error":  # of several keys it has no place; it names them
         return (f"{where}: " if error["loc"] else "") + _message(error["msg"], bool(error["loc"]))
+    if isinstance(error["input"], _RefusedQuantity):
+        return f"{where}: {_refuse(error['input'], place.meaning)}"
     return f"{where}: {_message(error['msg'])}, got {error['input']!r}{_unit(error['input'], place.meaning)}"
 
 
@@ -162,11 +220,18 @@ def _message(text: str, inside: bool = True) -> str:
 
 
 def _unit(value: Any, meaning: str) -> str:
-    """Add what the field is, where it has a unit; for a quantity, how to make a number of it."""
-    unit = re.search(r"\[(.+?)\]", meaning)
-    if hasattr(value, "value_in_unit"):
-        return f", a quantity; expected a plain number{f' in {unit[1]}' if unit else ''}: take value_in_unit"
-    return f" ({meaning})" if unit else ""
+    """Add what the field is, where it has a unit."""
+    return f" ({meaning})" if _unit_in(meaning) else ""
+
+
+def _refuse(quantity: _RefusedQuantity, meaning: str) -> str:
+    unit = _unit_in(meaning)
+    expected = f"a number in {unit}" if unit else "a plain number"
+    if unit == "z":
+        expected = "a number, an angle or a length"
+    elif " per z" in unit:
+        expected += " with z in rad or nm"
+    return f"expected {expected}, got the quantity {quantity.text}"
 
 
 def _unknown_kind(where: str, facts: dict[str, Any]) -> str:

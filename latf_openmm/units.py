@@ -7,6 +7,7 @@ time unit is 1 ps).
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,49 @@ def plain(value: Any, md_unit: unit.Unit) -> float:
     0.5
     """
     return float(value.value_in_unit(md_unit)) if unit.is_quantity(value) else float(value)
+
+
+_DECLARED = {
+    "kJ/mol": unit.kilojoule_per_mole,
+    "nm": unit.nanometer,
+    "ps": unit.picosecond,
+    "1/ps": unit.picosecond**-1,
+    "amu": unit.dalton,
+    "bar": unit.bar,
+}
+"""Units by their names in the descriptions of settings."""
+_OF_VARIABLES = (unit.radian, unit.nanometer)
+"""Units that a collective variable can have; a description calls it z."""
+_PER_POWER = re.compile(r"(.+) per z\^(\d+)")
+"""Name of a unit that is one over a power of a collective variable's."""
+
+
+def numbers_in(quantity: Any, declared: str) -> float | list[float] | None:
+    """Return an OpenMM quantity as plain numbers in the unit that the description of a setting names.
+
+    None where it has another dimension, or that is no unit of the package.
+
+    Examples
+    --------
+    >>> round(numbers_in(1.0 * unit.kilocalorie_per_mole, "kJ/mol"), 3), numbers_in([1, 2] * unit.angstrom, "z")
+    (4.184, [0.1, 0.2])
+    >>> numbers_in(0.5 * unit.kilojoule_per_mole / unit.angstrom**2, "kJ/mol per z^2")
+    50.0
+    >>> numbers_in(1.0 * unit.picosecond, "kJ/mol") is None
+    True
+    """
+    per = _PER_POWER.fullmatch(declared)
+    if per is not None and per[1] in _DECLARED:
+        accepted = [_DECLARED[per[1]] / of_variable ** int(per[2]) for of_variable in _OF_VARIABLES]
+    else:
+        accepted = (
+            list(_OF_VARIABLES) if declared == "z" else [_DECLARED[declared]] if declared in _DECLARED else []
+        )
+    for md_unit in accepted:
+        if quantity.unit.is_compatible(md_unit):
+            value = quantity.value_in_unit(md_unit)
+            return [float(number) for number in value] if hasattr(value, "__len__") else float(value)
+    return None
 
 
 def duration(seconds: float | None) -> str:

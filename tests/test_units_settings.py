@@ -4,13 +4,18 @@ import math
 from dataclasses import FrozenInstanceError
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from openmm import unit
 from pydantic import Field, ValidationError
 
+from latf_openmm.bias.potentials.harmonic import HarmonicSettings
+from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
 from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.potentials.walls import WallSettings
 from latf_openmm.errors import BackendError, ConfigError, DataError, LatfError, ModelError, SimulationError
 from latf_openmm.features import FEATURE_KINDS, AnyFeature
+from latf_openmm.sampling.umbrella.plan import UmbrellaSettings
 from latf_openmm.settings import Settings, differences, validate
 from latf_openmm.systems import SYSTEM_KINDS, AnySystem
 from latf_openmm.units import GAS_CONSTANT, KELVIN, REDUCED, SCALES, TemperatureScale, plain
@@ -203,13 +208,28 @@ def test_every_problem_has_its_own_line() -> None:
         ),
         (
             OpesSettings,
-            {"barrier": 25 * unit.kilojoule_per_mole},
-            "got 25 kJ/mol, a quantity; expected a plain number in kJ/mol: take value_in_unit",
+            {"barrier": 25 * unit.kelvin},
+            "OpesSettings: barrier: expected a number in kJ/mol, got the quantity 25 K",
+        ),
+        (
+            OpesSettings,
+            {"barrier": 1, "pace": 1 * unit.picosecond},
+            "OpesSettings: pace: expected a plain number, got the quantity 1 ps",
+        ),
+        (
+            OpesSettings,
+            {"barrier": 1, "sigma": 20 * unit.kelvin},
+            "OpesSettings: sigma: expected a number, an angle or a length, got the quantity 20 K",
+        ),
+        (
+            HarmonicSettings,
+            {"centre": [0.0], "force_constant": 1 * unit.kilojoule_per_mole},
+            "force_constant: expected a number in kJ/mol per z^2 with z in rad or nm, got the quantity 1 kJ/mol",
         ),
         (
             OpesSettings,
             {"barrier": 1, "sigma": {}},
-            "OpesSettings: sigma: input should be a valid number, got {}; or input should be a valid list",
+            "sigma: input should be a valid number, got {} (widths of the first kernels [z]); or input should be",
         ),
         (
             OpesSettings,
@@ -243,6 +263,60 @@ def test_settings_made_in_python_are_refused_in_the_words_of_a_file(
     with pytest.raises(ConfigError) as of_file:
         validate(cls, data, cls.__name__)
     assert of_file.value.problems == caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "expected"),
+    [
+        (
+            OpesSettings,
+            {"barrier": 10 * unit.kilocalorie_per_mole, "sigma": 20 * unit.degree},
+            {"barrier": 41.84, "sigma": math.radians(20)},
+        ),
+        (
+            MetadynamicsSettings,
+            {"sigma": [20 * unit.degree, 1 * unit.angstrom]},
+            {"sigma": [math.radians(20), 0.1]},
+        ),
+        (MetadynamicsSettings, {"sigma": np.array([1.0, 2.0]) * unit.angstrom}, {"sigma": [0.1, 0.2]}),
+        (
+            HarmonicSettings,
+            {"centre": [60 * unit.degree], "force_constant": 2 * unit.kilojoule_per_mole / unit.angstrom**2},
+            {"centre": [math.pi / 3], "force_constant": 200.0},
+        ),
+        (
+            WallSettings,
+            {
+                "low": [1 * unit.angstrom, None],
+                "power": 4,
+                "force_constant": 1 * unit.kilojoule_per_mole / unit.angstrom**4,
+            },
+            {"low": [0.1, None], "force_constant": 1e4},
+        ),
+        (
+            UmbrellaSettings,
+            {
+                **{"pulling": 1, "equilibration": 1, "frames": 10, "frame_interval": 1},
+                "timestep": 2 * unit.femtosecond,
+                "friction": 1 / unit.picosecond,
+            },
+            {"timestep": 0.002, "friction": 1.0},
+        ),
+    ],
+)
+def test_quantities_become_numbers_in_the_units_of_settings(
+    cls: type[Settings], given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    settings = cls(**given)
+    for name, value in expected.items():
+        assert getattr(settings, name) == pytest.approx(value)
+
+
+def test_walls_refuse_a_force_constant_of_another_power() -> None:
+    constant = 1 * unit.kilojoule_per_mole / unit.nanometer**2
+    assert WallSettings(low=[0.0], force_constant=constant).force_constant == 1.0
+    with pytest.raises(ConfigError, match=r"force_constant: expected a number in kJ/mol per z\^power"):
+        WallSettings(low=[0.0], force_constant=constant, power=3)
 
 
 def test_settings_are_frozen() -> None:

@@ -10,6 +10,9 @@ import argparse
 import re
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +31,26 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the executed notebooks")
     parser.add_argument("--only", action="append", help="name of a notebook; may be repeated")
+    parser.add_argument("--processes", type=int, default=2, help="notebooks that are executed at a time")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    wrong = []
-    for source in sorted(HERE.glob("[a-e]_*.py")):
-        if args.only and source.stem not in args.only:
-            continue
-        begin = time.perf_counter()
-        notebook = jupytext.read(source)
-        try:
-            NotebookClient(
-                notebook, timeout=900, resources={"metadata": {"path": str(args.output)}}
-            ).execute()
-        finally:
-            nbformat.write(notebook, args.output / f"{source.stem}.ipynb")
-        wrong += [f"{source.name}: {text}" for text in printed(notebook) if GARBAGE.search(text)]
-        print(f"{source.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
+    sources = [path for path in sorted(HERE.glob("[a-e]_*.py")) if not args.only or path.stem in args.only]
+    with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
+        wrong = [text for texts in pool.map(execute, sources, repeat(args.output)) for text in texts]
     if wrong:
         sys.exit("\n".join(wrong))
+
+
+def execute(source: Path, output: Path) -> list[str]:
+    """Write the executed notebook; return what it prints that a reader should not see."""
+    begin = time.perf_counter()
+    notebook = jupytext.read(source)
+    try:
+        NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(output)}}).execute()
+    finally:
+        nbformat.write(notebook, output / f"{source.stem}.ipynb")
+    print(f"{source.stem}: {time.perf_counter() - begin:.0f} s", flush=True)
+    return [f"{source.name}: {text}" for text in printed(notebook) if GARBAGE.search(text)]
 
 
 def printed(notebook: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """A reporter for `openmm.app.Simulation`: collective variables, bias energy and weight as a CSV file."""
 
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from latf_openmm.bias.cv import CollectiveVariables
 from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials import Bias
 from latf_openmm.bias.potentials.base import AdaptiveBias
+from latf_openmm.bias.standstill import look_for_standstill
+from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
 
@@ -20,7 +24,7 @@ class LatentReporter:
     """Write step, time [ps], z0, z1, ..., the bias energy and its offset [kJ/mol] of each reported frame.
 
     Frames weigh exp((bias energy - offset) / kT). In the list of reporters it comes before the `BiasUpdater`,
-    so that a frame has the bias it was made with.
+    so that a frame has the bias it was made with; the other order is refused.
 
     A file that is there already is never emptied. It is continued by a simulation that goes on after its last step,
     as one does that was restarted by the same script.
@@ -61,6 +65,9 @@ class LatentReporter:
         self.bias = bias
         self.name = name
         self._started = False
+        self._unchanged: tuple[int, int] | None = (
+            None  # step from which the bias stays as it is, messages sent then
+        )
         self._path = Path(path)
         self._last = _last_step(self._path, _header(cv.dim))
         if append:
@@ -76,8 +83,10 @@ class LatentReporter:
         Raises
         ------
         ConfigError
-            If the bias does not act in the simulation, or the file has later steps.
+            If the bias does not act in the simulation, its updater comes before, or the file has later steps.
         """
+        if self.bias is not None:
+            _check_order(self, simulation.reporters)
         if self.bias is not None and not self._started:
             check_integrated(simulation.context, self.name)
         self._started = True
@@ -99,6 +108,7 @@ class LatentReporter:
             vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             box = torch.from_numpy(np.array(vectors))[None]
         z = self.cv(torch.from_numpy(xyz)[None], box)
+        self._look_for_standstill(simulation.currentStep)
         energy = 0.0 if self.bias is None else float(self.bias(z))
         offset = self.bias.offset() if isinstance(self.bias, AdaptiveBias) else 0.0
         time = state.getTime().value_in_unit(unit.picosecond)
@@ -109,9 +119,27 @@ class LatentReporter:
         )
         self.file.flush()
 
+    def _look_for_standstill(self, step: int) -> None:
+        """Say where an adaptive bias has no updater: not every backend can look at steps itself."""
+        if isinstance(self.bias, AdaptiveBias):
+            sent = int(self.bias.sent)
+            if self._unchanged is None or self._unchanged[1] != sent:
+                self._unchanged = step, sent
+            look_for_standstill(self.bias.messages().path, step - self._unchanged[0], self.bias.pace)
+
     def __del__(self) -> None:
         if hasattr(self, "file"):
             self.file.close()
+
+
+def _check_order(reporter: LatentReporter, reporters: Sequence[Any]) -> None:
+    """Raise `ConfigError` where the updater of the reporter's bias comes before it in a list of reporters."""
+    for earlier in itertools.takewhile(lambda other: other is not reporter, reporters):
+        if isinstance(earlier, BiasUpdater) and earlier.bias is reporter.bias:
+            raise ConfigError(
+                "simulation.reporters: the BiasUpdater comes before the LatentReporter of its bias, so that frames "
+                "would be weighted with a bias that had just been raised where they are; put the LatentReporter first"
+            )
 
 
 def _header(dim: int) -> str:

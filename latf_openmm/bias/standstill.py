@@ -17,6 +17,38 @@ def note_updater(path: Path) -> None:
     _updated.add(str(path))
 
 
+_said: set[str] = set()
+"""Files of messages of the biases of which it has been said."""
+
+
+def look_for_standstill(path: Path | str, n_steps: int, pace: int) -> bool:
+    """Say, once, that nothing was added to a bias; return whether there is nothing more to look for.
+
+    Parameters
+    ----------
+    path
+        File of messages of the bias.
+    n_steps
+        Steps in which no message was sent.
+    pace
+        Steps between updates of the bias.
+    """
+    if str(path) in _updated | _said:
+        return True
+    if n_steps <= _PACES * pace:
+        return False
+    _said.add(str(path))
+    log.warning(
+        "nothing has been added to the adaptive bias in %d steps, and its pace is %d: append "
+        "latf_openmm.BiasUpdater(cv, bias) to the reporters of the simulation, or call its update after every %d "
+        "steps; where the bias is to stay as it is, give add_bias latf_openmm.frozen(bias)",
+        n_steps,
+        pace,
+        pace,
+    )
+    return True
+
+
 class Standstill:
     """Counts steps of a Context, and says once that its adaptive bias stays as it is; picklable.
 
@@ -58,16 +90,6 @@ class Standstill:
         if step != self._step:
             self._step = step
             self._n_steps += 1
-        if sent != self._first or self.path in _updated:
+        if sent != self._first or look_for_standstill(self.path, self._n_steps, self.pace):
             return None
-        if self._n_steps <= _PACES * self.pace:
-            return self
-        log.warning(
-            "nothing has been added to the adaptive bias in %d steps, and its pace is %d: append "
-            "latf_openmm.BiasUpdater(cv, bias) to the reporters of the simulation, or call its update after every %d "
-            "steps; where the bias is to stay as it is, give add_bias latf_openmm.frozen(bias)",
-            self._n_steps,
-            self.pace,
-            self.pace,
-        )
-        return None
+        return self

@@ -62,8 +62,8 @@ def systems(
     ] = None,
 ) -> None:
     """List the systems of the library, or print the configuration of one to start your own from."""
-    from latf_openmm.run.config import config_path
     from latf_openmm.run.config_file import read_config
+    from latf_openmm.run.config_path import config_path
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:
@@ -95,6 +95,13 @@ def init(
         list[str] | None,
         typer.Option(help="OpenMM force-field file for a PDB or mmCIF file; may be repeated."),
     ] = None,
+    timestep: Annotated[
+        float | None,
+        typer.Option(help="Integration step in ps; default: 0.004 where hydrogens are heavy, else 0.002."),
+    ] = None,
+    frame_interval: Annotated[
+        int | None, typer.Option(help="Steps between frames; default: those of 1 ps.")
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Code in an XML file may run: Python forces, scripts.")
     ] = False,
@@ -104,7 +111,9 @@ def init(
     from latf_openmm.run.platform_speeds import speeds_text
     from latf_openmm.units import duration
 
-    proposal = write_starter(files, output, force_field or [], trust)
+    proposal = write_starter(
+        files, output, force_field or [], trust, timestep=timestep, frame_interval=frame_interval
+    )
     box = "periodic" if proposal.periodic else "not periodic"
     console = Console()
     console.print(

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import expit
+from scipy.special import bdtr, expit, ndtri, stdtr
 
 from latf_openmm.reweighting.blocks import redrawn_freedom
 from latf_openmm.reweighting.cells import clusters
@@ -170,13 +169,13 @@ def _tests(weighting: TemperatureWeighting, regions: _Regions) -> Iterator[Densi
         widened = np.hypot(widened, beyond[k])
         for region in np.flatnonzero(tested[k]).tolist():
             value, error = float(values[k, region]), max(float(widened[region]), 1e-12)
-            chance = 2.0 * float(stats.t.sf(abs(value) / error, freedom))
+            chance = 2.0 * float(stdtr(freedom, -abs(value) / error))
             yield DensityStep(pair, regions.state, regions.at(region), value, error, chance)
         for level, other, sign in ((k, k + 1, -1.0), (k + 1, k, 1.0)):
             for region in np.flatnonzero(enough[other] & ~enough[level]).tolist():
                 value, chance = solver.lacking(weights, region, level, other, enough[level] & enough[other])
                 if value < 0:
-                    error = -value / max(float(stats.norm.isf(chance / 2)), 1e-3)
+                    error = -value / max(-float(ndtri(chance / 2)), 1e-3)
                     yield DensityStep(pair, regions.state, regions.at(region), sign * value, error, chance)
 
 
@@ -264,8 +263,9 @@ class _Solver:
         expected = np.log(n_other / n_rest) - h * mean + second
         error = np.sqrt((1.0 + h**2 * scatter) * (1 / n_other + 1 / n_rest) + (0.5 * second) ** 2)
         seen, all_seen = float(n[level, region]), float(n[level, region] + n[level, rest].sum())
-        shares = expit(expected + error * stats.norm.ppf((np.arange(200) + 0.5) / 200))
-        chance = 2.0 * float(stats.binom.cdf(np.ceil(seen), np.floor(all_seen), shares).mean())
+        shares = expit(expected + error * ndtri((np.arange(200) + 0.5) / 200))
+        tries = int(all_seen)
+        chance = 2.0 * float(bdtr(min(np.ceil(seen), tries), tries, shares).mean())
         return float(np.log((seen + 0.5) / (all_seen - seen + 0.5)) - expected), min(1.0, chance)
 
     def _sums(self, values: Array) -> Array:

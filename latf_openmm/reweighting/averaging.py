@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import chdtrc, ndtri
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 
@@ -156,7 +156,7 @@ def _forgets(z: Array, first: Indices) -> str:
 def _shifted(off: Array) -> str:
     """Reason why averaged less plain energies (n,) are not zero in the mean; empty where they are."""
     error = off.std() / np.sqrt(len(off))
-    if abs(off.mean()) <= stats.norm.isf(_CHANCE / 2) * error:
+    if abs(off.mean()) <= -ndtri(_CHANCE / 2) * error:
         return ""
     return f"averaged energies are {off.mean():.3g} ± {error:.2g} kJ/mol above those at the frames"
 
@@ -170,7 +170,7 @@ def _depends(off: Array, z: Array) -> str:
         at = np.searchsorted(edges, column)
         counts, sums = np.bincount(at, minlength=_RANGES), np.bincount(at, off, _RANGES)
         squares = (sums**2 / np.maximum(counts, 1)).sum() / max(float(off.var()), 1e-300)
-        chances.append(float(stats.chi2.sf(squares, _RANGES - 1)))
+        chances.append(float(chdtrc(_RANGES - 1, squares)))
     if len(chances) * min(chances) >= _CHANCE:
         return ""
     return "averaged energies less those at the frames change with the collective variables"

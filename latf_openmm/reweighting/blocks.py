@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from latf_openmm.frames.trajectory import FeatureTrajectory
 
@@ -30,7 +30,7 @@ def student_widening(m: Any) -> Any:
     m
         A number of 2 or more, or an array of them.
     """
-    return stats.t.ppf(stats.norm.cdf(2.0), np.asarray(m) - 1) / 2.0
+    return stdtrit(np.asarray(m) - 1, ndtr(2.0)) / 2.0
 
 
 def bootstrap_widening(groups: NDArray[np.int64]) -> float:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from sklearn.cluster import MiniBatchKMeans
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -105,6 +104,8 @@ def make_cells(z: Array, states: Indices, n_states: int, seed: int) -> Cells:
 
 def clusters(points: Array, n: int, seed: int) -> tuple[Array, Indices]:
     """Centres of `n` clusters or fewer, and the cluster of each point."""
+    from sklearn.cluster import MiniBatchKMeans  # half a second, and few commands need it
+
     few = points[:: max(1, len(points) // _FITTED)]
     clusters = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096, max_iter=20).fit(few)
     nearest = cKDTree(clusters.cluster_centers_).query(points)[1]

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from latf_openmm.reweighting.averaging import AveragedEnergies
 from latf_openmm.reweighting.cells import Cells, StateCells
@@ -350,6 +349,8 @@ def _log_ratio(basis: Array, pair: Array, penalty: float) -> Array:
 
     The ratio inside the cells as a whole is one: that of their numbers is taken out.
     """
+    from sklearn.linear_model import LogisticRegression  # half a second, and few commands need it
+
     x, y = np.concatenate([basis, basis]), np.repeat([0, 1], len(basis))
     weights = pair.ravel()
     used = weights > 0

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, stdtr
 
 from latf_openmm.reweighting.blocks import redrawn_freedom
 from latf_openmm.reweighting.connected import bhattacharyya
@@ -121,7 +120,7 @@ def _slope_step(weighting: TemperatureWeighting, k: int) -> SlopeStep:
     freedom = min(redrawn_freedom(weighting.blocks, mbar.level, (k, k + 1)), _SOLVED - 1)
     ratio = start[-1] / (expected * table.width)
     error = float(np.std(redrawn, ddof=1) / (expected * table.width) * np.sqrt((freedom + 1) / freedom))
-    chance = 2.0 * float(stats.t.sf(abs(ratio - 1.0) / max(error, 1e-12), freedom))
+    chance = 2.0 * float(stdtr(freedom, -abs(ratio - 1.0) / max(error, 1e-12)))
     return SlopeStep(pair, float(ratio), error, chance)
 
 

@@ -12,6 +12,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.features import AnyFeature, resolve_features
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
 from latf_openmm.run.config_file import read_config
+from latf_openmm.run.config_path import config_path
 from latf_openmm.run.consent import check_execution, check_system
 from latf_openmm.run.execution import AnyExecution
 from latf_openmm.run.execution.local import LocalSettings
@@ -22,7 +23,7 @@ from latf_openmm.run.strategies.fixed import FixedSettings
 from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import SimulationSettings, check_copies
 from latf_openmm.settings import Settings, validate
-from latf_openmm.systems import AnySystem, library_folder, library_names, shared_system
+from latf_openmm.systems import AnySystem, shared_system
 from latf_openmm.training.feature_selection import FeatureSelectionSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -103,16 +104,11 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _units(self) -> "RunConfig":
-        """Values that only make sense in another unit: molecules' bonds vibrate in 0.01 ps, and faster."""
-        step, friction = self.simulation.timestep, self.simulation.friction
+        """Values that only make sense in another unit."""
+        friction = self.simulation.friction
         if self.system.scale is not KELVIN or not self.system.simulated:
             return self
-        if step > _MAX_STEP or step < _MIN_STEP:
-            unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _MIN_STEP else "ps"
-            raise ValueError(
-                f"simulation.timestep: {step:g} ps is not possible for a molecule (is it in {unit}?); expected "
-                "picoseconds, such as 0.002"
-            )
+        check_step("simulation.timestep", self.simulation.timestep, self.system.scale)
         if friction > _MAX_FRICTION:
             raise ValueError(
                 f"simulation.friction: {friction:g} is not possible for a molecule (is it in 1/s?); expected 1/ps, "
@@ -151,6 +147,16 @@ def check_possible(where: str, temperature: float, scale: TemperatureScale) -> N
         )
 
 
+def check_step(where: str, step: float, scale: TemperatureScale) -> None:
+    """Raise `ConfigError` where a time step [ps] is not possible: molecules' bonds vibrate in 0.01 ps, and faster."""
+    if scale is KELVIN and not _MIN_STEP <= step <= _MAX_STEP:
+        unit = "fs" if step > 0.1 else "s" if step < 1e-12 else "ns" if step < _MIN_STEP else "ps"
+        raise ConfigError(
+            f"{where}: {step:g} ps is not possible for a molecule (is it in {unit}?); expected picoseconds, such "
+            "as 0.002"
+        )
+
+
 def load_config(source: str | Path, trust: bool = False) -> RunConfig:
     """Read and check a configuration: a YAML file, or the name of a system of the library.
 
@@ -178,23 +184,6 @@ def load_config(source: str | Path, trust: bool = False) -> RunConfig:
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from None
     return config
-
-
-def config_path(source: str | Path) -> Path:
-    """Return the file `source` names, directly or as a system of the library (``lj7``, ``lj7/fast``)."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    if str(source) and path.is_dir():
-        raise ConfigError(f"{source}: this is a folder; expected a YAML file, or a system of the library")
-    name, _, variant = str(source).partition("/")
-    if name in library_names():
-        candidate = library_folder(name) / f"{variant or 'loop'}.yaml"
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(
-        f"{source}: no such file, and no configuration of that name in the library ({', '.join(library_names())})"
-    )
 
 
 def check(config: RunConfig) -> None:

@@ -22,9 +22,11 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
-from latf_openmm.run.config import RunConfig, load_config
+from latf_openmm.run.config import RunConfig, check_step, load_config
 from latf_openmm.run.init_template import SPACING, fill_template
 from latf_openmm.run.platform_speeds import platform_speeds, speeds_text, walkers_at_a_time
+from latf_openmm.sampling.dynamics import DynamicsSettings
+from latf_openmm.settings import validate
 from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
 from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
@@ -85,7 +87,13 @@ class Starter:
 
 
 def write_starter(
-    files: Sequence[Path], output: Path, force_field: Sequence[str] = (), trust: bool = False
+    files: Sequence[Path],
+    output: Path,
+    force_field: Sequence[str] = (),
+    trust: bool = False,
+    *,
+    timestep: float | None = None,
+    frame_interval: int | None = None,
 ) -> Starter:
     """Write a commented configuration for a system given by its files.
 
@@ -100,21 +108,29 @@ def write_starter(
         OpenMM force-field files for a PDB or mmCIF file; default: amber14-all.xml, with TIP3P where there is water.
     trust
         Whether code in an XML file may run.
+    timestep
+        Integration step [ps]; default: 0.004 where hydrogens are heavy, else 0.002.
+    frame_interval
+        Steps between frames; default: those of 1 ps.
 
     Raises
     ------
     ConfigError
-        If the files do not make a system, or its features cannot be chosen.
+        If the time step or the frame interval is not possible, the files do not make a system, or its features cannot
+        be chosen.
     """
     check_output(output, folder=False, new="a configuration is never overwritten")
     for path in files:
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
+    _check_asked(timestep=timestep, frame_interval=frame_interval)
     folder = output.resolve().parent
     system = _system(files, force_field)
     if trust and system["kind"] in ("structure", "serialized"):
         system["trust"] = True
     system, built = _fitting(system)
+    if timestep is not None:
+        check_step("timestep", timestep, built.scale)
     topology = built.mdtraj_topology()
     features = _features(topology) or _coordinates(built.system)
     if not features:
@@ -125,7 +141,7 @@ def write_starter(
         )
     speeds = platform_speeds(built)
     platform = max(speeds, key=lambda name: speeds[name] * walkers_at_a_time(name))
-    proposal = _Proposal(built, platform, speeds, "options" in system)
+    proposal = _Proposal(built, platform, speeds, "options" in system, timestep, frame_interval)
     values = proposal.values() | {
         "system": yaml.safe_dump(_relative(system, folder), sort_keys=False, default_flow_style=None),
         "features": yaml.safe_dump(features, sort_keys=False, default_flow_style=None),
@@ -135,6 +151,13 @@ def write_starter(
     return Starter(
         output, built.n_atoms, built.periodic, n_features, platform, proposal.speed, speeds, proposal.hours
     )
+
+
+def _check_asked(**asked: float | None) -> None:
+    """Raise `ConfigError` where settings of the dynamics are not possible, in the words of a configuration."""
+    required = {"timestep": _PLAIN, "friction": 1.0, "frame_interval": 1}
+    given = {key: value for key, value in asked.items() if value is not None}
+    validate(DynamicsSettings, required | given, "simulation")
 
 
 @dataclass(frozen=True)
@@ -149,12 +172,16 @@ class _Proposal:
         OpenMM platform, and steps a second for one walker of all that were tried.
     repartitioned
         Whether hydrogens are heavy.
+    timestep, frame_interval
+        Integration step [ps], and steps between frames, where they were asked for.
     """
 
     built: BuiltSystem
     platform: str
     speeds: dict[str, float]
     repartitioned: bool
+    timestep: float | None = None
+    frame_interval: int | None = None
 
     @property
     def speed(self) -> float:
@@ -162,14 +189,14 @@ class _Proposal:
         return self.speeds[self.platform]
 
     @property
-    def timestep(self) -> float:
+    def step(self) -> float:
         """Time step [ps]."""
-        return _FAST if self.repartitioned else _PLAIN
+        return self.timestep or (_FAST if self.repartitioned else _PLAIN)
 
     @property
     def interval(self) -> int:
-        """Steps between frames: 1 ps."""
-        return round(1.0 / self.timestep)
+        """Steps between frames: those of 1 ps, if no others were asked for."""
+        return self.frame_interval or max(1, round(1.0 / self.step))
 
     @property
     def processes(self) -> int:
@@ -201,9 +228,10 @@ class _Proposal:
             "atoms": self.built.n_atoms,
             "speed": f"{self.speed:.0f}",
             "speeds": speeds_text(self.speeds),
-            "day": f"{self.speed * self.timestep * 86.4:.3g}",
-            "timestep": f"{self.timestep:g}",
+            "day": f"{self.speed * self.step * 86.4:.3g}",
+            "timestep": f"{self.step:g}",
             "interval": self.interval,
+            "spacing_ps": f"{self.interval * self.step:g}",
             "masses": masses,
             "time": duration(3600.0 * self.hours),
             "spacing": SPACING[self.built.periodic],

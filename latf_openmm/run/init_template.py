@@ -24,7 +24,7 @@ simulation:
   temperatures: [{temperatures}]
   walkers: 2              # at each temperature
   frames: 2000            # of each walker; lengthen before you believe anything
-  frame_interval: {interval}     # steps: 1 ps
+  frame_interval: {interval}     # steps: {spacing_ps} ps
   timestep: {timestep}         # ps; {masses}
   friction: 1.0           # 1/ps
   equilibration: 5000     # steps, not recorded

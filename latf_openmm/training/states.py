@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from latf_openmm.model.latf import LatentThermodynamicFlow
@@ -104,6 +103,8 @@ def initial_labels(
     standardise: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """k-means labels of standardised descriptors, numbered 0..k-1 without gaps, shape (n_frames,)."""
+    from sklearn.cluster import MiniBatchKMeans  # half a second, and few commands need it
+
     every = -(-len(features) // _MAX_FOR_CLUSTERS)
     sample = standardise(features[::every]).cpu().numpy()
     n_clusters = min(n_clusters, len(np.unique(sample, axis=0)))

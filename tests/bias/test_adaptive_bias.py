@@ -1157,6 +1157,22 @@ _GRID = {"low": [0.0], "high": [2.0]}
             _LINE,
             r"bias\.barrier: 2 kJ/mol is not above kT = 2\.49 kJ/mol",
         ),
+        (
+            OpesSettings(sigma=1.0, barrier=40_000.0),
+            _LINE,
+            r"bias\.barrier: 40000 kJ/mol is 16036 kT; expected 1247 kJ/mol or less; is it in J/mol\?",
+        ),
+        (
+            OpesSettings(sigma=20.0, barrier=9.0),
+            _PLANE,
+            r"bias\.sigma: 20 covers all of variable 1, whose extent is 6\.283; .* \(angles are in radians",
+        ),
+        (MetadynamicsSettings(sigma=1.5, **_GRID), _LINE, r"bias\.sigma: 1\.5 covers all of variable 0"),
+        (
+            MetadynamicsSettings(sigma=0.1, height=1200.0, **_GRID),
+            _LINE,
+            r"bias\.height: 1200 kJ/mol is 481 kT; expected 249\.4 kJ/mol or less",
+        ),
         (MetadynamicsSettings(sigma=0.0, **_GRID), _LINE, r"bias\.sigma: expected widths above 0"),
         (MetadynamicsSettings(sigma=-0.1, **_GRID), _LINE, r"bias\.sigma: expected widths above 0"),
         (MetadynamicsSettings(sigma=[0.1, 0.1], **_GRID), _LINE, r"bias\.sigma: 2 values for 1 collective"),
@@ -1253,6 +1269,25 @@ def test_settings_that_do_not_fit_the_variables(
         made.build(context)
     assert len(error.value.problems) == 1
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (HarmonicSettings(centre=[0.0, -60.0], force_constant=1.0), "centre: -60"),
+        (
+            MovingHarmonicSettings(start=[0.0, 0.0], end=[0.0, 180.0], force_constant=1.0, steps=10),
+            "end: 180",
+        ),
+        (WallSettings(low=[None, -120.0], force_constant=1.0), "low: -120"),
+    ],
+)
+def test_degrees_of_a_periodic_variable_are_asked_about(
+    made: BiasSettings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.build(_PLANE)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"bias.{name} of variable 1 is more than its period of 6.283")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import openmm
 import pytest
@@ -62,6 +63,20 @@ def test_a_forgotten_updater_is_said_once(backend: str, caplog: pytest.LogCaptur
     script.step(10 * PACE)
     assert caplog.text.count(FORGOTTEN) == 1
     assert f"its pace is {PACE}: append latf_openmm.BiasUpdater(cv, bias)" in caplog.text
+
+
+@pytest.mark.parametrize("backend", ["compiled", "torchforce"])
+def test_a_reporter_says_so_too_whatever_the_backend(
+    backend: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TorchForce does not know of steps."""
+    bias = opes()
+    script = simulation(bias, backend=backend)
+    script.reporters.append(latf.LatentReporter(tmp_path / "z.csv", PACE, CV, bias))
+    script.step(3 * PACE)
+    assert FORGOTTEN not in caplog.text
+    script.step(10 * PACE)
+    assert caplog.text.count(FORGOTTEN) == 1
 
 
 @pytest.mark.parametrize("backend", ["compiled", "python"])

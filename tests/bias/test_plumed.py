@@ -27,7 +27,7 @@ from latf_openmm.features.distances import DistanceSettings
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.model.checkpoint import TrainedModel, save_model
 from latf_openmm.model.latf import LatentThermodynamicFlow, ModelSettings
-from latf_openmm.run.config import config_path
+from latf_openmm.run.config_path import config_path
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.schema import start_record
 from latf_openmm.storage import write_record

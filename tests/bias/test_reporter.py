@@ -109,6 +109,25 @@ def test_inference_mode_changes_nothing(tmp_path: Path, backend: str) -> None:
     assert int(updater.bias.updates) == 10
 
 
+def test_a_reporter_after_the_updater_of_its_bias_is_refused(tmp_path: Path) -> None:
+    """At a step of both it would write the bias with the kernel that was added at that very frame."""
+    built = AlanineDipeptideSettings().build()
+    cv = latf.torsion_cv([(4, 6, 8, 14)], built.n_atoms)
+    bias = OpesSettings(sigma=0.3, barrier=20.0, pace=10).build(latf.cv_context(cv.periods.tolist(), 300.0))
+    system = latf.add_bias(built.system, cv, bias)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+    simulation = app.Simulation(built.topology, system, integrator, platform)
+    simulation.context.setPositions(built.positions[0])
+    reporter, updater = latf.LatentReporter(tmp_path / "z.csv", 10, cv, bias), latf.BiasUpdater(cv, bias)
+    simulation.reporters += [updater, reporter]
+    with pytest.raises(ConfigError, match=r"simulation\.reporters: .*put the LatentReporter first"):
+        simulation.step(20)
+    simulation.reporters[:] = [reporter, updater, latf.LatentReporter(tmp_path / "other.csv", 10, cv)]
+    simulation.step(20)
+    assert pd.read_csv(tmp_path / "z.csv")["step"].tolist() == [10, 20]
+
+
 def test_public_names_exist() -> None:
     for name in latf.__all__:
         assert getattr(latf, name) is not None

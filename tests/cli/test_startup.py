@@ -88,6 +88,28 @@ print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
     assert json.loads(python(code)) == []
 
 
+def test_the_library_is_listed_without_what_learns() -> None:
+    heavy = ("torch", "pandas", "matplotlib", "sklearn")
+    code = f"""
+import json, sys
+from latf_openmm.cli import app
+for arguments in (["systems"], ["systems", "lj7/fast"]):
+    app(arguments, standalone_mode=False)
+print(json.dumps([name for name in {heavy!r} if name in sys.modules]))
+"""
+    assert json.loads(python(code)) == []
+
+
+def test_a_run_is_read_without_what_only_estimates_need() -> None:
+    """They take as long to import as half of torch."""
+    code = """
+import json, sys
+import latf_openmm.report.page, latf_openmm.run.ensembles, latf_openmm.run.loop
+print(json.dumps([name for name in ("sklearn", "scipy.stats", "pymbar") if name in sys.modules]))
+"""
+    assert json.loads(python(code)) == []
+
+
 def test_help_shows_all_that_was_written() -> None:
     """What looks like markup would be left out, such as a unit in square brackets."""
     command = typer.main.get_command(app)

@@ -62,6 +62,33 @@ def test_every_observable(pages: dict[str, str]) -> None:
     assert all(f"| `{cls.form()}` | " in pages["reference/observables.md"] for cls in OBSERVABLES.values())
 
 
+def test_links_of_the_plain_pages_lead_to_files() -> None:
+    """Pages of the reference are there too, and say what prints them."""
+    texts = [
+        *DOCS.rglob("*.md"),
+        *(DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md")),
+    ]
+    links = [
+        (path, link)
+        for path in texts
+        for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+        if not re.match(r"[a-z]+:|#", link)
+    ]
+    assert sum("reference/" in link for _, link in links) >= 5
+    broken = [
+        f"{path.name}: {link}" for path, link in links if not (path.parent / link.split("#")[0]).exists()
+    ]
+    assert broken == []
+
+
+def test_each_generated_page_of_the_reference_has_a_plain_one(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        if name.startswith("reference/"):
+            title, _, plain = (DOCS / name).read_text(encoding="utf-8").partition("\n")
+            assert text.startswith(title)
+            assert "`make docs`" in plain
+
+
 def test_pictures_of_benchmarks_are_beside_their_scripts() -> None:
     pages = {path: path.read_text(encoding="utf-8") for path in DOCS.glob("benchmarks/*.md")}
     links = [(path, name) for path, text in pages.items() for name in re.findall(r"!\[.*?\]\((.*?)\)", text)]

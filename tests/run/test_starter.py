@@ -1,6 +1,7 @@
 """A first configuration for files of one's own: it is valid, says what it costs, and refuses what it cannot use."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -96,6 +97,44 @@ def test_a_protein(tmp_path: Path) -> None:
     assert (moving.kind, moving.interval) == ("exchange", 50)
     with pytest.raises(ConfigError, match="a configuration is never overwritten"):
         write_starter([path], out)
+
+
+def test_a_time_step_and_a_frame_interval_that_were_asked_for(tmp_path: Path) -> None:
+    """As of trajectories that there are already."""
+    path = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
+    out = tmp_path / "my.yaml"
+    asked = ["--timestep", "0.001", "--frame-interval", "250"]
+    result = RUNNER.invoke(cli, ["init", str(path), "-o", str(out), *asked])
+    assert result.exit_code == 0, result.output
+    simulation = load_config(out).simulation
+    assert (simulation.timestep, simulation.frame_interval) == (0.001, 250)
+    assert "frame_interval: 250     # steps: 0.25 ps" in out.read_text()
+    other = write_starter([path], tmp_path / "other.yaml", timestep=0.001)
+    assert load_config(other.path).simulation.frame_interval == 1000
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"timestep": 2.0}, r"^timestep: 2 ps is not possible for a molecule \(is it in fs\?\)"),
+        (
+            {"timestep": 0.0},
+            r"^simulation: timestep: input should be greater than 0, got 0\.0 \(integration step",
+        ),
+        (
+            {"frame_interval": 0},
+            "^simulation: frame_interval: input should be greater than or equal to 1, got 0",
+        ),
+    ],
+)
+def test_steps_that_are_not_possible_are_refused_before_anything_is_tried(
+    asked: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("latf_openmm.run.init.platform_speeds")
+    path = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
+    with pytest.raises(ConfigError, match=message):
+        write_starter([path], tmp_path / "my.yaml", **asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_nucleic_acid(tmp_path: Path) -> None:

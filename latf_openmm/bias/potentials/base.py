@@ -1,6 +1,7 @@
 """What every bias potential is."""
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -293,6 +294,13 @@ class BiasContext:
         if not bool((margin > 0).all()):
             raise ConfigError("bias: the model's density is degenerate; train it on more varied data")
         return (low - margin).tolist(), (high + margin).tolist()
+
+    def extents(self, what: str) -> list[float]:
+        """Width of each variable's range: its period, or that of the model's density; infinite where it has neither."""
+        if self.model is None:
+            return [period if period > 0 else math.inf for period in self.periods]
+        low, high = self.region(what)
+        return [b - a for a, b in zip(low, high, strict=True)]
 
 
 def bias_context(trained: TrainedModel, temperature: Any) -> BiasContext:

@@ -1,9 +1,37 @@
 """Settings that are one number for all collective variables, or one for each."""
 
+import logging
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from latf_openmm.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def check_energy(energy: float, kT: float, most: float, name: str) -> None:
+    """Raise `ConfigError` where an energy [kJ/mol] of a setting is above `most`, in units of kT."""
+    if energy > most * kT:
+        raise ConfigError(
+            f"bias.{name}: {energy:g} kJ/mol is {energy / kT:.0f} kT; expected {most * kT:.4g} kJ/mol or less; "
+            "is it in J/mol?"
+        )
+
+
+def warn_beyond_period(values: Sequence[float], periods: Sequence[float], name: str) -> None:
+    """Warn of finite values of periodic variables that are farther from 0 than the period."""
+    for index, (value, period) in enumerate(zip(values, periods, strict=True)):
+        if 0 < period < abs(value) < math.inf:
+            log.warning(
+                "bias.%s: %g of variable %d is more than its period of %.4g: are these degrees? Angles are in radians",
+                name,
+                value,
+                index,
+                period,
+            )
 
 
 def per_component(value: float | list[float], dim: int, name: str) -> list[float]:

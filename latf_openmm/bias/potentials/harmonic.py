@@ -15,7 +15,7 @@ from latf_openmm.bias.potentials.base import (
     StateUpdate,
     wrap,
 )
-from latf_openmm.bias.potentials.components import force_constants, per_component
+from latf_openmm.bias.potentials.components import force_constants, per_component, warn_beyond_period
 
 
 class Harmonic(Bias):
@@ -55,12 +55,13 @@ class HarmonicSettings(BiasSettings):
     """A restraint to one point of the latent space."""
 
     kind: Literal["harmonic"] = "harmonic"
-    centre: list[float] = Field(description="one value for each collective variable")
+    centre: list[float] = Field(description="one value for each collective variable [z]")
     force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
 
     def make(self, context: BiasContext) -> Bias:
         """Make the restraint."""
         centre = per_component(self.centre, context.dim, "centre")
+        warn_beyond_period(centre, context.periods, "centre")
         force_constant = force_constants(self.force_constant, context.dim)
         return Harmonic(torch.tensor(centre, dtype=torch.float64), force_constant, context.periods)
 
@@ -146,15 +147,20 @@ class MovingHarmonicSettings(BiasSettings):
     """A harmonic restraint that moves from one point to another (steered dynamics)."""
 
     kind: Literal["moving_harmonic"] = "moving_harmonic"
-    start: list[float] = Field(description="centre at first, one value for each collective variable")
-    end: list[float] = Field(description="centre at last")
+    start: list[float] = Field(description="centre at first, one value for each collective variable [z]")
+    end: list[float] = Field(description="centre at last [z]")
     force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^2]")
     steps: int = Field(ge=1, description="integration steps from start to end")
     pace: int = Field(20, ge=1, description="integration steps between moves of the centre")
 
     def make(self, context: BiasContext) -> Bias:
         """Make the restraint."""
-        start = torch.tensor(per_component(self.start, context.dim, "start"), dtype=torch.float64)
-        end = torch.tensor(per_component(self.end, context.dim, "end"), dtype=torch.float64)
+        start, end = (
+            per_component(values, context.dim, name)
+            for name, values in (("start", self.start), ("end", self.end))
+        )
+        warn_beyond_period(start, context.periods, "start")
+        warn_beyond_period(end, context.periods, "end")
+        first, last = (torch.tensor(centre, dtype=torch.float64) for centre in (start, end))
         force_constant = force_constants(self.force_constant, context.dim)
-        return MovingHarmonic(start, end, force_constant, context.periods, self.steps, self.pace)
+        return MovingHarmonic(first, last, force_constant, context.periods, self.steps, self.pace)

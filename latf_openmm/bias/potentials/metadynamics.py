@@ -17,11 +17,11 @@ from latf_openmm.bias.potentials.base import (
     BiasContext,
     StateUpdate,
 )
-from latf_openmm.bias.potentials.components import force_constants, per_component
+from latf_openmm.bias.potentials.components import check_energy, force_constants, per_component
 from latf_openmm.bias.potentials.sum import AdaptiveSum
 from latf_openmm.bias.potentials.table import GridSpline
 from latf_openmm.bias.potentials.walls import Walls
-from latf_openmm.bias.potentials.widths import positive, within_state_widths
+from latf_openmm.bias.potentials.widths import given_widths, within_state_widths
 from latf_openmm.errors import ConfigError
 
 _POINTS_PER_SIGMA = 3.0
@@ -30,6 +30,8 @@ _MAX_POINTS = {1: 2000, 2: 400, 3: 80}
 """Largest number of grid points along an axis, by the number of axes."""
 _MIN_POINTS = 40
 """Smallest number of grid points along an axis."""
+_MAX_HEIGHT = 100.0
+"""Largest height of a Gaussian [kT]; one of a hundredth of that is high."""
 _COVERED = 0.9
 """Part of the samples of the model that has to lie inside the grid."""
 
@@ -214,16 +216,17 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
 
     kind: Literal["metadynamics"] = "metadynamics"
     sigma: float | list[float] | None = Field(
-        None, description="widths of the Gaussians; default: half of the narrowest state of the trained model"
+        None,
+        description="widths of the Gaussians [z]; default: half of the narrowest state of the trained model",
     )
     height: float | None = Field(None, gt=0, description="first height [kJ/mol]; default: kT / 2")
     bias_factor: float | None = Field(10.0, gt=1, description="gamma; null: not tempered")
     pace: int = Field(500, ge=1, description="steps between Gaussians")
     low: list[float] | None = Field(
-        None, description="grid; default: around the model's density, or the period"
+        None, description="lower end of the grid [z]; default: around the model's density, or the period"
     )
     high: list[float] | None = Field(
-        None, description="grid; default: around the model's density, or the period"
+        None, description="upper end of the grid [z]; default: around the model's density, or the period"
     )
     points: list[int] | None = Field(None, description="grid points; default: three for each sigma")
     outside: Literal["flat", "wall"] = Field("flat", description="beyond the grid: no force, or walls")
@@ -238,11 +241,13 @@ class MetadynamicsSettings(AdaptiveBiasSettings):
             raise ConfigError(
                 f"bias.kind: metadynamics has a grid of up to 3 dimensions, not {dim}; 'opes' has none"
             )
+        low, high = self._limits(context)
         if self.sigma is None:
             sigma = [0.5 * width for width in within_state_widths(context, "bias.sigma")]
         else:
-            sigma = positive(per_component(self.sigma, dim, "sigma"), "sigma")
-        low, high = self._limits(context)
+            sigma = given_widths(self.sigma, [b - a for a, b in zip(low, high, strict=True)], "sigma")
+        if self.height is not None:
+            check_energy(self.height, context.kT, _MAX_HEIGHT, "height")
         points = self.points or [
             int(np.clip(np.ceil(_POINTS_PER_SIGMA * (b - a) / s), _MIN_POINTS, _MAX_POINTS[dim]))
             for a, b, s in zip(low, high, sigma, strict=True)

@@ -17,10 +17,12 @@ from latf_openmm.bias.potentials.base import (
     StateUpdate,
     wrap,
 )
-from latf_openmm.bias.potentials.components import per_component
-from latf_openmm.bias.potentials.widths import positive, within_state_widths
+from latf_openmm.bias.potentials.components import check_energy
+from latf_openmm.bias.potentials.widths import given_widths, within_state_widths
 from latf_openmm.errors import ConfigError
 
+_MAX_BARRIER = 500.0
+"""Largest barrier [kT]: at 300 K it is more than any bond holds, and exp(-barrier / kT) is 0 from 745 on."""
 _RESUM = 200
 """Updates after which the normalisation is summed afresh, so that rounding errors do not add up."""
 
@@ -303,7 +305,8 @@ class OpesSettings(AdaptiveBiasSettings):
     )
     barrier: float = Field(gt=0, description="highest free-energy barrier to cross [kJ/mol]")
     sigma: float | list[float] | None = Field(
-        None, description="widths of the first kernels; default: of the narrowest state of the trained model"
+        None,
+        description="widths of the first kernels [z]; default: of the narrowest state of the trained model",
     )
     bias_factor: float | None = Field(None, gt=1, description="gamma; default: barrier / kT")
     pace: int = Field(500, ge=1, description="steps between kernels")
@@ -317,7 +320,8 @@ class OpesSettings(AdaptiveBiasSettings):
         if self.sigma is None:
             sigma = within_state_widths(context, "bias.sigma")
         else:
-            sigma = positive(per_component(self.sigma, context.dim, "sigma"), "sigma")
+            sigma = given_widths(self.sigma, context.extents("bias.sigma"), "sigma")
+        check_energy(self.barrier, context.kT, _MAX_BARRIER, "barrier")
         if self.barrier <= context.kT:
             raise ConfigError(
                 f"bias.barrier: {self.barrier:g} kJ/mol is not above kT = {context.kT:.3g} kJ/mol"

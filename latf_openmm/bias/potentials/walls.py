@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from latf_openmm.bias.potentials.base import Bias, BiasContext, BiasSettings
-from latf_openmm.bias.potentials.components import force_constants, per_component
+from latf_openmm.bias.potentials.components import force_constants, per_component, warn_beyond_period
 
 
 class Walls(Bias):
@@ -43,8 +43,12 @@ class WallSettings(BiasSettings):
     """Lower and upper walls."""
 
     kind: Literal["walls"] = "walls"
-    low: list[float | None] | None = Field(None, description="lower walls, one a variable; null: none there")
-    high: list[float | None] | None = Field(None, description="upper walls, one a variable; null: none there")
+    low: list[float | None] | None = Field(
+        None, description="lower walls, one a variable [z]; null: none there"
+    )
+    high: list[float | None] | None = Field(
+        None, description="upper walls, one a variable [z]; null: none there"
+    )
     force_constant: float | list[float] = Field(description="force constant(s) [kJ/mol per z^power]")
     power: int = Field(2, ge=2, le=8, description="power of the distance beyond the wall")
 
@@ -62,5 +66,7 @@ class WallSettings(BiasSettings):
         sides = []
         for name, values, none in (("low", self.low, -torch.inf), ("high", self.high, torch.inf)):
             given = [none if value is None else value for value in values or [None] * context.dim]
-            sides.append(torch.tensor(per_component(given, context.dim, name), dtype=torch.float64))
+            side = per_component(given, context.dim, name)
+            warn_beyond_period(side, context.periods, name)
+            sides.append(torch.tensor(side, dtype=torch.float64))
         return Walls(sides[0], sides[1], force_constants(self.force_constant, context.dim), self.power)
