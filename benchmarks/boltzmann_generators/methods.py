@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,17 +21,19 @@ from latf_openmm.systems.python_file import PythonFileSettings
 
 ALONE = ", one temperature"
 HEAVY = " 2 fs"
+NEIGHBOURS = " of neighbours"
 METHODS = (
     f"fixed{ALONE}",
     "fixed",
     f"exchange{ALONE}",
     "exchange",
+    f"exchange{NEIGHBOURS}",
     f"exchange{HEAVY}{ALONE}",
     f"exchange{HEAVY}",
 )
-"""Walkers that exchange temperatures or stay, with 1 fs or, with heavier hydrogens, with 2 fs; frames of one
-temperature by themselves, or of all with the weights of ``generate``. In a first run, forces at frames changed
-none of these weights."""
+"""Walkers that exchange temperatures, all pairs or neighbours, or stay, with 1 fs or, with heavier hydrogens, with
+2 fs; frames of one temperature by themselves, or of all with the weights of ``generate``. In a first run, forces at
+frames changed none of these weights."""
 LAG = 5
 """Of the training [frames]; walkers move every `LAG + 1` frames."""
 LIMIT = 13_000_000
@@ -84,7 +87,8 @@ class Case:
     def config(self) -> RunConfig:
         """The loop of a method."""
         simulated = self.simulated.method
-        exchange = ExchangeSettings(interval=LAG + 1) if simulated.startswith("exchange") else None
+        pairs: Literal["neighbours", "all"] = "neighbours" if simulated.endswith(NEIGHBOURS) else "all"
+        exchange = ExchangeSettings(interval=LAG + 1, pairs=pairs) if "exchange" in simulated else None
         heavy = simulated.endswith(HEAVY)
         return RunConfig(
             system=PythonFileSettings(file=Path(target.__file__), function="make_heavy" if heavy else "make"),

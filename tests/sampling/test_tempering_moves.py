@@ -114,7 +114,7 @@ def test_every_place_keeps_its_distribution(pairs: Literal["neighbours", "all"])
 def test_walkers_at_equal_temperatures_exchange_too() -> None:
     """Two walkers at each temperature: each finds a partner, and all of them visit all places."""
     temperatures = tuple(np.repeat(TEMPERATURES[:2], 2))
-    moves = ExchangeSettings().moves(temperatures, KELVIN, 1)
+    moves = ExchangeSettings(pairs="neighbours").moves(temperatures, KELVIN, 1)
     walkers = StateWalkers(temperatures, np.zeros((4, 6)), 2)
     labels, seen = np.arange(4), np.zeros((4, 4))
     exchange = walkers.exchange

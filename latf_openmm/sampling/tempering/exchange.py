@@ -27,8 +27,8 @@ class ExchangeSettings(TemperingSettings):
 
     kind: Literal["exchange"] = "exchange"
     pairs: Literal["neighbours", "all"] = Field(
-        "neighbours",
-        description="neighbouring temperatures in turn, or many attempts between all pairs (Chodera and Shirts 2011)",
+        "all",
+        description="many attempts between all pairs of temperatures (Chodera and Shirts 2011), or neighbours in turn",
     )
     between_walkers: ClassVar[bool] = True
 
