@@ -211,6 +211,13 @@ class StateEnergies:
     scatters: Array
 
 
+def _with_common(scatters: Array, counts: Array) -> Array:
+    """Variances with the mean one of all states as one frame more: that of a frame that was drawn twice is not zero."""
+    total = counts.sum()
+    common = float((counts * scatters).sum() / total) if total > 0 else 0.0
+    return (counts * scatters + max(common, 1e-12)) / (counts + 1.0)
+
+
 def energy_links(energies: StateEnergies, betas: Array) -> Links | None:
     """Return differences of free energy by mean energies where temperatures do not overlap; None where all do.
 
@@ -240,7 +247,8 @@ def energy_links(energies: StateEnergies, betas: Array) -> Links | None:
     )
     off = bend - common
     certain = certain_part(off, noise**2)
-    noise_of_means = np.abs(h) / 2 * np.sqrt((energies.scatters / n)[1:] + (energies.scatters / n)[:-1])
+    scatters = _with_common(energies.scatters, np.where(known, energies.counts, 0.0)) / n
+    noise_of_means = np.abs(h) / 2 * np.sqrt(scatters[1:] + scatters[:-1])
     errors = np.sqrt(noise_of_means**2 + (certain * noise) ** 2 + (0.5 * off) ** 2)
     errors = np.divide(errors, np.sqrt(part), out=np.full_like(errors, np.inf), where=part > 0)
     return Links(line + common + certain * off, errors)

@@ -209,6 +209,20 @@ def test_links_are_integrals_of_mean_energies() -> None:
     assert energy_links(StateEnergies(n, *(np.ones((2, 2)),) * 3), near) is None  # energies overlap
 
 
+def test_a_frame_that_was_drawn_twice_has_no_exact_energy() -> None:
+    """In a bootstrap sample a state may be one frame, several times: its mean energy is not known exactly."""
+    n = np.array([[400.0, 3.0], [400.0, 3.0]])
+    means, variances = np.array([[-50.0, -20.0], [20.0, 50.0]]), np.array([[4.0, 0.0], [4.0, 0.0]])
+    links = energy_links(StateEnergies(n, means, variances, variances), np.array([1.0, 0.5]))
+    assert links is not None
+    assert np.all(links.errors[0, 1] > 5 * links.errors[0, 0] > 0)
+    plenty = energy_links(
+        StateEnergies(n[:, :1], means[:, :1], variances[:, :1], variances[:, :1]), np.array([1.0, 0.5])
+    )
+    assert plenty is not None
+    assert links.errors[0, 0] == pytest.approx(plenty.errors[0, 0], rel=0.05)
+
+
 @pytest.mark.parametrize(("barrier", "right"), [(4.0, 0.5), (7.0, 1.0), (10.0, 1.0), (10.0, 0.0)])
 def test_shares_where_walkers_cross_rarely(barrier: float, right: float) -> None:
     """At the temperatures simulated and between: better than MBAR where few cross, the same where many do."""
