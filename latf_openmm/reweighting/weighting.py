@@ -273,11 +273,13 @@ class TemperatureWeighting:
         """Energies of all frames as the ensemble at a temperature has them, shape (n_frames,) [kJ/mol].
 
         Their own by MBAR; of conditional energies such that mean and variance go over to those of the neighbouring
-        temperatures.
+        temperatures. Of both, each counts as much as its part of the frame's weight.
         """
         energies = self.mbar.energy
         if q < 1.0:
-            energies = q * energies + (1 - q) * self.conditional.energies(self._beta(temperature))
+            weights = q * self.mbar_weights(temperature), (1 - q) * self.conditional_weights(temperature)
+            shifted = self.conditional.energies(self._beta(temperature))
+            energies = _of_both((energies, shifted), weights, self.mbar.states)
         return np.asarray(energies + self.mbar.lowest)
 
     @cached_property
@@ -346,3 +348,24 @@ class TemperatureWeighting:
 
     def _beta(self, temperature: float) -> float:
         return 1.0 / (self.mbar.boltzmann * temperature)
+
+
+def _of_both(energies: tuple[Array, Array], weights: tuple[Array, Array], states: NDArray[np.int64]) -> Array:
+    """One energy for each frame with the mean and the variance, inside each state, of two weighted together.
+
+    Parameters
+    ----------
+    energies, weights
+        Two of each for each frame, shape (n_frames,).
+    states
+        Of each frame, shape (n_frames,).
+    """
+    total = weights[0] + weights[1]
+    part = np.divide(weights[1], total, out=np.zeros_like(total), where=total > 0)
+    blended = (1 - part) * energies[0] + part * energies[1]
+    inside = np.maximum(np.bincount(states, total), 1e-300)
+    centre = (np.bincount(states, total * blended) / inside)[states]
+    square = np.bincount(states, sum(w * (u - centre) ** 2 for w, u in zip(weights, energies, strict=True)))
+    least = np.bincount(states, total * (blended - centre) ** 2)
+    wider = np.sqrt(np.divide(square, least, out=np.ones_like(square), where=least > 0))
+    return np.asarray(centre + wider[states] * (blended - centre))

@@ -102,6 +102,26 @@ def test_energies_go_over_to_those_of_the_neighbours(
     assert capacity == pytest.approx(0.5 * BATH, rel=0.05)
 
 
+@pytest.mark.parametrize("q", [0.2, 0.5, 0.8])
+def test_mean_and_variance_of_both_kinds_of_weights(bathed: TemperatureWeighting, q: float) -> None:
+    """Frames of far temperatures count by conditional energies only: their own energies have no part there.
+
+    So the mean, and the variance inside states, are those of both kinds, each with its own energies and weights.
+    """
+    at = 1.4
+    weights = q * bathed.mbar_weights(at), (1 - q) * bathed.conditional_weights(at)
+    kinds = bathed.mbar.energy + bathed.mbar.lowest, bathed.energies(at, 0.0)
+    both, states = bathed.energies(at, q), bathed.mbar.states
+    for state in range(bathed.mbar.n_states):
+        inside = states == state
+        total = sum(w[inside].sum() for w in weights)
+        mean = sum(w[inside] @ u[inside] for w, u in zip(weights, kinds, strict=True)) / total
+        square = sum(w[inside] @ (u[inside] - mean) ** 2 for w, u in zip(weights, kinds, strict=True)) / total
+        shares = (weights[0] + weights[1])[inside] / total
+        assert shares @ both[inside] == pytest.approx(mean)
+        assert shares @ (both[inside] - mean) ** 2 == pytest.approx(square)
+
+
 def test_nothing_jumps_where_conditional_energies_take_over() -> None:
     """A small bath: partial overlap between the temperatures."""
     weighting = TemperatureWeighting(
@@ -115,6 +135,11 @@ def test_nothing_jumps_where_conditional_energies_take_over() -> None:
     shares = np.array([weighting.weights(t) @ (weighting.basins.states == 1) for t in at])
     assert np.abs(np.diff(shares)).max() < 0.01
     assert np.abs(shares - [right_share(t, BARRIER) for t in at]).max() < 0.05
+    for t in at[::10]:  # nor do energies, which are those of 150 oscillators and a little
+        weights, energies = weighting.weights(t), weighting.energies(t, weighting.mbar_share(t))
+        mean = float(weights @ energies)
+        assert mean == pytest.approx(0.5 * 150 * t, rel=0.02)
+        assert float(weights @ (energies - mean) ** 2) / t**2 == pytest.approx(0.5 * 150, rel=0.15)
 
 
 def test_three_temperatures_and_a_state_that_the_cold_one_lacks() -> None:
