@@ -130,9 +130,9 @@ makes 3,400 on the CPU platform and 390 on Reference.
 
 ## At 300 K
 
-Root mean square over seeds. **exchange**, **fixed**: one walker at each temperature, which exchange (all pairs are tried,
-or neighbours in turn) or stay; frames of all temperatures with the weights of `generate` (in a first run, forces at
-frames, `generate --forces`, changed none).
+Root mean square over seeds. **exchange**, **fixed**: one walker at each temperature, which exchange (all pairs are
+tried, or neighbours in turn) or stay; frames of all temperatures with the weights of `generate` (in a first run,
+forces at frames, `generate --forces`, changed none).
 **one temperature**: the frames of 300 K by themselves. **2 fs**: hydrogens of 3 amu, taken from what they are bound to,
 and time steps of 2 fs in place of 1: the distribution of positions does not depend on masses.
 

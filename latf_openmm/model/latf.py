@@ -10,6 +10,7 @@ from latf_openmm.model.encoder import Encoder, StateDecoder
 from latf_openmm.model.flow import CouplingFlow, FlowSettings
 from latf_openmm.model.prior import TiltedGaussian, log_normaliser, log_pulled_back, mean_square_radius
 from latf_openmm.settings import Settings
+from latf_openmm.threads import torch_threads
 
 _PART = 4096
 """Points that go through a flow at a time: what a layer makes of them fits into a processor's cache."""
@@ -191,6 +192,7 @@ class LatentDensity:
         """Log r_T(z), shape (n,)."""
         return _log_mean(self.member_log_probs(z))
 
+    @torch_threads(1)
     def member_log_probs(self, z: Tensor) -> Tensor:
         """Log density of each member of the committee, shape (n_members, n)."""
         at = torch.tensor([self.temperature], dtype=z.dtype, device=z.device)
@@ -198,6 +200,7 @@ class LatentDensity:
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()
+    @torch_threads(1)
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent samples of z, shape (n, latent_dim); none is discarded.
 

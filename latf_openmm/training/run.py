@@ -19,6 +19,7 @@ from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, ladder_of, own_temperatures
 from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
+from latf_openmm.threads import torch_threads
 from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
@@ -265,14 +266,9 @@ def _copied(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 @contextmanager
 def seeded(seed: int, threads: int) -> Iterator[None]:
     """Seed torch and set its number of threads; both are as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def prepare(
