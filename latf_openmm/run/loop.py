@@ -19,6 +19,7 @@ from latf_openmm.ensembles.pool import Pool, make_pool
 from latf_openmm.errors import ConfigError
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.periodic import boxes_of
+from latf_openmm.progress import bar
 from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
 from latf_openmm.run.folder import EXECUTION, RunFolder
@@ -194,7 +195,7 @@ def _run_round(
     fewer = narrowed(trajectories, run_features(run.config).names, names, trained.columns)
     pool = make_pool(trained, walkers, fewer)
     with times.counting(f"{label}: generate"):
-        _generate(run, folder, trained, pool)
+        _generate(run, folder, trained, pool, progress)
     decision = decide(run, folder, trained, pool)
     for reason in decision.reasons:
         log.info("%s: %s", label, reason)
@@ -214,11 +215,14 @@ def _simulate(
     run_stage(stage, progress, f"round {folder.index}: simulate, {kind}", executor)
 
 
-def _generate(run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool) -> None:
-    for temperature in run.temperatures():
-        generate_into(
-            run, trained, pool, temperature, run.config.generate.samples, folder.generated(temperature)
-        )
+def _generate(
+    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, progress: Progress | None
+) -> None:
+    temperatures, samples = run.temperatures(), run.config.generate.samples
+    with bar(progress, f"round {folder.index}: generate", len(temperatures)) as advance:
+        for temperature in temperatures:
+            generate_into(run, trained, pool, temperature, samples, folder.generated(temperature))
+            advance(1, run.scale.label(temperature))
 
 
 def generate_into(
