@@ -17,7 +17,9 @@ from latf_openmm.reweighting.weights import systematic
 _FRAMES = 400
 """Frames drawn of each state."""
 _INDEPENDENT = 5.0
-"""Effective samples of a state below which nothing is said of it."""
+"""Effective samples of a state below which it is said how few they are."""
+_LEAST_FRAMES = 20
+"""Frames of a state below which nothing else is said of it."""
 _RANGE = (5.0, 95.0)
 """Percentiles of a state that its ranges reach from and to."""
 _MOST = 3
@@ -26,7 +28,7 @@ _LEAST = 0.2
 """Share of the frames of other states that a range has to leave out, to be worth a word."""
 _ENOUGH = 0.95
 """Share of the frames in all ranges that are of the state, at which no further range is given."""
-_ASKED, _ANGLE = 0.05, 0.02
+_ASKED, _ANGLE = 0.2, 0.15
 """Share of frames left out by which an observable that was asked for, or a torsion, may be behind other descriptors."""
 
 
@@ -49,22 +51,23 @@ class StateWords:
     samples: float
 
     def __str__(self) -> str:
-        if self.samples < _INDEPENDENT:
-            return f"fewer than {_INDEPENDENT:g} independent structures"
+        few = f"fewer than {_INDEPENDENT:g} independent structures" if self.samples < _INDEPENDENT else ""
         if not self.ranges:
-            return "no single descriptor tells it from the others"
+            return few or "no single descriptor tells it from the others"
         many = "this range" if len(self.ranges) == 1 else "these ranges"
-        return f"{', '.join(self.ranges)}; {self.share:.0%} of all structures in {many} are of this state"
+        told = f"{', '.join(self.ranges)}; {self.share:.0%} of all structures in {many} are of this state"
+        return f"{told}, by {few}" if few else told
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Frames drawn of several states: their state, the weight of each, and what was measured."""
+    """Frames drawn of several states: their state, the weight of each, what was measured, how many differ."""
 
     states: NDArray[np.int64]
     weights: Array
     readings: list[Reading]
     preference: Array
+    different: dict[int, int]
 
 
 def describe_states(
@@ -130,14 +133,15 @@ def _draw(
     described = features.readings(values)
     preference = [_ASKED for _ in asked] + [_ANGLE if reading.period else 0.0 for reading in described]
     states = np.repeat(np.asarray(present, dtype=np.int64), _FRAMES)
-    return _Sample(states, np.concatenate(weights), [*asked, *described], np.array(preference))
+    different = {state: len(np.unique(rows)) for state, rows in zip(present, drawn, strict=True)}
+    return _Sample(states, np.concatenate(weights), [*asked, *described], np.array(preference), different)
 
 
 def _tell(sample: _Sample, state: int, samples: float) -> StateWords:
     """Choose ranges one after the other."""
-    if samples < _INDEPENDENT:
-        return StateWords((), float("nan"), samples)
     inside = sample.states == state
+    if sample.different[state] < _LEAST_FRAMES:
+        return StateWords((), float("nan"), samples)
     within = np.ones(len(inside), dtype=bool)
     texts: list[str] = []
     ranges = [_range(reading, inside) for reading in sample.readings]

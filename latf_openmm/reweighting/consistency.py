@@ -86,8 +86,8 @@ class StateShare:
         label = scale.label(self.temperature)
         if not self.off:
             return (
-                f"walkers at {label} crossed into or out of state {self.state} {self.crossings:.0f} times: its share "
-                f"there, {self.expected:.2g} ± {self.expected_error:.1g}, rests on energies and the other temperatures"
+                f"at {label} only {self.crossings:.0f} crossings into or out of state {self.state} were seen: its share "
+                f"there, {self.expected:.2g} ± {self.expected_error:.1g}, comes from energies and the other temperatures"
             )
         return (
             f"state {self.state} at {label} holds {self.held:.2g}, the energies and the other temperatures say "

@@ -330,4 +330,4 @@ def test_rare_crossings_are_named_where_nothing_contradicts() -> None:
     assert not found.wrong
     (text,) = found.texts(REDUCED)  # of both
     assert text.endswith("; likewise state 1 at T = 1.2") or text.endswith("; likewise state 0 at T = 1.2")
-    assert text.startswith("walkers at T = 1 crossed into or out of state") and "rests on energies" in text
+    assert text.startswith("at T = 1 only") and "comes from energies and the other temperatures" in text
