@@ -86,8 +86,9 @@ class StateShare:
         label = scale.label(self.temperature)
         if not self.off:
             return (
-                f"at {label} only {self.crossings:.0f} crossings into or out of state {self.state} were seen: its share "
-                f"there, {self.expected:.2g} ± {self.expected_error:.1g}, comes from energies and the other temperatures"
+                f"at {label} only {self.crossings:.0f} crossings into or out of state {self.state} were seen: its "
+                f"share there, {self.expected:.2g} ± {self.expected_error:.1g}, comes from energies and the other "
+                "temperatures"
             )
         return (
             f"state {self.state} at {label} holds {self.held:.2g}, the energies and the other temperatures say "

@@ -43,8 +43,8 @@ model:
   encoder_hidden: [32]
 training:
   lag: auto               # found by a scan of lag times
-# From the second round on walkers are driven along the learned variables. Such a bias can be stiff: with steps of 0.004 ps it
-# warmed a small peptide by up to 3 % (`verify` and the report name such runs); 0.002 ps is the careful choice.
+# From the second round on walkers are driven along the learned variables. Such a bias can be stiff: with steps of
+# 0.004 ps it warmed a small peptide by up to 3 % (the report names such runs); 0.002 ps is the careful choice.
 bias:
   kind: opes
   barrier: 25.0           # kJ/mol
