@@ -50,12 +50,15 @@ class Remedy:
         Simulated in them by all walkers.
     visits
         Expected entries of a walker into its rarest state in one round; None where there is one state.
+    configured
+        True where the next round is at the temperatures of the configuration, not at one that helps.
     """
 
     temperature: float
     rounds: float
     picoseconds: float
     visits: float | None
+    configured: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,7 +141,7 @@ class Explanation:
         return "Nothing is known against it: states, energies and densities at the simulated temperatures fit together."
 
     def _advice(self, remedy: Remedy) -> str:
-        label = self.scale.label(remedy.temperature)
+        label = self.scale.label(float(f"{remedy.temperature:.3g}"))
         if not remedy.rounds < _TOO_MANY:
             return (
                 f"Frames of no temperature of a round like the configured one bring much; those of {label} bring most. "
@@ -148,6 +151,11 @@ class Explanation:
             f"To halve the errors, simulate at {label}: about {math.ceil(remedy.rounds):,} times the walkers of a "
             f"round ({self.scale.duration(remedy.picoseconds)} in all)."
         )
+        if remedy.configured:
+            text += (
+                " A further round is at the temperatures of the configuration; with `strategy: {kind: active}` in its "
+                "section `loop`, which may change in a run, rounds go where errors are expected to fall most."
+            )
         if remedy.visits is not None and remedy.visits < _FEW:
             text += (
                 f" But a walker is expected to enter its rarest state {remedy.visits:.2g} times in a round: walkers "
@@ -214,4 +222,7 @@ def _remedy(run: RunFolder, index: int, reweighter: Reweighter, temperature: flo
     each = simulation.walkers * simulation.timestep
     steps = simulation.frames * simulation.frame_interval + simulation.equilibration
     visits = known.visits(best) if known.s.n_states > 1 else None
-    return Remedy(best, rounds, min(rounds, _TOO_MANY) * each * steps, visits)
+    configured = (
+        not any(np.isclose(best, t) for t in simulation.temperatures) and config.loop.strategy.kind == "fixed"
+    )
+    return Remedy(best, rounds, min(rounds, _TOO_MANY) * each * steps, visits, configured)

@@ -32,6 +32,7 @@ def test_the_remedy_is_a_temperature_with_its_cost(small_run: RunFolder, explana
     """Half the error needs three times the frames there are, besides these."""
     remedy, simulation = explanation.remedy, small_run.config.simulation
     assert remedy is not None and remedy.rounds > 0
+    assert remedy.configured != bool(np.isclose(simulation.temperatures, remedy.temperature).any())
     steps = simulation.frames * simulation.frame_interval + simulation.equilibration
     each = steps * simulation.timestep * simulation.walkers
     assert remedy.picoseconds == pytest.approx(min(remedy.rounds, 1000) * each)
@@ -53,6 +54,9 @@ def test_sentences(explanation: Explanation) -> None:
     assert "rarest" not in text
     stuck = replace(sure, remedy=replace(remedy, visits=0.2))
     assert "enter its rarest state 0.2 times in a round" in stuck.sentences()[-1]
+    assert "active" not in text
+    configured = replace(sure, remedy=replace(remedy, configured=True))
+    assert "with `strategy: {kind: active}` in its section `loop`" in configured.sentences()[-1]
     far = replace(sure, remedy=replace(remedy, rounds=np.inf))
     assert "Simulate nearer" in far.sentences()[-1]
     poor = replace(sure, ensemble=replace(good, reliability="poor", warnings=("a reason",)), remedy=None)
