@@ -360,10 +360,11 @@ def _print_two_state(console: Console, name: str, curve: "Curve", scale: "Temper
 def _print_states(console: Console, summary: "StateSummary") -> None:
     unit, names = "ps" if summary.scale.name == "K" else "reduced", summary.observables
     title = summary.scale.label(summary.ensemble.temperature)
-    shown = Table("state", "population", f"lifetime [{unit}]", *names, title=title)
+    observed = [f"{name}: mean (spread)" for name in names]
+    shown = Table("state", "population", f"lifetime [{unit}]", *observed, title=title)
     for row in summary.table.to_dict("records"):
         life = f"{row['lifetime_ps']:.3g} ± {row['lifetime_error']:.2g}" if row["lifetime_ps"] > 0 else "-"
-        cells = [f"{row[name]:.3g} ± {row[f'{name}_spread']:.2g}" for name in names]
+        cells = [f"{row[name]:.3g} ({row[f'{name}_spread']:.2g})" for name in names]
         shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
     console.print(shown)
     for state, words in summary.words.items():
