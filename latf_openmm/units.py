@@ -84,6 +84,21 @@ class TemperatureScale:
         """Label of an axis of temperatures."""
         return "T [K]" if self.name == "K" else "T (reduced)"
 
+    @property
+    def suffix(self) -> str:
+        """Unit after a temperature and its error."""
+        return " K" if self.name == "K" else ""
+
+    def unit_of(self, of_molecules: str) -> str:
+        """Return the unit of an observable; energies of model potentials are reduced.
+
+        Examples
+        --------
+        >>> KELVIN.unit_of("kJ/mol"), REDUCED.unit_of("kJ/mol"), REDUCED.unit_of("k_B")
+        ('kJ/mol', 'reduced', 'k_B')
+        """
+        return "reduced" if of_molecules == "kJ/mol" and self.name != "K" else of_molecules
+
     def energy_label(self, name: str) -> str:
         """Label of an axis of energies.
 
