@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_origin
@@ -41,6 +42,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             cls = type(self)
             raise ConfigError(*_problems(error.errors(), cls, cls.__name__)) from None
+        self.__dict__["given_units"] = _given_units(type(self), data)
 
     # As pydantic marks its own, so that settings inside settings are still validated with their place.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -54,6 +56,11 @@ class Settings(BaseModel):
             key: _without_unit(value, _unit_of(cls, key, data)) if key in cls.model_fields else value
             for key, value in data.items()
         }
+
+    @cached_property
+    def given_units(self) -> dict[str, str]:
+        """Units of the arguments that were quantities, by name; no part of what the settings are equal by."""
+        return {}
 
     def __hash__(self) -> int:
         """Hash of the canonical JSON: pydantic's own fails for fields that are lists or mappings."""
@@ -70,6 +77,12 @@ class _RefusedQuantity:
 def _is_quantity(value: Any) -> bool:
     """Return whether a value is a quantity of OpenMM, which is not imported for that."""
     return hasattr(value, "value_in_unit")
+
+
+def _given_units(cls: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
+    """Units of the values that are quantities, or lists with them, by key."""
+    values = {key: value if isinstance(value, list | tuple) else [value] for key, value in data.items()}
+    return {key: _unit_of(cls, key, data) for key, items in values.items() if any(map(_is_quantity, items))}
 
 
 def _unit_of(cls: type[BaseModel], key: str, data: dict[str, Any]) -> str:

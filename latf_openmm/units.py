@@ -84,6 +84,21 @@ class TemperatureScale:
         """Label of an axis of temperatures."""
         return "T [K]" if self.name == "K" else "T (reduced)"
 
+    @property
+    def suffix(self) -> str:
+        """Unit after a temperature and its error."""
+        return " K" if self.name == "K" else ""
+
+    def unit_of(self, of_molecules: str) -> str:
+        """Return the unit of an observable; energies of model potentials are reduced.
+
+        Examples
+        --------
+        >>> KELVIN.unit_of("kJ/mol"), REDUCED.unit_of("kJ/mol"), REDUCED.unit_of("k_B")
+        ('kJ/mol', 'reduced', 'k_B')
+        """
+        return "reduced" if of_molecules == "kJ/mol" and self.name != "K" else of_molecules
+
     def energy_label(self, name: str) -> str:
         """Label of an axis of energies.
 
@@ -122,17 +137,26 @@ def check_temperature(where: str, temperature: float) -> None:
         raise ConfigError(f"{where}: must be {finite}above 0, got {temperature:g}")
 
 
-def plain(value: Any, md_unit: unit.Unit) -> float:
-    """Return a plain float in `md_unit` from a number (taken as it is) or an OpenMM quantity.
+def plain(value: Any, md_unit: unit.Unit, name: str) -> float:
+    """Return a plain float in `md_unit` from a number (taken as it is) or an OpenMM quantity; `name` the user gave it.
+
+    Raises
+    ------
+    ConfigError
+        If a quantity has another dimension.
 
     Examples
     --------
-    >>> plain(2.0 * unit.femtosecond, unit.picosecond)
+    >>> plain(2.0 * unit.femtosecond, unit.picosecond, "timestep")
     0.002
-    >>> plain(0.5, unit.picosecond)
+    >>> plain(0.5, unit.picosecond, "timestep")
     0.5
     """
-    return float(value.value_in_unit(md_unit)) if unit.is_quantity(value) else float(value)
+    if not unit.is_quantity(value):
+        return float(value)
+    if not value.unit.is_compatible(md_unit):
+        raise ConfigError(f"{name}: expected a number in {md_unit.get_symbol()}, got the quantity {value}")
+    return float(value.value_in_unit(md_unit))
 
 
 _DECLARED = {

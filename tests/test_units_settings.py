@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from helpers.ensembles import trained
 from openmm import unit
 from pydantic import Field, ValidationError
 
+from latf_openmm.bias.potentials.base import BiasSettings, bias_context
 from latf_openmm.bias.potentials.harmonic import HarmonicSettings
 from latf_openmm.bias.potentials.metadynamics import MetadynamicsSettings
 from latf_openmm.bias.potentials.opes import OpesSettings
+from latf_openmm.bias.potentials.sum import SumSettings
 from latf_openmm.bias.potentials.walls import WallSettings
 from latf_openmm.errors import BackendError, ConfigError, DataError, LatfError, ModelError, SimulationError
 from latf_openmm.features import FEATURE_KINDS, AnyFeature
@@ -62,14 +65,14 @@ def test_temperature_scale_is_frozen() -> None:
     ],
 )
 def test_plain_takes_numbers_and_quantities(value: Any, md_unit: unit.Unit, expected: float) -> None:
-    result = plain(value, md_unit)
+    result = plain(value, md_unit, "value")
     assert type(result) is float
     assert result == pytest.approx(expected, rel=1e-12)
 
 
 def test_plain_refuses_a_quantity_of_another_dimension() -> None:
-    with pytest.raises(TypeError, match="not compatible"):
-        plain(1.0 * unit.nanometer, unit.picosecond)
+    with pytest.raises(ConfigError, match=r"^timestep: expected a number in ps, got the quantity 1.0 nm$"):
+        plain(1.0 * unit.nanometer, unit.picosecond, "timestep")
 
 
 # --- errors ----------------------------------------------------------------------------------------
@@ -317,6 +320,38 @@ def test_walls_refuse_a_force_constant_of_another_power() -> None:
     assert WallSettings(low=[0.0], force_constant=constant).force_constant == 1.0
     with pytest.raises(ConfigError, match=r"force_constant: expected a number in kJ/mol per z\^power"):
         WallSettings(low=[0.0], force_constant=constant, power=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (OpesSettings(barrier=40, sigma=20 * unit.degree), "sigma"),
+        (SumSettings(parts=[MetadynamicsSettings(sigma=[20 * unit.degree, 1.0])]), "sigma"),
+        (
+            HarmonicSettings(
+                centre=[0.0, 0.0], force_constant=2 * unit.kilojoule_per_mole / unit.angstrom**2
+            ),
+            "force_constant",
+        ),
+    ],
+)
+def test_learned_variables_have_no_unit(settings: BiasSettings, name: str) -> None:
+    refusal = f"^bias.{name}: expected a number, since the learned variables have no unit$"
+    with pytest.raises(ConfigError, match=refusal):
+        settings.build(bias_context(trained(1, (300.0, 450.0)), 300.0))
+
+
+def test_numbers_and_energies_fit_learned_variables() -> None:
+    settings = OpesSettings(barrier=10 * unit.kilocalorie_per_mole, sigma=0.3)
+    settings.build(bias_context(trained(1, (0.7, 1.3)), 1.0))
+
+
+def test_settings_of_quantities_equal_those_of_numbers() -> None:
+    given = OpesSettings(barrier=40 * unit.kilojoule_per_mole, sigma=20 * unit.degree)
+    read = OpesSettings.model_validate(given.model_dump(mode="json"))
+    assert given == read
+    assert hash(given) == hash(read)
+    assert "given_units" not in given.model_dump()
 
 
 def test_settings_are_frozen() -> None:

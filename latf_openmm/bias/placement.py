@@ -100,7 +100,10 @@ def _biases(system: openmm.System, name: str) -> list[openmm.Force]:
         biases = [force for force in system.getForces() if force.getName() == candidate]
         if biases:
             return biases
-    raise ConfigError(f"the System has no bias of the name {name!r}; make it with add_bias")
+    raise ConfigError(
+        f"the System has no bias of the name {name!r}; make it with add_bias, which returns a copy of the System: "
+        "simulate what it returns"
+    )
 
 
 def check_integrated(context: openmm.Context, name: str) -> None:

@@ -19,6 +19,7 @@ from rich.markup import escape
 from latf_openmm import __version__
 from latf_openmm.cli.messages import set_quiet
 from latf_openmm.cli.options import LogFormat
+from latf_openmm.cli.stopping import Stopped, end_at_signals
 from latf_openmm.errors import LatfError
 
 app = typer.Typer(
@@ -36,9 +37,7 @@ def main() -> None:
 
     SIGINT and SIGTERM end it with 130 and 143; what is not yet whole on the disk is made again by the same command.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as of a job in the background
-            signal.signal(number, _stop)
+    end_at_signals()
     try:
         app()
     except LatfError as error:
@@ -55,17 +54,9 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(2)
-    except _Stopped as stopped:
+    except Stopped as stopped:
         Console(stderr=True).print("interrupted; the same command continues where it stopped")
         sys.exit(128 + stopped.number)
-
-
-class _Stopped(BaseException):
-    """SIGINT, or SIGTERM as batch systems send it; typer ends silently at a KeyboardInterrupt."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @contextmanager
@@ -78,13 +69,9 @@ def ended_by_a_signal() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         return
-    except _Stopped as stopped:
+    except Stopped as stopped:
         if stopped.number != signal.SIGINT:
             raise typer.Exit(128 + stopped.number) from None
-
-
-def _stop(number: int, frame: object) -> None:
-    raise _Stopped(number)
 
 
 def _handler(log: LogFormat) -> logging.Handler:

@@ -25,6 +25,7 @@ from latf_openmm.cli.options import (
     TemperaturesOption,
     TrustOption,
 )
+from latf_openmm.display import with_error
 from latf_openmm.reweighting.reliability import MEANINGS, Reliability, reliability_text
 
 if TYPE_CHECKING:
@@ -335,9 +336,17 @@ def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
 
 
 def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale: "TemperatureScale") -> None:
-    shown = Table(title=f"{curve.name} [{curve.unit}]" if curve.unit else curve.name)
-    for column in ("T", "value", "error", "method", "reliability", "effective samples"):
-        shown.add_column(column)
+    unit = f" [{scale.unit_of(curve.unit)}]" if curve.unit else ""
+    shown = Table(title=escape(curve.name))
+    for column in (
+        scale.axis_label,
+        f"value{unit}",
+        f"error{unit}",
+        "method",
+        "reliability",
+        "effective samples",
+    ):
+        shown.add_column(escape(column))
     for t, value, error, method, reliability, n in curve.table.itertuples(index=False):
         shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", method, reliability, f"{n:.0f}")
     console.print(shown)
@@ -345,7 +354,7 @@ def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale
     if transition is not None:
         where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
         near = curve.reliability_near(transition.value)
-        text = f"{curve.name}: {where} at T = {transition}; {reliability_text(near)}"
+        text = f"{curve.name}: {where} at T = {transition}{scale.suffix}; {reliability_text(near)}"
         console.print(text, highlight=False, soft_wrap=True)
     _print_two_state(console, curve.name, curve, scale)
 
@@ -363,9 +372,9 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
     observed = [f"{name}: mean (spread)" for name in names]
     shown = Table("state", "population", f"lifetime [{unit}]", *observed, title=title)
     for row in summary.table.to_dict("records"):
-        life = f"{row['lifetime_ps']:.3g} ± {row['lifetime_error']:.2g}" if row["lifetime_ps"] > 0 else "-"
+        life = with_error(row["lifetime_ps"], row["lifetime_error"]) if row["lifetime_ps"] > 0 else "-"
         cells = [f"{row[name]:.3g} ({row[f'{name}_spread']:.2g})" for name in names]
-        shown.add_row(str(int(row["state"])), f"{row['population']:.3f} ± {row['error']:.2g}", life, *cells)
+        shown.add_row(str(int(row["state"])), with_error(row["population"], row["error"]), life, *cells)
     console.print(shown)
     for state, words in summary.words.items():
         console.print(f"state {state}: {words}", highlight=False, markup=False, soft_wrap=True)

@@ -34,7 +34,7 @@ class Estimate:
     error: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.error:.2g}"
+        return with_error(self.value, self.error)
 
 
 @dataclass(frozen=True, repr=False)

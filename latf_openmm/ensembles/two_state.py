@@ -41,7 +41,7 @@ class TwoState:
         """Say it."""
         unit = " kJ/mol" if scale.name == "K" else ""
         return (
-            f"van 't Hoff fit of {self.temperatures} temperatures: one half at T = {self.midpoint}, "
+            f"van 't Hoff fit of {self.temperatures} temperatures: one half at T = {self.midpoint}{scale.suffix}, "
             f"enthalpy of leaving {self.enthalpy}{unit}"
         )
 

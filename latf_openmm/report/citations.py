@@ -1,6 +1,7 @@
 """What to cite: the methods and programs behind a run."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from latf_openmm.report.sampling_works import ANNEALING, BIASES, INTEGRATOR, TEMPERING
 from latf_openmm.report.work import Work
@@ -115,7 +116,7 @@ _INEFFICIENCY = Work(
 _PROGRAMS = (
     Work(
         "Eastman2024OpenMM8",
-        "the simulations, and the plugin openmm-torch that puts a network into a force",
+        "the simulations",
         (
             "Eastman, P.", "Galvelis, R.", "Peláez, R. P.", "Abreu, C. R. A.", "Farr, S. E.", "Gallicchio, E.",
             "Gorenko, A.", "Henry, M. M.", "Hu, F.", "Huang, J.", "Krämer, A.", "Michel, J.", "Mitchell, J. A.",
@@ -163,6 +164,10 @@ _PROGRAMS = (
     ),
 )  # fmt: skip
 """Programs that every run uses."""
+_OPENMM = _PROGRAMS[0]
+"""Stands for its plugin too."""
+_PLUGIN = ", and the plugin openmm-torch that puts a network into a force"
+"""What else OpenMM stands for where openmm-torch ran the bias."""
 
 
 def works(
@@ -173,13 +178,14 @@ def works(
     annealed: bool = False,
     splines: bool = True,
     simulated: bool = True,
+    plugin: bool = False,
 ) -> list[Work]:
     """Return what a run rests on.
 
     Parameters
     ----------
     biases
-        Kinds of bias of its later rounds.
+        Kinds of bias that walkers felt.
     energies
         Whether the energies of the frames are known, so that frames are reweighted.
     tempering
@@ -190,7 +196,12 @@ def works(
         Whether layers of the flow have splines.
     simulated
         Whether a round was simulated, and not imported.
+    plugin
+        Whether openmm-torch ran the bias.
     """
+    programs = [
+        replace(work, why=work.why + _PLUGIN) if plugin and work is _OPENMM else work for work in _PROGRAMS
+    ]
     return [
         *_METHOD,
         *([_SPLINES] if splines else []),
@@ -200,5 +211,5 @@ def works(
         *TEMPERING.get(tempering, ()),
         *(ANNEALING if annealed else ()),
         *([INTEGRATOR] if simulated else []),
-        *_PROGRAMS,
+        *programs,
     ]

@@ -33,7 +33,9 @@ from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.activity import activity_of
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.records import RoundRecord
+from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.slopes import reweighter_of_round
+from latf_openmm.sampling.stage import SimulationSettings
 from latf_openmm.sampling.thermostat_check import thermostat_deviations
 from latf_openmm.sentences import listed
 from latf_openmm.storage import write_json, write_manifest, write_text
@@ -172,23 +174,35 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "structures": content.structures,
         "scene": scene(content.structures) if content.structures else None,
         "costs": spent,
-        "works": _works(run, index, content),
+        "works": _works(run, folders, rounds, content),
         "duration": duration,
         "listed": listed,
         "scale": run.scale,
     }
 
 
-def _works(run: RunFolder, index: int, content: _Content) -> list[Work]:
-    """Publications that the run up to this round rests on."""
-    folders = [run.round(i) for i in range(index + 1)]
+def _works(
+    run: RunFolder, folders: Sequence[RoundFolder], rounds: Sequence[RoundRecord], content: _Content
+) -> list[Work]:
+    """Publications that these rounds rest on."""
+    simulation = run.config.simulation
+    biased = any(record.biased for record in rounds)
+    moved = simulation.tempering is not None and any(record.tempering is not None for record in rounds)
     return works(
-        _bias_kinds(run.config.bias),
+        _bias_kinds(run.config.bias) if biased else [],
         energies_known(content.pool.trajectories),
-        tempering=run.config.simulation.tempering.kind if run.config.simulation.tempering else "",
+        tempering=simulation.tempering.kind if simulation.tempering is not None and moved else "",
         annealed=any((folder.path / "annealed").is_dir() for folder in folders),
         splines=run.config.model.flow.transform == "spline",
         simulated=not all(folder.imported() for folder in folders),
+        plugin=biased and _wants_plugin(simulation),
+    )
+
+
+def _wants_plugin(simulation: SimulationSettings) -> bool:
+    """Return whether openmm-torch was asked for; this machine may not have it."""
+    return simulation.backend == "torchforce" or (
+        simulation.backend == "auto" and simulation.forces == "autograd"
     )
 
 

@@ -15,9 +15,12 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.observed import ObservedCurves, observe
+from latf_openmm.units import KELVIN, TemperatureScale
 
 AGREE = 3.0
 """Standard errors of a difference up to which two runs agree: of ten temperatures one is rarely farther by chance."""
+_WITHOUT_WORDS = ("", "fraction")
+"""Units that are not written after a value."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,13 @@ class ComparedCurve:
     ----------
     first, second
         Its curves.
+    scale
+        Of their temperatures.
     """
 
     first: Curve
     second: Curve
+    scale: TemperatureScale = KELVIN
 
     @property
     def table(self) -> pd.DataFrame:
@@ -66,17 +72,31 @@ class ComparedCurve:
         either = (self.first.table["reliability"] == "poor") | (self.second.table["reliability"] == "poor")
         return [float(t) for t in self.first.table.loc[either, "temperature"]]
 
+    @property
+    def told(self) -> bool:
+        """True where values of at least half of the temperatures are to be relied on."""
+        return 2 * len(self.poor) <= len(self.first.table)
+
     def text(self) -> str:
         """Say how far they are apart."""
         table = self.table
         off = table["difference_in_errors"].abs().fillna(np.inf).to_numpy()
         farthest = int(off.argmax())
         at, first, first_error, second, second_error, _ = (float(x) for x in table.to_numpy()[farthest])
-        values = Estimate(first, first_error), Estimate(second, second_error)
+        unit = self.scale.unit_of(self.first.unit)
+        apart = (
+            f"{self.scale.label(at)}: {Estimate(first, first_error)} and {Estimate(second, second_error)}"
+            f"{f' {unit}' if unit not in _WITHOUT_WORDS else ''}"
+        )
+        if not self.told:
+            return (
+                f"{self.first.title}: cannot be told, since values are {MEANINGS['poor']} at {len(self.poor)} of "
+                f"{len(table)} temperatures; they differ by at most {off[farthest]:.1f} errors, at {apart}"
+            )
         return (
             f"{self.first.title}: {'agree' if self.agree else 'do not agree'}; within two errors at "
-            f"{int((off <= 2).sum())} of {len(table)} temperatures, farthest apart at {at:g}: "
-            f"{values[0]} and {values[1]}, {off[farthest]:.1f} errors"
+            f"{int((off <= 2).sum())} of {len(table)} temperatures, farthest apart at {apart}, "
+            f"{off[farthest]:.1f} errors"
         ) + (f"; at {len(self.poor)} of them a value is {MEANINGS['poor']}" if self.poor else "")
 
 
@@ -96,12 +116,18 @@ class Compared:
     @property
     def curves(self) -> list[ComparedCurve]:
         """One for each observable."""
-        return [ComparedCurve(*pair) for pair in zip(self.first.curves, self.second.curves, strict=True)]
+        pairs = zip(self.first.curves, self.second.curves, strict=True)
+        return [ComparedCurve(*pair, self.first.scale) for pair in pairs]
 
     @property
     def agree(self) -> bool:
         """True where all observables agree."""
         return all(curve.agree for curve in self.curves)
+
+    @property
+    def told(self) -> bool:
+        """True where most values of every observable are to be relied on."""
+        return all(curve.told for curve in self.curves)
 
     @property
     def poor(self) -> list[float]:

@@ -37,7 +37,10 @@ def langevin_integrator(
     Chem. A 2019). As a CustomIntegrator they take longer: on the CPU platform 40 microseconds more for 166 atoms.
     Another time step is set by `latf_openmm.sampling.langevin.set_timestep`, not by the integrator's own `setStepSize`.
     """
-    numbers = {"friction": plain(friction, unit.picosecond**-1), "timestep": plain(timestep, unit.picosecond)}
+    numbers = {
+        "friction": plain(friction, unit.picosecond**-1, "friction"),
+        "timestep": plain(timestep, unit.picosecond, "timestep"),
+    }
     numbers |= {f"kelvin[{index}]": float(temperature) for index, temperature in enumerate(kelvin)}
     for name, value in numbers.items():
         if not value > 0:

@@ -152,7 +152,8 @@ def test_any_statistic() -> None:
     ratio = found.estimate(lambda w: float(w[found.pool.states == 1].sum() / w[found.pool.states == 0].sum()))
     exact = beyond(1.5) / (1 - beyond(1.5))
     assert abs(ratio.value - exact) < 3.5 * ratio.error
-    assert str(Estimate(0.12345, 0.0123)) == "0.1235 ± 0.012"
+    assert str(Estimate(0.12345, 0.0123)) == "0.123 ± 0.012"
+    assert str(Estimate(0.3449, 1.7)) == "0.3 ± 1.7"
 
 
 def test_the_table_holds_every_frame_with_weight() -> None:

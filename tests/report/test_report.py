@@ -264,6 +264,16 @@ def test_references_are_those_of_the_citation_file() -> None:
     assert len({work.key for work in every}) == len(every) == len(cited) + 4
 
 
+def test_methods_that_were_not_used_are_not_cited(dipeptide: RunFolder) -> None:
+    """The configuration has a bias of OPES's form; in the first round, which is all there is, nobody felt it."""
+    assert dipeptide.config.bias is not None
+    text = (dipeptide.path / "report/index.html").read_text()
+    assert "OpenMM 8: Molecular Dynamics" in text
+    assert "From Bias Potentials to Probability Distributions" not in text
+    assert "openmm-torch" not in text
+    assert "openmm-torch" in next(w.why for w in works([], energies=False, plugin=True) if "OpenMM" in w.key)
+
+
 def test_hot_walkers_are_named(dipeptide: RunFolder, tmp_path: Path) -> None:
     """In a run whose kinetic temperature was three times too high at one of its temperatures."""
     assert "kinetic temperature" not in (dipeptide.path / "report/index.html").read_text()

@@ -1,5 +1,6 @@
 """Two runs of one system beside each other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from latf_openmm.run.compared import ComparedCurve, compare_runs
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
+from latf_openmm.units import REDUCED
 
 RUNNER = CliRunner()
 TEMPERATURES = [0.8, 1.0, 1.2]
@@ -38,13 +40,28 @@ def test_differences_in_errors() -> None:
     assert compared.table["difference_in_errors"].to_numpy() == pytest.approx([4.0, 0.0, 1.0])
     assert not compared.agree
     assert compared.text() == (
-        "folded: do not agree; within two errors at 2 of 3 temperatures, farthest apart at 300: 0.9 ± 0.03 and "
-        "0.7 ± 0.04, 4.0 errors"
+        "folded: do not agree; within two errors at 2 of 3 temperatures, farthest apart at 300 K: 0.900 ± 0.030 "
+        "and 0.700 ± 0.040, 4.0 errors"
     )
     poor = ComparedCurve(first, curve_of([0.85, 0.8, 0.5], [0.04] * 3, "poor"))
     assert poor.agree
     assert poor.poor == [300.0, 320.0, 340.0]
-    assert poor.text().endswith("1.0 errors; at 3 of them a value is not to be relied on")
+    assert not poor.told
+    assert poor.text() == (
+        "folded: cannot be told, since values are not to be relied on at 3 of 3 temperatures; they differ by at most "
+        "1.0 errors, at 300 K: 0.900 ± 0.030 and 0.850 ± 0.040"
+    )
+
+
+def test_a_temperature_to_be_relied_on_less_leaves_the_verdict() -> None:
+    first, second = curve_of([-1.0] * 3, [0.3] * 3), curve_of([-1.371, -1.0, -1.0], [0.95] * 3)
+    second.table.loc[1, "reliability"] = "poor"
+    energy = [replace(curve, name="energy", unit="kJ/mol") for curve in (first, second)]
+    of_molecules, reduced = ComparedCurve(*energy), ComparedCurve(*energy, REDUCED)
+    assert of_molecules.text().endswith(
+        "apart at 300 K: -1.00 ± 0.30 and -1.37 ± 0.95 kJ/mol, 0.4 errors; at 1 of them a value is not to be relied on"
+    )
+    assert "apart at T = 300: -1.00 ± 0.30 and -1.37 ± 0.95 reduced, 0.4" in reduced.text()
 
 
 def test_without_errors_nothing_agrees() -> None:

@@ -443,7 +443,9 @@ def test_a_reporter_of_a_bias_that_is_not_in_the_system(tmp_path: Path) -> None:
     run = simulation(dipeptide(), openmm.VerletIntegrator(0.001))
     run.reporters.append(LatentReporter(tmp_path / "z.csv", 5, phi(), restraint()))
     with pytest.raises(
-        ConfigError, match="the System has no bias of the name 'LatentBias'; make it with add_bias"
+        ConfigError,
+        match="the System has no bias of the name 'LatentBias'; make it with add_bias, which returns a copy of the "
+        "System: simulate what it returns",
     ):
         run.step(5)
 

@@ -312,11 +312,11 @@ def bias_context(trained: TrainedModel, temperature: Any) -> BiasContext:
         The model.
     temperature
         A number in the model's temperature scale, or an OpenMM quantity for models in kelvin. A warning says so where
-        it is farther than a factor of two from those that the model was trained at.
+        it is a factor of two or more from those that the model was trained at.
     """
-    value, scale = plain(temperature, unit.kelvin), SCALES[trained.temperature_scale]
+    value, scale = plain(temperature, unit.kelvin, "temperature"), SCALES[trained.temperature_scale]
     low, high = min(trained.temperatures), max(trained.temperatures)
-    if not low / _FAR <= value <= high * _FAR:
+    if not low / _FAR < value < high * _FAR:
         at, trained_at = scale.label(value), f"{scale.label(low)} to {scale.label(high)}"
         log.warning(
             "the bias is for %s, and the model was trained at %s: is another number meant?", at, trained_at
@@ -334,7 +334,7 @@ def cv_context(periods: Sequence[float], temperature: Any) -> BiasContext:
     temperature
         Temperature [K], a number or an OpenMM quantity.
     """
-    value = plain(temperature, unit.kelvin)
+    value = plain(temperature, unit.kelvin, "temperature")
     return BiasContext(tuple(periods), value, SCALES["K"].kT(value))
 
 
@@ -364,11 +364,19 @@ class BiasSettings(Settings):
         ConfigError
             If the settings do not fit the collective variables.
         """
+        if context.model is not None:
+            self._check_units()
         if self.components is None:
             return self.make(context)
         bias = self.make(context.on(self.components))
         bias.components = torch.tensor(self.components)
         return bias
+
+    def _check_units(self) -> None:
+        """Raise `ConfigError` where angles or lengths were given for learned variables."""
+        for name, variables_unit in self.given_units.items():
+            if variables_unit == "z" or " per z" in variables_unit:
+                raise ConfigError(f"bias.{name}: expected a number, since the learned variables have no unit")
 
     @abstractmethod
     def make(self, context: BiasContext) -> Bias:

@@ -74,7 +74,7 @@ class UmbrellaWindows:
         positions = np.array(positions, dtype=np.float64)
         centres = _centres(centres, cv.dim)
         force_constants = _force_constants(force_constant, centres.shape)
-        temperature = plain(temperature, unit.kelvin)
+        temperature = plain(temperature, unit.kelvin, "windows.temperature")
         if positions.shape != (cv.n_atoms, 3):
             raise ConfigError(f"windows.positions: expected shape ({cv.n_atoms}, 3), got {positions.shape}")
         if not temperature > 0:
