@@ -156,7 +156,8 @@ def test_the_command(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["observe", str(run.path), "--temperatures", "0.7:1.3:0.3", "-o", str(out)]
     names = ["energy", "heat_capacity", f"{mine}:height"]
-    result = RUNNER.invoke(app, [*arguments, *(word for name in names for word in ("--observable", name))])
+    asked = [word for name in names for word in ("--observable", name)]
+    result = RUNNER.invoke(app, [*arguments, *asked], env={"COLUMNS": "140"})
     assert result.exit_code in (0, 3), result.output
     assert "effective samples" in " ".join(result.output.split())
     assert {path.name for path in out.iterdir()} == {
