@@ -23,7 +23,7 @@ _COLUMNS = {
     "smoothed divergence": "divergence, smoothed",
     "torus": "torus-W2 [rad]",
     "energy": "energy-W2 [kT]",
-    "free energy": "free energy of phi in [0, 2] [kT]",
+    "free energy": "free energy of phi, 0 to 2 rad [kT]",
 }
 """Scores, smaller is better, and their titles."""
 _PUBLISHED = (
