@@ -82,7 +82,7 @@ def main() -> None:
             if (fit := latf.two_state(side, runs[0].scale)) is not None:
                 print(f"  {start}: {fit.text(runs[0].scale)}")
     print(f"{args.output / 'compared'}: tables and observables.png; each start has its own report")
-    if not compared.told:
+    if compared.agree and not compared.told:
         print("cannot be told: most values of an observable are not to be relied on")
     elif compared.agree:
         print("converged, as far as these observables tell")

@@ -74,8 +74,8 @@ class ComparedCurve:
 
     @property
     def told(self) -> bool:
-        """True where values of at least half of the temperatures are to be relied on."""
-        return 2 * len(self.poor) <= len(self.first.table)
+        """True where they differ, or values of at least half of the temperatures are to be relied on."""
+        return not self.agree or 2 * len(self.poor) <= len(self.first.table)
 
     def text(self) -> str:
         """Say how far they are apart."""
@@ -126,7 +126,7 @@ class Compared:
 
     @property
     def told(self) -> bool:
-        """True where most values of every observable are to be relied on."""
+        """True where it can be told of every observable whether they agree."""
         return all(curve.told for curve in self.curves)
 
     @property

@@ -47,6 +47,7 @@ def test_differences_in_errors() -> None:
     assert poor.agree
     assert poor.poor == [300.0, 320.0, 340.0]
     assert not poor.told
+    assert ComparedCurve(first, curve_of([0.1] * 3, [0.04] * 3, "poor")).told  # they differ all the same
     assert poor.text() == (
         "folded: cannot be told, since values are not to be relied on at 3 of 3 temperatures; they differ by at most "
         "1.0 errors, at 300 K: 0.900 ± 0.030 and 0.850 ± 0.040"
