@@ -301,8 +301,8 @@ Made by `python -m benchmarks.active.run --work WORK`; two CPU cores, no GPU. Er
 temperatures and all seeds, against the truths of `benchmarks/quality`; populations are those of {_REGIONS} regions of a
 physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
 ends of the range. `{_OPES}`, where it was run, is the dipeptide with OPES in all loops, where `active`
-decides where, and with steps of 2 fs; replica exchange has neither. Systems that are not in the tables were not run again
-with the present code.
+decides where, and with steps of 2 fs; replica exchange has neither. Systems that are not in the tables were not run
+again with the present code.
 
 Standard errors are from the spread over seeds: errors at neighbouring temperatures go together.
 
