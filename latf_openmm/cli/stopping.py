@@ -32,8 +32,9 @@ def end_at_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler.stop)
-    signal.signal(signal.SIGALRM, handler.stop_again)
-    sys.unraisablehook = handler.ignored
+    if hasattr(signal, "SIGALRM"):  # not on Windows
+        signal.signal(signal.SIGALRM, handler.stop_again)
+        sys.unraisablehook = handler.ignored
 
 
 class _Handler:

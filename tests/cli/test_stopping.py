@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from latf_openmm.cli.stopping import end_at_signals
+
 _IGNORED = """
 import os, signal, time, weakref
 from latf_openmm.cli import application
@@ -61,3 +63,16 @@ def test_a_second_signal_ends_at_once() -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
+
+
+def test_a_system_without_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no SIGALRM: commands start there all the same."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.delattr(signal, "SIGALRM")
+    try:
+        end_at_signals()
+        assert all(signal.getsignal(number) != handler for number, handler in handlers.items())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
