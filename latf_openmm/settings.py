@@ -108,9 +108,7 @@ def _without_unit(value: Any, unit: str) -> Any:
         return [_without_unit(item, unit) for item in value] if any(map(_is_quantity, value)) else value
     if not _is_quantity(value):
         return value
-    from latf_openmm.units import (
-        numbers_in,
-    )  # imports openmm, which has been imported where there is a quantity
+    from latf_openmm.units import numbers_in  # imports openmm, as whoever has a quantity did before
 
     numbers = numbers_in(value, unit)
     return _RefusedQuantity(str(value)) if numbers is None else numbers
@@ -224,7 +222,7 @@ def _describe(error: ErrorDetails, place: _Place) -> str:
         return (f"{where}: " if error["loc"] else "") + _message(error["msg"], bool(error["loc"]))
     if isinstance(error["input"], _RefusedQuantity):
         return f"{where}: {_refuse(error['input'], place.meaning)}"
-    return f"{where}: {_message(error['msg'])}, got {error['input']!r}{_unit(error['input'], place.meaning)}"
+    return f"{where}: {_message(error['msg'])}, got {error['input']!r}{_unit(place.meaning)}"
 
 
 def _message(text: str, inside: bool = True) -> str:
@@ -232,7 +230,7 @@ def _message(text: str, inside: bool = True) -> str:
     return message[0].lower() + message[1:] if inside else message
 
 
-def _unit(value: Any, meaning: str) -> str:
+def _unit(meaning: str) -> str:
     """Add what the field is, where it has a unit."""
     return f" ({meaning})" if _unit_in(meaning) else ""
 

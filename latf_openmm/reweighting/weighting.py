@@ -275,12 +275,14 @@ class TemperatureWeighting:
         Their own by MBAR; of conditional energies such that mean and variance go over to those of the neighbouring
         temperatures. Of both, each counts as much as its part of the frame's weight.
         """
-        energies = self.mbar.energy
-        if q < 1.0:
-            weights = q * self.mbar_weights(temperature), (1 - q) * self.conditional_weights(temperature)
-            shifted = self.conditional.energies(self._beta(temperature))
-            energies = _of_both((energies, shifted), weights, self.mbar.states)
-        return np.asarray(energies + self.mbar.lowest)
+        lowest, energies = self.mbar.lowest, self.mbar.energy
+        if q == 1.0:
+            return np.asarray(energies + lowest)
+        shifted = self.conditional.energies(self._beta(temperature))
+        if q == 0.0:
+            return np.asarray(shifted + lowest)
+        weights = q * self.mbar_weights(temperature), (1 - q) * self.conditional_weights(temperature)
+        return np.asarray(_of_both((energies, shifted), weights, self.mbar.states) + lowest)
 
     @cached_property
     def conditional(self) -> ConditionalFit:
