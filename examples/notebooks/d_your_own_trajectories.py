@@ -44,6 +44,7 @@ system = field.createSystem(pdb.topology, constraints=app.HBonds, hydrogenMass=3
 platform = openmm.Platform.getPlatformByName("CPU")
 for kelvin in (300, 450):
     integrator = openmm.LangevinMiddleIntegrator(kelvin, 1 / unit.picosecond, 4 * unit.femtosecond)
+    integrator.setRandomNumberSeed(1)
     simulation = app.Simulation(pdb.topology, system, integrator, platform, {"Threads": "1"})
     simulation.context.setPositions(pdb.positions)
     simulation.minimizeEnergy()
@@ -80,9 +81,10 @@ config = latf.load_config(folder / "dipeptide.yaml")
 
 
 def attempt(*given: latf.ImportedTrajectory, config: latf.RunConfig = config) -> None:
-    """Import, and print what is said against it."""
+    """Import into a folder that is thrown away, and print what is said against it."""
     try:
-        latf.import_run(config, list(given), folder / "attempt")
+        with tempfile.TemporaryDirectory() as scratch:
+            latf.import_run(config, list(given), Path(scratch) / "attempt")
     except latf.LatfError as error:
         print(str(error).replace(f"{folder}/", ""))
 

@@ -56,7 +56,8 @@ def test_a_notebook_has_cells_and_a_place_on_the_page(path: Path) -> None:
 
 def test_one_that_is_shortened_runs(tmp_path: Path) -> None:
     (path,) = FOLDER.glob("d_*.py")
-    short = STEPS.sub(lambda match: f".step({int(match[1]) // 5})", path.read_text())
+    # Half as long: with a fifth, one simulation in some hundreds is too short to tell 300 from 450 K.
+    short = STEPS.sub(lambda match: f".step({int(match[1]) // 2})", path.read_text())
     said = execute(short, tmp_path)
     for text in (
         "are their temperatures exchanged?",
