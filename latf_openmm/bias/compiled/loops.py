@@ -5,21 +5,18 @@ is used once, by another map or a sum, is computed there.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from llvmlite import ir
 
+from latf_openmm.bias.compiled.elements import MEMORY, Elements, Indices
 from latf_openmm.bias.compiled.instructions import DOUBLE, FUNCTIONS, INTEGER as WHOLE, Instructions
 from latf_openmm.bias.compiled.layout import Layout, same_elements
 from latf_openmm.bias.compiled.products import write_product
-from latf_openmm.bias.compiled.program import INTEGER, Operation, Program, Size, View
+from latf_openmm.bias.compiled.program import INTEGER, Operation, Program, View
 
 ENTRY = "evaluate"
 """Name of the function."""
-_MEMORY = ("positions", "forces", "b", "s", "w", "c", "k")
-"""Memory that the function is given, in order: of the arguments, and of the arrays by their letters."""
-
-Indices = Sequence[ir.Value]
 _Lines = tuple[list[ir.Value], AbstractContextManager[list[ir.Value]]]
 
 
@@ -30,15 +27,15 @@ def instructions(program: Program, layout: Layout) -> str:
     integers, and the number of copies. n is the number of rows of the state. It returns the energy of all copies.
     """
     module = ir.Module("bias")
-    pointers = [(WHOLE if name == "k" else DOUBLE).as_pointer() for name in _MEMORY]
+    pointers = [(WHOLE if name == "k" else DOUBLE).as_pointer() for name in MEMORY]
     inner = ir.Function(module, ir.FunctionType(DOUBLE, [*pointers, WHOLE, WHOLE]), "copies")
     inner.linkage = "internal"
-    for argument in inner.args[: len(_MEMORY)]:
+    for argument in inner.args[: len(MEMORY)]:
         argument.add_attribute("noalias")
     Writer(inner, program, layout).write()
     outer = ir.Function(module, ir.FunctionType(DOUBLE, [WHOLE.as_pointer(), WHOLE]), ENTRY)
     write = Instructions(outer)
-    numbers = [write.load(outer.args[0], write.integer(index)) for index in range(len(_MEMORY) + 1)]
+    numbers = [write.load(outer.args[0], write.integer(index)) for index in range(len(MEMORY) + 1)]
     memory = [
         write.builder.inttoptr(number, kind) for number, kind in zip(numbers[:-1], pointers, strict=True)
     ]
@@ -46,17 +43,12 @@ def instructions(program: Program, layout: Layout) -> str:
     return str(module)
 
 
-class Writer:
+class Writer(Elements):
     """Writes the function for all copies."""
 
     def __init__(self, function: ir.Function, program: Program, layout: Layout) -> None:
-        self.do = Instructions(function)
+        super().__init__(function, layout)
         self.program = program
-        self.layout = layout
-        self.memory = dict(zip(_MEMORY, function.args, strict=False))
-        self.copies, self.rows = function.args[len(_MEMORY) :]
-        self.zero = self.do.integer(0)
-        self.scalars: dict[int, ir.Value] = {}
         self.kinds = {
             "map": self._map,
             "reduce": self._reduce,
@@ -101,45 +93,6 @@ class Writer:
 
     # --- elements ----------------------------------------------------------------------------------
 
-    def size(self, size: Size) -> ir.Value:
-        """A length."""
-        if size.per_row == 0:
-            return self.do.integer(size.fixed)
-        return self.do.plus(self.do.times(self.rows, size.per_row), self.do.integer(size.fixed))
-
-    @contextmanager
-    def loops(self, view: View, axes: Sequence[int] | None = None) -> Iterator[list[ir.Value]]:
-        """Repeat for all indices of a view, or of some axes of it; others are 0."""
-        names = [self.zero] * len(view.shape)
-        with ExitStack() as stack:
-            for axis in range(len(names)) if axes is None else axes:
-                if view.shape[axis] != Size(1):
-                    names[axis] = stack.enter_context(self.do.loop(self.size(view.shape[axis])))
-            yield names
-
-    def place(self, view: View, names: Indices, *more: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Memory and place of an element; `more` is added to the place."""
-        letter, base = self.layout.place(view.array)
-        place = self.size(Size(base.fixed + view.offset.fixed, base.per_row + view.offset.per_row))
-        for length, stride, name in zip(view.shape, view.strides, names, strict=True):
-            if length != Size(1) and stride != Size(0):
-                place = self.do.plus(place, self._distance(name, stride))
-        for term in more:
-            place = self.do.plus(place, term)
-        return self.memory[letter], place
-
-    def _distance(self, index: ir.Value, stride: Size) -> ir.Value:
-        if stride.per_row == 0:
-            return self.do.times(index, stride.fixed)
-        return self.do.builder.mul(index, self.size(stride), flags=("nsw",))
-
-    def element(self, view: View, names: Indices, *more: ir.Value) -> ir.Value:
-        """An element, from memory."""
-        letter, base = self.layout.place(view.array)
-        if letter == "c" and not more and base.fixed in self.scalars:
-            return self.scalars[base.fixed]
-        return self.do.load(*self.place(view, names, *more))
-
     def value(self, view: View, names: Indices) -> ir.Value:
         """An element, computed here where it is in no memory."""
         operation = self.layout.inlined.get(view.array)
@@ -153,10 +106,6 @@ class Writer:
         """An element of the result of a map."""
         values = [self.value(view, names) for view in operation.inputs]
         return FUNCTIONS[operation.function](self.do, *values, *operation.numbers)
-
-    def keep(self, value: ir.Value, view: View, names: Indices, *more: ir.Value) -> None:
-        """Write an element."""
-        self.do.store(value, *self.place(view, names, *more))
 
     # --- operations --------------------------------------------------------------------------------
 
