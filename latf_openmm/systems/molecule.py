@@ -3,6 +3,7 @@
 The readers are OpenMM's own, one kind a file beside this one.
 """
 
+import logging
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -29,8 +30,10 @@ from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
 from latf_openmm.systems.implicit import add_native_obc2
 from latf_openmm.systems.inspection import inspected
+from latf_openmm.systems.water import make_rigid, waters
 from latf_openmm.units import KELVIN, TemperatureScale
 
+log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
 """OpenMM constraints by their names in the configuration."""
@@ -38,10 +41,6 @@ _DROPLET = 30
 """Molecules of water from which a System without a box is taken for one whose box got lost."""
 _DENSEST = 300.0
 """Atoms per nm^3 that no molecular system reaches; water has 100, with five sites 170."""
-_WATERS = frozenset(
-    {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
-)
-"""Residue names of water."""
 _REPEATED = "WARNING: duplicate atom"
 """How OpenMM's warning of an atom that it drops begins."""
 _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
@@ -303,14 +302,17 @@ def create_system(
     files
         Where a box was looked for.
     """
-    waters = sum(residue.name in _WATERS for residue in topology.residues())
-    arguments = options.arguments(box, files, waters)
+    arguments = options.arguments(box, files, len(waters(topology)))
     periodic = arguments["nonbondedMethod"] is not app.NoCutoff
     set_box(topology, box if periodic else None)
     try:
         system = create(**arguments)
     except Exception as error:
         raise ConfigError(f"system.{what}: no System can be made ({first_line(error)})") from error
+    if options.rigid_water and (added := make_rigid(system, topology, f"system.{what}")):
+        log.info(
+            "%d molecules of water have a constraint between their hydrogens in place of an angle", added
+        )
     if box is not None and periodic:
         system.setDefaultPeriodicBoxVectors(*box)
     if options.pressure is not None:  # its temperature is that of the walkers

@@ -18,6 +18,7 @@ from latf_openmm.run.frames import pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.systems import SYSTEM_KINDS
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
+from latf_openmm.systems.water import make_rigid
 
 FREE = {"cutoff": 0.9, "constraints": "none", "rigid_water": False}
 
@@ -80,7 +81,21 @@ def test_energies_are_those_of_the_files(files: Path, kind: str) -> None:
 
 def test_masses_constraints_and_solvent(files: Path) -> None:
     wet = settings(files, "amber", options={"cutoff": 0.9, "hydrogen_mass": 3.0}).build()
-    assert wet.system.getNumConstraints() > 700  # ParmEd's flexible water has no bond between hydrogens
+    constraints = [wet.system.getConstraintParameters(i) for i in range(wet.system.getNumConstraints())]
+    atoms = list(wet.topology.atoms())
+    water = [
+        distance._value
+        for i, j, distance in constraints
+        if atoms[i].residue.name == "HOH" == atoms[j].residue.name
+    ]
+    # ParmEd's flexible water has an angle and no bond between hydrogens: OpenMM's reader leaves it flexible.
+    assert len(water) == 3 * sum(residue.name == "HOH" for residue in wet.topology.residues())
+    assert sorted({round(distance, 5) for distance in water}) == [0.09572, 0.15139]
+    assert all(
+        wet.system.getParticleMass(a.index)._value < 1.1
+        for a in atoms
+        if a.name in ("H1", "H2") and a.residue.name == "HOH"
+    )
     masses = [
         wet.system.getParticleMass(atom.index)._value
         for atom in wet.topology.atoms()
@@ -95,6 +110,18 @@ def test_masses_constraints_and_solvent(files: Path) -> None:
     assert energy(dry.system, dry.positions[0]) == pytest.approx(
         energy(native.system, native.positions[0]), abs=0.01
     )
+
+
+def test_water_that_cannot_be_rigid_is_refused() -> None:
+    topology, system = app.Topology(), openmm.System()
+    residue = topology.addResidue("WAT", topology.addChain())
+    for name, symbol, mass in (("O", "O", 16.0), ("H1", "H", 1.0), ("H2", "H", 1.0)):
+        topology.addAtom(name, app.Element.getBySymbol(symbol), residue)
+        system.addParticle(mass)
+    for hydrogen in (1, 2):
+        system.addConstraint(0, hydrogen, 0.09572)
+    with pytest.raises(ConfigError, match=r"system.topology: the water of atoms 0, 1 and 2 has no bond and no angle"):
+        make_rigid(system, topology, "system.topology")
 
 
 @pytest.fixture
