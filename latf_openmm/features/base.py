@@ -163,8 +163,21 @@ def select_atoms(topology: mdtraj.Topology, selection: str) -> list[int]:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise ConfigError(f"selection {selection!r} is not valid MDTraj syntax ({reason})") from None
     if len(atoms) == 0:
-        raise ConfigError(f"selection {selection!r} matches no atom of {topology.n_atoms}")
+        raise ConfigError(
+            f"selection {selection!r} matches no atom of {topology.n_atoms}{_names_there_are(topology, selection)}"
+        )
     return [int(atom) for atom in atoms]
+
+
+def _names_there_are(topology: mdtraj.Topology, selection: str) -> str:
+    """Names of residues or atoms, where a selection is by these; readers change some, HIE of a PDB file to HIS."""
+    if "resname" in selection.split():
+        kind, names = "residues", {residue.name for residue in topology.residues}
+    elif "name" in selection.split():
+        kind, names = "atoms", {atom.name for atom in topology.atoms}
+    else:
+        return ""
+    return f"; its {kind} are called {textwrap.shorten(', '.join(sorted(names)), 160, placeholder=', ...')}"
 
 
 def check_atoms(topology: mdtraj.Topology, atoms: Sequence[int], what: str) -> None:

@@ -388,7 +388,11 @@ def test_each_frame_has_its_own_box() -> None:
         ("distances", {"pairs": [[0, 1, 2]]}, r"pairs\[0\]: tuple should have at most 2 items"),
         ("distances", {"pairs": [[0, 22]]}, "pairs names atom 22"),
         ("distances", {"pairs": [[0, 1]], "minimum_bonds": 3}, "minimum_bonds"),
-        ("distances", {"selection": "resname XXX"}, "'resname XXX' matches no atom of 22"),
+        (
+            "distances",
+            {"selection": "resname XXX"},
+            "matches no atom of 22; its residues are called ACE, ALA, NME$",
+        ),
         ("distances", {"selection": "index 0"}, "'index 0' leaves no pair of atoms"),
         ("distances", {"selection": "all", "minimum_bonds": 0}, "minimum_bonds: input should be greater"),
         ("distances", {"selection": "name =="}, "'name ==' is not valid MDTraj syntax"),

@@ -120,7 +120,9 @@ def test_water_that_cannot_be_rigid_is_refused() -> None:
         system.addParticle(mass)
     for hydrogen in (1, 2):
         system.addConstraint(0, hydrogen, 0.09572)
-    with pytest.raises(ConfigError, match=r"system.topology: the water of atoms 0, 1 and 2 has no bond and no angle"):
+    with pytest.raises(
+        ConfigError, match=r"system.topology: the water of atoms 0, 1 and 2 has no bond and no angle"
+    ):
         make_rigid(system, topology, "system.topology")
 
 
