@@ -1,5 +1,6 @@
 """Sentences for people: lists of names, and many sentences on one subject as one."""
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -22,6 +23,29 @@ def listed(words: Sequence[str], shown: int | None = None) -> str:
     if shown is not None and len(words) > shown + 1:
         return f"{', '.join(words[:shown])} and {len(words) - shown} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Join words of which one holds.
+
+    Examples
+    --------
+    >>> alternatives(["number", "list of numbers", "none"])
+    'number, list of numbers or none'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Ask after the name that is nearest to one that is unknown; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("barier", ["pace", "barrier"]), did_you_mean("kernels", ["pace", "barrier"])
+    ("; did you mean 'barrier'?", '')
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def states_text(states: Sequence[str]) -> str:

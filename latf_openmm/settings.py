@@ -1,6 +1,5 @@
 """Strict settings: the base class, families chosen by ``kind``, and errors as one clear line each."""
 
-import difflib
 import importlib
 import json
 import pkgutil
@@ -10,13 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.sentences import did_you_mean
+from latf_openmm.settings_reference import first_part, kind_of, models_in, unit_in, with_parameters
 
 _LONGEST = 60
 """Characters of a value in a message, at most."""
@@ -36,6 +37,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    reference_command: ClassVar[str] = ""
+    """Command that says, after a place in these settings, what can stand there; problems name it."""
+
     def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**data)
@@ -46,6 +50,12 @@ class Settings(BaseModel):
 
     # As pydantic marks its own, so that settings inside settings are still validated with their place.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the docstring of a subclass have its keys, as parameters."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.__doc__ = with_parameters(cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,18 +98,8 @@ def _given_units(cls: type[BaseModel], data: dict[str, Any]) -> dict[str, str]:
 def _unit_of(cls: type[BaseModel], key: str, data: dict[str, Any]) -> str:
     """Name of a key's unit, empty where it has none; the value of another key where that is the exponent."""
     values = {name: field.default for name, field in cls.model_fields.items()} | data
-    unit = _unit_in(_meaning(cls.model_fields[key]))
+    unit = unit_in(first_part(cls.model_fields[key]))
     return re.sub(r"(?<=\^)\w+", lambda name: str(values.get(name[0], name[0])), unit)
-
-
-def _unit_in(meaning: str) -> str:
-    unit = re.search(r"\[(.+?)\]", meaning)
-    return unit[1] if unit else ""
-
-
-def _meaning(field: FieldInfo) -> str:
-    """First part of a field's description."""
-    return (field.description or "").split(";")[0]
 
 
 def _without_unit(value: Any, unit: str) -> Any:
@@ -137,7 +137,7 @@ def family(base: type[S], package: str) -> dict[str, type[S]]:
         importlib.import_module(f"{package}.{info.name}")
     kinds: dict[str, type[S]] = {}
     for cls in _subclasses(base):
-        if (kind := _kind(cls)) is not None:
+        if (kind := kind_of(cls)) is not None:
             kinds[kind] = cls
     return dict(sorted(kinds.items()))
 
@@ -169,6 +169,8 @@ class _Place:
     ----------
     text
         As the user wrote it, without pydantic's names for members of unions.
+    path
+        Names of keys around it, and of the kinds of settings, with dots between them; without an unknown key.
     keys
         Allowed there.
     field
@@ -178,6 +180,7 @@ class _Place:
     """
 
     text: str
+    path: str
     keys: list[str]
     field: FieldInfo | None
     value: tuple[int | str, ...] | None
@@ -185,35 +188,44 @@ class _Place:
     @property
     def meaning(self) -> str:
         """First part of the field's description."""
-        return _meaning(self.field) if self.field is not None else ""
+        return first_part(self.field) if self.field is not None else ""
 
 
-def _problems(errors: Sequence[ErrorDetails], cls: type[BaseModel], source: str) -> list[str]:
+def _problems(errors: Sequence[ErrorDetails], cls: type[Settings], source: str) -> list[str]:
     """One line for each problem; of the types that a value can have, only those that fit it furthest count."""
     places = [_locate(error["loc"], cls) for error in errors]
     deepest: dict[tuple[int | str, ...] | None, int] = {}
     for error, place in zip(errors, places, strict=True):
         deepest[place.value] = max(deepest.get(place.value, 0), len(error["loc"]))
-    lines: dict[tuple[str, tuple[int | str, ...] | None], str] = {}
+    lines: dict[tuple[Any, ...], str] = {}
+    remarks: dict[tuple[Any, ...], str] = {}
     for number, (error, place) in enumerate(zip(errors, places, strict=True)):
-        if place.value is None:
-            lines[str(number), None] = _describe(error, place)
-        elif len(error["loc"]) == deepest[place.value]:
-            key = place.text, place.value
-            if key in lines and isinstance(error["input"], _RefusedQuantity):
-                continue
-            before = f"{lines[key]}; or " if key in lines else ""
-            lines[key] = before + (_message(error["msg"]) if before else _describe(error, place))
-    return [f"{source}: {line}" for line in lines.values()]
+        key = (str(number), None) if place.value is None else (place.text, place.value)
+        if place.value is None or (len(error["loc"]) == deepest[place.value] and key not in lines):
+            lines[key], remarks[key] = _describe(error, place), _remark(error, place, cls.reference_command)
+        elif len(error["loc"]) == deepest[place.value] and not isinstance(error["input"], _RefusedQuantity):
+            lines[key] += f"; or {_message(error['msg'])}"
+    return [f"{source}: {line}{remarks[key]}" for key, line in lines.items()]
+
+
+def _remark(error: ErrorDetails, place: _Place, command: str) -> str:
+    """Say what a key with a unit or without a value is, and name the command that says more where this is not all."""
+    if error["type"] == "value_error" or isinstance(error["input"], _RefusedQuantity):
+        return ""
+    unknown = error["type"] in ("extra_forbidden", "union_tag_not_found", "union_tag_invalid")
+    meaning = place.meaning if not unknown and (error["type"] == "missing" or unit_in(place.meaning)) else ""
+    has_keys = place.field is not None and any(True for _ in models_in(place.field.annotation))
+    more = f"see {command} {place.path}".rstrip() if command and (has_keys or not meaning) else ""
+    said = "; ".join(part for part in (meaning, more) if part)
+    return f" ({said})" if said else ""
 
 
 def _describe(error: ErrorDetails, place: _Place) -> str:
     where = place.text
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), place.keys, n=1)
-        return f"{where}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+        return f"{where}: unknown key{did_you_mean(str(error['loc'][-1]), place.keys)}"
     if error["type"] == "missing":
-        return f"{where}: this key is required" + (f" ({place.meaning})" if place.meaning else "")
+        return f"{where}: this key is required"
     if error["type"] == "union_tag_not_found":
         return f"{where}.kind: this key is required"
     if error["type"] == "union_tag_invalid":
@@ -222,7 +234,7 @@ def _describe(error: ErrorDetails, place: _Place) -> str:
         return (f"{where}: " if error["loc"] else "") + _message(error["msg"], bool(error["loc"]))
     if isinstance(error["input"], _RefusedQuantity):
         return f"{where}: {_refuse(error['input'], place.meaning)}"
-    return f"{where}: {_message(error['msg'])}, got {error['input']!r}{_unit(place.meaning)}"
+    return f"{where}: {_message(error['msg'])}, got {error['input']!r}"
 
 
 def _message(text: str, inside: bool = True) -> str:
@@ -230,13 +242,8 @@ def _message(text: str, inside: bool = True) -> str:
     return message[0].lower() + message[1:] if inside else message
 
 
-def _unit(meaning: str) -> str:
-    """Add what the field is, where it has a unit."""
-    return f" ({meaning})" if _unit_in(meaning) else ""
-
-
 def _refuse(quantity: _RefusedQuantity, meaning: str) -> str:
-    unit = _unit_in(meaning)
+    unit = unit_in(meaning)
     expected = f"a number in {unit}" if unit else "a plain number"
     if unit == "z":
         expected = "a number, an angle or a length"
@@ -247,14 +254,13 @@ def _refuse(quantity: _RefusedQuantity, meaning: str) -> str:
 
 def _unknown_kind(where: str, facts: dict[str, Any]) -> str:
     kinds = str(facts["expected_tags"])
-    close = difflib.get_close_matches(str(facts["tag"]), kinds.replace("'", "").split(", "), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(str(facts["tag"]), kinds.replace("'", "").split(", "))
     return f"{where}: there is no kind {str(facts['tag'])!r}; expected one of {kinds}{hint}"
 
 
 def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> _Place:
     """Find the place of an error in the settings around it."""
-    text = ""
+    text = path = ""
     models: list[type[BaseModel]] = [cls]
     keys, value = list(cls.model_fields), None
     field: FieldInfo | None = None
@@ -262,9 +268,10 @@ def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> _Place:
         if isinstance(part, int):
             text += f"[{part}]"
             continue
-        tagged = [model for model in models if _kind(model) == part]
+        tagged = [model for model in models if kind_of(model) == part]
         if tagged:
             models = tagged
+            path += f".{part}"
             continue
         if field is not None and loc[index - 1] in keys and _has_several_types(field):
             value = loc[:index]
@@ -272,29 +279,18 @@ def _locate(loc: tuple[int | str, ...], cls: type[BaseModel]) -> _Place:
         keys = [name for model in models for name in model.model_fields]
         fields = [model.model_fields[part] for model in models if part in model.model_fields]
         field = fields[0] if fields else field
-        models = [inner for field in fields for inner in _models_in(field.annotation)]
+        models = [inner for field in fields for inner in models_in(field.annotation)]
         text += f".{part}" if text else part
-    return _Place(text or "(top level)", keys, field, value)
+        path += f"{'.' if path else ''}{part}" if fields else ""
+    return _Place(text or "(top level)", path, keys, field, value)
 
 
 def _has_several_types(field: FieldInfo) -> bool:
     """Return whether pydantic tries several types for a value, none of them settings with a ``kind``."""
     annotation = field.annotation
-    if get_origin(annotation) not in (Union, UnionType) or any(True for _ in _models_in(annotation)):
+    if get_origin(annotation) not in (Union, UnionType) or any(True for _ in models_in(annotation)):
         return False
     return len([arg for arg in annotation.__args__ if arg is not type(None)]) > 1  # type: ignore[union-attr]
-
-
-def _kind(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return field.default if field is not None and isinstance(field.default, str) else None
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for arg in getattr(annotation, "__args__", ()):
-        yield from _models_in(arg)
 
 
 def differences(before: Any, now: Any, place: str = "") -> list[str]:

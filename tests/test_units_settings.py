@@ -232,7 +232,7 @@ def test_every_problem_has_its_own_line() -> None:
         (
             OpesSettings,
             {"barrier": 1, "sigma": {}},
-            "sigma: input should be a valid number, got {} (widths of the first kernels [z]); or input should be",
+            "sigma: input should be a valid number, got {}; or input should be a valid list (widths of the first",
         ),
         (
             OpesSettings,
