@@ -1,9 +1,9 @@
 """Page on the observables, from their classes."""
 
 import html
-import inspect
 
 from latf_openmm.ensembles.observables import OBSERVABLES
+from latf_openmm.settings_reference import about
 
 
 def observables() -> str:
@@ -18,7 +18,6 @@ def observables() -> str:
         "|---|---|---|",
     ]
     for cls in OBSERVABLES.values():
-        meaning = inspect.cleandoc(cls.__doc__ or "").split("\n\nRaises\n")[0]
-        text = html.escape(" ".join(meaning.split()), quote=False)
+        text = html.escape(" ".join(about(cls).split()), quote=False)
         lines.append(f"| `{cls.form()}` | {cls.unit or '-'} | {text} |")
     return "\n".join(lines) + "\n"

@@ -64,12 +64,13 @@ def systems(
     """List the systems of the library, or print the configuration of one to start your own from."""
     from latf_openmm.run.config_file import read_config
     from latf_openmm.run.config_path import config_path
+    from latf_openmm.run.init_template import KEYS_COMMENT
     from latf_openmm.systems import SYSTEM_KINDS, library_folder, library_names
 
     if name is not None:
         file = config_path(name)
         read_config(file)
-        typer.echo(file.read_text(encoding="utf-8"), nl=False)
+        typer.echo(f"{KEYS_COMMENT}\n{file.read_text(encoding='utf-8')}", nl=False)
         say_next(f"latf-openmm run {name} --output RUN")
         return
     table = Table("system", "what it is", "configurations")

@@ -1,7 +1,7 @@
 """The configuration of a run: one strict tree, validated whole before any work."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field, model_validator
@@ -62,7 +62,9 @@ class ValidationSettings(Settings):
 
 
 class RunConfig(Settings):
-    """Everything `latf-openmm run` needs."""
+    """Everything `latf-openmm run` needs; `latf-openmm keys` says in a terminal what its sections have in them."""
+
+    reference_command: ClassVar[str] = "latf-openmm keys"
 
     system: AnySystem = Field(description="what is simulated")
     seed: int = Field(1, ge=0, description="seeds everything")

@@ -9,9 +9,15 @@ SPACING = {
 }
 """Comment on the temperatures, by whether there is solvent."""
 
+KEYS_COMMENT = (
+    "# latf-openmm keys lists all keys; latf-openmm keys bias.opes says what those of one place mean."
+)
+"""Comment of configurations that users begin with."""
+
 _TEMPLATE = """\
 # Written by latf-openmm init. Every value is a proposal: read it, change it, then
 #   latf-openmm run THIS_FILE --output RUN
+{keys}
 # {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
 # Steps a second for one walker, were nothing else at work: {speeds}.
 # One round of simulation, as proposed, takes about {time}; a biased round takes longer. Training comes on top.
@@ -58,7 +64,9 @@ generate:
 
 def fill_template(values: Mapping[str, Any]) -> str:
     """Return the configuration with these values; `system` and `features` are sections in YAML."""
-    return _TEMPLATE.format(**{key: _indented(key, value) for key, value in values.items()})
+    return _TEMPLATE.format(
+        keys=KEYS_COMMENT, **{key: _indented(key, value) for key, value in values.items()}
+    )
 
 
 def _indented(key: str, value: Any) -> Any:

@@ -35,6 +35,7 @@ def test_every_command_says_it() -> None:
     [
         ("systems", "latf-openmm systems lj7/fast > my.yaml"),
         ("systems lj7", "latf-openmm run lj7 --output RUN"),
+        ("keys bias", "latf-openmm keys bias.flow_barrier"),
         ("status RUN", "latf-openmm report RUN"),
         ("report RUN", "latf-openmm generate RUN --temperature"),
         ("verify RUN", "latf-openmm status RUN"),

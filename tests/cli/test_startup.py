@@ -15,7 +15,7 @@ from latf_openmm.run.folder import RunFolder
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
 COMMANDS = (
     [], ["run"], ["init"], ["import"], ["status"], ["verify"], ["simulate"], ["train"], ["lag-scan"], ["export"],
-    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"], ["demo"], ["explain"],
+    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"], ["demo"], ["explain"], ["keys"],
 )  # fmt: skip
 
 

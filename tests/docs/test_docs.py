@@ -17,6 +17,7 @@ from latf_openmm.features import FEATURE_KINDS
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, MEANINGS
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.strategies import STRATEGY_KINDS
+from latf_openmm.sampling.tempering import TEMPERING_KINDS
 from latf_openmm.systems import SYSTEM_KINDS
 
 
@@ -98,7 +99,7 @@ def test_pictures_of_benchmarks_are_beside_their_scripts() -> None:
         assert name.startswith("../../benchmarks/")
 
 
-@pytest.mark.parametrize("family", [SYSTEM_KINDS, FEATURE_KINDS, BIAS_KINDS, STRATEGY_KINDS])
+@pytest.mark.parametrize("family", [SYSTEM_KINDS, FEATURE_KINDS, BIAS_KINDS, STRATEGY_KINDS, TEMPERING_KINDS])
 def test_every_kind_with_its_keys(pages: dict[str, str], family: dict[str, type]) -> None:
     page = pages["reference/configuration.md"]
     for kind, cls in family.items():
@@ -112,12 +113,26 @@ def test_every_key_of_the_file(pages: dict[str, str]) -> None:
     page = pages["reference/configuration.md"]
     assert all(f"| `{name}` |" in page for name in RunConfig.model_fields)
     assert "| `lag` | integer or `auto` | `auto` |" in page
+    assert "| `tempering` | one of [tempering](#tempering) or none | none |" in page
     assert "| `overlap` | number, > 0.05, < 0.99 | `0.7` |" in page  # inside generate.annealing
     anchors = set(re.findall(r"\{ #(\S+) \}", page))
     anchors |= {
         title.lower().replace(" ", "-") for title in re.findall(r"^#+ ([^{\n]+)$", page, re.MULTILINE)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
+
+
+def test_the_page_on_python_has_the_keys_of_settings(reference_pages: ModuleType) -> None:
+    griffe = pytest.importorskip("griffe")
+    extension = DOCS / "reference_pages" / "docstrings.py"
+    assert f"extensions: [{extension.relative_to(DOCS.parent)}]" in (DOCS.parent / "mkdocs.yml").read_text()
+    extensions = griffe.load_extensions(str(extension))
+    package = griffe.load("latf_openmm", search_paths=[str(DOCS.parent)], extensions=extensions)
+    sections = package["bias.potentials.opes.OpesSettings"].docstring.parse("numpy")
+    [keys] = [section.value for section in sections if section.kind.value == "parameters"]
+    barrier = next(key for key in keys if key.name == "barrier")
+    assert str(barrier.annotation) == "float, > 0"
+    assert barrier.description == "highest free-energy barrier to cross [kJ/mol]"
 
 
 def test_every_public_name(reference_pages: ModuleType, pages: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ from latf_openmm.cli import app as cli
 from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.init import write_starter
+from latf_openmm.run.init_template import KEYS_COMMENT
 from latf_openmm.run.platform_speeds import speeds_text
 from latf_openmm.sampling.clock import Clock
 from latf_openmm.systems import library_folder
@@ -53,6 +54,7 @@ def test_what_is_proposed_can_be_run(
     assert found.speeds[found.platform] == found.steps_per_second
     assert "CPU" in found.speeds
     text = found.path.read_text()
+    assert f"\n{KEYS_COMMENT}\n" in text
     assert f"were nothing else at work: {speeds_text(found.speeds)}." in text
     assert "Training comes on top." in text
     assert f"{found.n_atoms} atoms; {found.platform} takes" in text
