@@ -26,7 +26,7 @@ from latf_openmm.cli.options import (
     TrustOption,
 )
 from latf_openmm.display import with_error
-from latf_openmm.reweighting.reliability import MEANINGS, Reliability, reliability_text
+from latf_openmm.reweighting.reliability import Reliability, reliability_text
 
 if TYPE_CHECKING:
     from latf_openmm.ensembles.curves import Curve
@@ -318,21 +318,21 @@ def parse_temperatures(text: str) -> list[float]:
 
 def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
     """Say how an ensemble of structures was made, and what it gives."""
+    from latf_openmm.frames.trajectory import energies_known
+
     console.print(
-        f"  structures: {ensemble.description}; {reliability_text(ensemble.reliability)}; "
+        f"  structures: {ensemble.description}; {ensemble.verdict}; "
         f"{ensemble.n_effective:.0f} effective samples ({ensemble.ess:.0f} without correlation in time), "
         f"largest weight {100 * ensemble.largest_weight:.2g} %",
         highlight=False,
     )
-    if ensemble.reliability == "poor":
-        console.print(
-            f"  populations and energies are {MEANINGS['poor']}; ensemble.json has them", highlight=False
-        )
-        return
-    for state, population in enumerate(ensemble.populations()):
-        console.print(f"  state {state}: {population}", highlight=False)
-    console.print(f"  mean potential energy: {ensemble.energy()} kJ/mol", highlight=False)
-    console.print(f"  heat capacity: {ensemble.heat_capacity()} k_B (configurational)", highlight=False)
+    mark = " (poor)" if ensemble.reliability == "poor" else ""
+    lines = [f"state {state}: {population}" for state, population in enumerate(ensemble.populations())]
+    if energies_known(ensemble.pool.trajectories):
+        lines.append(f"mean potential energy: {ensemble.energy()} kJ/mol")
+        lines.append(f"heat capacity: {ensemble.heat_capacity()} k_B (configurational)")
+    for line in lines:
+        console.print(f"  {line}{mark}", highlight=False)
 
 
 def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale: "TemperatureScale") -> None:
@@ -368,7 +368,8 @@ def _print_two_state(console: Console, name: str, curve: "Curve", scale: "Temper
 
 def _print_states(console: Console, summary: "StateSummary") -> None:
     unit, names = "ps" if summary.scale.name == "K" else "reduced", summary.observables
-    title = summary.scale.label(summary.ensemble.temperature)
+    poor = " (poor)" if summary.ensemble.reliability == "poor" else ""
+    title = f"{summary.scale.label(summary.ensemble.temperature)}{poor}"
     observed = [f"{name}: mean (spread)" for name in names]
     shown = Table("state", "population", f"lifetime [{unit}]", *observed, title=title)
     for row in summary.table.to_dict("records"):
@@ -378,7 +379,7 @@ def _print_states(console: Console, summary: "StateSummary") -> None:
     console.print(shown)
     for state, words in summary.words.items():
         console.print(f"state {state}: {words}", highlight=False, markup=False, soft_wrap=True)
-    text = f"{summary.ensemble.description}; {reliability_text(summary.ensemble.reliability)}"
+    text = f"{summary.ensemble.description}; {summary.ensemble.verdict}"
     console.print(text, highlight=False, soft_wrap=True)
 
 

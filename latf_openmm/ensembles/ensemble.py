@@ -13,7 +13,7 @@ from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.reweighting.free_energy import LatentGrid
-from latf_openmm.reweighting.reliability import MEANINGS, MIN_SEEN_SAMPLES, Reliability
+from latf_openmm.reweighting.reliability import MEANINGS, MIN_SEEN_SAMPLES, Reliability, reliability_text
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.surface import FreeEnergySurface, cells_of
 from latf_openmm.reweighting.weights import systematic
@@ -71,7 +71,7 @@ class StructureEnsemble:
         variance / error^2 of energy and populations, since walkers may hardly cross and windows hardly overlap; of
         annealed frames, which forget where they came from, the latter alone.
     warnings
-        What a reader has to know before trusting the result.
+        What a reader has to know before trusting the result; first why the reliability is poor, where it is.
     reliability
         ``good``: 100 effective samples or more carry it; ``fair``: 30 or more, conditional energies beyond the
         simulated temperatures, temperatures that contradict each other, or the flow between temperatures that frames
@@ -113,6 +113,12 @@ class StructureEnsemble:
         table = Table(["state", "population"], rows)
         title = f"Ensemble at {self.scale.label(self.temperature)}"
         return card(title, facts, [table], [f"Warning: {text}" for text in self.warnings])
+
+    @property
+    def verdict(self) -> str:
+        """Reliability, what it means, and, where it is poor, why."""
+        why = self.warnings[:1] if self.reliability == "poor" else ()
+        return reliability_text(self.reliability) + "".join(f", since {text}" for text in why)
 
     @property
     def ess(self) -> float:

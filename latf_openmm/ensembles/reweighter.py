@@ -195,7 +195,7 @@ class Reweighter:
             claimed = weighting.claims(temperature)
             reliability = worst("fair" if claimed else "poor", reliability)
         if q < 1.0 and (gaps := weighting.empty_gaps(temperature)):
-            texts += [
+            texts[:0] = [
                 f"collective variables at {scale.label(a)} and {scale.label(b)} hardly overlap ({o:.2g}): nothing is "
                 "claimed between"
                 for a, b, o in gaps
@@ -251,7 +251,7 @@ class Reweighter:
         warnings = [*([reach] if reach else []), *self.warnings(ensemble)]  # what weighs most comes first
         if other is not None:
             contradictions = disagreement(ensemble, other) if other.reliability != "poor" else []
-            warnings += [*other.warnings[:1], *contradictions]  # that frames are too few
+            warnings = [*contradictions, *warnings, *other.warnings[:1]]  # the last: that frames are too few
             reliability = "poor" if contradictions else reliability
         if warning := distance_warning(distance):
             warnings.append(warning)

@@ -163,6 +163,7 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "summary": summary(run, trained, content.ensembles, rows, spent),
         "warnings": [*content.inconsistent, *_warnings(trained, rows, rounds), *_heat(run, content.pool)],
         "shares": content.shares,
+        "ensembles": content.ensembles,
         "imported": [record.round for record in rounds if run.round(record.round).imported()],
         "versions": rounds[-1].versions,
         "features": trained.feature_module().names,

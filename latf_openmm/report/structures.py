@@ -16,8 +16,10 @@ from latf_openmm.features.base import Features
 from latf_openmm.features.solute import without_hydrogens
 from latf_openmm.plotting import state_colour
 from latf_openmm.report.solute import chain_traces, lined_up, solute_of, to_screen
+from latf_openmm.reweighting.reliability import MEANINGS, Reliability
 from latf_openmm.reweighting.weights import systematic
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.sentences import listed
 
 _OTHERS = 4
 """Further structures of a state that are drawn over the first one."""
@@ -47,6 +49,12 @@ class StateStructure:
         Ranges of descriptors that tell it from the others there; None where it is the only one.
     structures
         Solute of the representative structure, then of a few others, drawn by their weights.
+    label
+        The temperature, for people.
+    reliability
+        Of structures at the temperature.
+    passed_over
+        Temperatures, for people, with a larger population, whose reliability is poor.
     """
 
     state: int
@@ -55,6 +63,20 @@ class StateStructure:
     file: str
     words: StateWords | None
     structures: mdtraj.Trajectory
+    label: str
+    reliability: Reliability = "good"
+    passed_over: tuple[str, ...] = ()
+
+    def where(self) -> str:
+        """Say at which temperature its structures are, why not at another, and how large its population is there."""
+        value, error = self.population.value, self.population.error
+        spread = f" ± {error:.2f}" if error == error else ""
+        poor = f" (poor: {MEANINGS['poor']})" if self.reliability == "poor" else ""
+        said = f"population {value:.2f}{spread} at {self.label}{poor}."
+        if self.passed_over:
+            elsewhere = listed(self.passed_over)
+            said += f" Not at {elsewhere}, where its population is larger but poor: {MEANINGS['poor']}."
+        return said
 
 
 @dataclass(frozen=True)
@@ -121,7 +143,7 @@ def state_structures(
     words: dict[float, dict[int, StateWords]] = {}
     rng = np.random.default_rng(seed)
     for state in range(ensembles[0].n_states):
-        ensemble = _where_populated(ensembles, state)
+        ensemble, passed_over = _where_populated(ensembles, state)
         representative = ensemble.representatives().get(state)
         if representative is None:
             continue
@@ -134,13 +156,28 @@ def state_structures(
         if at not in words:
             words[at] = describe_states(ensemble, features, topology, seed=seed)
         states.append(
-            StateStructure(state, at, population, f"state_{state}.pdb", words[at].get(state), structures)
+            StateStructure(
+                state,
+                at,
+                population,
+                f"state_{state}.pdb",
+                words[at].get(state),
+                structures,
+                ensemble.scale.label(at),
+                ensemble.reliability,
+                passed_over,
+            )
         )
     return states
 
 
-def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> StructureEnsemble:
-    """Ensemble in which a state has the largest population; one whose reliability is not poor, where there is one."""
+def _where_populated(
+    ensembles: Sequence[StructureEnsemble], state: int
+) -> tuple[StructureEnsemble, tuple[str, ...]]:
+    """Ensemble in which a state has the largest population, one whose reliability is not poor, where there is one.
+
+    And the temperatures passed over for it, for people.
+    """
 
     def share(ensemble: StructureEnsemble) -> float:
         return float(ensemble.weights[ensemble.pool.states == state].sum())
@@ -148,7 +185,9 @@ def _where_populated(ensembles: Sequence[StructureEnsemble], state: int) -> Stru
     relied = [
         ensemble for ensemble in ensembles if ensemble.reliability != "poor" and share(ensemble) >= _PRESENT
     ]
-    return max(relied or ensembles, key=share)
+    chosen = max(relied or ensembles, key=share)
+    larger = [ensemble for ensemble in ensembles if share(ensemble) > share(chosen)]
+    return chosen, tuple(ensemble.scale.label(ensemble.temperature) for ensemble in larger)
 
 
 def _others(

@@ -12,6 +12,8 @@ from latf_openmm.sentences import listed
 
 _FEW_STATES = 4
 """States that the summary names, at most."""
+_FEW_TEMPERATURES = 4
+"""Temperatures asked for, between the others, at which the summary says how states are populated, at most."""
 _CLOSE = 2.0
 """Standard errors within which two populations agree."""
 _COMMITTEE = 3
@@ -72,19 +74,27 @@ def _states(run: RunFolder, trained: TrainedModel, ensembles: Sequence[Structure
     n = trained.model.n_states
     if n == 1:
         return "The model found one metastable state only."
-    ends = ensembles[:1] if len(ensembles) == 1 else (ensembles[0], ensembles[-1])
-    said = []
-    for ensemble in ends:
-        shares = ensemble.populations()
-        order = sorted(range(n), key=lambda state: -shares[state].value)
-        chosen = [state for state in order[:_FEW_STATES] if shares[state].value >= 0.01]
-        words = [f"state {s} with {_percent(shares[s].value, shares[s].error)}" for s in chosen]
-        most = "" if len(chosen) == n else " mostly"
-        said.append(f"at {run.scale.label(ensemble.temperature)}{most} {listed(words)}")
-    return (
-        f"The model found {n} metastable states (groups of structures that turn into each other slowly): "
-        f"{'; '.join(said)}."
-    )
+    said = "; ".join(_shares(ensemble) for ensemble in _named(ensembles, run.config.generate.temperatures))
+    return f"The model found {n} metastable states (groups of structures that turn into each other slowly): {said}."
+
+
+def _named(ensembles: Sequence[StructureEnsemble], asked: Sequence[float]) -> list[StructureEnsemble]:
+    """Ensembles of the lowest and highest temperature, and of those asked for, a few at most."""
+    ends = {ensembles[0].temperature, ensembles[-1].temperature}
+    between = [ensemble.temperature for ensemble in ensembles if ensemble.temperature in {*asked} - ends]
+    chosen = ends | set(between[:_FEW_TEMPERATURES])
+    return [ensemble for ensemble in ensembles if ensemble.temperature in chosen]
+
+
+def _shares(ensemble: StructureEnsemble) -> str:
+    """Say which states are populated at a temperature, and, where that is not to be relied on, why."""
+    shares, n = ensemble.populations(), ensemble.n_states
+    order = sorted(range(n), key=lambda state: -shares[state].value)
+    chosen = [state for state in order[:_FEW_STATES] if shares[state].value >= 0.01]
+    words = [f"state {s} with {_percent(shares[s].value, shares[s].error)}" for s in chosen]
+    most = "" if len(chosen) == n else " mostly"
+    poor = f" ({ensemble.verdict})" if ensemble.reliability == "poor" else ""
+    return f"at {ensemble.scale.label(ensemble.temperature)}{most} {listed(words)}{poor}"
 
 
 def _percent(value: float, error: float) -> str:

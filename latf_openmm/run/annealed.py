@@ -355,9 +355,8 @@ class AnnealedEnsembles(AnnealingPlan):
         texts = reweighter.warnings(ensemble)
         reliability = reweighter.reliability(min(ensemble.n_effective, _FAMILY * families))
         if families < MIN_ANCESTORS:
-            texts.append(
-                f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
-            )
+            few = f"its walkers have {families:.2g} ancestors effectively: errors are not to be relied on"
+            texts.insert(0, few)
         low, high = min(self.simulated), max(self.simulated)
         if not low <= ensemble.temperature <= high:
             texts.append(
@@ -366,7 +365,7 @@ class AnnealedEnsembles(AnnealingPlan):
             )
         if far := self.far(ensemble.temperature):
             reliability = "poor"
-            texts.append(far)
+            texts.insert(0, far)
         other = reweighter.at(ensemble.temperature, "reweighted")
         if other.reliability != "poor" and (contradictions := disagreement(ensemble, other)):
             texts += contradictions

@@ -97,6 +97,7 @@ def test_levels_that_disagree_are_named() -> None:
         r"state (0: the flow says .*; likewise state 1|1: the flow says .*; likewise state 0)$", text
     )
     assert found.reliability == "poor"
+    assert found.verdict == f"reliability poor: not to be relied on, since {text}"
 
 
 def test_one_frame_with_most_of_the_weight_is_named() -> None:

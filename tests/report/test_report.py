@@ -16,7 +16,9 @@ import torch
 import yaml
 from conftest import SMALL_TRAINING
 from helpers.folders import resealed
+from typer.testing import CliRunner
 
+from latf_openmm.cli import app
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.ensemble import Estimate
 from latf_openmm.features.solute import solute_atoms
@@ -24,11 +26,13 @@ from latf_openmm.report.citations import works
 from latf_openmm.report.cost import Cost, costs
 from latf_openmm.report.page import write_report
 from latf_openmm.report.solute import chain_traces, solute_of
-from latf_openmm.report.structures import StateStructure, scene, write_structures
+from latf_openmm.report.structures import StateStructure, scene, state_structures, write_structures
 from latf_openmm.report.temperature_curves import Melting
+from latf_openmm.reweighting.reliability import Reliability
 from latf_openmm.run.config import RunConfig, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.settings import validate
 from latf_openmm.systems import library_folder
 from latf_openmm.systems.structure import StructureSettings
@@ -126,25 +130,44 @@ def test_summary_says_what_was_done_and_what_to_trust(page: Page) -> None:
         assert words in " ".join(said[1].split())
 
 
-def test_structures_of_the_states(page: Page, dipeptide: RunFolder) -> None:
-    found = re.search(r'<script type="application/json" id="scene">(.*?)</script>', page.text, re.S)
-    assert found is not None
-    drawn = json.loads(found[1])
-    assert drawn["kind"] == "molecule"
-    assert len(drawn["elements"]) == 22
-    assert len(drawn["bonds"]) == 21
-    said = re.findall(r"<figcaption><b>state \d+</b>(.*?)<a ", page.text, re.S)
-    assert len(said) == 1 or all("independent" in text or "of this state" in text for text in said)
-    canvases = page.all("canvas")
-    assert [one["data-state"] for one in canvases] == [str(view["state"]) for view in drawn["views"]]
-    assert all(one["tabindex"] == "0" and "population" in one["aria-label"] for one in canvases)
-    for view in drawn["views"]:
-        structure = mdtraj.load(dipeptide.path / "report" / f"state_{view['state']}.pdb")
-        xyz = np.array(view["xyz"]).reshape(-1, 3) / 10
-        between = np.linalg.norm(xyz[:, None] - xyz[None], axis=-1)
-        expected = np.linalg.norm(structure.xyz[0][:, None] - structure.xyz[0][None], axis=-1)
-        np.testing.assert_allclose(between, expected, atol=0.003)  # the same structure, turned
-        assert all(len(other) == len(view["xyz"]) for other in view["others"])
+def test_a_state_is_drawn_where_it_can_be_relied_on(dipeptide: RunFolder) -> None:
+    reweighter = reweighter_of_round(dipeptide, 0)
+    pool = reweighter.pool
+    halves = replace(pool, states=(pool.z[:, 0] > np.median(pool.z[:, 0])).astype(np.int64), n_states=2)
+    cold, hot = (replace(reweighter.at(temperature), pool=halves) for temperature in (300.0, 600.0))
+    features = reweighter.trained.feature_module()
+    more, less = (cold, hot) if cold.populations()[1].value > hot.populations()[1].value else (hot, cold)
+
+    def drawn(*reliabilities: Reliability) -> StateStructure:
+        judged = [
+            replace(e, reliability=reliability)
+            for e, reliability in zip((more, less), reliabilities, strict=True)
+        ]
+        return state_structures(dipeptide, judged, features, 1)[1]
+
+    structure = drawn("poor", "fair")
+    assert (structure.temperature, structure.reliability) == (less.temperature, "fair")
+    assert structure.passed_over == (f"{more.temperature:g} K",)
+    for reliability in ("fair", "poor"):
+        structure = drawn(reliability, reliability)
+        assert (structure.temperature, structure.reliability) == (more.temperature, reliability)
+        assert structure.passed_over == ()
+
+
+def test_the_page_says_at_which_temperature_a_state_is_drawn(page: Page, dipeptide: RunFolder) -> None:
+    captions = re.findall(r"<figcaption><b>state \d+</b>(.*?)</figcaption>", " ".join(page.text.split()))
+    for caption in captions:
+        assert re.match(r": population \S+( ± \S+)? at \d+ K( \(poor: not to be relied on\))?\.", caption)
+    structure = dipeptide.reference_structure()
+    state = StateStructure(
+        0, 300.0, Estimate(0.4, 0.1), "state_0.pdb", None, structure, "300 K", "fair", ("350 K", "400 K")
+    )
+    assert state.where() == (
+        "population 0.40 ± 0.10 at 300 K. Not at 350 K and 400 K, where its population is larger but poor: not to be "
+        "relied on."
+    )
+    poor = replace(state, reliability="poor", passed_over=(), population=Estimate(0.4, np.nan))
+    assert poor.where() == "population 0.40 at 300 K (poor: not to be relied on)."
 
 
 def test_another_report_leaves_no_old_structures(dipeptide: RunFolder) -> None:
@@ -152,7 +175,9 @@ def test_another_report_leaves_no_old_structures(dipeptide: RunFolder) -> None:
     old = folder / "state_77.pdb"
     old.write_text("END\n")
     structure = dipeptide.reference_structure()
-    write_structures([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structure)], folder)
+    write_structures(
+        [StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structure, "300 K")], folder
+    )
     assert not old.exists()
 
 
@@ -166,6 +191,11 @@ def test_unknown_energies_are_said_not_guessed(dipeptide: RunFolder, tmp_path: P
     assert "Heat capacity:" not in text
     assert "RMSD: to the start structure" in text
     assert "Statistically optimal analysis" not in text  # nothing was reweighted
+    arguments = ["-T", "400", "--samples", "100", "--structures", "2", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["generate", str(copy), *arguments])
+    assert result.exit_code in (0, 3), (result.output, result.exception)
+    assert "state 0: " in result.output
+    assert "mean potential energy" not in result.output
 
 
 def test_cost_adds_up(dipeptide: RunFolder) -> None:
@@ -218,7 +248,7 @@ def library_structures(name: str, frames: int = 2) -> mdtraj.Trajectory:
 def test_chains_have_a_tube_and_no_hydrogens(name: str) -> None:
     structures, residues = library_structures(name), 10
     heavy = len(structures.topology.select("element != H"))
-    drawn = scene([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structures)])
+    drawn = scene([StateStructure(0, 300.0, Estimate(1.0, 0.1), "state_0.pdb", None, structures, "300 K")])
     assert drawn.kind == "chains"
     assert [len(piece) for piece in drawn.traces] == [residues]
     assert len(drawn.elements) == heavy == len(drawn.views[0].xyz) // 3

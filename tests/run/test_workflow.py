@@ -1,6 +1,8 @@
 """The loop as a user runs it: two rounds on a tiny three-hole run, resumed, generated from, reported."""
 
+import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.schema import start_record
+from latf_openmm.run.slopes import reweighter_of_round
 from latf_openmm.settings import validate
 from latf_openmm.systems import BuiltSystem, library_folder
 from latf_openmm.systems.three_hole import ThreeHoleSettings
@@ -227,7 +230,9 @@ def test_generate_writes_structures_with_weights(finished: RunFolder, tmp_path: 
     folder = tmp_path / "out" / "T0.9"
     record = json.loads((folder / "ensemble.json").read_text())
     assert f"reliability {record['reliability']}" in said
-    assert ("mean potential energy" in said) == (record["reliability"] != "poor")
+    assert "mean potential energy" in said
+    values = len(record["populations"]) + 2
+    assert said.count(" (poor)") == (values if record["reliability"] == "poor" else 0)
     table = pd.read_parquet(folder / "frames.parquet")
     assert table["weight"].sum() == pytest.approx(1.0)
     structures = mdtraj.load(str(folder / "ensemble.dcd"), top=str(folder / "ensemble.pdb"))
@@ -253,10 +258,35 @@ def test_generate_does_not_pretend_to_know(finished: RunFolder, tmp_path: Path) 
     )
     assert result.exit_code == 3, result.output
     said = " ".join(result.output.split())
-    assert "reliability poor" in said
-    assert "mean potential energy" not in said
-    assert "not to be relied on" in said
-    assert "T = 0.01 is farther than a factor of 2 from every simulated temperature" in said
+    why = "T = 0.01 is farther than a factor of 2 from every simulated temperature"
+    assert f"reliability poor: not to be relied on, since {why}" in said
+    assert re.search(r"state 0: \S+( ± \S+)? \(poor\)", said)
+    assert re.search(r"mean potential energy: \S+( ± \S+)? kJ/mol \(poor\)", said)
+
+
+def test_states_say_why_they_are_poor(finished: RunFolder, tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["states", str(finished.path), "-T", "0.01", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 3, result.output
+    assert "T = 0.01 (poor)" in result.output
+    said = " ".join(result.output.split())
+    assert "reliability poor: not to be relied on, since T = 0.01 is farther than a factor of 2" in said
+
+
+def check_populations(run: RunFolder, page: str) -> None:
+    """Temperatures asked for are in the summary and in a table, poor ones too: marked, and with why."""
+    ensembles = [reweighter_of_round(run, 1).at(temperature) for temperature in run.temperatures()]
+    assert "poor" in {ensemble.reliability for ensemble in ensembles}
+    for ensemble in ensembles:
+        label = run.scale.label(ensemble.temperature)
+        said = re.search(rf"at {label} (?:mostly )?state (?:[^;(.]|\.\d)* %(.{{50}})", page)
+        if ensemble.temperature in run.config.generate.temperatures:
+            assert said is not None
+            poor = said[1].startswith(" (reliability poor: not to be relied on, since ")
+            assert poor == (ensemble.reliability == "poor")
+        mark = f'<span class="reliability {ensemble.reliability}">{ensemble.reliability}</span>'
+        assert f"<td>{label}</td><td>{mark}</td> <td>{ensemble.populations()[0]}</td>" in page
+        if ensemble.reliability == "poor":
+            assert f"{label}: {ensemble.verdict}." in html.unescape(page)
 
 
 def test_report_and_status(finished: RunFolder) -> None:
@@ -269,6 +299,7 @@ def test_report_and_status(finished: RunFolder) -> None:
     assert [row["temperature"] for row in rows] == [0.5, 0.7, 1.0, 1.3, 1.6]
     assert all(row["reference"] == "exact" for row in rows)
     assert "There are no structures to look at" in page  # one particle
+    check_populations(finished, " ".join(page.split()))
     assert not list((finished.path / "report").glob("*.pdb"))
     status = RUNNER.invoke(app, ["status", str(finished.path)])
     assert "2 of 2 rounds complete" in status.output
