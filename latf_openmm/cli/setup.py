@@ -115,10 +115,11 @@ def init(
     proposal = write_starter(
         files, output, force_field or [], trust, timestep=timestep, frame_interval=frame_interval
     )
-    box = "periodic" if proposal.periodic else "not periodic"
     console = Console()
     console.print(
-        f"{output}: {proposal.n_atoms} atoms, {box}, {proposal.n_features} descriptors", highlight=False
+        f"{output}: {proposal.n_atoms} atoms, {proposal.surroundings}, {proposal.n_features} descriptors",
+        highlight=False,
+        soft_wrap=True,
     )
     console.print(
         f"steps a second for one walker, were nothing else at work: {speeds_text(proposal.speeds)}",

@@ -23,13 +23,13 @@ from latf_openmm.features.solute import alpha_carbons, heavy_atoms, water_atoms
 from latf_openmm.features.torsions import TorsionSettings
 from latf_openmm.labels import to_mdtraj
 from latf_openmm.run.config import RunConfig, check_step, load_config
-from latf_openmm.run.init_template import SPACING, fill_template
+from latf_openmm.run.init_template import SPACING, fill_template, solvent_of
 from latf_openmm.run.platform_speeds import platform_speeds, speeds_text, walkers_at_a_time
 from latf_openmm.sampling.dynamics import DynamicsSettings
 from latf_openmm.settings import validate
 from latf_openmm.storage import atomic_file, check_output
 from latf_openmm.systems import SYSTEM_KINDS, BuiltSystem
-from latf_openmm.systems.molecule import NarrowBoxError, structure as read_structure
+from latf_openmm.systems.molecule import NarrowBoxError, TwoSolventsError, structure as read_structure
 from latf_openmm.systems.structure import force_field_file
 from latf_openmm.units import duration
 
@@ -64,8 +64,10 @@ class Starter:
     ----------
     path
         The configuration.
-    n_atoms, periodic
+    n_atoms
         Of the system.
+    surroundings
+        Whether the system is periodic, and what stands for a solvent, for people.
     n_features
         Descriptors.
     platform, steps_per_second
@@ -78,7 +80,7 @@ class Starter:
 
     path: Path
     n_atoms: int
-    periodic: bool
+    surroundings: str
     n_features: int
     platform: str
     steps_per_second: float
@@ -141,15 +143,19 @@ def write_starter(
         )
     speeds = platform_speeds(built)
     platform = max(speeds, key=lambda name: speeds[name] * walkers_at_a_time(name))
+    solvent = solvent_of(system, built)
     proposal = _Proposal(built, platform, speeds, "options" in system, timestep, frame_interval)
     values = proposal.values() | {
         "system": yaml.safe_dump(_relative(system, folder), sort_keys=False, default_flow_style=None),
         "features": yaml.safe_dump(features, sort_keys=False, default_flow_style=None),
+        "solvent": solvent,
     }
     config = _write(output, values)
     n_features = build_features(resolve_features(config.features, topology)).n_features
+    box = "periodic" if built.periodic else "not periodic"
+    surroundings = f"{box}, {solvent}" if solvent else box
     return Starter(
-        output, built.n_atoms, built.periodic, n_features, platform, proposal.speed, speeds, proposal.hours
+        output, built.n_atoms, surroundings, n_features, platform, proposal.speed, speeds, proposal.hours
     )
 
 
@@ -300,12 +306,17 @@ def _parametrised(kind: str, topology: Path, files: Sequence[Path]) -> dict[str,
 
 
 def _fitting(system: dict[str, Any]) -> tuple[dict[str, Any], BuiltSystem]:
-    """The system and what it says, with a shorter cutoff where the box is narrow."""
+    """The system and what it says.
+
+    With a shorter cutoff where the box is narrow, and without an implicit solvent where the force field brings one.
+    """
     for cutoff in _SHORTER if "options" in system else ():
         try:
             return system, _build(system)
         except NarrowBoxError:
             system = system | {"options": system["options"] | {"cutoff": cutoff}}
+        except TwoSolventsError:
+            system = system | {"options": system["options"] | {"implicit": "none"}}
     return system, _build(system)
 
 

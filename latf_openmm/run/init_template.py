@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from latf_openmm.systems import BuiltSystem
+from latf_openmm.systems.implicit import implicit_solvent
+
 SPACING = {
     True: "  # With solvent, energies overlap between close temperatures only; farther ones are the flow's guess.",
     False: "  # Neighbours should overlap in energy; `latf-openmm generate` says how many frames reach a temperature.",
@@ -13,6 +16,26 @@ KEYS_COMMENT = (
     "# latf-openmm keys lists all keys; latf-openmm keys bias.opes says what those of one place mean."
 )
 """Comment of configurations that users begin with."""
+_SOLVENTS = {
+    "implicit solvent OBC2": """\
+# There is no water in the file, so an implicit solvent stands for it: OBC2 (Onufriev, Bashford and Case, 2004), which
+# is built into OpenMM and so its fastest. For another one write implicit: none, and add its file to force_field, as
+# implicit/gbn2.xml. For vacuum write implicit: none. For explicit water add it and its box to the structure
+# (Modeller.addSolvent of OpenMM), and run latf-openmm init on the new file, which writes what belongs to it.
+""",
+    "implicit solvent of the force field": """\
+# There is no water in the file; the implicit solvent is that of force_field. For another one write its file there; for
+# OBC2, which is built into OpenMM and so its fastest, leave the file out and write implicit: obc2. For vacuum leave it
+# out. For explicit water add it and its box to the structure (Modeller.addSolvent of OpenMM), and run latf-openmm init
+# on the new file, which writes what belongs to it.
+""",
+    "in vacuum": """\
+# There is neither a periodic box nor an implicit solvent: these atoms are in vacuum. For an implicit solvent add
+# implicit: obc2 to the options; for explicit water run latf-openmm init on files of the solvated molecule with its box.
+""",
+    "": "",
+}
+"""What stands for a solvent where there is no box, with the comment on it; nothing for a System with all its forces."""
 
 _TEMPLATE = """\
 # Written by latf-openmm init. Every value is a proposal: read it, change it, then
@@ -21,7 +44,7 @@ _TEMPLATE = """\
 # {atoms} atoms; {platform} takes {speed} steps a second here ({day} ns a day for one walker at {timestep} ps).
 # Steps a second for one walker, were nothing else at work: {speeds}.
 # One round of simulation, as proposed, takes about {time}; a biased round takes longer. Training comes on top.
-system:
+{solvent}system:
 {system}
 seed: 1
 simulation:
@@ -62,11 +85,27 @@ generate:
 """The configuration; values are filled in."""
 
 
+def solvent_of(system: Mapping[str, Any], built: BuiltSystem) -> str:
+    """Name what stands for a solvent; empty with a periodic box, and for a System that is given with all its forces.
+
+    Parameters
+    ----------
+    system
+        The section of the configuration.
+    built
+        What it says.
+    """
+    if built.periodic or "options" not in system:
+        return ""
+    if system["options"].get("implicit", "none") == "obc2":
+        return "implicit solvent OBC2"
+    return "implicit solvent of the force field" if implicit_solvent(built.system) else "in vacuum"
+
+
 def fill_template(values: Mapping[str, Any]) -> str:
     """Return the configuration with these values; `system` and `features` are sections in YAML."""
-    return _TEMPLATE.format(
-        keys=KEYS_COMMENT, **{key: _indented(key, value) for key, value in values.items()}
-    )
+    filled = {key: _indented(key, value) for key, value in values.items()}
+    return _TEMPLATE.format(keys=KEYS_COMMENT, **filled | {"solvent": _SOLVENTS[values["solvent"]]})
 
 
 def _indented(key: str, value: Any) -> Any:

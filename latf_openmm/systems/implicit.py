@@ -4,6 +4,14 @@ import openmm
 from openmm import app, unit
 from openmm.app.internal.customgbforces import GBSAOBC2Force
 
+_FORCES = (openmm.GBSAOBCForce, openmm.CustomGBForce, openmm.AmoebaGeneralizedKirkwoodForce)
+"""Forces of OpenMM that stand for an implicit solvent."""
+
+
+def implicit_solvent(system: openmm.System) -> bool:
+    """Return whether a System has an implicit solvent."""
+    return any(isinstance(force, _FORCES) for force in system.getForces())
+
 
 def add_native_obc2(system: openmm.System, topology: app.Topology) -> None:
     """Add a `GBSAOBCForce` (solute dielectric 1, solvent 78.5, ACE surface term) to `system`.

@@ -28,7 +28,7 @@ from latf_openmm.periodic import (
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
-from latf_openmm.systems.implicit import add_native_obc2
+from latf_openmm.systems.implicit import add_native_obc2, implicit_solvent
 from latf_openmm.systems.inspection import inspected
 from latf_openmm.systems.water import make_rigid, waters
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -49,6 +49,10 @@ _METHODS = {"none": app.NoCutoff, "pme": app.PME, "cutoff": app.CutoffPeriodic}
 
 class NarrowBoxError(ConfigError):
     """The box is less than twice as wide as the cutoff."""
+
+
+class TwoSolventsError(ConfigError):
+    """An implicit solvent is asked for, and the force field has one already."""
 
 
 class ForceFieldOptions(Settings):
@@ -301,6 +305,11 @@ def create_system(
         Key of the file that is to blame where no System can be made.
     files
         Where a box was looked for.
+
+    Raises
+    ------
+    ConfigError
+        If no System can be made, or an implicit solvent is wanted and there is one already.
     """
     arguments = options.arguments(box, files, len(waters(topology)))
     periodic = arguments["nonbondedMethod"] is not app.NoCutoff
@@ -318,6 +327,11 @@ def create_system(
     if options.pressure is not None:  # its temperature is that of the walkers
         system.addForce(openmm.MonteCarloBarostat(options.pressure * unit.bar, 300.0 * unit.kelvin))
     if options.implicit == "obc2":
+        if implicit_solvent(system):
+            raise TwoSolventsError(
+                f"system.options.implicit: {options.implicit!r} would be a second implicit solvent, system.{what} "
+                "brings one; expected 'none'"
+            )
         add_native_obc2(system, topology)
     return system
 

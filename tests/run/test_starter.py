@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.own_files import files  # noqa: F401 - a fixture
+from helpers.own_files import files, parmed  # noqa: F401 - one is a fixture
 from helpers.wells import WELL
 from openmm import app
 from typer.testing import CliRunner
@@ -84,7 +84,7 @@ def test_a_protein(tmp_path: Path) -> None:
     result = RUNNER.invoke(cli, ["init", str(path), "-o", str(out)])
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
-    assert "166 atoms, not periodic" in said
+    assert "166 atoms, not periodic, implicit solvent OBC2, " in said
     assert "steps a second for one walker, were nothing else at work: " in said
     assert "training is not included" in said
     config = load_config(out)
@@ -99,6 +99,64 @@ def test_a_protein(tmp_path: Path) -> None:
     assert (moving.kind, moving.interval) == ("exchange", 50)
     with pytest.raises(ConfigError, match="a configuration is never overwritten"):
         write_starter([path], out)
+
+
+def forces(text: str, file: Path) -> set[str]:
+    """Names of the forces of the System of a configuration."""
+    file.write_text(text)
+    return {force.getName() for force in load_config(file).system.build().system.getForces()}
+
+
+def test_a_comment_says_what_stands_for_water_and_what_to_write_for_another(
+    files: Path, tmp_path: Path
+) -> None:
+    """What it proposes can be built."""
+    changed = files / "changed.yaml"
+    dry = write_starter([files / "dry.pdb"], files / "dry.yaml")
+    assert dry.surroundings == "not periodic, implicit solvent OBC2"
+    text = dry.path.read_text()
+    comment = text.partition("\nsystem:\n")[0]
+    for words in ("no water in the file", "OBC2", "implicit/gbn2.xml", "vacuum", "Modeller.addSolvent"):
+        assert words in comment
+    assert "GBSAOBCForce" in forces(text, changed)
+    vacuum = text.replace("implicit: obc2}", "implicit: none}")
+    assert not {"GBSAOBCForce", "CustomGBForce"} & forces(vacuum, changed)
+    other = vacuum.replace("[amber14-all.xml]", "[amber14-all.xml, implicit/gbn2.xml]")
+    assert "CustomGBForce" in forces(other, changed)
+    wet = write_starter([files / "wet.pdb"], tmp_path / "wet.yaml")
+    assert wet.surroundings == "periodic"
+    assert "water in the file" not in wet.path.read_text()
+    serialized = write_starter([files / "wet.xml", files / "wet.pdb"], tmp_path / "xml.yaml")
+    assert "solvent" not in serialized.path.read_text().partition("\nsystem:\n")[0]
+
+
+def test_parameters_without_a_solvent_are_said_to_be_in_vacuum(files: Path, tmp_path: Path) -> None:
+    pdb = app.PDBFile(str(files / "dry.pdb"))
+    system = app.ForceField("amber14-all.xml").createSystem(pdb.topology)
+    structure = parmed.openmm.load_topology(pdb.topology, system, pdb.positions)
+    for name in ("dry.prmtop", "dry.rst7"):
+        structure.save(str(tmp_path / name))
+    starter = write_starter([tmp_path / "dry.prmtop", tmp_path / "dry.rst7"], tmp_path / "my.yaml")
+    assert starter.surroundings == "not periodic, in vacuum"
+    text = starter.path.read_text()
+    assert "these atoms are in vacuum" in text
+    solvated = text.replace("{hydrogen_mass: 3.0}", "{hydrogen_mass: 3.0, implicit: obc2}")
+    assert "GBSAOBCForce" in forces(solvated, tmp_path / "changed.yaml")
+
+
+def test_a_force_field_with_an_implicit_solvent_gets_no_second_one(files: Path, tmp_path: Path) -> None:
+    fields = ["amber14-all.xml", "implicit/gbn2.xml"]
+    starter = write_starter([files / "dry.pdb"], files / "gbn2.yaml", fields)
+    assert starter.surroundings == "not periodic, implicit solvent of the force field"
+    text = starter.path.read_text()
+    assert "the implicit solvent is that of force_field" in text
+    names = forces(text, files / "changed.yaml")
+    assert "CustomGBForce" in names
+    assert "GBSAOBCForce" not in names
+    with pytest.raises(
+        ConfigError, match=r"second implicit solvent, system\.force_field brings one; expected"
+    ):
+        forces(text.replace("implicit: none}", "implicit: obc2}"), files / "changed.yaml")
 
 
 def test_a_time_step_and_a_frame_interval_that_were_asked_for(tmp_path: Path) -> None:
