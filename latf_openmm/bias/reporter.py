@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
 
+_SHOWN = 200
+"""Characters of a file's first line that a message shows, at most."""
+
 
 class LatentReporter:
     """Write step, time [ps], z0, z1, ..., the bias energy and its offset [kJ/mol] of each reported frame.
@@ -26,13 +29,10 @@ class LatentReporter:
     Frames weigh exp((bias energy - offset) / kT). In the list of reporters it comes before the `BiasUpdater`,
     so that a frame has the bias it was made with; the other order is refused.
 
-    A file that is there already is never emptied. It is continued by a simulation that goes on after its last step,
-    as one does that was restarted by the same script.
-
     Parameters
     ----------
     path
-        CSV file to write.
+        CSV file to write; one that is there already is an error, unless it is to be continued or replaced.
     interval
         Steps between reports.
     cv
@@ -40,14 +40,17 @@ class LatentReporter:
     bias
         The bias of the simulation, or None.
     append
-        Continue a file whatever its last step is.
+        Continue the file, where there is one; a line that was cut off is removed.
     name
         As given to `add_bias`.
+    overwrite
+        Replace the file, where there is one.
 
     Raises
     ------
     ConfigError
-        If the file holds something else, or, at the first step, steps that are not before those of the simulation.
+        If there is a file and it is neither to be continued nor replaced, or to be continued and not a table of these
+        variables.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class LatentReporter:
         append: bool = False,
         *,
         name: str = BIAS_NAME,
+        overwrite: bool = False,
     ) -> None:
         self.interval = interval
         self.cv = cv
@@ -68,14 +72,7 @@ class LatentReporter:
         self._unchanged: tuple[int, int] | None = (
             None  # step from which the bias stays as it is, messages sent then
         )
-        self._path = Path(path)
-        self._last = _last_step(self._path, _header(cv.dim))
-        if append:
-            self._last = None if self._last is None else -1
-        self.file = self._path.open("a", encoding="utf-8")
-        if self._last is None:
-            self.file.write(_header(cv.dim))
-            self.file.flush()
+        self.file = _opened(Path(path), _header(cv.dim), append, overwrite)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
         """Say when the next report is due and that it needs positions.
@@ -83,19 +80,13 @@ class LatentReporter:
         Raises
         ------
         ConfigError
-            If the bias does not act in the simulation, its updater comes before, or the file has later steps.
+            If the bias does not act in the simulation, or its updater comes before.
         """
         if self.bias is not None:
             _check_order(self, simulation.reporters)
         if self.bias is not None and not self._started:
             check_integrated(simulation.context, self.name)
         self._started = True
-        if self._last is not None and self._last > simulation.currentStep:
-            raise ConfigError(
-                f"{self._path}: has steps up to {self._last} already, and the simulation is at step "
-                f"{simulation.currentStep}; move the file, or say append=True"
-            )
-        self._last = None
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": ["positions"]}
 
@@ -147,21 +138,40 @@ def _header(dim: int) -> str:
     return ",".join(["step", "time_ps", *names, "bias_energy", "bias_offset"]) + "\n"
 
 
-def _last_step(path: Path, header: str) -> int | None:
-    """Return the last step in a file of this header, without a line that was cut; None where there is no file yet."""
-    if not path.exists() or path.stat().st_size == 0:
-        return None
+def _opened(path: Path, header: str, append: bool, overwrite: bool) -> TextIO:
+    """Open a table that begins with `header`, new or with what it has.
+
+    Raises
+    ------
+    ConfigError
+        If there is a file that is neither to be continued nor replaced, or has another first line.
+    """
+    if append and overwrite:
+        raise ConfigError(f"{path}: append and overwrite are both True; expected one of them, or neither")
+    new = overwrite or not path.exists() or path.stat().st_size == 0
+    if not new and not append:
+        raise ConfigError(
+            f"{path}: is there already; say append=True to continue it, overwrite=True to replace it, or give another "
+            "name"
+        )
+    if not new:
+        _check_table(path, header)
+    file = path.open("w" if new else "a", encoding="utf-8")
+    if new:
+        file.write(header)
+        file.flush()
+    return file
+
+
+def _check_table(path: Path, header: str) -> None:
+    """Cut off a last line that is not complete; raise `ConfigError` unless the first line of a file is `header`."""
     data = path.read_bytes()
     complete = data[: data.rfind(b"\n") + 1]
-    lines = complete.decode("utf-8", errors="replace").splitlines()
-    try:
-        if lines[0] + "\n" != header:
-            raise ValueError
-        last = int(lines[-1].split(",")[0]) if len(lines) > 1 else -1
-    except (ValueError, IndexError):
+    first = data.partition(b"\n")[0].decode("utf-8", errors="replace").rstrip("\r")
+    if first != header.strip():
         raise ConfigError(
-            f"{path}: is there already and not a file of these variables; expected the first line {header.strip()}"
-        ) from None
+            f"{path}: cannot be continued: its first line is {first[:_SHOWN]!r}, and the columns of these variables "
+            f"are {header.strip()!r}"
+        )
     if len(complete) < len(data):
         os.truncate(path, len(complete))
-    return last

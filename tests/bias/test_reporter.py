@@ -49,7 +49,7 @@ def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
     assert table["bias_energy"].iloc[-1] == pytest.approx(in_openmm, abs=1e-5)
 
 
-def test_a_file_that_is_there_is_continued_and_never_emptied(tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_neither_emptied_nor_continued_unless_that_is_said(tmp_path: Path) -> None:
     built = AlanineDipeptideSettings().build()
     cv = latf.torsion_cv([(4, 6, 8, 14)], built.n_atoms)
     file = tmp_path / "z.csv"
@@ -65,17 +65,38 @@ def test_a_file_that_is_there_is_continued_and_never_emptied(tmp_path: Path) -> 
         simulation.step(30)
         return [int(step) for step in pd.read_csv(file)["step"]]
 
+    file.touch()  # as tempfile makes it
     assert job(0) == [10, 20, 30]
     with file.open("a") as cut:
         cut.write("40,0.0")  # as a kill leaves it
-    assert job(30) == [10, 20, 30, 40, 50, 60]
-    with pytest.raises(ConfigError, match=r"z\.csv: has steps up to 60 already, .* at step 0; .*append=True"):
-        job(0)
-    assert job(50, append=True) == [10, 20, 30, 40, 50, 60, 60, 70, 80]
     before = file.read_text()
-    with pytest.raises(ConfigError, match=r"z\.csv: is there already .* expected .* step,time_ps,z0,z1"):
-        latf.LatentReporter(file, 10, latf.torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)], built.n_atoms))
+    for start in ({}, {"append": True, "overwrite": True}):
+        with pytest.raises(ConfigError, match=r"z\.csv: .*append.*overwrite"):
+            latf.LatentReporter(file, 10, cv, **start)
+        assert file.read_text() == before
+    assert job(30, append=True) == [10, 20, 30, 40, 50, 60]
+    assert job(50, append=True) == [10, 20, 30, 40, 50, 60, 60, 70, 80]
+    assert job(0, overwrite=True) == [10, 20, 30]
+    file.unlink()
+    assert job(0, append=True) == [10, 20, 30]
+
+
+def test_a_table_of_other_variables_is_not_continued(tmp_path: Path) -> None:
+    one, two = (latf.torsion_cv([(4, 6, 8, 14), (6, 8, 14, 16)][:n], 22) for n in (1, 2))
+    file = tmp_path / "z.csv"
+    latf.LatentReporter(file, 10, one)
+    before = file.read_text()
+    message = (
+        r"z\.csv: cannot be continued: its first line is 'step,time_ps,z0,bias_energy,bias_offset', and the columns of "
+        r"these variables are 'step,time_ps,z0,z1,bias_energy,bias_offset'"
+    )
+    with pytest.raises(ConfigError, match=message):
+        latf.LatentReporter(file, 10, two, append=True)
     assert file.read_text() == before
+    file.write_bytes(b"\x00\xff frames")
+    with pytest.raises(ConfigError, match=r"z\.csv: cannot be continued: its first line is '.* frames'"):
+        latf.LatentReporter(file, 10, two, append=True)
+    assert file.read_bytes() == b"\x00\xff frames"
 
 
 @pytest.mark.parametrize("backend", ["compiled", "torchforce", "python"])
