@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _SOON, _LATE = 10.0, 60.0
 """Seconds between two lines on one step: at least, where another tenth of it is done, and at most."""
+_SPEED_OVER = 600.0
+"""Seconds whose steps the time left is reckoned from: one step, as an epoch with many frames, can take minutes."""
 
 
 class Advance(Protocol):
@@ -57,6 +59,7 @@ def make_progress(console: Console | None = None) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=missing,
+        speed_estimate_period=_SPEED_OVER,
     )
 
 
@@ -70,7 +73,7 @@ class LineProgress(Progress):
     """
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console=console, disable=True)  # nothing is drawn
+        super().__init__(console=console, disable=True, speed_estimate_period=_SPEED_OVER)  # nothing is drawn
         self._last: dict[TaskID, tuple[float, float]] = {}
 
     def begin(self, task: TaskID, description: str) -> None:

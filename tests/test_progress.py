@@ -51,6 +51,18 @@ def test_what_takes_very_long_has_one_a_minute(monkeypatch: pytest.MonkeyPatch) 
     assert len(lines_of(screen)) == 5
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_time_left_of_slow_steps_is_known(terminal: bool) -> None:
+    """As of epochs that take two minutes each."""
+    progress = make_progress(Console(file=StringIO(), force_terminal=terminal))
+    clock = iter(range(0, 12_000, 120))
+    progress.get_time = lambda: float(next(clock))  # type: ignore[method-assign]
+    task = progress.add_task("work", total=10, note="")
+    for _ in range(3):
+        progress.update(task, advance=1)
+    assert progress.tasks[0].time_remaining == pytest.approx(7 * 120)
+
+
 def test_an_error_has_no_line_of_its_own() -> None:
     screen = StringIO()
     with (

@@ -110,9 +110,9 @@ def unfinished_text(activity: "Activity", scale: TemperatureScale) -> str:
         return f"{said}; no command works on it now"
     if speed := speed_text(activity, scale):
         said += f", {speed}"
-    if activity.seconds_left is not None:
-        said += f", {duration(activity.seconds_left)} left of this"
-    return said
+    if activity.seconds_left is None:
+        return f"{said}, time left not known yet"
+    return f"{said}, {duration(activity.seconds_left)} left of {activity.part}"
 
 
 def simulated_text(activity: "Activity", scale: TemperatureScale) -> str:

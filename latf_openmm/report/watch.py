@@ -88,7 +88,8 @@ def _now(run: RunFolder, activity: Activity | None, rounds: Sequence[RoundRecord
         table.add_row("now", Text("complete", "green"))
         return table
     bias = "with the bias" if activity.biased else "without a bias"
-    table.add_row("now", Text(activity.place, "bold cyan"))
+    now = activity.place if activity.step == "simulating" else activity.sentence()  # frames have a bar
+    table.add_row("now", Text(now, "bold cyan"))
     if activity.heartbeat is None:
         table.add_row("", Text("no command works on it now", "yellow"))
     label = run.scale.label
@@ -119,7 +120,7 @@ def _amount(done: float, total: float) -> Table:
 def _time_left(run: RunFolder, activity: Activity, rounds: Sequence[RoundRecord]) -> str:
     """Time left of this step, and of the rounds after this one, as long as those before took."""
     seconds = activity.seconds_left
-    said = "not known yet" if seconds is None else f"{duration(seconds)} of this"
+    said = "not known yet" if seconds is None else f"{duration(seconds)} of {activity.part}"
     later = 0 if activity.round is None else run.config.loop.rounds - activity.round - 1
     timed = [record.seconds.total for record in rounds if not run.round(record.round).imported()]
     if later and timed:

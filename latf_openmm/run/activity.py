@@ -28,6 +28,8 @@ Step = Literal[
     "planning the next round",
 ]
 """Steps of a round, in order; of the validation runs the first two."""
+_STAGES = {"states": "of at most", "joint": "of at most", "flow": "of"}
+"""Stages of a training whose bars count epochs, by the names of the bars; some end early."""
 _COUNTED = {"training": "train", "generating": "generate"}
 """Names under which the wall time of steps is counted."""
 
@@ -76,6 +78,20 @@ class Activity:
         return f"{place}, {self.step}" if self.begun else f"{place}, next: {self.step}"
 
     @property
+    def stage(self) -> str:
+        """Stage of a training that goes on: "stage joint, 2 of at most 6 epochs (3 states)"; empty elsewhere."""
+        beat = self.heartbeat
+        if beat is None or self.step != "training" or beat.step not in _STAGES:
+            return ""
+        note = f" ({beat.note})" if beat.note else ""
+        return f"stage {beat.step}, {beat.done:,.0f} {_STAGES[beat.step]} {beat.total:,.0f} epochs{note}"
+
+    @property
+    def part(self) -> str:
+        """Name of what the time left is of."""
+        return "this stage" if self.stage else "this"
+
+    @property
     def steps(self) -> tuple[int, int]:
         """Time steps of all walkers after equilibration, done and in all."""
         return self.frames * self.settings.frame_interval, self.n_frames * self.settings.frame_interval
@@ -101,6 +117,8 @@ class Activity:
         """Say where it is: "round 2, simulating, 3,200 of 10,000 frames of all walkers"."""
         if self.lags is not None:
             return f"{self.place}, {self.lags[0]} of {self.lags[1]} done"
+        if self.stage:
+            return f"{self.place}, {self.stage}"
         if self.step != "simulating" or not self.begun:
             return self.place
         return f"{self.place}, {self.frames:,} of {self.n_frames:,} frames of all walkers"

@@ -43,6 +43,8 @@ class Heartbeat(Record):
         Time steps of all walkers together, where a simulation goes on.
     seconds_left
         Of the bar, by its speed; None where that is not known.
+    note
+        What the bar says of its last result.
     """
 
     content = "what a command does at this moment"
@@ -54,6 +56,7 @@ class Heartbeat(Record):
     total: float = 0.0
     steps_per_second: float | None = None
     seconds_left: float | None = None
+    note: str = ""
 
     @property
     def fraction(self) -> float:
@@ -136,6 +139,7 @@ def _read(progress: Progress) -> Heartbeat:
         total=task.total or 0.0,
         steps_per_second=task.fields.get("steps_per_second"),
         seconds_left=task.time_remaining,
+        note=task.fields.get("note", ""),
     )
 
 

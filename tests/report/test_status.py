@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,14 +87,42 @@ def page(run: Path) -> str:
 @contextmanager
 def working(run: Path) -> Iterator[None]:
     """Be the process that simulates a run, a quarter of a round being done."""
-    (run / FILE).unlink(missing_ok=True)
     progress = Progress(disable=True)
     with bar(progress, "round 1: simulate", ALL) as advance:
         advance(ALL / 4, "", steps_per_second=12_345.6)
-        with beating(run, progress):
-            while read_heartbeat(run) is None:
-                time.sleep(0.01)
+        with beaten(run, progress):
             yield
+
+
+@contextmanager
+def beaten(run: Path, progress: Progress) -> Iterator[None]:
+    """Be the process with these bars."""
+    (run / FILE).unlink(missing_ok=True)
+    with beating(run, progress):
+        while read_heartbeat(run) is None:
+            time.sleep(0.01)
+        yield
+
+
+def check_stages(run: Path) -> None:
+    """A run that trains says which stage, how far it is, and the time left of it."""
+    progress = Progress(disable=True)
+    for stage, amount in (("states", "2 of at most 6"), ("joint", "2 of at most 6"), ("flow", "2 of 6")):
+        with bar(progress, f"  {stage}", 6) as advance:
+            advance(1, "")
+            with beaten(run, progress):
+                said = "\n".join(run_status(run).lines)
+                assert "not finished: round 1, training, stage " in said
+                assert said.endswith(" 6 epochs, time left not known yet")
+                assert "time left not known yet" in " ".join(drawn(run).split())
+            time.sleep(0.02)
+            advance(1, "2 flows, held-out 1.376")
+            with beaten(run, progress):
+                place = f"round 1, training, stage {stage}, {amount} epochs (2 flows, held-out 1.376)"
+                assert re.search(rf"{re.escape(place)}, \S+ s left of this stage$", run_status(run).lines[-1])
+                shown = drawn(run)
+                assert place in shown
+                assert re.search(r"time left +\S+ s of this stage", shown)
 
 
 def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
@@ -144,6 +173,7 @@ def test_a_run_killed_in_its_training(first: tuple[Path, Path], killed: Path, tm
     for lag in (3, 9):
         kept.write(lag, {"lag": lag})
     assert "this run is not finished: round 1, training; no command works" in "\n".join(run_status(run).lines)
+    check_stages(run)
     assert "round 1, training" in drawn(run)
     assert "This run is not finished: round 1, training. Everything" in page(run)
     assert times["round 1: simulate"] > 0
