@@ -14,7 +14,8 @@ class LoopLimits(Settings):
     max_simulated_ns: float | None = Field(
         None,
         gt=0,
-        description="no new round after so much simulated time of all walkers [ns]; reduced: 1000 units",
+        description="no new round after so much simulated time of all walkers [ns]; "
+        "imported trajectories do not count, they were not simulated by this loop; reduced: 1000 units",
     )
     max_wall_hours: float | None = Field(
         None, gt=0, description="no new round after so many hours of all rounds"

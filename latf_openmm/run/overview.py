@@ -32,10 +32,10 @@ def settled(run: RunPaths, loop: LoopLimits, folder: RoundFolder) -> str | None:
     decision = folder.read_decision()
     if decision.stop:
         return decision.reasons[-1]
-    summaries = [run.round(index).summary() for index in range(folder.index + 1)]
-    spent = sum(summary.simulated_ps for summary in summaries) / 1000
-    if loop.max_simulated_ns is not None and spent >= loop.max_simulated_ns:
-        return f"{spent:.3g} ns were simulated, loop.max_simulated_ns is {loop.max_simulated_ns:g}"
+    rounds = [run.round(index) for index in range(folder.index + 1)]
+    summaries = [entry.summary() for entry in rounds]
+    if loop.max_simulated_ns is not None and (budget := _budget_used(rounds, loop.max_simulated_ns)):
+        return budget
     hours = sum(summary.seconds.total for summary in summaries) / 3600
     if loop.max_wall_hours is not None and hours >= loop.max_wall_hours:
         return f"{hours:.3g} hours were used, loop.max_wall_hours is {loop.max_wall_hours:g}"
@@ -47,6 +47,16 @@ def settled(run: RunPaths, loop: LoopLimits, folder: RoundFolder) -> str | None:
     ):
         return f"the distribution changed less than {loop.convergence_threshold:g} nats at every temperature"
     return None
+
+
+def _budget_used(rounds: list[RoundFolder], most: float) -> str:
+    """Say that rounds have simulated as much as they may [ns]; empty where they have not."""
+    simulated = [folder.summary().simulated_ps for folder in rounds if not folder.imported()]
+    spent = sum(simulated) / 1000
+    if spent < most:
+        return ""
+    but = "" if len(simulated) == len(rounds) else ", imported trajectories not counted"
+    return f"{spent:.3g} ns were simulated{but}, loop.max_simulated_ns is {most:g}"
 
 
 def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:

@@ -78,9 +78,12 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
     assert "Round 0 is of imported trajectories" in page and "not simulated here" in page
     assert not (run.path / "report" / "decisions.png").exists()  # no round of this loop ran
     assert "states; imported, training" in " ".join(run_status(run.path).lines)
-    # The same configuration continues with a biased round.
-    after = run_loop(config, run.path)
+    # The same configuration continues with a biased round; what was imported is not of the time that may be simulated.
+    limited = config.model_copy(update={"loop": LoopSettings(rounds=3, max_simulated_ns=0.1)})
+    after = run_loop(limited, run.path)
     assert len(after.complete_rounds()) == 2
+    said = "no further round: 0.123 ns were simulated, imported trajectories not counted, loop.max_simulated_ns is 0.1"
+    assert said in "\n".join(run_status(run.path).lines)
     assert (after.walkers(1)[-1].table["bias_energy"] != 0).any()
     assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
 
