@@ -36,6 +36,8 @@ class Curve:
         one of them is the flow's.
     warnings
         Where the frames say nothing of it.
+    is_share
+        True for the share of frames in a state, or for which a function is 1 and not 0.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Curve:
     table: pd.DataFrame
     replicates: Array | None
     warnings: tuple[str, ...] = ()
+    is_share: bool = False
 
     def __repr__(self) -> str:
         return f"Curve({self.title}, {len(self.table)} temperatures)"
@@ -61,13 +64,6 @@ class Curve:
     def title(self) -> str:
         """Name for people."""
         return observable_title(self.name)
-
-    @property
-    def is_share(self) -> bool:
-        """True for a population, and for a function in a file whose values are between 0 and 1."""
-        values = self.table["value"]
-        named = self.name.startswith("population:") or ".py:" in self.name
-        return named and bool(values.between(0.0, 1.0).all())
 
     def transition(self, midpoint: float | None = None) -> Estimate | None:
         """Temperature where the curve crosses `midpoint`, or, without one, of its maximum; None if there is none.
@@ -132,9 +128,10 @@ def curve(
     """
     observable = named_observable(name, reference)
     observable.check(ensembles[0].n_states)
-    rows, spreads, unseen = [], [], list[str]()
+    rows, spreads, unseen, shares = [], [], list[str](), []
     for ensemble in ensembles:
         measured = observable.measure(ensemble, topology)
+        shares.append(measured.is_share)
         spread = ensemble.replicates.of(measured.statistic)
         spreads.append(np.nan_to_num(spread, posinf=_NOTHING, neginf=-_NOTHING))  # a state without weight
         reliability = ensemble.reliability
@@ -151,7 +148,8 @@ def curve(
     ]
     same = all(ensemble.method != "flow" for ensemble in ensembles)
     table = pd.DataFrame(rows, columns=columns)
-    return Curve(name, observable.unit, table, np.array(spreads) if same else None, tuple(warnings))
+    replicates = np.array(spreads) if same else None
+    return Curve(name, observable.unit, table, replicates, tuple(warnings), all(shares))
 
 
 def energy_curve(name: Literal["energy", "heat_capacity"], ensembles: Sequence[StructureEnsemble]) -> Curve:

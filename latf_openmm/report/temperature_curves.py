@@ -46,13 +46,12 @@ class Melting:
         """
         rows = []
         for drawn in self.curves:
-            indicator = ".py:" in drawn.name
-            if indicator:
+            if drawn.is_share:
                 at = drawn.transition(0.5)
             else:
                 at = drawn.transition() if drawn.name == "heat_capacity" else None
             if at is not None and np.isfinite(at.error):
-                words = "crosses one half" if indicator else "is largest"
+                words = "crosses one half" if drawn.is_share else "is largest"
                 rows.append((f"{drawn.title} {words}", at, drawn.reliability_near(at.value)))
         return rows
 

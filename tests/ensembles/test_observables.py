@@ -20,6 +20,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.run.config import load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
+from latf_openmm.run.observed import observe
 from latf_openmm.systems.base import particle_topology
 
 RUNNER = CliRunner()
@@ -182,6 +183,19 @@ def test_the_command(run: RunFolder, tmp_path: Path) -> None:
     )
     assert cold.exit_code == 3
     assert "T = 0.02 is farther than a factor of 2" in " ".join(cold.output.split())
+
+
+def test_a_share_is_known_by_its_values(run: RunFolder, tmp_path: Path) -> None:
+    """A height between 0 and 1 is none."""
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "def high(trajectory):\n    return (trajectory.xyz[:, 0, 1] > 0.9).astype(float)\n\n\n"
+        "def height(trajectory):\n    return 0.5 + 0.1 * trajectory.xyz[:, 0, 1]\n"
+    )
+    names = [f"{mine}:high", f"{mine}:height", "population:0", "energy"]
+    curves = observe(run, [0.7, 1.3], names, method="reweighted").curves
+    assert [one.is_share for one in curves] == [True, False, True, False]
+    assert curves[1].table["value"].between(0.0, 1.0).all()
 
 
 def test_a_reference_of_another_molecule(run: RunFolder, tmp_path: Path) -> None:

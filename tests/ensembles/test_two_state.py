@@ -1,5 +1,7 @@
 """Van 't Hoff's analysis of shares that are known exactly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,14 +20,14 @@ def share(temperatures: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(ENTHALPY * (middle - beta)))
 
 
-def folded(rng: np.random.Generator | None = None, name: str = "file.py:folded", samples: int = 200) -> Curve:
+def folded(rng: np.random.Generator | None = None, samples: int = 200) -> Curve:
     """A curve from 200 independent structures at each temperature; the exact one without `rng`."""
     exact = share(TEMPERATURES)
     value = exact if rng is None else rng.binomial(samples, exact) / samples
     draws = rng or np.random.default_rng(0)
     replicates = draws.binomial(samples, value, size=(100, len(value))).T / samples
     table = pd.DataFrame({"temperature": TEMPERATURES, "value": value, "error": replicates.std(axis=1)})
-    return Curve(name, "", table.assign(reliability="good"), replicates)
+    return Curve("file.py:folded", "", table.assign(reliability="good"), replicates, is_share=True)
 
 
 def fitted(curve: Curve, scale: TemperatureScale = KELVIN) -> TwoState:
@@ -54,15 +56,10 @@ def test_errors_are_calibrated() -> None:
 
 
 def test_no_fit_without_a_transition() -> None:
-    assert two_state(folded(name="rg"), KELVIN) is None
     exact = folded()
-    assert two_state(Curve(exact.name, "", exact.table, None), KELVIN) is None
-    assert (
-        two_state(Curve(exact.name, "", exact.table.assign(reliability="poor"), exact.replicates), KELVIN)
-        is None
-    )
+    assert two_state(replace(exact, is_share=False), KELVIN) is None
+    assert two_state(replace(exact, replicates=None), KELVIN) is None
+    assert two_state(replace(exact, table=exact.table.assign(reliability="poor")), KELVIN) is None
     assert exact.replicates is not None
-    two = Curve(exact.name, "", exact.table[:2], exact.replicates[:2])
+    two = replace(exact, table=exact.table[:2], replicates=exact.replicates[:2])
     assert two_state(two, KELVIN) is None
-    energies = Curve(exact.name, "", exact.table.assign(value=-exact.table["value"]), exact.replicates)
-    assert two_state(energies, KELVIN) is None

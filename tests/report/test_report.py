@@ -347,6 +347,20 @@ def test_a_maximum_says_whether_it_can_be_relied_on(reliabilities: str, expected
     assert reliability == expected
 
 
+def test_only_shares_are_said_to_cross_one_half() -> None:
+    peak = heat_capacity(*["good"] * 5)
+    assert peak.replicates is not None
+    quarter = replace(
+        peak, table=peak.table.assign(value=peak.table["value"] / 4), replicates=peak.replicates / 4
+    )
+    curves = [
+        replace(quarter, name=f"mine.py:{name}", is_share=name == "folded") for name in ("folded", "height")
+    ]
+    [(name, at, _)] = Melting(tuple(curves), ()).transitions()
+    assert name == "folded crosses one half"
+    assert at.value == pytest.approx(310.0)
+
+
 def test_the_title_is_the_file_of_a_users_own_system(dipeptide: RunFolder) -> None:
     own = StructureSettings.model_construct(structure=Path("somewhere/protein.pdb"))
     assert own.label == "protein.pdb"

@@ -30,11 +30,14 @@ class Measured:
         Value with error.
     seen
         Whether there are enough effective samples to say it.
+    is_share
+        Whether it is the share of some of the frames.
     """
 
     statistic: Statistic
     estimate: Estimate
     seen: bool = True
+    is_share: bool = False
 
 
 class Observable(ABC):
@@ -163,4 +166,4 @@ def mean_of(ensemble: StructureEnsemble, values: Array) -> Measured:
 
 def share_of(ensemble: StructureEnsemble, chosen: Mask) -> Measured:
     """Return the share of the chosen frames (n_frames,)."""
-    return Measured(Statistic.mean(chosen), ensemble.fraction(chosen), ensemble.seen(chosen))
+    return Measured(Statistic.mean(chosen), ensemble.fraction(chosen), ensemble.seen(chosen), is_share=True)
