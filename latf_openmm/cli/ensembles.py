@@ -360,10 +360,10 @@ def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale
 
 
 def _print_two_state(console: Console, name: str, curve: "Curve", scale: "TemperatureScale") -> None:
-    from latf_openmm.ensembles.two_state import two_state
+    from latf_openmm.ensembles.two_state import two_state_text
 
-    if (fit := two_state(curve, scale)) is not None:
-        console.print(f"{name}: {fit.text(scale)}", highlight=False, markup=False, soft_wrap=True)
+    if said := two_state_text(curve, scale):
+        console.print(f"{name}: {said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_states(console: Console, summary: "StateSummary") -> None:
