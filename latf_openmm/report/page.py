@@ -32,6 +32,7 @@ from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.activity import activity_of
 from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.overview import settled
 from latf_openmm.run.records import RoundRecord
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.slopes import reweighter_of_round
@@ -164,12 +165,10 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "warnings": [*content.inconsistent, *_warnings(trained, rows, rounds), *_heat(run, content.pool)],
         "shares": content.shares,
         "ensembles": content.ensembles,
-        "imported": [record.round for record in rounds if run.round(record.round).imported()],
         "versions": rounds[-1].versions,
         "features": trained.feature_module().names,
         "feature_selection": trained.provenance.get("feature_selection"),
-        "plans": [folder.read_decision() for folder in folders],
-        "tempering": run.config.simulation.tempering is not None,
+        **_decided(run, folders),
         "pictures": content.pictures,
         "melting": content.melting,
         "structures": content.structures,
@@ -179,6 +178,16 @@ def _facts(run: RunFolder, index: int, content: _Content) -> dict[str, Any]:
         "duration": duration,
         "listed": listed,
         "scale": run.scale,
+    }
+
+
+def _decided(run: RunFolder, folders: Sequence[RoundFolder]) -> dict[str, Any]:
+    """Values on what was decided after each round."""
+    return {
+        "plans": [folder.read_decision() for folder in folders],
+        "settled": settled(run, run.config.loop, folders[-1]),
+        "tempering": run.config.simulation.tempering is not None,
+        "imported": [folder.index for folder in folders if folder.imported()],
     }
 
 

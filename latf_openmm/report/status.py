@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from latf_openmm.report.moves import moves_text
 from latf_openmm.run.outline import RunOutline
-from latf_openmm.run.overview import settled
+from latf_openmm.run.overview import plan_lines
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.units import TemperatureScale, duration
 
@@ -66,10 +66,7 @@ def _round_texts(run: RunOutline) -> Iterator[str]:
         yield from _results(run, record)
     if not rounds:
         return
-    for reason in rounds[-1].read_decision().reasons:
-        yield f"  decision: {escape(reason)}"
-    if (settled_by := settled(run, run.limits, rounds[-1])) is not None:
-        yield f"  no further round: {escape(settled_by)}"
+    yield from (f"  {escape(line)}" for line in plan_lines(run, run.limits, rounds[-1]))
     yield f"  last model: {escape(str(rounds[-1].model))}"
     if run.report.is_file():
         yield f"  report: {escape(str(run.report))}"

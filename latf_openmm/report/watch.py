@@ -16,6 +16,7 @@ from latf_openmm.report.status import simulated_text, speed_text
 from latf_openmm.run.activity import Activity, activity_of
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import SILENCE
+from latf_openmm.run.overview import plan_lines
 from latf_openmm.run.records import RoundRecord, TemperingRecord
 from latf_openmm.units import duration
 
@@ -77,7 +78,7 @@ def run_table(run: RunFolder, activity: Activity | None) -> RenderableType:
     parts: list[RenderableType] = [title, _now(run, activity, rounds)]
     if rounds:
         parts += [Text(), _rounds(run, rounds), Text(), _errors(run, rounds[-1])]
-        parts += [Text(f"after round {rounds[-1].round}: {r}") for r in folders[-1].read_decision().reasons]
+        parts += [Text(line) for line in plan_lines(run, run.config.loop, folders[-1])]
     return Group(*parts)
 
 

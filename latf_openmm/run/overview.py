@@ -59,6 +59,22 @@ def _budget_used(rounds: list[RoundFolder], most: float) -> str:
     return f"{spent:.3g} ns were simulated{but}, loop.max_simulated_ns is {most:g}"
 
 
+def plan_lines(run: RunPaths, loop: LoopLimits, folder: RoundFolder) -> list[str]:
+    """Lines on the plan that was made after a complete round; where no round follows, why, and how one more would be.
+
+    Raises
+    ------
+    DataError
+        If a record is damaged.
+    """
+    reasons, settled_by = folder.read_decision().reasons, settled(run, loop, folder)
+    if settled_by is None:
+        return [f"next round: {reason}" for reason in reasons]
+    planned = "; ".join(reason for reason in reasons if reason != settled_by)
+    further = [f"one more round would be planned so: {planned}"] if planned else []
+    return [f"no further round: {settled_by}", *further]
+
+
 def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
     """Lines on what comes next.
 
@@ -69,10 +85,9 @@ def next_steps(run: "RunFolder", rounds: list[RoundFolder]) -> list[str]:
     """
     from latf_openmm.run.activity import activity_of
 
-    settled_by = settled(run, run.config.loop, rounds[-1]) if rounds else None
     activity = activity_of(run)
     state = "complete" if activity is None else activity.unfinished()
-    return [state] if settled_by is None else [f"no further round: {settled_by}", state]
+    return [*(plan_lines(run, run.config.loop, rounds[-1]) if rounds else []), state]
 
 
 def run_card(run: "RunFolder") -> str:
@@ -82,10 +97,7 @@ def run_card(run: "RunFolder") -> str:
         rounds = run.complete_rounds()
         records = [folder.summary() for folder in rounds]
         decision = rounds[-1].read_decision() if rounds else None
-        steps = next_steps(run, rounds)
-        if decision is not None and len(rounds) < run.config.loop.rounds and not decision.stop:
-            steps = [*(f"next: {reason}" for reason in decision.reasons), *steps]
-        notes = [line[0].upper() + line[1:] for line in steps]
+        notes = [line[0].upper() + line[1:] for line in next_steps(run, rounds)]
     except LatfError as error:
         return card(title, facts, notes=[f"Its records cannot be read: {first_line(error)}"])
     return card(title, facts | _facts(run, records, decision), _tables(run, records), notes)

@@ -140,8 +140,12 @@ def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
     said = "\n".join(run_status(run).lines)
     assert f"this run is not finished: {place}, " in said
     assert "time units; no command works on it now" in said
+    assert "next round: the temperatures are fixed" in said
+    assert "next round: walkers start evenly over the metastable states" in said
+    assert "one more round" not in said
     shown = drawn(run)
     for words in (
+        "next round: the temperatures are fixed",
         "1 of 2 rounds complete",
         "no command works on it now",
         f"{activity.frames:,} of {ALL:,}",
@@ -151,7 +155,9 @@ def test_a_run_killed_in_its_simulation(killed: Path, tmp_path: Path) -> None:
     assert "acceptance between neighbouring temperatures" in shown
     assert run_status(run).next_command == f"latf-openmm run {run}/config.yaml --output {run}"
     assert contents(run) == before  # all of this reads only
-    assert f"This run is not finished: {place}. Everything here is of the rounds up to 0." in page(run)
+    text = page(run)
+    assert f"This run is not finished: {place}. Everything here is of the rounds up to 0." in text
+    assert "The last line is the plan of a round that is not part of this report." in text
 
 
 def test_a_run_killed_in_its_training(first: tuple[Path, Path], killed: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from latf_openmm.cli import app
 from latf_openmm.errors import ConfigError, DataError
+from latf_openmm.report.status import run_status
 from latf_openmm.run.config import RunConfig, dump_config, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import featurise_walkers
@@ -303,6 +304,16 @@ def test_report_and_status(finished: RunFolder) -> None:
     assert not list((finished.path / "report").glob("*.pdb"))
     status = RUNNER.invoke(app, ["status", str(finished.path)])
     assert "2 of 2 rounds complete" in status.output
+    settled = "all 2 rounds of the configuration are complete"
+    planned = "the temperatures are fixed; walkers start evenly over the metastable states"
+    lines = [line.strip() for line in run_status(finished.path).lines]
+    assert lines.index(f"no further round: {settled}") + 1 == lines.index(
+        f"one more round would be planned so: {planned}"
+    )
+    assert not any(line.startswith(("next round", "decision")) for line in lines)
+    assert f"No further round followed ({settled}): the last line is how one more" in page
+    card = html.unescape(finished._repr_html_())
+    assert f"One more round would be planned so: {planned}" in card
 
 
 def test_export_agrees_with_the_model(finished: RunFolder, tmp_path: Path) -> None:
