@@ -145,7 +145,7 @@ def observe(
 @app.command()
 def compare(
     folder: RunArgument,
-    other: Annotated[Path, typer.Argument(help="Folder of another run of the same system.")],
+    others: Annotated[list[Path], typer.Argument(help="Folders of other runs of the same system.")],
     temperatures: TemperaturesOption,
     observable: ObservableOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -155,37 +155,41 @@ def compare(
     method: MethodOption = Method.REWEIGHTED,
     trust: TrustOption = False,
 ) -> None:
-    """Compare observables of two runs of a system, as from different starts, in units of their errors.
+    """Compare observables of runs of a system, as from different starts, in units of their errors.
 
-    They agree where all differences are less than three errors. Ends with code 3 where they do not, or where values are
-    not to be relied on (reliability "poor").
+    Each run is compared with the first. They agree where all differences are less than three errors. Ends with code 3
+    where they do not, or where values are not to be relied on (reliability "poor").
     """
     from latf_openmm.report.observed import write_compared
     from latf_openmm.run.compared import compare_runs
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.storage import check_output
 
-    first, second = RunFolder.open(folder, trust), RunFolder.open(other, trust)
+    paths = [folder, *others]
+    runs = [RunFolder.open(path, trust) for path in paths]
     check_output(output, folder=True)
     compared = compare_runs(
-        first,
-        second,
+        runs[0],
+        runs[1],
         parse_temperatures(temperatures),
         observable,
         reference=reference,
+        more=runs[2:],
         method=method.value,
     )
-    write_compared(compared, (str(folder), str(other)), output)
+    write_compared(compared, list(map(str, paths)), output)
     console = Console()
     for curve in compared.curves:
-        console.print(curve.text(), highlight=False, markup=False, soft_wrap=True)
-        for name, side in ((folder, curve.first), (other, curve.second)):
-            _print_two_state(console, f"  {name}", side, first.scale)
+        which = f"{folder} and {paths[curve.place]}: " if len(paths) > 2 else ""
+        console.print(f"{which}{curve.text()}", highlight=False, markup=False, soft_wrap=True)
+        sides = ((folder, curve.first), (paths[curve.place], curve.second))
+        for name, side in sides if curve.place == 1 else sides[1:]:
+            _print_two_state(console, f"  {name}", side, compared.first.scale)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     if compared.agree and not compared.poor:
         say_next(f"latf-openmm report {folder}")
         return
-    rounds = 2 + min(first.chosen_round(None), second.chosen_round(None))
+    rounds = 2 + min(run.chosen_round(None) for run in runs)
     say_next(
         f"latf-openmm run CONFIG --rounds {rounds} --output FOLDER, for each: a further round, and compare again"
     )

@@ -13,7 +13,6 @@ from latf_openmm import plotting
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.ensembles.pool import Pool
 from latf_openmm.plotting import Populations
-from latf_openmm.plotting.axes import COLOURS
 from latf_openmm.plotting.decisions import measured_targets
 from latf_openmm.run.records import DecisionRecord
 from latf_openmm.training.lag_scan import LagScan
@@ -142,13 +141,22 @@ def observable_curves(curves: Sequence[Curve], scale: TemperatureScale, simulate
 
 
 def compared_curves(
-    curves: Sequence[tuple[Curve, Curve]], scale: TemperatureScale, names: tuple[str, str]
+    curves: Sequence[Sequence[Curve]], scale: TemperatureScale, names: Sequence[str]
 ) -> Figure:
-    """Observables of two runs against temperature, bands of two errors; what is not to be relied on is hollow."""
+    """Observables of several runs against temperature, bands of two errors; what is not to be relied on is hollow.
+
+    Parameters
+    ----------
+    curves
+        Of each observable, one a run.
+    names
+        Of the runs.
+    """
     figure, axes = _panels(len(curves))
     known: dict[str, Artist] = {}
-    for axis, pair in zip(axes, curves, strict=False):
-        for curve, name, colour in zip(pair, names, COLOURS, strict=False):
+    for axis, of_runs in zip(axes, curves, strict=False):
+        for place, (curve, name) in enumerate(zip(of_runs, names, strict=True)):
+            colour = plotting.state_colour(place)
             plotting.observable(curve, scale=scale, show_legend=False, colour=colour, ax=axis)
             known[name] = Line2D([], [], color=colour)
     _legend_above(figure, known)

@@ -1,4 +1,4 @@
-"""Two runs of the same system beside each other: differences in units of their errors."""
+"""Runs of the same system beside each other: differences from the first in units of their errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,11 +33,14 @@ class ComparedCurve:
         Its curves.
     scale
         Of their temperatures.
+    place
+        Of the second run among those compared, counted from 0.
     """
 
     first: Curve
     second: Curve
     scale: TemperatureScale = KELVIN
+    place: int = 1
 
     @property
     def table(self) -> pd.DataFrame:
@@ -102,22 +105,50 @@ class ComparedCurve:
 
 @dataclass(frozen=True)
 class Compared:
-    """Observables of two runs against temperature.
+    """Observables of two or more runs against temperature.
 
     Attributes
     ----------
     first, second
         What was observed in each.
+    more
+        In further runs.
     """
 
     first: ObservedCurves
     second: ObservedCurves
+    more: tuple[ObservedCurves, ...] = ()
+
+    @property
+    def runs(self) -> tuple[ObservedCurves, ...]:
+        """All runs, the one that the others are compared with first."""
+        return (self.first, self.second, *self.more)
 
     @property
     def curves(self) -> list[ComparedCurve]:
-        """One for each observable."""
-        pairs = zip(self.first.curves, self.second.curves, strict=True)
-        return [ComparedCurve(*pair, self.first.scale) for pair in pairs]
+        """One for each observable and each run but the first."""
+        return [
+            ComparedCurve(first, run.curves[i], self.first.scale, place)
+            for i, first in enumerate(self.first.curves)
+            for place, run in enumerate(self.runs[1:], 1)
+        ]
+
+    @property
+    def tables(self) -> list[pd.DataFrame]:
+        """One for each observable: `ComparedCurve.table`.
+
+        Runs after the second have the columns NAME, NAME_error and NAME_difference_in_errors; NAME is run_3, run_4, ...
+        """
+        tables = []
+        for curve in self.curves:
+            if curve.place == 1:
+                tables.append(curve.table)
+                continue
+            name = f"run_{curve.place + 1}"
+            columns = curve.table[["second", "second_error", "difference_in_errors"]]
+            names = [name, f"{name}_error", f"{name}_difference_in_errors"]
+            tables[-1] = tables[-1].join(columns.set_axis(names, axis=1))
+        return tables
 
     @property
     def agree(self) -> bool:
@@ -142,9 +173,10 @@ def compare_runs(
     observables: Sequence[str],
     *,
     reference: Path | None = None,
+    more: Sequence[RunFolder] = (),
     **options: Any,
 ) -> Compared:
-    """Return observables of two runs of the same atoms at the same temperatures.
+    """Return observables of two or more runs of the same atoms at the same temperatures, each against the first.
 
     Runs from different starts that agree have forgotten their starts, as far as the observables tell; error bars of
     one run cannot show that.
@@ -156,7 +188,9 @@ def compare_runs(
     temperatures, observables, options
         As for `latf_openmm.observe`.
     reference
-        PDB file for RMSD and contacts, of both; None: where the first starts.
+        PDB file for RMSD and contacts, of all; None: where the first starts.
+    more
+        Further runs.
 
     Raises
     ------
@@ -165,17 +199,19 @@ def compare_runs(
     DataError
         As `latf_openmm.observe`.
     """
-    _check_same(first, second)
+    for run in (second, *more):
+        _check_same(first, run)
     structure = first.reference_structure(reference)
     for name in observables:
         if named_observable(name, structure).n_states:
             raise ConfigError(
                 f"--observable: {name}: states of two models are not the same; expected none of states"
             )
-    both = [
-        observe(run, temperatures, observables, reference=structure, **options) for run in (first, second)
+    observed = [
+        observe(run, temperatures, observables, reference=structure, **options)
+        for run in (first, second, *more)
     ]
-    return Compared(*both)
+    return Compared(observed[0], observed[1], tuple(observed[2:]))
 
 
 def _check_same(first: RunFolder, second: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Two runs of one system beside each other."""
+"""Runs of one system beside each other."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from latf_openmm.cli import app
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.errors import ConfigError
+from latf_openmm.report.observed import write_compared
 from latf_openmm.run.compared import ComparedCurve, compare_runs
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.folder import RunFolder
@@ -96,6 +97,39 @@ def test_two_runs(small_run: RunFolder, second_run: RunFolder, tmp_path: Path) -
     pd.testing.assert_frame_equal(written, compared.curves[1].table, check_exact=False)
     assert (tmp_path / "out" / "observables.png").stat().st_size > 10_000
     assert compared.curves[1].agree
+
+
+def test_three_runs_in_one_table_and_one_picture(
+    small_run: RunFolder, second_run: RunFolder, tmp_path: Path
+) -> None:
+    """The third is the first again, so that it does not differ from it."""
+    paths = [small_run.path, second_run.path, small_run.path]
+    out = tmp_path / "out"
+    options = ["-T", "0.8:1.2:0.2", "--observable", "energy", "--observable", "heat_capacity", "-o", str(out)]
+    result = RUNNER.invoke(app, ["compare", *map(str, paths), *options])
+    assert result.exit_code in (0, 3), (result.output, result.exception)
+    for path in paths[1:]:
+        assert f"{small_run.path} and {path}: energy: " in result.stdout
+    assert {path.name for path in out.iterdir()} == {"energy.csv", "heat_capacity.csv", "observables.png"}
+    table = pd.read_csv(out / "energy.csv")
+    two = compare_runs(small_run, second_run, TEMPERATURES, ["energy"], method="reweighted")
+    pd.testing.assert_frame_equal(table[two.tables[0].columns], two.tables[0], check_exact=False)
+    more = ["run_3", "run_3_error", "run_3_difference_in_errors"]
+    assert list(table.columns) == [*two.tables[0].columns, *more]
+    np.testing.assert_allclose(table["run_3"], table["first"])
+    assert (table["run_3_difference_in_errors"] == 0).all()
+    three = replace(two, more=(two.first,))
+    assert [curve.place for curve in three.curves] == [1, 2]
+    write_compared(three, ("one", "two", "one again"), tmp_path / "named")
+    with pytest.raises(ConfigError, match="names: 2 for 3 runs; expected one for each"):
+        write_compared(three, ("one", "two"), tmp_path / "others")
+    assert three.agree == two.agree
+
+
+def test_every_further_run_is_checked(small_run: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "lj7", load_config("lj7/fast"))
+    with pytest.raises(ConfigError, match=r"has 7 atoms, .* has 1; expected the same system"):
+        compare_runs(small_run, small_run, TEMPERATURES, ["energy"], more=[other])
 
 
 def test_runs_that_cannot_be_compared(small_run: RunFolder, tmp_path: Path) -> None:
