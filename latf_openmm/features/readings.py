@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.periodic import nearest_difference, periodic_mean
+
 Array = NDArray[np.float64]
 
 
@@ -37,16 +39,11 @@ class Reading:
         >>> Reading("phi", np.array([170.0, -170.0]), "degrees", 360.0).around(180.0)
         array([-10.,  10.])
         """
-        difference = self.values - centre
-        return difference - self.period * np.round(difference / self.period) if self.period else difference
+        return nearest_difference(self.values - centre, self.period)
 
     def centre(self, rows: Array | NDArray[np.int64] | NDArray[np.bool_]) -> float:
         """Mean of some values; the direction of the mean vector, where they are periodic."""
-        values = self.values[rows]
-        if not self.period:
-            return float(values.mean())
-        turns = np.exp(2j * np.pi * values / self.period).mean()
-        return float(np.angle(turns)) * self.period / (2 * np.pi)
+        return periodic_mean(self.values[rows], self.period)
 
     def text(self, low: float, high: float) -> str:
         """Say a range; of a periodic quantity both ends are within half a period of zero.

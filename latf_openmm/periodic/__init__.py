@@ -1,4 +1,4 @@
-"""Periodic boxes and images: the only place that decides what the box is and what is connected.
+"""Periodic boxes, variables and images: the only place that decides what the box is and what is connected.
 
 A box is its three vectors as rows, (3, 3) [nm]. OpenMM wants them in its reduced form, exactly: a along x, b in the x-y
 plane, and |b_x| <= a_x/2, |c_x| <= a_x/2, |c_y| <= b_y/2.
@@ -28,6 +28,7 @@ from latf_openmm.periodic.images import (
     normalise,
     whole_positions,
 )
+from latf_openmm.periodic.variables import nearest_difference, periodic_mean
 
 __all__ = [
     "Boundary",
@@ -44,7 +45,9 @@ __all__ = [
     "longest_cutoff",
     "make_whole",
     "molecules_of",
+    "nearest_difference",
     "normalise",
+    "periodic_mean",
     "reduced_box",
     "standard_orientation",
     "whole_positions",

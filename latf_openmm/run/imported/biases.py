@@ -14,6 +14,7 @@ from pydantic import Field
 from latf_openmm.ensembles.observables import function_of_file
 from latf_openmm.errors import ConfigError, DataError, first_line
 from latf_openmm.frames.walkers import read_trajectory
+from latf_openmm.periodic import nearest_difference
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.static_bias import hidden_period
 from latf_openmm.settings import Settings, validate
@@ -79,9 +80,7 @@ def _harmonic(frames: ImportedFrames, column: str, restraint: Restraint, source:
             f"--bias: {source}: {column} of {frames.source.name} looks like an angle all around ({values.min():.4g} to "
             f"{values.max():.4g}); expected its period, such as period: {2 * np.pi:.6f}"
         )
-    if period:
-        off = off - period * np.round(off / period)
-    return np.asarray(0.5 * restraint.force_constant * off**2)
+    return np.asarray(0.5 * restraint.force_constant * nearest_difference(off, period or 0.0) ** 2)
 
 
 def _restraints(path: Path, trajectory: int) -> dict[str, Restraint]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latf_openmm.periodic import nearest_difference, periodic_mean
+
 Array = NDArray[np.float64]
 
 _RESIDUAL = 0.01  # kT
@@ -72,7 +74,7 @@ def find_static_bias(
     candidates, single = list[StaticBias](), dict[str, float]()
     for name, x in usable.items():
         period = periods.get(name, 0.0)
-        unwrapped = _unwrapped(x, _middle(x[members], period), period)
+        unwrapped = _unwrapped(x, periodic_mean(x[members], period), period)
         result, single[name] = _fit([name], [unwrapped], members, bias, kT)
         if result is not None and period > 0:  # its images are the nearest to its centre
             unwrapped = _unwrapped(x, _vertex(unwrapped[members], bias), period)
@@ -110,13 +112,6 @@ def hidden_period(name: str, x: Array, periods: Mapping[str, float]) -> bool:
     return any(((0.97 * half < ends) & (ends < 1.001 * half)).all() for half in (np.pi, 180.0))
 
 
-def _middle(x: Array, period: float) -> float:
-    """Mean of a periodic descriptor."""
-    if period <= 0:
-        return 0.0
-    return float(np.angle(np.exp(2j * np.pi / period * x).mean()) * period / (2 * np.pi))
-
-
 def _vertex(x: Array, bias: Array) -> float:
     """Return the place of the extremum of a quadratic function."""
     square, linear, _ = np.polyfit(x - x.mean(), bias, 2)
@@ -124,8 +119,8 @@ def _vertex(x: Array, bias: Array) -> float:
 
 
 def _unwrapped(x: Array, middle: float, period: float) -> Array:
-    """A periodic descriptor as its nearest image to `middle`."""
-    return x if period <= 0 else np.asarray(x - period * np.round((x - middle) / period))
+    """A descriptor as its nearest image to `middle`, where it is periodic."""
+    return x if period <= 0 else middle + nearest_difference(x - middle, period)
 
 
 def _fit(
