@@ -41,6 +41,7 @@ from .model.checkpoint import load_model as load_model, save_model as save_model
 from .report.observed import write_compared as write_compared
 from .report.page import write_report as write_report
 from .reweighting.biased_run import BiasedRun as BiasedRun
+from .reweighting.free_energy import LatentGrid as LatentGrid
 from .reweighting.mbar import combine as combine
 from .reweighting.surface import (
     flow_free_energy as flow_free_energy,

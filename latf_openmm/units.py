@@ -44,7 +44,15 @@ class TemperatureScale:
     boltzmann: float
 
     def kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name
-        """Thermal energy k_B T [kJ/mol]."""
+        """Thermal energy k_B T [kJ/mol].
+
+        Raises
+        ------
+        ConfigError
+            If the temperature is not a positive number.
+        """
+        if not 0 < temperature < math.inf:
+            raise ConfigError(f"temperature: expected a positive number, got {temperature:g}")
         return self.boltzmann * temperature
 
     def kelvin(self, temperature: float) -> float:

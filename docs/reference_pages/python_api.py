@@ -53,6 +53,7 @@ GROUPS = {
         "free_energy_surface",
         "free_energy_difference",
         "flow_free_energy",
+        "LatentGrid",
     ),
     "Biases": (
         "HarmonicSettings",
@@ -75,7 +76,6 @@ MODULES = {
         "latf_openmm.ensembles.ensemble.StructureEnsemble",
         "latf_openmm.ensembles.pool.Pool",
     ),
-    "Grids": ("latf_openmm.reweighting.free_energy.LatentGrid",),
     "To be extended": (
         "latf_openmm.systems.base.SystemSettings",
         "latf_openmm.systems.base.BuiltSystem",

@@ -1,5 +1,6 @@
 """The frames of a run with what is known of its bias, to be reweighted."""
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,6 +62,8 @@ class BiasedRun:
     name: str = "run"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.kT, numbers.Real):  # as a temperature in kelvin, or in OpenMM's units
+            raise DataError(f"{self.name}: kT must be a number in kJ/mol, as 2.494 at 300 K, got {self.kT!r}")
         if self.z.ndim != 2 or self.z.shape[1] == 0:
             raise DataError(f"{self.name}: z must have shape (n_frames, dim), got {self.z.shape}")
         if len(self.z) < MIN_FRAMES:

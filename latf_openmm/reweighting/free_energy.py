@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from latf_openmm.errors import DataError
 from latf_openmm.model.latf import LatentDensity, LatentThermodynamicFlow
 from latf_openmm.reweighting.blocks import redrawn_blocks, student_widening
 
@@ -28,10 +29,35 @@ class LatentGrid:
     edges: tuple[Array, ...]
 
     @staticmethod
-    def around(z: Array, points: int = 60, margin: float = 0.1) -> "LatentGrid":
-        """Return the grid that covers the points z (n, latent_dim) with a margin on each side."""
+    def around(
+        z: Array, points: int = 60, margin: float = 0.1, periods: Sequence[float] | None = None
+    ) -> "LatentGrid":
+        """Return the grid that covers points with a margin on each side, and all of a periodic variable.
+
+        Parameters
+        ----------
+        z
+            Collective variables, shape (n_frames, n), of which the first one or two are axes.
+        points
+            Cells along each axis.
+        margin
+            On each side of a variable that is not periodic, as a part of its range.
+        periods
+            Period of each variable, 0 where it has none (``cv.periods.tolist()``); such an axis goes from minus half a
+            period to plus half a period. Default: none has.
+
+        Raises
+        ------
+        DataError
+            If there is not one period for each variable.
+        """
+        if periods is not None and len(periods) != z.shape[1]:
+            raise DataError(f"periods: {len(periods)} for {z.shape[1]} collective variables")
         edges = []
         for axis in range(min(2, z.shape[1])):
+            if periods is not None and periods[axis] > 0:
+                edges.append(np.linspace(-0.5 * periods[axis], 0.5 * periods[axis], points + 1))
+                continue
             low, high = np.quantile(z[:, axis], [0.0005, 0.9995])
             pad = margin * (high - low) + 1e-9
             edges.append(np.linspace(low - pad, high + pad, points + 1))

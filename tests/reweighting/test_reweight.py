@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from openmm import unit
 from scipy import signal, stats
 
 from latf_openmm.bias.potentials import BiasSettings
@@ -386,12 +387,23 @@ X = np.linspace(-1, 1, 20)[:, None]
 NOTHING = np.zeros(20)
 
 
+def test_a_grid_has_all_of_a_periodic_variable() -> None:
+    z = np.column_stack([np.linspace(2.0, 3.0, 50), np.linspace(0.2, 0.8, 50)])
+    grid = LatentGrid.around(z, points=4, periods=(2 * np.pi, 0.0))
+    np.testing.assert_allclose(grid.edges[0], np.linspace(-np.pi, np.pi, 5))
+    assert grid.edges[1][0] > 0
+    assert grid.edges[1][-1] < 1
+    with pytest.raises(DataError, match="periods: 1 for 2 collective variables"):
+        LatentGrid.around(z, periods=(0.0,))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"z": X[:, 0]}, r"run: z must have shape \(n_frames, dim\), got \(20,\)"),
         ({"z": X[:9]}, r"9 frames are too few"),
         ({"kT": 0.0}, r"kT must be positive"),
+        ({"kT": 300 * unit.kelvin}, r"kT must be a number in kJ/mol, .* got 300 K"),
         ({"bias_energy": NOTHING[1:]}, r"bias_energy has shape \(19,\), expected \(20,\)"),
         ({"offset": np.full(20, np.nan)}, r"offset is not finite at frame 0"),
         ({"periods": (0.0, 1.0)}, r"2 periods for 1 collective variables"),

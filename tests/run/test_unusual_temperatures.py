@@ -56,3 +56,11 @@ def test_a_temperature_in_units_of_energy_is_refused(context: Callable[[Any], Bi
         ConfigError, match=r"^temperature: expected a number in K, got the quantity 300 kJ/mol$"
     ):
         context(300 * unit.kilojoule_per_mole)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -310.0, float("nan"), float("inf"), -5 * unit.kelvin])
+def test_a_temperature_that_is_none_is_refused(temperature: Any) -> None:
+    with pytest.raises(ConfigError, match="temperature: expected a positive number, got"):
+        cv_context([0.0], temperature)
+    with pytest.raises(ConfigError, match="temperature: expected a positive number, got"):
+        bias_context(trained(), temperature)
