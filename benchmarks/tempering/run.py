@@ -178,7 +178,8 @@ regions of a physical plane. Truths are those of [Quality](quality.md).
 
 Standard errors are a fifth to a quarter of the errors with five seeds, and more with fewer: ratios between 0.7 and 1.4
 say nothing. Systems and methods with fewer seeds, or none, were not run further. The dipeptide's truth
-is itself known to 0.02 kT and, in heat capacities, 0.6 % (standard errors of 40 blocks of 1 ns).
+is itself known to 0.02 kT and, in heat capacities, 0.6 % (standard errors of 40 blocks of 1 ns). There, three seeds do
+not tell all pairs from neighbours, nor from walkers that stay.
 
 * **replica exchange**: one set of replicas, neighbours try after every frame; weighted by MBAR over all temperatures.
 * **fixed**, **exchange**, **expanded**: loops of this package, a walker for each temperature; weights of `generate`.
