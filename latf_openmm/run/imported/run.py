@@ -180,7 +180,7 @@ class Importer:
             self.config.simulation.timestep,
         )
         if columns.kinetic is not None:
-            check_kinetic(source.name, columns.kinetic, frames.temperature)
+            check_kinetic(source, columns.kinetic, frames.temperature)
         self._boxes(frames)
         for file in files if evaluate is not None else []:  # last: it takes long
             file.energies = read_file(file.path, self.topology, evaluate, self.progress).energies
