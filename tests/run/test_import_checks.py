@@ -327,7 +327,10 @@ def test_wrong_energies_say_what_is_wrong(
         (energies / 4.184, "times 4.184 it is; its unit is kcal/mol"),
         (np.roll(energies, 3), r"row n \+ 3 is that of frame n: it is shifted by 3 rows"),
         (np.roll(energies, -1), "row n - 1 is that of frame n: it is shifted by 1 rows"),
-        (energies.mean() + 60 * noise, "kJ/mol above the recomputed ones"),
+        (
+            energies.mean() + 60 * noise,
+            "kJ/mol below the recomputed ones, where another zero would be constant, and",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             read(table={"potential_energy": table})
@@ -352,6 +355,35 @@ def test_another_zero_is_taken_away(
     found = read(table={"potential_energy": energies + 1234.5})
     np.testing.assert_allclose(found.energy, energies, atol=0.05)
     assert "another zero" in caplog.text
+
+
+def test_an_offset_that_is_not_constant_within_rounding_is_refused(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    config: RunConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Energies of another solvent model; one that is hardly different passes, and is named as possible."""
+    frames, _ = simulated
+    frames[0].save(str(tmp_path / "start.pdb"))
+
+    def of(*solvent: str) -> Importer:
+        fields = ["amber14-all.xml", *solvent]
+        system = {"kind": "structure", "structure": str(tmp_path / "start.pdb"), "force_field": fields}
+        return Importer(RunConfig.model_validate({**config.model_dump(), "system": system}), None, False)
+
+    energies = of("implicit/gbn2.xml").model(frames)
+    message = r"\d ± \d.* kJ/mol below .* within ± [12]\.?\d* .*another force field, solvent model or cutoff"
+    noisy = energies - 60.0 + np.where(np.arange(FRAMES) // 10 % 2, 5.0, -5.0)
+    with pytest.raises(DataError, match=message):
+        read(suffix=".xtc", table={"potential_energy": noisy}, importer=of("implicit/gbn2.xml"))
+    with pytest.raises(DataError, match=message):
+        read(suffix=".xtc", table={"potential_energy": energies}, importer=of())
+    read(suffix=".xtc", table={"potential_energy": energies}, importer=of("implicit/gbn2.xml"))
+    assert "another zero" not in caplog.text
+    read(suffix=".xtc", table={"potential_energy": energies}, importer=of("implicit/obc2.xml"))
+    assert "another zero, or another force field or solvent that is hardly different" in caplog.text
 
 
 def test_energies_that_hold_the_bias(
@@ -427,11 +459,28 @@ def test_temperatures_of_frames(
     )
     with pytest.raises(DataError, match="temperature is 300, 310, --temperature says 320"):
         read(table={"potential_energy": energies, "temperature": changing}, temperature=320.0)
-    kinetic = np.random.default_rng(1).normal(400, 40, FRAMES)
-    with pytest.raises(DataError, match=r"velocities are \d+\.?\d* on average, expected 300"):
-        read(table={"potential_energy": energies, "temperature": kinetic})
     with pytest.raises(ConfigError, match="its table has no column temperature"):
         read(table={"potential_energy": energies}, temperature=None)
+
+
+def test_a_temperature_that_contradicts_the_velocities_is_refused(
+    read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
+) -> None:
+    """A mean a few kelvin off passes, and so does one that is uncertain, as of values that are correlated."""
+    _, energies = simulated
+    scatter = np.random.default_rng(1).normal(size=FRAMES)
+    scatter -= scatter.mean()
+
+    def table(mean: float, noise: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"potential_energy": energies, "temperature": mean + noise}
+
+    message = r"energy\.csv: .* velocities is 330 ± \d.* on average, --temperature says 300 for .*md\.dcd"
+    with pytest.raises(DataError, match=message):
+        read(table=table(330.0, 20 * scatter))
+    read(table=table(308.0, 5 * scatter))
+    read(table=table(330.0, 60 * scatter))
+    slow = np.repeat([-1.0, 1.0, -1.0, 1.0], FRAMES // 4)
+    read(table=table(330.0, 20 * slow + scatter))
 
 
 def test_rows_are_found_by_time(

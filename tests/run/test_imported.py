@@ -88,6 +88,17 @@ def test_a_run_of_ones_own_trajectories_goes_on(config: RunConfig, data: Path, t
     assert RUNNER.invoke(app, ["report", str(run.path)]).exit_code == 0
 
 
+def test_temperatures_far_from_all_of_the_configuration_are_told(
+    config: RunConfig, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index, (temperatures, told) in enumerate((([0.69, 1.31], False), ([0.7, 1.0], True))):
+        simulation = config.simulation.model_copy(update={"temperatures": temperatures})
+        import_run(config.model_copy(update={"simulation": simulation}), own(data), tmp_path / str(index))
+        message = "frames at 1.3 are imported, and no simulation.temperatures (0.7, 1) is within 5 % of that"
+        assert (message in caplog.text) == told
+        assert ("is it meant?" in caplog.text) == told
+
+
 def test_tables_of_energies_and_bias(config: RunConfig, data: Path, tmp_path: Path) -> None:
     given = own(data, tables=True)
     first = pd.read_csv(given[0].table).assign(bias_energy=2.5)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
+from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.run.imported.recordings import recorded_energies
 from latf_openmm.run.imported.rows import KnownEnergies, RowFinder
 from latf_openmm.run.imported.tables import Table, joined_tables
@@ -36,10 +37,10 @@ _QUIET = {
 """Columns that are never reported as unknown, lower case."""
 _FEW = 0.2
 """Different temperatures as a share of the frames up to which they are those of a thermostat."""
-_BLOCKS = 10
-"""Blocks for the error of the mean kinetic temperature."""
-_HOTTER = 0.15
-"""Relative difference of the kinetic temperature that is an error."""
+_HOTTER = 0.03
+"""Relative difference of the mean kinetic temperature from which it is an error, if it is certain."""
+_CERTAIN = 5.0
+"""Standard errors of the mean from which a difference is certain."""
 
 
 @dataclass
@@ -263,18 +264,29 @@ def _take_temperature(result: FrameColumns, table: Table, columns: dict[str, Arr
         result.kinetic = kinetic
 
 
-def check_kinetic(name: str, kinetic: Array, temperature: Array) -> None:
-    """Raise `DataError` where velocities are of another temperature than the one given."""
-    values = kinetic[np.isfinite(kinetic)]
-    if len(values) < 2:
+def check_kinetic(trajectory: ImportedTrajectory, kinetic: Array, temperature: Array) -> None:
+    """Raise `DataError` where velocities are of another temperature than the one given.
+
+    Parameters
+    ----------
+    kinetic
+        Temperatures of the velocities, shape (n_frames,); those that are not finite are left out.
+    temperature
+        Stated, of the same frames and in the same scale, shape (n_frames,).
+    """
+    finite = np.isfinite(kinetic)
+    off = (kinetic - temperature)[finite]
+    if len(off) < 2:
         return
-    mean, wanted = float(values.mean()), float(temperature.mean())
-    blocks = [part.mean() for part in np.array_split(values, min(_BLOCKS, len(values)))]
-    error = float(np.std(blocks, ddof=1)) / np.sqrt(len(blocks))
-    if abs(mean - wanted) > _HOTTER * wanted + 5 * error:
+    error = float(np.std(off, ddof=1)) * np.sqrt(statistical_inefficiency([off[:, None]]) / len(off))
+    wanted = float(temperature[finite].mean())
+    if abs(off.mean()) > max(_HOTTER * wanted, _CERTAIN * error):
+        source = "--temperature" if trajectory.temperature is not None else "its column of the thermostat"
         raise DataError(
-            f"{name}: the table's temperatures of the velocities are {mean:.4g} on average, expected {wanted:.4g} as "
-            "--temperature says"
+            f"--table: {', '.join(map(str, trajectory.tables))}: the temperature of the velocities is "
+            f"{wanted + off.mean():.4g} ± {error:.2g} on average, {source} says {wanted:.4g} for {trajectory.name}; "
+            f"expected the same within {_HOTTER:.0%}: give the temperature of the simulation, or a table "
+            "without that column"
         )
 
 

@@ -20,6 +20,8 @@ _BLOCKS = 10
 """Blocks for the error of a mean energy."""
 _CERTAIN = 3.0
 """Standard errors from which a fall of the mean energy is certain."""
+_FAR = 0.05
+"""Relative difference from which an imported temperature is not one of the configuration's."""
 _PARTS = 16
 """Pieces of a file that are hashed."""
 _PART = 65_536
@@ -85,6 +87,19 @@ def check_mean_energies(frames: Sequence[ImportedFrames], kT: Callable[[float], 
         if rise < -max(_CERTAIN * error, 0.5 * expected):
             raise DataError(f"{text}; are their temperatures exchanged?")
         log.warning("%s; temperatures may be exchanged, or a simulation is not at equilibrium", text)
+
+
+def warn_of_other_temperatures(imported: Sequence[float], simulated: Sequence[float]) -> None:
+    """Warn of imported temperatures that are far from all that the configuration simulates, in the same scale."""
+    far = [t for t in imported if min(abs(t - known) / known for known in simulated) > _FAR]
+    if far:
+        log.warning(
+            "frames at %s are imported, and no simulation.temperatures (%s) is within %.0f %% of that: later rounds "
+            "simulate at those alone; is it meant?",
+            ", ".join(f"{t:g}" for t in far),
+            ", ".join(f"{t:g}" for t in simulated),
+            100 * _FAR,
+        )
 
 
 def _error(values: Array) -> float:

@@ -29,6 +29,14 @@ _MORE_FRAMES = 5
 _FRAMES_ROUNDED = 5
 """Frames for the effect of rounded positions."""
 _NOTICED = 0.1  # kT
+_HARMLESS = 0.25
+"""Spread of differences that always passes [kT]."""
+_OF_ROUNDING = 2.5
+"""Spread of the differences at ten frames over that expected of rounding: above it once in ten thousand imports."""
+_OF_FLUCTUATIONS = 0.1
+"""Spread of differences that have no mean over that of the energies, as of other settings of long-range forces."""
+_OF_FLUCTUATIONS_OFFSET = 0.02
+"""The same around a constant offset."""
 _FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
 """Units that are mistaken for kJ/mol, by the factor that makes kJ/mol of them."""
 _MAX_SHIFT = 100
@@ -222,10 +230,12 @@ class Comparison:
             return self.table
         computed, _ = recomputed(len(samples))
         effect = effect_of_rounding(model, samples)
-        tolerance = max(0.25 * kT, 0.1 * float(computed.std()), 4.0 * effect.spread, near)
 
         def fits(values: Array) -> bool:
-            return float(np.std(values - computed)) <= tolerance
+            shifted = bool(_offset(values - computed, computed, effect, kT))
+            share = _OF_FLUCTUATIONS_OFFSET if shifted else _OF_FLUCTUATIONS
+            explained = max(_HARMLESS * kT, share * float(computed.std()), _OF_ROUNDING * effect.spread, near)
+            return float(np.std(values - computed)) <= explained
 
         recorded, bias = self.table[self.frames], self.bias[self.frames]
         if (
@@ -251,18 +261,17 @@ class Comparison:
     def _with_zero(self, energies: Array, computed: Array, effect: Rounding, kT: float) -> Array:
         """Energies whose constant difference from the computed ones is taken away."""
         differences = energies[self.frames] - computed
-        offset, error = float(differences.mean()) + effect.mean, float(differences.std())
-        if abs(offset) <= max(
-            _NOTICED * kT, 3 * error / np.sqrt(len(computed)), 2e-6 * abs(float(computed.mean()))
-        ):
+        offset, error = _offset(differences, computed, effect, kT), float(differences.std())
+        if not offset:
             return energies
         log.warning(
-            "%s: potential_energy is %.5g ± %.2g kJ/mol above that of the system at every frame: "
-            "another zero, which is "
+            "%s: potential_energy is %.5g ± %.2g kJ/mol %s that of the system at every frame: another zero%s, which is "
             "taken away",
             self.name,
-            offset,
+            abs(offset),
             error,
+            "above" if offset > 0 else "below",
+            ", or another force field or solvent that is hardly different" if error > _NOTICED * kT else "",
         )
         return energies - offset
 
@@ -285,12 +294,14 @@ class Comparison:
             if fits(recorded - work):
                 return "it is that with pV; expected the potential energy alone"
         off = recorded - computed
+        total = off.mean() > 0 and off.std() < 2 * computed.std()
+        noise = f" within ± {effect.spread:.2g} kJ/mol by rounded positions" if effect.spread else ""
         return (
-            f"at {len(computed)} frames it is {off.mean():.4g} ± {off.std():.3g} kJ/mol above the "
-            f"recomputed ones, which "
-            f"spread by {computed.std():.3g} kJ/mol; expected the potential energy of this system, "
-            f"one row for each frame"
-            + (" (is it the total energy?)" if off.mean() > 0 and off.std() < 2 * computed.std() else "")
+            f"at {len(computed)} frames it is {abs(off.mean()):.4g} ± {off.std():.3g} kJ/mol "
+            f"{'above' if off.mean() > 0 else 'below'} the recomputed ones, where another zero would be "
+            f"constant{noise}, and the recomputed ones spread by {computed.std():.3g} kJ/mol; "
+            "another force field, solvent model or cutoff than that of the simulation, or rows of other frames?"
+            + (" (or is it the total energy?)" if total else "")
         )
 
     def _shift(self, computed: Array, effect: Rounding) -> int:
@@ -304,6 +315,13 @@ class Comparison:
         best = min(spreads, key=lambda shift: spreads[shift])
         limit = max(0.02 * float(computed.std()), 2 * effect.spread, 2e-6 * abs(float(computed.mean())))
         return best if spreads[best] <= min(limit, 0.4 * spreads[0]) else 0
+
+
+def _offset(differences: Array, computed: Array, effect: Rounding, kT: float) -> float:
+    """Return the constant by which a table's energies differ from computed ones [kJ/mol]; 0 within its error."""
+    offset, error = float(differences.mean()) + effect.mean, float(differences.std())
+    none = max(_NOTICED * kT, 3 * error / np.sqrt(len(computed)), 2e-6 * abs(float(computed.mean())))
+    return offset if abs(offset) > none else 0.0
 
 
 def compared_frames(frames: Sequence[int]) -> NDArray[np.int64]:

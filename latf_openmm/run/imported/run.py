@@ -26,7 +26,11 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import run_features
 from latf_openmm.run.imported.atoms import check_bonds
 from latf_openmm.run.imported.columns import FrameColumns, check_kinetic, check_volumes, frame_columns
-from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
+from latf_openmm.run.imported.consistency import (
+    check_distinct,
+    check_mean_energies,
+    warn_of_other_temperatures,
+)
 from latf_openmm.run.imported.energies import (
     Comparison,
     EnergyModel,
@@ -99,6 +103,7 @@ def import_run(
     frames = Importer(config, progress, ignore_times).read(trajectories)
     check_mean_energies(frames, config.system.scale.kT)
     temperatures = sorted({t for trajectory in frames for t in trajectory.temperatures()})
+    warn_of_other_temperatures(temperatures, config.simulation.temperatures)
     features = _Descriptors(RunFolder(path, config))
     runs = [runs_at(frames, t, config.system.scale.kT(t), features, independent) for t in temperatures]
     _check_lag(config, frames)
@@ -180,7 +185,7 @@ class Importer:
             self.config.simulation.timestep,
         )
         if columns.kinetic is not None:
-            check_kinetic(source.name, columns.kinetic, frames.temperature)
+            check_kinetic(source, columns.kinetic, frames.temperature)
         self._boxes(frames)
         for file in files if evaluate is not None else []:  # last: it takes long
             file.energies = read_file(file.path, self.topology, evaluate, self.progress).energies
