@@ -37,7 +37,7 @@ _QUIET = {
 """Columns that are never reported as unknown, lower case."""
 _FEW = 0.2
 """Different temperatures as a share of the frames up to which they are those of a thermostat."""
-_HOTTER = 0.03
+_HOTTER = 0.05
 """Relative difference of the mean kinetic temperature from which it is an error, if it is certain."""
 _CERTAIN = 5.0
 """Standard errors of the mean from which a difference is certain."""
