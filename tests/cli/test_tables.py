@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from latf_openmm.cli.ensembles import _print_curve
+from latf_openmm.cli.curves import print_curve
 from latf_openmm.ensembles.curves import Curve
 from latf_openmm.units import KELVIN, REDUCED, TemperatureScale
 
@@ -25,6 +25,6 @@ def test_columns_of_observables_have_units(
     ]
     columns = ["temperature", "value", "error", "method", "reliability", "effective_samples"]
     console = Console(record=True, width=200, quiet=False)
-    _print_curve(console, Curve("energy", unit, pd.DataFrame(rows, columns=columns), None), None, scale)
+    print_curve(console, Curve("energy", unit, pd.DataFrame(rows, columns=columns), None), None, scale)
     head = console.export_text().splitlines()[2]
     assert tuple(cell.strip() for cell in head.strip("┃ ").split("┃"))[:4] == heads
