@@ -111,13 +111,12 @@ def observe(
     Ends with code 3 where a value is not to be relied on (reliability "poor").
     """
     from latf_openmm.progress import make_progress
-    from latf_openmm.report.observed import write_observed
+    from latf_openmm.report.observed import check_unwritten, write_observed
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.run.observed import observe as observe_run
-    from latf_openmm.storage import check_output
 
     run = RunFolder.open(folder, trust)
-    check_output(output, folder=True)
+    check_unwritten(output)
     values = parse_temperatures(temperatures)
     with make_progress() as progress:
         observed = observe_run(
@@ -159,14 +158,13 @@ def compare(
     Each run is compared with the first. They agree where all differences are less than three errors. Ends with code 3
     where they do not, or where values are not to be relied on (reliability "poor").
     """
-    from latf_openmm.report.observed import write_compared
+    from latf_openmm.report.observed import check_unwritten, write_compared
     from latf_openmm.run.compared import compare_runs
     from latf_openmm.run.folder import RunFolder
-    from latf_openmm.storage import check_output
 
     paths = [folder, *others]
     runs = [RunFolder.open(path, trust) for path in paths]
-    check_output(output, folder=True)
+    check_unwritten(output)
     compared = compare_runs(
         runs[0],
         runs[1],

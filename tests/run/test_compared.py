@@ -198,3 +198,22 @@ def test_systems_differ_in_solvents_and_the_content_of_files_but_not_in_starts(t
         'system.solvent: "obc2" against "gbn2"'
     ]
     assert system_differences(first, folded) == ['system.kind: "structure" against "chignolin"']
+
+
+@pytest.mark.parametrize("command", ["observe", "compare"])
+def test_a_folder_with_tables_is_refused_and_stays(
+    small_run: RunFolder, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "out"
+    runs = [str(small_run.path)] * (1 if command == "observe" else 2)
+    options = ["--method", "reweighted", "-o", str(out), "--observable"]
+    out.mkdir()
+    (out / "notes.txt").write_text("of the user")
+    first = RUNNER.invoke(app, [command, *runs, "-T", "0.8,1.2", *options, "energy"])
+    assert first.exit_code in (0, 3), first.output
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"notes.txt", "energy.csv", "observables.png"}
+    again = RUNNER.invoke(app, [command, *runs, "-T", "1.0", *options, "heat_capacity"])
+    assert isinstance(again.exception, ConfigError)
+    assert "observables.png: already exists; tables are never overwritten" in str(again.exception)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
