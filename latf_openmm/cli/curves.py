@@ -35,6 +35,10 @@ def print_curve(console: Console, curve: "Curve", midpoint: float | None, scale:
         near = curve.reliability_near(transition.value)
         text = f"{curve.name}: {where} at T = {transition}{scale.suffix}; {reliability_text(near)}"
         console.print(text, highlight=False, soft_wrap=True)
+    elif midpoint is not None:
+        low, high = curve.table["value"].min(), curve.table["value"].max()
+        text = f"{curve.name}: does not cross --midpoint {midpoint:g}; its values are from {low:.5g} to {high:.5g}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     print_two_state(console, curve.name, curve, scale)
 
 
