@@ -15,6 +15,7 @@ from latf_openmm.cli.curves import print_curve, print_two_state
 from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import (
     DCD,
+    ComparableOption,
     ForcesOption,
     Format,
     Method,
@@ -145,7 +146,7 @@ def compare(
     folder: RunArgument,
     others: Annotated[list[Path], typer.Argument(help="Folders of other runs of the same system.")],
     temperatures: TemperaturesOption,
-    observable: ObservableOption,
+    observable: ComparableOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     reference: Annotated[
         Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the first system's start.")

@@ -223,7 +223,8 @@ def compare_runs(
     for name in observables:
         if named_observable(name, structure).n_states:
             raise ConfigError(
-                f"--observable: {name}: states of two models are not the same; expected none of states"
+                f"--observable: {name}: states of different runs do not correspond; expected an observable without "
+                "states, such as energy, rg or FILE.py:FUNCTION"
             )
     observed = [
         observe(run, temperatures, observables, reference=structure, **options) for run in (first, *others)

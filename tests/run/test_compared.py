@@ -142,7 +142,9 @@ def test_every_further_run_is_checked(small_run: RunFolder, tmp_path: Path) -> N
 
 
 def test_runs_that_cannot_be_compared(small_run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="population:0: states of two models are not the same"):
+    with pytest.raises(
+        ConfigError, match="population:0: states of different runs do not correspond; expected an"
+    ):
         compare_runs(small_run, small_run, TEMPERATURES, ["population:0"])
     other = RunFolder(tmp_path / "lj7", load_config("lj7/fast"))
     with pytest.raises(ConfigError, match=r"has 7 atoms, .* has 1; expected the same system"):
