@@ -99,12 +99,15 @@ def with_error(value: float, error: float, digits: int = 2) -> str:
     ('0.494 ± 0.024', '-1523 ± 41', '0.5')
     >>> with_error(7.94e-8, 2.83e-8)
     '7.9e-08 ± 2.8e-08'
+    >>> with_error(0.2285, 0.00091), with_error(0.0, 2.83e-8)
+    ('0.22850 ± 0.00091', '0.0 ± 2.8e-08')
     """
     if not error < float("inf") or error <= 0:
         return f"{value:.4g}"
     places = max(0, digits - 1 - _magnitude(error))
     if places > _MAX_PLACES:
-        return f"{value:.{digits}g} ± {error:.{digits}g}"
+        wanted = digits + max(0, _magnitude(value) - _magnitude(error)) if value else digits
+        return f"{value:#.{wanted}g} ± {error:#.{digits}g}"
     return f"{value:.{places}f} ± {error:.{places}f}"
 
 

@@ -301,6 +301,17 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
     >>> differences({"a": {"b": 1, "c": [1, 2]}, "d": 0}, {"a": {"b": 2, "c": [1, 3]}, "d": 0})
     ['a.b: 2, was 1', 'a.c[1]: 3, was 2']
     """
+    return [f"{key}: {_short(new)}, was {_short(old)}" for key, old, new in changes(before, now, place)]
+
+
+def changes(before: Any, now: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the keys whose values differ in two settings that are plain data, each with the value before and now.
+
+    Examples
+    --------
+    >>> changes({"a": {"b": 1}, "d": 0}, {"a": {"b": 2}, "d": 0})
+    [('a.b', 1, 2)]
+    """
     if isinstance(before, dict) and isinstance(now, dict) and before.get("kind") == now.get("kind"):
         names = [*now, *(name for name in before if name not in now)]
         inner = [
@@ -311,8 +322,8 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
     elif before == now:
         return []
     else:
-        return [f"{place}: {_short(now)}, was {_short(before)}"]
-    return [text for name, old, new in inner for text in differences(old, new, name)]
+        return [(place, before, now)]
+    return [change for name, old, new in inner for change in changes(old, new, name)]
 
 
 def _short(value: Any) -> str:

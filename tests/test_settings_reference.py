@@ -57,7 +57,7 @@ def package_settings() -> list[type[Settings]]:
 def test_a_docstring_has_every_key_with_its_meaning(cls: type[Settings]) -> None:
     text = inspect.getdoc(cls) or ""
     fields = {name: field for name, field in cls.model_fields.items() if name != "kind"}
-    assert text.count("\nParameters\n----------\n") == bool(fields)
+    assert f"\n{text}".count("\nParameters\n----------\n") == bool(fields)
     flat = " ".join(text.split())
     for name, field in fields.items():
         assert re.search(rf"^{name} : .+, (required|default .+)$", text, re.MULTILINE), name

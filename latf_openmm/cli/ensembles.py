@@ -11,9 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from latf_openmm.cli.application import app
+from latf_openmm.cli.curves import print_curve, print_two_state
 from latf_openmm.cli.messages import say_next
 from latf_openmm.cli.options import (
     DCD,
+    ComparableOption,
     ForcesOption,
     Format,
     Method,
@@ -29,10 +31,8 @@ from latf_openmm.display import with_error
 from latf_openmm.reweighting.reliability import Reliability, reliability_text
 
 if TYPE_CHECKING:
-    from latf_openmm.ensembles.curves import Curve
     from latf_openmm.ensembles.ensemble import StructureEnsemble
     from latf_openmm.run.states import StateSummary
-    from latf_openmm.units import TemperatureScale
 
 _MAX_TEMPERATURES = 1000
 """Temperatures that one command computes, at most."""
@@ -112,13 +112,12 @@ def observe(
     Ends with code 3 where a value is not to be relied on (reliability "poor").
     """
     from latf_openmm.progress import make_progress
-    from latf_openmm.report.observed import write_observed
+    from latf_openmm.report.observed import check_unwritten, write_observed
     from latf_openmm.run.folder import RunFolder
     from latf_openmm.run.observed import observe as observe_run
-    from latf_openmm.storage import check_output
 
     run = RunFolder.open(folder, trust)
-    check_output(output, folder=True)
+    check_unwritten(output)
     values = parse_temperatures(temperatures)
     with make_progress() as progress:
         observed = observe_run(
@@ -135,7 +134,7 @@ def observe(
     write_observed(observed, output)
     console = Console()
     for curve in observed.curves:
-        _print_curve(console, curve, midpoint, observed.scale)
+        print_curve(console, curve, midpoint, observed.scale)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     _print_reliabilities(console, observed.reliabilities)
     _print_warnings(console, observed.warnings)
@@ -147,7 +146,7 @@ def compare(
     folder: RunArgument,
     others: Annotated[list[Path], typer.Argument(help="Folders of other runs of the same system.")],
     temperatures: TemperaturesOption,
-    observable: ObservableOption,
+    observable: ComparableOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     reference: Annotated[
         Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the first system's start.")
@@ -160,14 +159,13 @@ def compare(
     Each run is compared with the first. They agree where all differences are less than three errors. Ends with code 3
     where they do not, or where values are not to be relied on (reliability "poor").
     """
-    from latf_openmm.report.observed import write_compared
+    from latf_openmm.report.observed import check_unwritten, write_compared
     from latf_openmm.run.compared import compare_runs
     from latf_openmm.run.folder import RunFolder
-    from latf_openmm.storage import check_output
 
     paths = [folder, *others]
     runs = [RunFolder.open(path, trust) for path in paths]
-    check_output(output, folder=True)
+    check_unwritten(output)
     compared = compare_runs(
         runs[0],
         runs[1],
@@ -179,16 +177,20 @@ def compare(
     )
     write_compared(compared, list(map(str, paths)), output)
     console = Console()
+    _print_warnings(console, compared.warnings)
     for curve in compared.curves:
         which = f"{folder} and {paths[curve.place]}: " if len(paths) > 2 else ""
         console.print(f"{which}{curve.text()}", highlight=False, markup=False, soft_wrap=True)
         sides = ((folder, curve.first), (paths[curve.place], curve.second))
         for name, side in sides if curve.place == 1 else sides[1:]:
-            _print_two_state(console, f"  {name}", side, compared.first.scale)
+            print_two_state(console, f"  {name}", side, compared.first.scale)
     console.print(f"{output}: a table for each observable, observables.png", highlight=False, soft_wrap=True)
     if compared.agree and not compared.poor:
         say_next(f"latf-openmm report {folder}")
         return
+    if compared.warnings and not compared.poor:
+        say_next(f"latf-openmm report {folder}; the difference may be that of the systems, see the warning")
+        raise typer.Exit(3)
     rounds = 2 + min(run.chosen_round(None) for run in runs)
     say_next(
         f"latf-openmm run CONFIG --rounds {rounds} --output FOLDER, for each: a further round, and compare again"
@@ -337,37 +339,6 @@ def _print_ensemble(console: Console, ensemble: "StructureEnsemble") -> None:
         lines.append(f"heat capacity: {ensemble.heat_capacity()} k_B (configurational)")
     for line in lines:
         console.print(f"  {line}{mark}", highlight=False)
-
-
-def _print_curve(console: Console, curve: "Curve", midpoint: float | None, scale: "TemperatureScale") -> None:
-    unit = f" [{scale.unit_of(curve.unit)}]" if curve.unit else ""
-    shown = Table(title=escape(curve.name))
-    for column in (
-        scale.axis_label,
-        f"value{unit}",
-        f"error{unit}",
-        "method",
-        "reliability",
-        "effective samples",
-    ):
-        shown.add_column(escape(column))
-    for t, value, error, method, reliability, n in curve.table.itertuples(index=False):
-        shown.add_row(f"{t:g}", f"{value:.5g}", f"{error:.2g}", method, reliability, f"{n:.0f}")
-    console.print(shown)
-    transition = curve.transition(midpoint)
-    if transition is not None:
-        where = "maximum" if midpoint is None else f"crosses {midpoint:g}"
-        near = curve.reliability_near(transition.value)
-        text = f"{curve.name}: {where} at T = {transition}{scale.suffix}; {reliability_text(near)}"
-        console.print(text, highlight=False, soft_wrap=True)
-    _print_two_state(console, curve.name, curve, scale)
-
-
-def _print_two_state(console: Console, name: str, curve: "Curve", scale: "TemperatureScale") -> None:
-    from latf_openmm.ensembles.two_state import two_state_text
-
-    if said := two_state_text(curve, scale):
-        console.print(f"{name}: {said}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_states(console: Console, summary: "StateSummary") -> None:

@@ -18,6 +18,8 @@ def _kinds(package: str, *others: str) -> tuple[str, ...]:
 
 OBSERVABLE_NAMES = _kinds("ensembles/observables", "python_file")
 """Observables that have a name."""
+COMPARABLE_NAMES = tuple(name for name in OBSERVABLE_NAMES if name not in ("free_energy", "population"))
+"""Those that are not of states, which differ from run to run."""
 
 Format = Enum("Format", {name.upper(): name for name in _kinds("frames/formats")}, type=str)  # type: ignore[misc]
 """Choices of --format."""
@@ -86,6 +88,14 @@ ObservableOption = Annotated[
         help=f"One of {', '.join(OBSERVABLE_NAMES)} (population:STATE; free_energy:STATE:STATE, of the second over "
         "the first; those of structures are of the solute alone), or FILE.py:FUNCTION (of an MDTraj trajectory "
         "with all atoms and the box, one number a frame); may be repeated."
+    ),
+]
+ComparableOption = Annotated[
+    list[str],
+    typer.Option(
+        help=f"One of {', '.join(COMPARABLE_NAMES)} (those of structures are of the solute alone), or "
+        "FILE.py:FUNCTION (of an MDTraj trajectory with all atoms and the box, one number a frame); may be repeated. "
+        "None of states: those of different runs do not correspond."
     ),
 ]
 MinutesOption = Annotated[

@@ -15,6 +15,7 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.observed import ObservedCurves, observe
+from latf_openmm.systems import system_differences
 from latf_openmm.units import KELVIN, TemperatureScale
 
 AGREE = 3.0
@@ -35,12 +36,15 @@ class ComparedCurve:
         Of their temperatures.
     place
         Of the second run among those compared, counted from 0.
+    systems_differ
+        True where the second run is of another System, as of another force field.
     """
 
     first: Curve
     second: Curve
     scale: TemperatureScale = KELVIN
     place: int = 1
+    systems_differ: bool = False
 
     @property
     def table(self) -> pd.DataFrame:
@@ -97,7 +101,8 @@ class ComparedCurve:
                 f"{len(table)} temperatures; they differ by at most {off[farthest]:.1f} errors, at {apart}"
             )
         return (
-            f"{self.first.title}: {'agree' if self.agree else 'do not agree'}; within two errors at "
+            f"{self.first.title}: {'agree' if self.agree else 'do not agree'}"
+            f"{', of systems that differ' if self.systems_differ else ''}; within two errors at "
             f"{int((off <= 2).sum())} of {len(table)} temperatures, farthest apart at {apart}, "
             f"{off[farthest]:.1f} errors"
         ) + (f"; at {len(self.poor)} of them a value is {MEANINGS['poor']}" if self.poor else "")
@@ -113,11 +118,20 @@ class Compared:
         What was observed in each.
     more
         In further runs.
+    system_warnings
+        One text for each run but the first: in what its system differs from that of the first; empty where in nothing.
+        No texts: the systems are the same.
     """
 
     first: ObservedCurves
     second: ObservedCurves
     more: tuple[ObservedCurves, ...] = ()
+    system_warnings: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that a reader must know of the runs, before any agreement."""
+        return tuple(text for text in self.system_warnings if text)
 
     @property
     def runs(self) -> tuple[ObservedCurves, ...]:
@@ -127,8 +141,9 @@ class Compared:
     @property
     def curves(self) -> list[ComparedCurve]:
         """One for each observable and each run but the first."""
+        texts = dict(enumerate(self.system_warnings, 1))
         return [
-            ComparedCurve(first, run.curves[i], self.first.scale, place)
+            ComparedCurve(first, run.curves[i], self.first.scale, place, bool(texts.get(place)))
             for i, first in enumerate(self.first.curves)
             for place, run in enumerate(self.runs[1:], 1)
         ]
@@ -178,6 +193,8 @@ def compare_runs(
 ) -> Compared:
     """Return observables of two or more runs of the same atoms at the same temperatures, each against the first.
 
+    Systems may differ, as in their force fields: `Compared.warnings` says so.
+
     Runs from different starts that agree have forgotten their starts, as far as the observables tell; error bars of
     one run cannot show that.
 
@@ -199,19 +216,31 @@ def compare_runs(
     DataError
         As `latf_openmm.observe`.
     """
-    for run in (second, *more):
+    others = (second, *more)
+    for run in others:
         _check_same(first, run)
     structure = first.reference_structure(reference)
     for name in observables:
         if named_observable(name, structure).n_states:
             raise ConfigError(
-                f"--observable: {name}: states of two models are not the same; expected none of states"
+                f"--observable: {name}: states of different runs do not correspond; expected an observable without "
+                "states, such as energy, rg or FILE.py:FUNCTION"
             )
     observed = [
-        observe(run, temperatures, observables, reference=structure, **options)
-        for run in (first, second, *more)
+        observe(run, temperatures, observables, reference=structure, **options) for run in (first, *others)
     ]
-    return Compared(observed[0], observed[1], tuple(observed[2:]))
+    warnings = tuple(_system_warning(first, run) for run in others)
+    return Compared(observed[0], observed[1], tuple(observed[2:]), warnings)
+
+
+def _system_warning(first: RunFolder, second: RunFolder) -> str:
+    """Say in what the systems of two runs differ; empty where in nothing but their starts."""
+    if not (keys := system_differences(first.config.system, second.config.system)):
+        return ""
+    return (
+        f"{second.path}: its system is another than that of {first.path}, so equilibria may differ: "
+        f"{'; '.join(keys)} (the first's value first)"
+    )
 
 
 def _check_same(first: RunFolder, second: RunFolder) -> None:

@@ -10,6 +10,7 @@ from latf_openmm.systems.base import (
     SystemSettings,
     WeightedConfigurations,
     shared_system,
+    system_differences,
     system_files,
 )
 from latf_openmm.systems.library import library_folder, library_names, library_root
@@ -31,5 +32,6 @@ __all__ = [
     "library_names",
     "library_root",
     "shared_system",
+    "system_differences",
     "system_files",
 ]

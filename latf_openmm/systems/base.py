@@ -1,5 +1,7 @@
 """What every system is: settings that build an OpenMM System of one or many independent copies."""
 
+import filecmp
+import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +18,7 @@ from openmm import app
 
 from latf_openmm.labels import numbered
 from latf_openmm.periodic import SystemTopology
-from latf_openmm.settings import Settings
+from latf_openmm.settings import Settings, changes
 from latf_openmm.systems.copies import Copies, many_copies, masses_of
 from latf_openmm.units import TemperatureScale
 
@@ -137,6 +139,9 @@ class SystemSettings(Settings):
     curves: ClassVar[tuple[str, ...]] = ()
     """``FILE.py:FUNCTION`` in its folder of the library: observables that the report draws against temperature."""
 
+    equilibrium_free: ClassVar[tuple[str, ...]] = ("start", "structure", "coordinates", "trust")
+    """Keys that leave the equilibrium as it is: where walkers start, and consent to code."""
+
     @property
     @abstractmethod
     def scale(self) -> TemperatureScale:
@@ -185,6 +190,32 @@ def system_files(settings: SystemSettings) -> list[Path]:
     """Return the files that a system is made from: those its settings name, as far as they exist, and its code."""
     named = [*_paths(settings.model_dump()), *settings.code()]
     return sorted({path.resolve() for path in named if path.is_file()})
+
+
+def system_differences(first: SystemSettings, second: SystemSettings) -> list[str]:
+    """Return the keys in which the equilibrium of two systems may differ, each with both values, the first's first.
+
+    Files are compared by their content. Of systems of two kinds only the kinds are said.
+    """
+    if first.kind != second.kind:
+        return [f'system.kind: "{first.kind}" against "{second.kind}"']
+    plain, other = (
+        {key: value for key, value in s.model_dump(mode="json").items() if key not in s.equilibrium_free}
+        for s in (first, second)
+    )
+    files = {*system_files(first), *system_files(second)}
+
+    def same_file(old: Any, new: Any) -> bool:
+        if not (isinstance(old, str) and isinstance(new, str)):
+            return False
+        paths = Path(old).resolve(), Path(new).resolve()
+        return files.issuperset(paths) and filecmp.cmp(paths[0], paths[1], shallow=False)
+
+    return [
+        f"{key}: {json.dumps(old)} against {json.dumps(new)}"
+        for key, old, new in changes(plain, other, "system")
+        if not same_file(old, new)
+    ]
 
 
 def _paths(value: Any) -> Iterator[Path]:

@@ -19,6 +19,7 @@ class TrajectoriesSettings(MoleculeSettings):
     title: ClassVar[str] = "atoms of trajectories you have, without a force field"
     system_file: ClassVar[str] = "topology"
     simulated: ClassVar[bool] = False
+    equilibrium_free: ClassVar[tuple[str, ...]] = ("topology",)
 
     kind: Literal["trajectories"] = "trajectories"
     topology: InputFile = Field(description="PDB or mmCIF file with the atoms of the trajectories, in order")

@@ -11,6 +11,7 @@ from latf_openmm.cli.stopping import end_at_signals
 
 _IGNORED = """
 import os, signal, time, weakref
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
 from latf_openmm.cli import application
 class Thing: pass
 def app():
@@ -70,9 +71,11 @@ def test_a_system_without_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.delattr(signal, "SIGALRM")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs in the background
+    before = {number: signal.getsignal(number) for number in handlers}
     try:
         end_at_signals()
-        assert all(signal.getsignal(number) != handler for number, handler in handlers.items())
+        assert all(signal.getsignal(number) != handler for number, handler in before.items())
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

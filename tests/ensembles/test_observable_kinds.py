@@ -9,7 +9,7 @@ from helpers.ensembles import plenty, trained
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from latf_openmm.cli.options import OBSERVABLE_NAMES
+from latf_openmm.cli.options import COMPARABLE_NAMES, OBSERVABLE_NAMES
 from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.observables import (
     OBSERVABLES,
@@ -252,3 +252,7 @@ def test_a_function_of_the_box(tmp_path: Path, wet: mdtraj.Trajectory) -> None:
     path.write_text("def volume(trajectory):\n    return trajectory.unitcell_volumes\n")
     function = structure_observable(f"{path}:volume", wet)
     np.testing.assert_allclose(function(shaken(wet)), np.repeat(wet.unitcell_volumes, 4), rtol=1e-5)
+
+
+def test_compare_offers_what_is_not_of_states() -> None:
+    assert list(COMPARABLE_NAMES) == [name for name in OBSERVABLE_NAMES if not OBSERVABLES[name].n_states]

@@ -148,3 +148,10 @@ def test_a_notebook_without_widgets_has_no_bars(
         "progress bars in a notebook need the package ipywidgets: pip install ipywidgets"
     ]
     assert not make_progress(Console(file=StringIO(), force_jupyter=False, force_terminal=True)).disable
+
+
+def test_each_value_has_the_digits_that_its_error_leaves() -> None:
+    assert with_error(0.2386, 0.0020) == "0.2386 ± 0.0020"
+    assert with_error(0.2285, 0.00091) == "0.22850 ± 0.00091"
+    assert with_error(12.5, 2.0e-5) == "12.500000 ± 2.0e-05"
+    assert with_error(1e-9, 3e-8) == "1.0e-09 ± 3.0e-08"

@@ -17,6 +17,11 @@ from latf_openmm.run.compared import ComparedCurve, compare_runs
 from latf_openmm.run.config import LoopSettings, load_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import run_loop
+from latf_openmm.systems import SystemSettings, system_differences
+from latf_openmm.systems.chignolin import ChignolinSettings
+from latf_openmm.systems.molecule import ForceFieldOptions
+from latf_openmm.systems.structure import StructureSettings
+from latf_openmm.systems.three_hole import ThreeHoleSettings
 from latf_openmm.units import REDUCED
 
 RUNNER = CliRunner()
@@ -43,6 +48,10 @@ def test_differences_in_errors() -> None:
     assert compared.text() == (
         "folded: do not agree; within two errors at 2 of 3 temperatures, farthest apart at 300 K: 0.900 ± 0.030 "
         "and 0.700 ± 0.040, 4.0 errors"
+    )
+    assert (
+        "folded: do not agree, of systems that differ; within"
+        in replace(compared, systems_differ=True).text()
     )
     poor = ComparedCurve(first, curve_of([0.85, 0.8, 0.5], [0.04] * 3, "poor"))
     assert poor.agree
@@ -133,8 +142,80 @@ def test_every_further_run_is_checked(small_run: RunFolder, tmp_path: Path) -> N
 
 
 def test_runs_that_cannot_be_compared(small_run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="population:0: states of two models are not the same"):
+    with pytest.raises(
+        ConfigError, match="population:0: states of different runs do not correspond; expected an"
+    ):
         compare_runs(small_run, small_run, TEMPERATURES, ["population:0"])
     other = RunFolder(tmp_path / "lj7", load_config("lj7/fast"))
     with pytest.raises(ConfigError, match=r"has 7 atoms, .* has 1; expected the same system"):
         compare_runs(small_run, other, TEMPERATURES, ["energy"])
+
+
+def test_runs_of_systems_that_differ_are_compared_with_a_warning(
+    small_run: RunFolder, second_run: RunFolder, tmp_path: Path
+) -> None:
+    other = tmp_path / "flat"
+    system = ThreeHoleSettings(flatness=50.0)
+    run_loop(second_run.config.model_copy(update={"system": system}), other)
+    options = ["-T", "0.8,1.2", "--observable", "energy", "-o", str(tmp_path / "out")]
+    result = RUNNER.invoke(app, ["compare", *map(str, (small_run.path, second_run.path, other)), *options])
+    assert result.exit_code in (0, 3), (result.output, result.exception)
+    said = " ".join(result.stdout.split())
+    assert said.startswith(f"warning: {other}: its system is another than that of {small_run.path}")
+    assert "system.flatness: 100.0 against 50.0" in said
+    assert said.count("warning:") == 1
+    assert said.index("warning:") < said.index("energy:")
+    runs = [small_run, RunFolder.open(other)]
+    compared = compare_runs(*runs, [1.0], ["energy"], method="reweighted")
+    assert len(compared.warnings) == 1
+    assert compared.curves[0].systems_differ
+    assert compare_runs(small_run, second_run, [1.0], ["energy"], method="reweighted").warnings == ()
+
+
+def test_systems_differ_in_solvents_and_the_content_of_files_but_not_in_starts(tmp_path: Path) -> None:
+    for name, content in {
+        "a.pdb": "1",
+        "b.pdb": "2",
+        "a.xml": "1",
+        "same.xml": "1",
+        "other.xml": "2",
+    }.items():
+        (tmp_path / name).write_text(content)
+
+    def system(structure: str, force_field: str, implicit: str) -> SystemSettings:
+        return StructureSettings.model_construct(
+            structure=tmp_path / structure,
+            force_field=[str(tmp_path / force_field)],
+            options=ForceFieldOptions.model_validate({"implicit": implicit}),
+        )
+
+    first = system("a.pdb", "a.xml", "none")
+    assert system_differences(first, system("b.pdb", "same.xml", "none")) == []
+    changed, solvent = system_differences(first, system("a.pdb", "other.xml", "obc2"))
+    assert changed == f'system.force_field[0]: "{tmp_path / "a.xml"}" against "{tmp_path / "other.xml"}"'
+    assert solvent == 'system.options.implicit: "none" against "obc2"'
+    folded = ChignolinSettings(solvent="obc2", start="folded")
+    assert system_differences(folded, ChignolinSettings(solvent="obc2", start="unfolded")) == []
+    assert system_differences(folded, ChignolinSettings(solvent="gbn2")) == [
+        'system.solvent: "obc2" against "gbn2"'
+    ]
+    assert system_differences(first, folded) == ['system.kind: "structure" against "chignolin"']
+
+
+@pytest.mark.parametrize("command", ["observe", "compare"])
+def test_a_folder_with_tables_is_refused_and_stays(
+    small_run: RunFolder, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "out"
+    runs = [str(small_run.path)] * (1 if command == "observe" else 2)
+    options = ["--method", "reweighted", "-o", str(out), "--observable"]
+    out.mkdir()
+    (out / "notes.txt").write_text("of the user")
+    first = RUNNER.invoke(app, [command, *runs, "-T", "0.8,1.2", *options, "energy"])
+    assert first.exit_code in (0, 3), first.output
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"notes.txt", "energy.csv", "observables.png"}
+    again = RUNNER.invoke(app, [command, *runs, "-T", "1.0", *options, "heat_capacity"])
+    assert isinstance(again.exception, ConfigError)
+    assert "observables.png: already exists; tables are never overwritten" in str(again.exception)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
