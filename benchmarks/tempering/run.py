@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.active.run import reference
 from benchmarks.quality.cases import SYSTEMS
-from benchmarks.quality.data import features_of, truth
+from benchmarks.quality.data import features_of
 from benchmarks.quality.replica_exchange import run_replica_exchange
 from benchmarks.tempering.cases import (
     EQUILIBRATION,
@@ -216,8 +216,7 @@ def main() -> None:
             if not (method.endswith(FORCES) and system in WITHOUT_FORCES)
         ]
         for name in {case.system for case in cases}:  # so that no two cases make the same truth
-            for temperature in SYSTEMS[name].temperatures:
-                truth(SYSTEMS[name], temperature, arguments.work)
+            reference(name, arguments.work)
         with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
             for forces in (False, True):  # those with forces are of runs that have to be there
                 some = [case for case in cases if case.method.endswith(FORCES) == forces]
