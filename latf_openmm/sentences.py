@@ -22,7 +22,7 @@ def listed(words: Sequence[str], shown: int | None = None) -> str:
     """
     if shown is not None and len(words) > shown + 1:
         return f"{', '.join(words[:shown])} and {len(words) - shown} more"
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return _joined(words, "and")
 
 
 def alternatives(words: Sequence[str]) -> str:
@@ -33,7 +33,11 @@ def alternatives(words: Sequence[str]) -> str:
     >>> alternatives(["number", "list of numbers", "none"])
     'number, list of numbers or none'
     """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return _joined(words, "or")
+
+
+def _joined(words: Sequence[str], last: str) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:

@@ -40,21 +40,21 @@ def make_rigid(system: openmm.System, topology: app.Topology, source: str) -> in
     ConfigError
         If neither a constraint nor an angle says how far the hydrogens of a water are from each other.
     """
-    constraints, angles, added = _constraints(system), _angles(system), 0
-    for oxygen, first, second in _atoms(topology):
-        if frozenset((first, second)) in constraints:
-            continue
+    constraints = _constraints(system)
+    flexible = [atoms for atoms in _atoms(topology) if frozenset(atoms[1:]) not in constraints]
+    angles = _angles(system) if flexible else {}
+    for oxygen, first, second in flexible:
         angle = angles.get((oxygen, frozenset((first, second))))
-        bonds = [constraints.get(frozenset((oxygen, hydrogen))) for hydrogen in (first, second)]
-        if angle is None or bonds[0] is None or bonds[1] is None:
+        pairs = [frozenset((oxygen, hydrogen)) for hydrogen in (first, second)]
+        bonds = [constraints[pair].value_in_unit(unit.nanometer) for pair in pairs if pair in constraints]
+        if angle is None or len(bonds) < 2:
             raise ConfigError(
                 f"{source}: the water of atoms {oxygen}, {first} and {second} has no bond and no angle between its "
                 "hydrogens, so it cannot be rigid; expected one of them, or system.options.rigid_water: false"
             )
-        a, b = bonds[0], bonds[1]
+        a, b = bonds
         system.addConstraint(first, second, math.sqrt(a * a + b * b - 2 * a * b * math.cos(angle)))
-        added += 1
-    return added
+    return len(flexible)
 
 
 def _atoms(topology: app.Topology) -> Iterator[tuple[int, int, int]]:
@@ -67,10 +67,10 @@ def _atoms(topology: app.Topology) -> Iterator[tuple[int, int, int]]:
             yield oxygens[0], hydrogens[0], hydrogens[1]
 
 
-def _constraints(system: openmm.System) -> dict[_Pair, float]:
-    """Constrained distances [nm] by atoms."""
+def _constraints(system: openmm.System) -> dict[_Pair, unit.Quantity]:
+    """Constrained distances by atoms."""
     terms = (system.getConstraintParameters(index) for index in range(system.getNumConstraints()))
-    return {frozenset((i, j)): distance.value_in_unit(unit.nanometer) for i, j, distance in terms}
+    return {frozenset((i, j)): distance for i, j, distance in terms}
 
 
 def _angles(system: openmm.System) -> dict[tuple[int, _Pair], float]:
