@@ -50,8 +50,10 @@ def latent_plane(pool: Pool) -> Figure:
     return figure
 
 
-def population_curves(flow: Populations, frames: Populations, reference: Populations | None) -> Figure:
-    """State populations: the flow's curve, the simulated frames, and the reference with error bars."""
+def population_curves(
+    flow: Populations, frames: Populations, structures: Populations, reference: Populations | None
+) -> Figure:
+    """State populations: the flow's curve; simulated frames, weighted structures and the reference with error bars."""
     n_states = flow.values.shape[1]
     columns = min(4, n_states)
     rows = -(-n_states // columns)
@@ -59,7 +61,7 @@ def population_curves(flow: Populations, frames: Populations, reference: Populat
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for state, axis in enumerate(axes.ravel()):
         if state < n_states:
-            _population_curve(axis, state, flow, frames, reference)
+            _population_curve(axis, state, flow, frames, structures, reference)
         else:
             axis.set_visible(False)
     for axis in axes[:-1].ravel():
@@ -67,17 +69,25 @@ def population_curves(flow: Populations, frames: Populations, reference: Populat
     for axis in axes[:, 1:].ravel():
         axis.set_ylabel("")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols={1: 1, 2: 2}.get(columns, 4), frameon=False
+    )
     return figure
 
 
 def _population_curve(
-    axis: Axes, state: int, flow: Populations, frames: Populations, reference: Populations | None
+    axis: Axes,
+    state: int,
+    flow: Populations,
+    frames: Populations,
+    structures: Populations,
+    reference: Populations | None,
 ) -> None:
     """Population of one state: a band of two errors for the flow, points for the other sources."""
     draw = partial(plotting.populations, states=[state], show_legend=False, ax=axis)
     draw(flow, style="band", label="flow")
     draw(frames, marker="s", filled=False, line=False, colour="black", label="simulated frames")
+    draw(structures, marker="D", line=False, colour="dimgray", label="weighted structures")
     if reference is not None:
         draw(reference, line=False, colour="black", label="reference")
     axis.set_title(f"state {state}", fontsize=9)

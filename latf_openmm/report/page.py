@@ -97,7 +97,7 @@ def _compute(run: RunFolder, index: int) -> _Content:
     figures = {
         "plane": plots.latent_plane(pool),
         "free_energy": surfaces(flows, grid, rows, references, run.scale),
-        "populations": populations(run, trained, index, references),
+        "populations": populations(run, trained, index, ensembles, references),
         "traces": plots.walker_traces(pool, run.scale),
         **_of_the_loop(run, index),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from latf_openmm.ensembles.ensemble import StructureEnsemble
 from latf_openmm.ensembles.reference import Reference
 from latf_openmm.model.checkpoint import TrainedModel
 from latf_openmm.plotting import Populations
@@ -86,9 +87,13 @@ def surfaces(
 
 
 def populations(
-    run: RunFolder, trained: TrainedModel, index: int, references: dict[float, Reference]
+    run: RunFolder,
+    trained: TrainedModel,
+    index: int,
+    ensembles: Sequence[StructureEnsemble],
+    references: dict[float, Reference],
 ) -> Figure:
-    """State populations against temperature."""
+    """State populations against temperature, from all sources that there are."""
     wanted = run.temperatures()
     scan = np.linspace(wanted[0], wanted[-1], 25) if len(wanted) > 1 else np.array(wanted)
     estimates = [flow_populations(trained.model, float(temperature), 10_000) for temperature in scan]
@@ -104,4 +109,4 @@ def populations(
             np.array([references[t].errors for t in chosen]),
             run.scale,
         )
-    return plots.population_curves(flow, frames, reference)
+    return plots.population_curves(flow, frames, Populations.of_ensembles(ensembles), reference)

@@ -13,11 +13,17 @@ class TrainingSettings(Settings):
     lag: int | Literal["auto"] = Field(
         "auto", description="lag time [frames]; 'auto': the one a short scan of lags recommends"
     )
-    beta: float = Field(1e-4, gt=0, description="weight of the information-bottleneck term")
+    beta: float = Field(
+        1e-4,
+        gt=0,
+        description="weight of the information-bottleneck term; larger: collective variables keep less of the features "
+        "and follow the prior more; smaller: they keep more, noise included",
+    )
     decorrelation: float = Field(
         0.05,
         ge=0,
-        description="weight of the squared correlation of collective variables; 0: the paper's form",
+        description="weight of the squared correlation of collective variables; larger where two of them show the "
+        "same; 0: the paper's form",
     )
     initial_states: int = Field(60, ge=2, description="k-means clusters that start the state refinement")
     minimum_population: float = Field(0.005, gt=0, lt=0.5, description="states below it are dropped")
@@ -38,7 +44,10 @@ class TrainingSettings(Settings):
         4, ge=1, le=32, description="flows whose mean is the density; their spread its error"
     )
     smoothing: float = Field(
-        0.7, ge=0, description="blur of latent points, flow stage [distance to the tenth neighbour]; 0: none"
+        0.7,
+        ge=0,
+        description="blur of latent points, flow stage [distance to the tenth neighbour]; larger: smoother free "
+        "energies with lower barriers; smaller: bumps of single frames; 0: none",
     )
     energies: Literal["auto", "ignore"] = Field(
         "auto",

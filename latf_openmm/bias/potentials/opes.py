@@ -306,7 +306,9 @@ class OpesSettings(AdaptiveBiasSettings):
     barrier: float = Field(gt=0, description="highest free-energy barrier to cross [kJ/mol]")
     sigma: float | list[float] | None = Field(
         None,
-        description="widths of the first kernels [z]; default: of the narrowest state of the trained model",
+        description="widths of the first kernels [z], one for all variables or a list: about the standard deviation of "
+        "each within its narrowest state; they narrow by themselves. Default: that of the trained model's "
+        "states, which variables of your own do not have",
     )
     bias_factor: float | None = Field(None, gt=1, description="gamma; default: barrier / kT")
     pace: int = Field(500, ge=1, description="steps between kernels")
