@@ -10,7 +10,6 @@ import argparse
 from pathlib import Path
 
 import latf_openmm as latf
-from latf_openmm.progress import make_progress
 
 
 def main() -> None:
@@ -23,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
 
     config = latf.load_config(f"{args.config}/fast" if args.fast else args.config)
-    with make_progress() as progress:
+    with latf.make_progress() as progress:
         run = latf.run_loop(config, args.output, progress)
 
     for row in run.last_round().summary().populations:

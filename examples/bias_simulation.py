@@ -13,7 +13,6 @@ import openmm
 from openmm import app, unit
 
 import latf_openmm as latf  # before openmm, so that the TorchForce plugin finds libtorch
-from latf_openmm.systems import library_folder
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="a short run")
     args = parser.parse_args()
 
-    pdb = app.PDBFile(str(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
+    pdb = app.PDBFile(str(latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
     force_field = app.ForceField("amber14/protein.ff14SB.xml", "implicit/obc2.xml")
     system = force_field.createSystem(pdb.topology, constraints=app.HBonds)
 

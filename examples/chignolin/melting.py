@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 import latf_openmm as latf
-from latf_openmm.systems import library_folder
 
 STARTS = ("folded", "unfolded")
 OBSERVABLES = ("folded", "n3_o8", "n7_o3", "ca_rmsd")
@@ -70,7 +69,7 @@ def main() -> None:
         runs = [latf.RunFolder.open(task.result()) for task in tasks]
 
     temperatures = runs[0].config.simulation.temperatures
-    file = library_folder("chignolin") / "observables.py"
+    file = latf.library_folder("chignolin") / "observables.py"
     names = [f"{file}:{name}" for name in OBSERVABLES]
     compared = latf.compare_runs(
         *runs, temperatures, [*names, "energy", "heat_capacity"], method="reweighted"

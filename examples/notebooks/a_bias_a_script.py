@@ -26,10 +26,6 @@ import openmm
 import pandas as pd
 from openmm import app, unit
 
-from latf_openmm.progress import make_progress
-from latf_openmm.reweighting.free_energy import LatentGrid
-from latf_openmm.run.slopes import reweighter_of_round
-from latf_openmm.systems import library_folder
 
 folder = Path(tempfile.mkdtemp())
 
@@ -51,7 +47,7 @@ config = config.model_copy(
         "training": config.training.model_copy(update=fewer),
     }
 )
-with make_progress() as progress:
+with latf.make_progress() as progress:
     run = latf.run_loop(config, folder / "run", progress)
 run
 
@@ -63,7 +59,7 @@ trained
 # What the two variables are: frames in them, coloured by state, and the flow's free energy at 300 K.
 
 # %%
-pool = reweighter_of_round(run, 0).pool
+pool = latf.reweighter_of_round(run, 0).pool
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
 latf.plotting.latent_frames(pool, ax=axes[0])
 _ = latf.plotting.free_energy_surface(latf.flow_free_energy(trained, 300.0), ax=axes[1])
@@ -74,7 +70,7 @@ _ = latf.plotting.free_energy_surface(latf.flow_free_energy(trained, 300.0), ax=
 # The script is an ordinary one but for the lines between the rules.
 
 # %%
-pdb = app.PDBFile(str(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
+pdb = app.PDBFile(str(latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
 field = app.ForceField("amber14/protein.ff14SB.xml", "implicit/obc2.xml")
 system = field.createSystem(pdb.topology, constraints=app.HBonds)
 
@@ -109,9 +105,9 @@ sample = latf.weighted(biased, burn_in=0.1)
 print(f"{len(sample.z)} frames, {sample.sample_size:.0f} effectively")
 
 # %%
-grid = LatentGrid.around(z, points=20)
+grid = latf.LatentGrid.around(z, points=20)
 surface = latf.free_energy_surface(sample, grid)
-profile = latf.free_energy_surface(sample, LatentGrid(grid.edges[:1]))
+profile = latf.free_energy_surface(sample, latf.LatentGrid(grid.edges[:1]))
 
 fig, axes = plt.subplots(1, 3, figsize=(13.5, 3.6), layout="constrained")
 axes[0].plot(table["time_ps"], table["z0"], lw=0.5)

@@ -24,9 +24,6 @@ from pathlib import Path
 import latf_openmm as latf
 import matplotlib.pyplot as plt
 
-from latf_openmm.plotting import Populations
-from latf_openmm.progress import make_progress
-
 folder = Path(tempfile.mkdtemp())
 
 # %%
@@ -59,7 +56,7 @@ generate: {temperatures: [350, 400, 500], samples: 2000}
 config = latf.load_config(folder / "loop.yaml")
 
 # %%
-with make_progress() as progress:
+with latf.make_progress() as progress:
     run = latf.run_loop(config, folder / "run", progress)
 
 # %% [markdown]
@@ -103,7 +100,8 @@ for axis, temperature in zip(axes, (300.0, 400.0, 600.0), strict=True):
 # %%
 ensembles = latf.ensembles_at(run, 1, [300, 350, 400, 450, 500, 600], method="reweighted")
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
-latf.plotting.populations(Populations.of_rows(run.last_round().summary().populations, run.scale), ax=axes[0])
+frames = latf.plotting.Populations.of_rows(run.last_round().summary().populations, run.scale)
+latf.plotting.populations(frames, ax=axes[0])
 axes[0].set_title("frames")
 latf.plotting.populations(ensembles, ax=axes[1])
 _ = axes[1].set_title("reweighted")

@@ -28,12 +28,9 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from latf_openmm.progress import make_progress
-from latf_openmm.reweighting.free_energy import LatentGrid
-from latf_openmm.systems import library_folder
 
 folder = Path(tempfile.mkdtemp())
-structure = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
+structure = latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
 
 # %% [markdown]
 # ## Two simulations
@@ -92,7 +89,7 @@ given = [
     latf.ImportedTrajectory(folder / f"md_{kelvin}.xtc", kelvin, table=folder / f"md_{kelvin}.csv")
     for kelvin in (300, 450)
 ]
-with make_progress() as progress:
+with latf.make_progress() as progress:
     run = latf.import_run(latf.load_config(folder / "dipeptide.yaml"), given, folder / "run", progress)
 run
 
@@ -124,8 +121,8 @@ _ = latf.plotting.heat_capacity(ensembles, simulated=[300, 450], show_legend=Fal
 phi = at_375.observe(lambda frames: mdtraj.compute_phi(frames)[1][:, 0], run.topology())
 psi = at_375.observe(lambda frames: mdtraj.compute_psi(frames)[1][:, 0], run.topology())
 circle = np.linspace(-np.pi, np.pi, 25)
-both = at_375.free_energy(np.stack([phi, psi], axis=1), LatentGrid((circle, circle)))
-along_psi = at_375.free_energy(psi, LatentGrid((circle,)))
+both = at_375.free_energy(np.stack([phi, psi], axis=1), latf.LatentGrid((circle, circle)))
+along_psi = at_375.free_energy(psi, latf.LatentGrid((circle,)))
 
 fig, axes = plt.subplots(1, 3, figsize=(13.5, 3.6), layout="constrained")
 names = (r"$\phi$ [rad]", r"$\psi$ [rad]")

@@ -27,12 +27,9 @@ import openmm
 import pandas as pd
 from openmm import app, unit
 
-from latf_openmm.progress import make_progress
-from latf_openmm.run.slopes import reweighter_of_round
-from latf_openmm.systems import library_folder
 
 folder = Path(tempfile.mkdtemp())
-_ = shutil.copy(library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb", folder / "dipeptide.pdb")
+_ = shutil.copy(latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb", folder / "dipeptide.pdb")
 
 # %% [markdown]
 # Say these are yours: two simulations with DCD files and tables of energies.
@@ -134,7 +131,7 @@ attempt(latf.ImportedTrajectory(folder / "cut.dcd", 300, table=folder / "md_300.
 # ## And nothing wrong
 
 # %%
-with make_progress() as progress:
+with latf.make_progress() as progress:
     run = latf.import_run(config, [trajectory(300, 300), trajectory(450, 450)], folder / "run", progress)
 run
 
@@ -146,7 +143,7 @@ run
 # short there are some.
 
 # %%
-reweighter_of_round(run, 0).certificate
+latf.reweighter_of_round(run, 0).certificate
 
 # %%
 (ensemble,) = latf.ensembles_at(run, 0, [375], method="reweighted")

@@ -29,16 +29,10 @@ import torch
 from openmm import app, unit
 
 from latf_openmm.bias import torchscript  # torch.jit without its warnings
-from latf_openmm.bias.plumed import export_plumed
-from latf_openmm.features import build_features, resolve_features
-from latf_openmm.features.torsions import TorsionSettings
-from latf_openmm.progress import make_progress
-from latf_openmm.reweighting.free_energy import LatentGrid
 from latf_openmm.run.imported.tables import read_table
-from latf_openmm.systems import library_folder
 
 folder = Path(tempfile.mkdtemp())
-structure = library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
+structure = latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"
 
 # %% [markdown]
 # ## A model to export
@@ -55,7 +49,7 @@ config = config.model_copy(
         "training": config.training.model_copy(update=fewer),
     }
 )
-with make_progress() as progress:
+with latf.make_progress() as progress:
     run = latf.run_loop(config, folder / "run", progress)
 trained = run.trained(0)
 trained
@@ -67,7 +61,7 @@ trained
 # --plumed --output PLUMED`.
 
 # %%
-export_plumed(trained, folder / "PLUMED", periodic=False)
+latf.export_plumed(trained, folder / "PLUMED", periodic=False)
 lines = (folder / "PLUMED" / "plumed.dat").read_text().splitlines()
 print("\n".join(line if len(line) < 100 else f"{line[:97]}..." for line in [*lines[:8], "...", *lines[-7:]]))
 
@@ -107,7 +101,9 @@ except ImportError:
 
 # %%
 topology = run.topology()
-torsions = build_features(resolve_features([TorsionSettings(angles=["phi", "psi"])], topology)).double()
+torsions = latf.build_features(
+    latf.resolve_features([latf.TorsionSettings(angles=["phi", "psi"])], topology)
+).double()
 theirs = latf.FeatureCV(torsions, network, topology.n_atoms)
 settings = latf.MetadynamicsSettings(sigma=0.1, height=1.2, bias_factor=8, pace=100, low=[-2.0], high=[2.0])
 bias = settings.build(latf.cv_context([0.0], 300 * unit.kelvin))
@@ -156,7 +152,7 @@ biased = latf.BiasedRun(
     columns["ann.node-0"][:, None], kT=2.494, bias_energy=columns["metad.bias"], offset=columns["metad.rct"]
 )
 sample = latf.weighted(biased, burn_in=0.2)
-surface = latf.free_energy_surface(sample, LatentGrid.around(sample.z, points=25))
+surface = latf.free_energy_surface(sample, latf.LatentGrid.around(sample.z, points=25))
 _ = latf.plotting.free_energy_profile(surface, name="ann.node-0")
 
 # %% [markdown]

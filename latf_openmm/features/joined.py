@@ -54,7 +54,25 @@ class JoinedFeatures(Features):
 
 
 def resolve_features(settings: Sequence[FeatureSettings], topology: mdtraj.Topology) -> list[FeatureSettings]:
-    """Resolve all settings against `topology`; every problem is reported, each as one line."""
+    """Resolve all settings against `topology`.
+
+    Parameters
+    ----------
+    settings
+        Of features, whose descriptors are joined in this order.
+    topology
+        Of the structures.
+
+    Returns
+    -------
+    list of FeatureSettings
+        The same with explicit atoms, for `build_features`.
+
+    Raises
+    ------
+    ConfigError
+        If atoms are not in `topology` or descriptors are called the same; every problem, a line each.
+    """
     resolved, problems = [], []
     for index, item in enumerate(settings):
         try:
@@ -96,8 +114,16 @@ def build_features(resolved: Sequence[FeatureSettings], molecules: Sequence[int]
 
     Parameters
     ----------
+    resolved
+        What `resolve_features` returned.
     molecules
         Index of the molecule of each atom; None: not known, all vectors are those to the nearest image.
+
+    Returns
+    -------
+    Features
+        A torch module from positions [nm], shape (n_frames, n_atoms, 3), and box vectors, shape (n_frames, 3, 3) or
+        empty, to descriptors, shape (n_frames, n_features).
     """
     parts = [item.build() for item in resolved]
     for item, part in zip(resolved, parts, strict=True):
