@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="CSV of z and bias energy")
     parser.add_argument("--fast", action="store_true", help="a short run")
     args = parser.parse_args()
+    if args.output.exists():
+        parser.error(f"argument --output: {args.output} exists already; expected a new file")
 
     pdb = app.PDBFile(str(latf.library_folder("alanine_dipeptide") / "alanine_dipeptide.pdb"))
     force_field = app.ForceField("amber14/protein.ff14SB.xml", "implicit/obc2.xml")

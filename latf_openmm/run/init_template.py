@@ -57,7 +57,7 @@ simulation:
   timestep: {timestep}         # ps; {masses}
   friction: 1.0           # 1/ps
   equilibration: 5000     # steps, not recorded
-  segment_frames: 500     # frames between checkpoints
+  segment_frames: 100     # frames between checkpoints: what a kill costs at most
   processes: {processes}
   platform: {platform}
   # Walkers can move among temperatures, so that cold ones leave their basins; close temperatures exchange most often.
