@@ -5,8 +5,9 @@
     python -m benchmarks.active.run --work WORK --only-tables    # docs/benchmarks/active.md again
 
 Each case is one loop. After every round the frames there are (reweighted, or guided by the flow) are compared with the
-truth at six temperatures. Fixed and active begin with the same round at both ends of the range. Replica exchange over
-the six temperatures has as many force evaluations. WORK may be that of `benchmarks/quality`, whose truths are used.
+truth at six temperatures. Fixed and active begin with the same round at both ends of the range; walkers that move
+begin at four temperatures between them. Replica exchange over the six temperatures has as many force evaluations. WORK
+may be that of `benchmarks/quality`, whose truths are used.
 Means and populations of the dipeptide's truth, which takes most of an hour, are beside this file.
 """
 
@@ -37,6 +38,7 @@ from latf_openmm.run.config import GenerateSettings, LoopSettings, RunConfig
 from latf_openmm.run.frames import featurise_walkers, pool_of_rounds
 from latf_openmm.run.loop import run_loop
 from latf_openmm.run.strategies import STRATEGY_KINDS
+from latf_openmm.sampling.tempering.exchange import ExchangeSettings
 
 Array = NDArray[np.float64]
 _ROOT = Path(__file__).resolve().parents[2]
@@ -47,17 +49,24 @@ _ROUNDS = {
     "lj7": Regime((0.2, 0.7), 20, 20, 500, 1),
     "alanine_dipeptide": Regime((300.0, 700.0), 2, 200, 250, 1),
 }
+_MOVING = {
+    "three_hole": Regime((0.5, 0.8, 1.26, 2.0), 5, 20, 100, 1),
+    "lj7": Regime((0.2, 0.3, 0.46, 0.7), 10, 20, 500, 1),
+    "alanine_dipeptide": Regime((300.0, 400.0, 530.0, 700.0), 1, 200, 250, 1),
+}
+"""Rounds of walkers that may move in temperature, with as many force evaluations."""
 _EQUILIBRATION = {"three_hole": 500, "lj7": 2000, "alanine_dipeptide": 2500}
 _EXCHANGE = {"three_hole": 20, "lj7": 100, "alanine_dipeptide": 125}
 _OPES = "alanine_dipeptide_opes"
 _OPES_TIMESTEP = 0.002
 """Without a bias, 4 fs."""
 _NAMES = (*SYSTEMS, _OPES)
-_STRATEGIES = ("fixed", "uniform", "active")
+_ACTIVE_MOVING = "active, moving"
 _COLOURS = {
     "fixed": "tab:blue",
     "uniform": "tab:orange",
     "active": "tab:red",
+    _ACTIVE_MOVING: "tab:purple",
     "replica exchange": "tab:green",
 }
 
@@ -85,21 +94,27 @@ class Case:
         return SYSTEMS[self.base]
 
     @property
+    def regime(self) -> Regime:
+        """Data of a round."""
+        return (_MOVING if self.strategy == _ACTIVE_MOVING else _ROUNDS)[self.base]
+
+    @property
     def each(self) -> int:
         """Force evaluations of one copy in a round."""
-        regime = _ROUNDS[self.base]
+        regime = self.regime
         steps = regime.frames * regime.interval + _EQUILIBRATION[self.base]
         return len(regime.temperatures) * regime.walkers * steps
 
     def config(self) -> RunConfig:
-        case, regime = self.case, _ROUNDS[self.base]
+        case, regime = self.case, self.regime
+        moves = ExchangeSettings(interval=regime.lag + 1) if self.strategy == _ACTIVE_MOVING else None
         simulation = case.simulation(regime, 1).model_copy(
-            update={"equilibration": _EQUILIBRATION[self.base]}
+            update={"equilibration": _EQUILIBRATION[self.base], "tempering": moves}
         )
         if self.system == _OPES:
             simulation = simulation.model_copy(update={"timestep": _OPES_TIMESTEP})
-        strategy = STRATEGY_KINDS[self.strategy]
-        settings = strategy(stop=False) if self.strategy == "active" else strategy()
+        kind = self.strategy.partition(",")[0]
+        settings = STRATEGY_KINDS[kind](**({"stop": False} if kind == "active" else {}))
         return RunConfig(
             system=case.settings,
             seed=self.seed,
@@ -340,9 +355,10 @@ def write_tables(work: Path, docs: Path) -> None:
 Made by `python -m benchmarks.active.run --work WORK`; two CPU cores, no GPU. Errors are root mean squares over six
 temperatures and all seeds, against the truths of `benchmarks/quality`; populations are those of {_REGIONS} regions of a
 physical plane. Each round simulates at two temperatures; the first round of `fixed` and `active` is the same, at both
-ends of the range. `{_OPES}`, where it was run, is the dipeptide with OPES in all loops, where `active`
-decides where, and with steps of 2 fs; replica exchange has neither. Systems that are not in the tables were not run
-again with the present code.
+ends of the range. `{_ACTIVE_MOVING}` has half of the walkers at each of four temperatures in that range, among
+which they exchange in the first round; later it decides whether they move or stay, and where. `{_OPES}`,
+where it was run, is the dipeptide with OPES in all loops, where `active` decides where, and with steps of 2 fs; replica
+exchange has neither. Systems that are not in the tables were not run again with the present code.
 
 Standard errors are from the spread over seeds: errors at neighbouring temperatures go together.
 
@@ -367,6 +383,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--system", nargs="+", choices=_NAMES, default=list(_NAMES))
     parser.add_argument("--seed", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--strategy", nargs="+", choices=_COLOURS, default=list(_COLOURS))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only-tables", action="store_true")
@@ -376,7 +393,7 @@ def main() -> None:
             Case(system, strategy, seed, choice.rounds)
             for seed in choice.seed
             for system in choice.system
-            for strategy in (*_STRATEGIES, "replica exchange")
+            for strategy in choice.strategy
         ]
         with ProcessPoolExecutor(choice.processes, get_context("spawn")) as pool:
             jobs = [pool.submit(measure, case, choice.work) for case in cases]

@@ -49,6 +49,8 @@ class Ladder:
         Of the training [frames]; walkers move every `lag + 1` frames.
     barrier
         Of OPES [kJ/mol].
+    pace
+        Of OPES [steps].
     """
 
     temperatures: tuple[float, ...]
@@ -57,12 +59,15 @@ class Ladder:
     interval: int
     lag: int
     barrier: float
+    pace: int = 100
 
 
 LADDERS = {
     "three_hole": Ladder((0.45, 0.6, 0.85, 1.15, 1.5, 2.1), 1, 960, 50, 2, 3.0),
     "lj7": Ladder((0.18, 0.25, 0.34, 0.45, 0.55, 0.75), 1, 3200, 100, 1, 3.0),
-    "alanine_dipeptide": Ladder((290.0, 325.0, 375.0, 450.0, 550.0, 650.0, 740.0), 1, 3000, 125, 2, 25.0),
+    "alanine_dipeptide": Ladder(
+        (290.0, 325.0, 375.0, 450.0, 550.0, 650.0, 740.0), 1, 3000, 125, 2, 25.0, 500
+    ),
 }
 
 
@@ -131,6 +136,6 @@ class Case:
             features=list(case.features),
             model=case.model,
             training=short_training(ladder.lag),
-            bias=OpesSettings(barrier=ladder.barrier, pace=100) if biased else None,
+            bias=OpesSettings(barrier=ladder.barrier, pace=ladder.pace) if biased else None,
             loop=LoopSettings(rounds=self.rounds),
         )
