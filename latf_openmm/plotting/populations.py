@@ -101,19 +101,15 @@ def populations(
         if style == "band":
             _band(ax, table, state, tint, name)
         else:
-            face, value, twice = (
-                tint if filled else "white",
-                table.values[:, state],
-                2 * table.errors[:, state],
-            )
+            value, (low, high) = table.values[:, state], _ends(table, state)
             ax.errorbar(
                 table.temperatures,
                 value,
-                [np.minimum(twice, value), np.minimum(twice, 1 - value)],
+                [value - low, high - value],
                 fmt=f"{marker}-" if line else marker,
                 ms=4,
                 color=tint,
-                mfc=face,
+                mfc=tint if filled else "white",
                 lw=1,
                 capsize=2,
                 label=name,
@@ -126,7 +122,16 @@ def populations(
 
 def _band(ax: Axes, table: Populations, state: int, colour: str, label: str) -> None:
     """Line of one state, with a band."""
-    value, twice = table.values[:, state], 2 * table.errors[:, state]
-    ax.plot(table.temperatures, value, color=colour, label=label)
-    low, high = np.maximum(value - twice, 0.0), np.minimum(value + twice, 1.0)
+    ax.plot(table.temperatures, table.values[:, state], color=colour, label=label)
+    low, high = _ends(table, state)
     ax.fill_between(table.temperatures, low, high, color=colour, alpha=0.25, lw=0)
+
+
+def _ends(table: Populations, state: int) -> tuple[Array, Array]:
+    """Lower and upper ends of two standard errors, between 0 and 1, each (n_temperatures,).
+
+    Rounded sums of weights may be a little above 1, so the value itself is never outside.
+    """
+    value, twice = table.values[:, state], 2 * table.errors[:, state]
+    low, high = np.maximum(value - twice, 0.0), np.minimum(value + twice, 1.0)
+    return np.minimum(low, value), np.maximum(high, value)

@@ -1,6 +1,7 @@
 """Figures: each function draws into the Axes given, with labels in the units of the system."""
 
 from dataclasses import replace
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -101,6 +102,18 @@ def test_populations_against_temperature(ensembles: list[StructureEnsemble]) -> 
     plotting.populations(table, states=[1], style="band", show_legend=False, ax=ax)
     assert ax.get_ylim()[0] == 0.0
     assert ax.get_ylim()[1] > table.values.max()
+
+
+@pytest.mark.parametrize("style", ["points", "band"])
+def test_populations_that_rounding_left_above_one(style: Literal["points", "band"]) -> None:
+    values = np.array([[1.0 + 4e-16, -1e-17], [0.97, 0.03]])
+    table = Populations(np.array([1.0, 2.0]), values, np.array([[0.0, 0.0], [0.02, 0.02]]))
+    ax = plotting.populations(table, style=style, ax=axes())
+    drawn = np.concatenate(
+        [path.vertices[:, 1] for collection in ax.collections for path in collection.get_paths()]
+    )
+    assert drawn.min() > -1e-15
+    assert drawn.max() < 1 + 1e-15
 
 
 def test_energy_and_heat_capacity(ensembles: list[StructureEnsemble]) -> None:
