@@ -31,8 +31,8 @@ from latf_openmm.reweighting.consistency import StateShare
 from latf_openmm.reweighting.free_energy import LatentGrid, flow_probability
 from latf_openmm.reweighting.reliability import MEANINGS
 from latf_openmm.run.activity import activity_of
+from latf_openmm.run.ending import settled
 from latf_openmm.run.folder import RunFolder
-from latf_openmm.run.overview import settled
 from latf_openmm.run.records import RoundRecord
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.slopes import reweighter_of_round

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from latf_openmm.report.moves import moves_text
+from latf_openmm.run.ending import plan_lines
 from latf_openmm.run.outline import RunOutline
-from latf_openmm.run.overview import plan_lines
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.units import TemperatureScale, duration
 

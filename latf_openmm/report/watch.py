@@ -14,9 +14,9 @@ from latf_openmm.errors import LatfError
 from latf_openmm.report.moves import acceptance_text
 from latf_openmm.report.status import simulated_text, speed_text
 from latf_openmm.run.activity import Activity, activity_of
+from latf_openmm.run.ending import plan_lines
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import SILENCE
-from latf_openmm.run.overview import plan_lines
 from latf_openmm.run.records import RoundRecord, TemperingRecord
 from latf_openmm.units import duration
 

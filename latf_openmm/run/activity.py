@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from latf_openmm.frames.walkers import read_stage
-from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.configured import ConfiguredRun
+from latf_openmm.run.ending import settled
 from latf_openmm.run.heartbeat import Heartbeat, read_heartbeat
-from latf_openmm.run.overview import settled
 from latf_openmm.run.records import TemperingRecord
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.run.stages import round_stage, validation_stage
@@ -124,7 +124,7 @@ class Activity:
         return f"{self.place}, {self.frames:,} of {self.n_frames:,} frames of all walkers"
 
 
-def activity_of(run: RunFolder) -> Activity | None:
+def activity_of(run: ConfiguredRun) -> Activity | None:
     """Return what a run does now, or what it would go on with; None where it has ended.
 
     Raises
@@ -179,7 +179,7 @@ def _simulated(index: int | None, stage: Stage, heartbeat: Heartbeat | None) -> 
     return activity
 
 
-def _after_frames(run: RunFolder, folder: RoundFolder, activity: Activity) -> Activity:
+def _after_frames(run: ConfiguredRun, folder: RoundFolder, activity: Activity) -> Activity:
     """Return a round whose frames are there, at the step that it is at, or that follows."""
     step = _later_step(run, folder)
     counted = f"round {folder.index}: {_COUNTED.get(step, step)}"
@@ -192,7 +192,7 @@ def _after_frames(run: RunFolder, folder: RoundFolder, activity: Activity) -> Ac
     return replace(activity, step="reading frames" if step in _COUNTED else step)
 
 
-def _later_step(run: RunFolder, folder: RoundFolder) -> Step:
+def _later_step(run: ConfiguredRun, folder: RoundFolder) -> Step:
     """Return the step of a round whose frames are there."""
     if not folder.model.is_dir():
         return "training"

@@ -6,27 +6,24 @@ from typing import Any
 import mdtraj
 import numpy as np
 
-from latf_openmm.errors import DataError, first_line
 from latf_openmm.features.contacts import read_reference
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
 from latf_openmm.model.checkpoint import TrainedModel, load_model
 from latf_openmm.periodic import as_structure
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.config_file import read_run_config
+from latf_openmm.run.configured import ConfiguredRun
 from latf_openmm.run.consent import check_system
-from latf_openmm.run.overview import ended, run_card
-from latf_openmm.run.paths import RunPaths
-from latf_openmm.sampling.stage import SimulationSettings
+from latf_openmm.run.overview import run_card
 from latf_openmm.settings import validate
 from latf_openmm.storage import CONFIG, sha256
 from latf_openmm.systems import shared_system
-from latf_openmm.units import TemperatureScale
 
 EXECUTION = "execution"
 """Folder with logs of the engine that ran the tasks."""
 
 
-class RunFolder(RunPaths):
+class RunFolder(ConfiguredRun):
     """One run on disk.
 
     Parameters
@@ -36,10 +33,6 @@ class RunFolder(RunPaths):
     config
         Its configuration.
     """
-
-    def __init__(self, path: Path, config: RunConfig) -> None:
-        super().__init__(path)
-        self.config = config
 
     def __repr__(self) -> str:
         complete = sum(1 for _ in self.path.glob("rounds/*/round.json"))
@@ -73,43 +66,6 @@ class RunFolder(RunPaths):
         if builds:
             check_system(file, path, config.system, trust)
         return RunFolder(path, config)
-
-    @property
-    def scale(self) -> TemperatureScale:
-        """Temperature scale of the system."""
-        return self.config.system.scale
-
-    @property
-    def ended(self) -> bool:
-        """True where no task is left, of the rounds and of the validation."""
-        return ended(self, self.config.loop, self.config.validation is not None)
-
-    def temperatures(self) -> list[float]:
-        """Simulated and generated temperatures, ascending."""
-        return sorted({*self.config.simulation.temperatures, *self.config.generate.temperatures})
-
-    def plan(self, index: int) -> tuple[SimulationSettings, frozenset[float]]:
-        """Return how one round is simulated, and the temperatures whose walkers feel the bias.
-
-        Raises
-        ------
-        DataError
-            If the round before it has a damaged plan.
-        """
-        simulation = self.config.simulation
-        if index == 0:
-            return simulation, frozenset()
-        previous = self.round(index - 1)
-        decision = previous.read_decision()
-        try:
-            changed = {**simulation.model_dump(), "temperatures": decision.temperatures}
-            if not decision.moving:
-                changed["tempering"] = None
-            return SimulationSettings.model_validate(changed), frozenset(decision.biased)
-        except ValueError as error:
-            raise DataError(
-                f"{previous.decision}: damaged ({first_line(error)}); expected {decision.content}"
-            ) from None
 
     def topology(self) -> mdtraj.Topology:
         """Topology of one copy of the system."""

@@ -22,10 +22,10 @@ from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.run.config import RunConfig, check, dump_config
 from latf_openmm.run.consent import agree_to_execution, agree_to_system, check_outside
+from latf_openmm.run.ending import settled
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.frames import featurise_walkers, run_features
 from latf_openmm.run.heartbeat import beating
-from latf_openmm.run.overview import settled
 from latf_openmm.run.records import DecisionRecord, Seconds, ValidationRecord
 from latf_openmm.run.rounds import BOX, RoundFolder
 from latf_openmm.run.schema import RECORD, add_record, resume_record, start_record

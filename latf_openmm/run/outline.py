@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from latf_openmm.run.config_file import read_run_config
+from latf_openmm.run.ending import ended
 from latf_openmm.run.limits import LoopLimits
-from latf_openmm.run.overview import ended
 from latf_openmm.run.paths import RunPaths
 from latf_openmm.settings import Settings, validate
 from latf_openmm.storage import CONFIG

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.configured import ConfiguredRun
 from latf_openmm.run.rounds import RoundFolder
 from latf_openmm.sampling.dynamics import BiasSource
 from latf_openmm.sampling.stage import Stage
@@ -11,7 +11,7 @@ from latf_openmm.sampling.stage import Stage
 Array = NDArray[np.float64]
 
 
-def round_stage(run: RunFolder, folder: RoundFolder, starts: bool = True) -> Stage:
+def round_stage(run: ConfiguredRun, folder: RoundFolder, starts: bool = True) -> Stage:
     """Return the simulation of one round, as the round before it planned it.
 
     Parameters
@@ -40,7 +40,7 @@ def round_stage(run: RunFolder, folder: RoundFolder, starts: bool = True) -> Sta
     return Stage(config.system, settings, bias, positions, seed, folder.simulation, boxes, unbiased)
 
 
-def validation_stage(run: RunFolder) -> Stage | None:
+def validation_stage(run: ConfiguredRun) -> Stage | None:
     """Return the independent unbiased runs for the report; None where there are to be none."""
     settings = run.config.validation_simulation()
     if settings is None:

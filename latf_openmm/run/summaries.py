@@ -23,7 +23,7 @@ from latf_openmm.reweighting.free_energy import (
     jensen_shannon,
 )
 from latf_openmm.reweighting.weights import effective_sample_size, training_weights
-from latf_openmm.run.folder import RunFolder
+from latf_openmm.run.configured import ConfiguredRun
 from latf_openmm.run.records import (
     Change,
     Populations,
@@ -39,7 +39,7 @@ from latf_openmm.units import TemperatureScale
 
 
 def summary_of(
-    run: RunFolder, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: Seconds
+    run: ConfiguredRun, folder: RoundFolder, trained: TrainedModel, pool: Pool, seconds: Seconds
 ) -> RoundRecord:
     """Return the record of a round whose steps have ended.
 

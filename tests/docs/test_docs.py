@@ -82,6 +82,14 @@ def test_links_of_the_plain_pages_lead_to_files() -> None:
     assert broken == []
 
 
+def test_the_layers_on_the_page_are_those_that_the_linter_checks() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    said = [set(re.findall(r"\w+", layer)) for layer in page.split("\n\n    ")[1].split("\n\n")[0].split(">")]
+    layers = re.search(r"^layers = \[(.*?)^\]", (DOCS.parent / "pyproject.toml").read_text(), re.M | re.S)
+    assert layers is not None
+    assert said == [set(re.findall(r"\w+", layer)) for layer in re.findall(r'"(.*?)"', layers[1])]
+
+
 def test_each_generated_page_of_the_reference_has_a_plain_one(pages: dict[str, str]) -> None:
     for name, text in pages.items():
         if name.startswith("reference/"):
