@@ -14,6 +14,7 @@ from mdtraj.core.topology import Atom, Residue
 from numpy.typing import NDArray
 
 from latf_openmm.periodic import molecules_of
+from latf_openmm.water import is_water
 
 Indices = NDArray[np.int64]
 
@@ -31,11 +32,6 @@ _CAPS = _names("ACE NME NMA NH2 NHE FOR CT1 CT2 CT3")
 """Residue names of caps of proteins."""
 _NUCLEOTIDES = _names("A C G U T I DA DC DG DT DU DI RA RC RG RU ADE CYT GUA THY URA PSU")
 """Residue names of nucleotides, without the marks of their ends."""
-_WATER = _names(
-    "HOH WAT SOL H2O HHO OHH OH2 TIP TIP2 TIP3 TIP4 TIP5 TIP3P TIP4P TIP5P T3P T4P T5P TP3 TP4 TP5 T4E T4I TIP4EW SPC "
-    "SPCE OPC OPC3 OP3 SWM4 SWM6 DOD D2O W PW"
-)
-"""Residue names of water."""
 _SUGAR = ("C1'", "C3'", "C4'")
 """Carbon atoms that every nucleotide has."""
 _ION_ATOMS = 8
@@ -64,8 +60,7 @@ def residue_kinds(topology: mdtraj.Topology) -> list[Kind]:
     Nucleic acid
         Residues with the sugar carbons C1', C3' and C4' that have a known name or are bound to others by phosphate.
     Water
-        One oxygen with two hydrogens and any number of sites without element, or a known name and nothing else than
-        these.
+        As `latf_openmm.water.is_water` has it: by its atoms, then by its name.
     Ion
         One atom (and sites without element) that is bound to nothing but water; of several atoms without carbon, at
         most eight, that are bound to nothing else.
@@ -223,7 +218,7 @@ class _Classifier:
     def kinds(self) -> list[Kind]:
         """Kind of each residue."""
         tests: list[tuple[Kind, Callable[[Residue], bool]]] = [
-            (Kind.WATER, _is_water),
+            (Kind.WATER, lambda residue: is_water(residue.name, _numbers(residue))),
             (Kind.PROTEIN, self._is_amino_acid),
             (Kind.NUCLEIC, self._is_nucleotide),
         ]
@@ -274,7 +269,7 @@ class _Classifier:
             kinds[other.residue.index] is not Kind.WATER for _, other in self._links.get(residue.index, [])
         ):
             return False
-        numbers = [atom.element.number for atom in residue.atoms if atom.element.number > 0]
+        numbers = [number for number in _numbers(residue) if number > 0]
         if len(numbers) <= 1:
             return len(numbers) == 1 or residue.n_atoms == 1
         return 4 <= len(numbers) <= _ION_ATOMS and 6 not in numbers and len(set(numbers)) > 1
@@ -293,9 +288,6 @@ def _without_elements(residue: Residue) -> bool:
     return residue.n_atoms > 0 and all(atom.element.number == 0 for atom in residue.atoms)
 
 
-def _is_water(residue: Residue) -> bool:
-    numbers = Counter(atom.element.number for atom in residue.atoms)
-    real = {number: count for number, count in numbers.items() if number > 0}
-    if real == {8: 1, 1: 2}:
-        return True
-    return residue.name in _WATER and set(real) <= {1, 8} and real.get(8, 1) == 1
+def _numbers(residue: Residue) -> list[int]:
+    """Atomic numbers of its atoms; 0 of sites without element."""
+    return [atom.element.number for atom in residue.atoms]

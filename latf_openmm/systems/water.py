@@ -1,4 +1,4 @@
-"""Water of molecules that were read: which residues it is, and that it is rigid where that is asked for."""
+"""Water of molecules that were read: that it is rigid where that is asked for."""
 
 import math
 from collections.abc import Iterator
@@ -7,17 +7,21 @@ import openmm
 from openmm import app, unit
 
 from latf_openmm.errors import ConfigError
+from latf_openmm.water import is_water
 
-_NAMES = frozenset(
-    {"HOH", "WAT", "SOL", "TIP3", "TIP3P", "TIP4", "TIP4P", "TIP5P", "SPC", "SPCE", "H2O", "OPC"}
-)
-"""Residue names of water."""
 _Pair = frozenset[int]
+"""Two atoms."""
 
 
 def waters(topology: app.Topology) -> list[app.topology.Residue]:
-    """Residues with a name of water."""
-    return [residue for residue in topology.residues() if residue.name in _NAMES]
+    """Residues that are water."""
+    return [
+        residue
+        for residue in topology.residues()
+        if is_water(
+            residue.name, (atom.element.atomic_number if atom.element else 0 for atom in residue.atoms())
+        )
+    ]
 
 
 def make_rigid(system: openmm.System, topology: app.Topology, source: str) -> int:

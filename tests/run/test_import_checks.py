@@ -16,6 +16,7 @@ from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.imported import ImportedTrajectory
+from latf_openmm.run.imported.atoms import explain_atoms
 from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.run import Importer
@@ -197,6 +198,25 @@ def test_another_number_of_atoms_says_what_to_do(
         frames.atom_slice(range(5)).save(str(few))
         with pytest.raises(DataError, match="has 5 atoms, the topology has 22; the system has to be the one"):
             importer.read([ImportedTrajectory(few, 300.0)])
+
+
+@pytest.mark.parametrize("name", ["HOH", "TP4"])
+def test_missing_solvent_is_told_whatever_water_is_called(
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], tmp_path: Path, name: str
+) -> None:
+    frames, _ = simulated
+    frames[:2].save_dcd(str(tmp_path / "dry.dcd"))
+    wet = frames.topology.copy()
+    for _ in range(3):
+        residue = wet.add_residue(name, wet.add_chain())
+        for symbol in "OHH":
+            wet.add_atom(symbol, mdtraj.element.get_by_symbol(symbol), residue)
+    assert ": solvent is missing;" in str(explain_atoms(tmp_path / "dry.dcd", wet))
+    four = mdtraj.Trajectory(np.zeros((2, 22 + 12, 3)), None)
+    four.save_dcd(str(tmp_path / "four.dcd"))
+    assert ": one more for each water, a site of a four-point model" in str(
+        explain_atoms(tmp_path / "four.dcd", wet)
+    )
 
 
 # --- times -----------------------------------------------------------------------------------------

@@ -112,14 +112,30 @@ def test_masses_constraints_and_solvent(files: Path) -> None:
     )
 
 
-def test_water_that_cannot_be_rigid_is_refused() -> None:
+def flexible_water(name_of_residue: str) -> tuple[app.Topology, openmm.System]:
+    """One molecule whose two bonds are constrained, and its angle is not."""
     topology, system = app.Topology(), openmm.System()
-    residue = topology.addResidue("WAT", topology.addChain())
+    residue = topology.addResidue(name_of_residue, topology.addChain())
     for name, symbol, mass in (("O", "O", 16.0), ("H1", "H", 1.0), ("H2", "H", 1.0)):
         topology.addAtom(name, app.Element.getBySymbol(symbol), residue)
         system.addParticle(mass)
     for hydrogen in (1, 2):
         system.addConstraint(0, hydrogen, 0.09572)
+    return topology, system
+
+
+@pytest.mark.parametrize("name", ["WAT", "T3P", "TIP4EW", "XYZ"])
+def test_water_is_rigid_whatever_it_is_called(name: str) -> None:
+    topology, system = flexible_water(name)
+    angles = openmm.HarmonicAngleForce()
+    angles.addAngle(1, 0, 2, np.deg2rad(104.52), 500.0)
+    system.addForce(angles)
+    assert make_rigid(system, topology, "system.topology") == 1
+    assert system.getConstraintParameters(2)[2]._value == pytest.approx(0.15139, abs=1e-5)
+
+
+def test_water_that_cannot_be_rigid_is_refused() -> None:
+    topology, system = flexible_water("WAT")
     with pytest.raises(
         ConfigError, match=r"system.topology: the water of atoms 0, 1 and 2 has no bond and no angle"
     ):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
+from latf_openmm.features.solute import Kind, residue_kinds
 from latf_openmm.frames.walkers import read_trajectory
 from latf_openmm.labels import Labels
 from latf_openmm.systems.bonds import Bonds, wrong_unit
@@ -39,8 +40,9 @@ def _reason(n: int, topology: mdtraj.Topology) -> str:
     atoms = list(topology.atoms)
     hydrogens = sum(a.element is not None and a.element.symbol == "H" for a in atoms)
     sites = sum(a.element is None or a.element.symbol == "VS" for a in atoms)
-    solute = sum(not a.residue.is_water and a.residue.n_atoms > 1 for a in atoms)
-    waters = sum(residue.is_water for residue in topology.residues)
+    kinds = residue_kinds(topology)
+    solute = sum(kinds[a.residue.index] is not Kind.WATER and a.residue.n_atoms > 1 for a in atoms)
+    waters = kinds.count(Kind.WATER)
     if sites and n == len(atoms) - sites:
         return (
             f": the {sites} extra sites or Drude particles are missing; save all particles, or use system.kind: "
