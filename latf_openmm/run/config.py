@@ -24,6 +24,7 @@ from latf_openmm.sampling.annealing import AnnealingSettings
 from latf_openmm.sampling.stage import SimulationSettings, check_copies
 from latf_openmm.settings import Settings, validate
 from latf_openmm.systems import AnySystem, shared_system
+from latf_openmm.training.device import training_device
 from latf_openmm.training.feature_selection import FeatureSelectionSettings
 from latf_openmm.training.settings import TrainingSettings
 from latf_openmm.units import KELVIN, TemperatureScale
@@ -195,13 +196,14 @@ def check(config: RunConfig) -> None:
     ------
     ConfigError, BackendError
         If features name atoms that are not there, walkers cannot share a Context, the bias does not fit, or there is no
-        such platform.
+        such platform or device.
     """
     built = shared_system(config.system)
     check_copies(config.system, config.simulation)
     resolved = resolve_features(config.features, built.mdtraj_topology())
     if config.execution.is_local:
         config.simulation.platform_choice(config.system)
+        training_device(config.training.device)
     if config.bias is None or config.loop.rounds < 2:
         return
     choose_backend(config.simulation.backend, config.simulation.forces or "traced")

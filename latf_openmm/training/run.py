@@ -20,6 +20,7 @@ from latf_openmm.reweighting.ladder import TemperatureLadder, build_ladder, ladd
 from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.threads import torch_threads
+from latf_openmm.training.device import training_device
 from latf_openmm.training.lagged import LaggedPairs, make_pairs
 from latf_openmm.training.objective import Batch, RepresentativePrior, terms
 from latf_openmm.training.settings import TrainingSettings
@@ -293,7 +294,7 @@ def prepare(
     mean, std = _moments(pairs)
     model.feature_mean.copy_(torch.from_numpy(mean))
     model.feature_scale.copy_(torch.from_numpy(_scales(std, trajectories)))
-    device = _device(settings.device)
+    device = training_device(settings.device)
     model.to(device)
     return TrainingRun(
         model,
@@ -344,9 +345,3 @@ def _scales(std: NDArray[np.float64], trajectories: Sequence[FeatureTrajectory])
             crossing = std[known_speed] / speeds[known_speed]
             scales = np.maximum(scales, np.quantile(crossing, _SLOW) * speeds)
     return np.where(moves, scales, 1.0)
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DataError("training.device is 'cuda', but torch sees no CUDA device")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from latf_openmm import __version__
@@ -168,6 +169,20 @@ def test_bad_value_is_one_clear_line(case: str, tmp_path: Path) -> None:
         load_config(path)
     assert len(caught.value.problems) == 1
     assert str(path) in caught.value.problems[0]
+
+
+def test_a_device_that_is_not_here_is_refused_unless_others_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = write(tmp_path, base() | {"training": {"device": "cuda"}})
+    with pytest.raises(
+        ConfigError, match=r"training\.device: 'cuda', but torch sees no CUDA device here; exp"
+    ) as e:
+        load_config(path)
+    assert str(path) in e.value.problems[0]
+    elsewhere = {"kind": "parsl", "provider": "slurm"}
+    load_config(write(tmp_path, base() | {"training": {"device": "cuda"}, "execution": elsewhere}))
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

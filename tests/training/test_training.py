@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
-from latf_openmm.errors import DataError
+from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.features.coordinates import CoordinateSettings
 from latf_openmm.frames.trajectory import FeatureTrajectory, featurise
 from latf_openmm.model.encoder import StateDecoder
@@ -815,5 +815,5 @@ def test_data_too_short_for_the_lag_are_refused(trajectories):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_missing_cuda_device_is_named(trajectories):
     settings = QUICK.model_copy(update={"device": "cuda"})
-    with pytest.raises(DataError, match="'cuda', but torch sees no CUDA device"):
+    with pytest.raises(ConfigError, match=r"training\.device: 'cuda', but torch sees no CUDA device"):
         fit(shortened(trajectories, 100), MODEL, settings, seed=0)
