@@ -64,7 +64,6 @@ def redrawn_free_energies(
     counts: NDArray[np.number],
     times: Array,
     growth: Array,
-    weights: Array | None = None,
 ) -> Array:
     """Change of f_k where frames count differently, as in bootstrap samples, shape (n_states, draws).
 
@@ -81,17 +80,13 @@ def redrawn_free_energies(
     Parameters
     ----------
     shares, counts
-        p_nk (n_frames, n_states) and N_k (n_states,) of the frames that f_k was solved from; N_k is the sum of their
-        weights.
+        p_nk (n_frames, n_states) and N_k (n_states,) of the frames that f_k was solved from.
     times
         m_n, shape (n_frames, draws): the weight of a frame times how often it is drawn.
     growth
         r_k, shape (n_states, draws).
-    weights
-        Of the frames in the first solution, shape (n_frames,); None: 1.
     """
-    weighted_shares = shares if weights is None else shares * weights[:, None]
-    jacobian = np.diag(weighted_shares.sum(axis=0)) - shares.T @ weighted_shares
+    jacobian = np.diag(shares.sum(axis=0)) - shares.T @ shares
     inverse = np.linalg.pinv(jacobian, rcond=1e-12, hermitian=True)
     shift, wanted = np.zeros_like(growth), np.asarray(growth * counts[:, None], dtype=np.float64)
     nearest = np.full(growth.shape[1], _NEAR)

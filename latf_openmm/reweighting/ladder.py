@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from latf_openmm.errors import DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory, energies_known
 from latf_openmm.reweighting.reliability import MIN_LADDER_SAMPLES
-from latf_openmm.reweighting.temperatures import Basins
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size
 
@@ -87,10 +86,8 @@ def build_ladder(
     trajectories: Sequence[FeatureTrajectory],
     rungs: int,
     minimum: float,
-    basins: Basins | None = None,
-    seed: int = 0,
 ) -> TemperatureLadder | None:
-    """Return the ladder around the simulated temperatures, or None where energies are not known.
+    """Return the ladder around the simulated temperatures by MBAR alone, or None where energies are not known.
 
     Parameters
     ----------
@@ -101,14 +98,10 @@ def build_ladder(
     minimum
         Least effective sample size of a rung, as a fraction of the smallest one of the simulated temperatures;
         but never below 50.
-    basins
-        Collective variables and states, which conditional energies need; None: rungs by MBAR alone.
-    seed
-        Of the cells of conditional energies.
     """
     if not energies_known(trajectories):
         return None
-    return ladder_of(TemperatureWeighting(trajectories, basins, seed), rungs, minimum)
+    return ladder_of(TemperatureWeighting(trajectories), rungs, minimum)
 
 
 def ladder_of(weighting: TemperatureWeighting, rungs: int, minimum: float) -> TemperatureLadder:

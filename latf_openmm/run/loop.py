@@ -5,7 +5,6 @@ not done again. So the same command continues an interrupted run.
 """
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
@@ -232,22 +231,14 @@ def generate_into(
     temperature: float,
     samples: int,
     target: Path,
-    more: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[str, ...]:
-    """Generate at one temperature and write it to `target`; return the warnings a reader must see.
-
-    Parameters
-    ----------
-    more
-        Writes what else is to be in the folder before it is there.
-    """
+    """Generate at one temperature and write it to `target`; return the warnings a reader must see."""
     ensemble = generate(trained, pool, temperature, samples, run.config.seed)
     if target.is_dir():  # written before an interruption
         check_folder(target)
     else:
         with atomic_folder(target) as temporary:
             write_ensemble(ensemble, trained, pool, run.topology(), temporary)
-            more(temporary)
     return ensemble.warnings
 
 

@@ -80,10 +80,6 @@ class View:
     shape: tuple[Size, ...]
     strides: tuple[Size, ...]
 
-    def like(self, array: int) -> "View":
-        """Return the same elements of another array."""
-        return View(array, self.offset, self.shape, self.strides)
-
 
 @dataclass(frozen=True)
 class Array:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,7 +160,7 @@ def _take(result: FrameColumns, table: Table, rows: NDArray[np.int64]) -> None:
         if name.startswith("bias_energy_")
     }
     result.volume = columns.get("volume", result.volume)
-    _take_temperature(result, table, columns)
+    _take_temperature(result, columns)
     result.periods |= table.periods
     unknown = [name for name in columns if name.lower() not in _QUIET and not _needed(name)]
     result.others |= {
@@ -251,7 +251,7 @@ def _grew(bias: Array) -> bool:
     return bool(abs(bias[0]) < 1e-9 and bias[-fifth:].min() > bias[:fifth].max() > 0)
 
 
-def _take_temperature(result: FrameColumns, table: Table, columns: dict[str, Array]) -> None:
+def _take_temperature(result: FrameColumns, columns: dict[str, Array]) -> None:
     """A column of few values is that of the thermostat, one of many that of the velocities."""
     kinetic = columns.get("kinetic_temperature")
     temperature = columns.get("temperature")
@@ -299,9 +299,3 @@ def check_volumes(name: str, table: Array, boxes: Array) -> None:
             f"{name}: the table's volume is {table[frame]:.5g} nm^3 where the box of frame {frame} has "
             f"{boxes[frame]:.5g} nm^3; its rows are not those of the frames, or of another unit"
         )
-
-
-def known_columns(columns: Sequence[FrameColumns]) -> list[str]:
-    """Names of columns that all tables have and nothing else uses."""
-    shared = set.intersection(*(set(c.others) for c in columns)) if columns else set()
-    return sorted(shared)

@@ -27,7 +27,6 @@ class Entries:
     """
 
     def __init__(self, pool: Pool, settle: int) -> None:
-        self._n_states = pool.n_states
         logs = np.concatenate([trajectory.log_weights for trajectory in pool.trajectories])
         self._runs = [
             (run, bool(np.ptp(logs[run.frames]) > 0))

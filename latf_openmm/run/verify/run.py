@@ -124,7 +124,7 @@ def _round_checks(run: RunFolder, topology: mdtraj.Topology, parts: dict[str, Fi
         if folder.decision.is_file():
             yield Check(f"{label}: record", "decision.json", partial(_look_at_decision, folder, run))
         if later or folder.complete:
-            yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, run, parts))
+            yield Check(f"{label}: record", "round.json", partial(_look_at_round, folder, parts))
         for path in sorted((folder.path / "annealed").glob("path_*")):
             yield from path_checks(f"{label}: annealed", path, topology)
 
@@ -247,9 +247,7 @@ def _look_at_decision(folder: RoundFolder, run: RunFolder, findings: Findings) -
             findings.damage(folder.decision, str(error).removeprefix(f"{folder.decision}: "))
 
 
-def _look_at_round(
-    folder: RoundFolder, run: RunFolder, parts: dict[str, Findings], findings: Findings
-) -> None:
+def _look_at_round(folder: RoundFolder, parts: dict[str, Findings], findings: Findings) -> None:
     path = folder.record
     if findings.missing(path, "the record of a complete round: a later round was started"):
         return
