@@ -261,6 +261,7 @@ def explain(
     """
     from latf_openmm.run.explained import explain as explain_run
     from latf_openmm.run.folder import RunFolder
+    from latf_openmm.storage import CONFIG
 
     run = RunFolder.open(folder, trust)
     console, poor = Console(), False
@@ -271,9 +272,7 @@ def explain(
         console.print()
         poor |= explanation.ensemble.reliability == "poor"
     rounds = run.chosen_round(None) + 2
-    say_next(
-        f"latf-openmm run {folder / 'config.yaml'} --rounds {rounds} --output {folder}, which adds a round"
-    )
+    say_next(f"latf-openmm run {folder / CONFIG} --rounds {rounds} --output {folder}, which adds a round")
     if poor:
         raise typer.Exit(3)
 

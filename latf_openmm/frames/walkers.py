@@ -30,7 +30,7 @@ _WITH_VECTORS = (".xtc", ".trr")
 _MIN_ANGLE = 30.0
 """Of boxes [degrees]."""
 
-_FRAMES = "frames.parquet"
+FRAMES = "frames.parquet"
 """File of a segment with a row for each frame."""
 WINDOW = "bias_of_run_"
 """Columns of a table with the bias of each run that is joined with others at its temperature [kJ/mol]."""
@@ -126,7 +126,7 @@ class WalkerFrames:
                 yield piece
         if sum(counts) != len(self.table):
             for path, count in zip(self.files, counts, strict=True):
-                rows = int((read_table(path.with_name(_FRAMES))["walker"] == self.walker).sum())
+                rows = int((read_table(path.with_name(FRAMES))["walker"] == self.walker).sum())
                 if count != rows:
                     raise DataError(f"{path}: {count} frames, the table beside it has {rows}")
 
@@ -282,7 +282,7 @@ def read_stage(folder: Path) -> list[WalkerFrames]:
         segments = sorted(path for path in group.glob("segment_*") if path.suffix == "")
         if not segments:
             continue
-        tables = [read_table(segment / _FRAMES) for segment in segments]
+        tables = [read_table(segment / FRAMES) for segment in segments]
         numbers = sorted({int(number) for table in tables for number in table["walker"].unique()})
         walkers += [walker for number in numbers for walker in _walkers(folder, segments, tables, number)]
     if not walkers:

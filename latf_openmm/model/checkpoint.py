@@ -23,6 +23,8 @@ from latf_openmm.settings import validate
 from latf_openmm.storage import check_file, write_manifest
 from latf_openmm.units import SCALES
 
+MODEL_RECORD, MODEL_WEIGHTS = "model.json", "model.safetensors"
+"""Files of the folder of a model."""
 FORMAT = 3
 """Number of the format in which models are written."""
 _OTHER_FORMAT = (
@@ -165,8 +167,8 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
         "molecules": None if trained.molecules is None else _to_text(trained.molecules),
     }
     weights = save({k: v.contiguous() for k, v in model.state_dict().items()})
-    (folder / "model.safetensors").write_bytes(weights)
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / MODEL_WEIGHTS).write_bytes(weights)
+    (folder / MODEL_RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     write_manifest(folder)
 
 
@@ -179,15 +181,15 @@ def load_model(folder: str | Path) -> TrainedModel:
         If the folder holds no model, or one that is damaged, was changed, or is of another format.
     """
     folder = Path(folder)
-    path = folder / "model.json"
+    path = folder / MODEL_RECORD
     if not path.is_file():
         run = folder.parents[2] if folder.parts[-3:-2] == ("rounds",) else folder
-        models = sorted(run.glob("rounds/*/model/model.json"))
+        models = sorted(run.glob(f"rounds/*/model/{MODEL_RECORD}"))
         instead = f"; the last one of this run is {models[-1].parent}" if models else ""
-        raise ModelError(f"{folder}: no trained model here (model.json is missing){instead}")
+        raise ModelError(f"{folder}: no trained model here ({MODEL_RECORD} is missing){instead}")
     _check_format(path)
     try:
-        for name in ("model.json", "model.safetensors"):
+        for name in (MODEL_RECORD, MODEL_WEIGHTS):
             check_file(folder / name)
         record = json.loads(path.read_text(encoding="utf-8"))
         model = LatentThermodynamicFlow(
@@ -197,7 +199,7 @@ def load_model(folder: str | Path) -> TrainedModel:
             record["reference_temperature"],
             record["n_members"],
         )
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(load_file(folder / MODEL_WEIGHTS))
         features = tuple(
             validate(FEATURE_KINDS[item["kind"]], item, f"{path}: features") for item in record["features"]
         )

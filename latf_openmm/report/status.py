@@ -11,6 +11,7 @@ from latf_openmm.report.moves import moves_text
 from latf_openmm.run.ending import plan_lines
 from latf_openmm.run.outline import RunOutline
 from latf_openmm.run.rounds import RoundFolder
+from latf_openmm.storage import CONFIG
 from latf_openmm.units import TemperatureScale, duration
 
 if TYPE_CHECKING:
@@ -130,4 +131,4 @@ def _next_command(folder: Path, activity: "Activity | None") -> str:
         return f"latf-openmm report {folder}"
     if activity.heartbeat is not None:
         return f"latf-openmm status {folder} --watch"
-    return f"latf-openmm run {folder / 'config.yaml'} --output {folder}"
+    return f"latf-openmm run {folder / CONFIG} --output {folder}"

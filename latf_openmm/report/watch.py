@@ -18,6 +18,7 @@ from latf_openmm.run.ending import plan_lines
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.heartbeat import SILENCE
 from latf_openmm.run.records import RoundRecord, TemperingRecord
+from latf_openmm.storage import CONFIG
 from latf_openmm.units import duration
 
 _TRIES = 3
@@ -57,7 +58,7 @@ def watch_run(folder: Path, console: Console, every: float = 3.0, patience: floa
                 failures = 0
             except (LatfError, OSError):
                 failures += 1
-                if failures == _TRIES or not (folder / "config.yaml").is_file():
+                if failures == _TRIES or not (folder / CONFIG).is_file():
                     raise
                 activity = None
             if failures == 0 and activity is None:

@@ -42,7 +42,7 @@ from latf_openmm.ensembles.reweighter import Reweighter, disagreement, within_re
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.formats import write_trajectory
 from latf_openmm.frames.trajectory import featurise
-from latf_openmm.frames.walkers import WalkerFrames, read_stage
+from latf_openmm.frames.walkers import FRAMES, WalkerFrames, read_stage
 from latf_openmm.periodic import boxes_of
 from latf_openmm.progress import bar
 from latf_openmm.reweighting.reliability import MIN_ANCESTORS, worst
@@ -315,7 +315,7 @@ class AnnealedEnsembles(AnnealingPlan):
         if boxes is not None:
             trajectory.unitcell_vectors = boxes
         with atomic_folder(target) as temporary:
-            table.to_parquet(temporary / "frames.parquet", index=False)
+            table.to_parquet(temporary / FRAMES, index=False)
             write_trajectory(trajectory, temporary / f"walker_000.{self.dynamics.trajectory}")
 
     def _ensemble(

@@ -24,7 +24,7 @@ from latf_openmm.sampling.propagator import Propagator
 from latf_openmm.sampling.stage import check_simulated
 from latf_openmm.units import check_temperature, duration
 
-Choice = Literal["auto", "reweighted", "conditional", "annealed", "flow"]
+Choice = Literal["auto", Method]
 """Methods that can be asked for."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from latf_openmm.features.contacts import read_reference
 from latf_openmm.frames.walkers import WalkerFrames, read_stage
-from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.model.checkpoint import MODEL_WEIGHTS, TrainedModel, load_model
 from latf_openmm.periodic import as_structure
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.config_file import read_run_config
@@ -91,7 +91,7 @@ class RunFolder(ConfiguredRun):
 
     def source(self, index: int) -> dict[str, Any]:
         """Return the origin of what is made from one round: the round, hashes of model and configuration, settings."""
-        files = {"model": self.round(index).model / "model.safetensors", "config": self.path / CONFIG}
+        files = {"model": self.round(index).model / MODEL_WEIGHTS, "config": self.path / CONFIG}
         hashes = {f"{name}_sha256": sha256(p) for name, p in files.items()}
         return {"round": index, **hashes, "annealing": self.config.generate.annealing.model_dump()}
 

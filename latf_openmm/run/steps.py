@@ -13,7 +13,7 @@ from latf_openmm.bias.potentials.base import AdaptiveBias, bias_context
 from latf_openmm.bias.updater import load_bias
 from latf_openmm.errors import ConfigError, ModelError
 from latf_openmm.features import resolve_features
-from latf_openmm.model.checkpoint import TrainedModel, load_model
+from latf_openmm.model.checkpoint import MODEL_RECORD, TrainedModel, load_model
 from latf_openmm.run.config import RunConfig
 from latf_openmm.run.folder import EXECUTION, RunFolder
 from latf_openmm.run.frames import featurise_stages
@@ -142,7 +142,7 @@ def export_variables(
     """
     check_output(output, folder=plumed)
     periodic = True
-    if (folder / "model.json").is_file():
+    if (folder / MODEL_RECORD).is_file():
         trained = load_model(folder)
     else:
         run = RunFolder.open(folder, trust)

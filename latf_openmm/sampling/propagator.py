@@ -16,6 +16,7 @@ from latf_openmm.sampling.clock import Clock, threads_of
 from latf_openmm.sampling.dynamics import DynamicsSettings
 from latf_openmm.sampling.population import Population
 from latf_openmm.sampling.processes import end_pool, lost_workers_named, process_pool
+from latf_openmm.sampling.recording import MAX_COORDINATE
 from latf_openmm.systems import AnySystem, shared_system
 from latf_openmm.systems.inspection import barostat_of, pressure_of
 
@@ -23,7 +24,6 @@ Array = NDArray[np.float64]
 _OVERDAMPED = 1e6  # 1/ps
 SETTLE = 50
 """Steps at the beginning of every propagation, until velocities and positions fit each other."""
-_MAX_COORDINATE = 1e5  # nm
 _TRIALS = 3
 """Propagations of which the shortest says how long one takes."""
 _Job = tuple[AnySystem, DynamicsSettings, int, float, Array, Array | None, int, int]
@@ -258,7 +258,7 @@ class _WalkerContexts:
                     cells[i] = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
             except openmm.OpenMMException:  # its energy stays NaN
                 self.context.reinitialize()
-            if not (np.abs(propagated[i]) < _MAX_COORDINATE).all():
+            if not (np.abs(propagated[i]) < MAX_COORDINATE).all():
                 energies[i] = np.nan
         return propagated, cells, energies + self._work(cells)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from latf_openmm.sampling.walker_group import WalkerGroup
 
 Array = NDArray[np.float64]
-_MAX_COORDINATE = 1e5
+MAX_COORDINATE = 1e5
 """Coordinate from which on a walker has left [nm]."""
 
 
@@ -64,9 +64,9 @@ class Recording:
             positions=True, velocities=True, energy=group.single is None, groups=group.unbiased_groups
         )
         xyz = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer).reshape(self.shape)
-        if not (np.abs(xyz) < _MAX_COORDINATE).all():  # also where they are not numbers
+        if not (np.abs(xyz) < MAX_COORDINATE).all():  # also where they are not numbers
             raise SimulationError(
-                f"positions are not finite or beyond {_MAX_COORDINATE:g} nm at frame {len(self.positions)}"
+                f"positions are not finite or beyond {MAX_COORDINATE:g} nm at frame {len(self.positions)}"
             )
         self.positions.append(group.built.single(xyz))
         self.kinetic.append(group.kinetic_temperatures(state))

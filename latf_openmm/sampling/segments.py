@@ -16,6 +16,7 @@ from openmm import unit
 
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.frames.formats import write_trajectory
+from latf_openmm.frames.walkers import FRAMES
 from latf_openmm.sampling.dynamics import GroupTask
 from latf_openmm.sampling.energy_windows import EnergyWindows
 from latf_openmm.storage import atomic_folder
@@ -161,7 +162,7 @@ def write_segment(
 ) -> None:
     """Write the folder of a segment, with the state of the Context and of an adaptive bias after it; then `more`."""
     with atomic_folder(task.segment(index)) as temporary:
-        table.to_parquet(temporary / "frames.parquet", index=False)
+        table.to_parquet(temporary / FRAMES, index=False)
         for copy in range(frames.positions.shape[1]):
             trajectory = mdtraj.Trajectory(frames.positions[:, copy], topology)
             if frames.boxes is not None:

@@ -22,6 +22,7 @@ from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.updater import BiasUpdater, load_bias, shared_bytes
 from latf_openmm.errors import DataError, SimulationError, first_line
 from latf_openmm.force_groups import free_force_group
+from latf_openmm.frames.walkers import FRAMES
 from latf_openmm.model.checkpoint import load_model
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.sampling.dynamics import BiasSource, GroupTask
@@ -211,9 +212,9 @@ class WalkerGroup:
 
     def _restore(self, complete: int) -> None:
         folder = self.task.segment(complete - 1)
-        for name in ("frames.parquet", "state.xml"):
+        for name in (FRAMES, "state.xml"):
             check_file(folder / name)
-        table = pd.read_parquet(folder / "frames.parquet")
+        table = pd.read_parquet(folder / FRAMES)
         self.coolest = round(self.task.dynamics.timestep / float(table["timestep_limit"].iloc[-1]))
         self.restarts = int(table["restarts"].iloc[-1])
         try:

@@ -4,19 +4,19 @@ import json
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import pytest
 import typer
 from rich.text import Text
 
 from latf_openmm.cli import app
+from latf_openmm.cli.options import Method
+from latf_openmm.run.ensembles import Choice
 from latf_openmm.run.folder import RunFolder
 
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
-COMMANDS = (
-    [], ["run"], ["init"], ["import"], ["status"], ["verify"], ["simulate"], ["train"], ["lag-scan"], ["export"],
-    ["generate"], ["observe"], ["states"], ["report"], ["doctor"], ["systems"], ["demo"], ["explain"], ["keys"],
-)  # fmt: skip
+COMMANDS = [[], *([name] for name in typer.main.get_command(app).commands)]  # type: ignore[attr-defined]
 
 
 def python(code: str) -> str:
@@ -34,6 +34,11 @@ for command in {COMMANDS!r}:
 print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
 """
     assert json.loads(python(code)) == []
+
+
+def test_the_choices_of_method_are_those_of_the_library() -> None:
+    """They stand in the command line again, so that help does without the library."""
+    assert tuple(method.value for method in Method) == get_args(Choice)
 
 
 def test_help_takes_a_small_part_of_importing_torch() -> None:

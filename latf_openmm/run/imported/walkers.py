@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from latf_openmm.frames.walkers import WINDOW
+from latf_openmm.frames.walkers import FRAMES, WINDOW
 from latf_openmm.run.config import RunConfig, dump_config
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.imported.frames import ImportedFrames
@@ -86,7 +86,7 @@ def _write_walker(
         part = table[file_of == file_number].copy()
         if not complete:
             part["file_frame"] = trajectory.timeline.kept[rows][file_of == file_number] - starts[file_number]
-        part.to_parquet(segment / "frames.parquet", index=False)
+        part.to_parquet(segment / FRAMES, index=False)
         write_manifest(segment)
     return [int(number) for number in chosen]
 

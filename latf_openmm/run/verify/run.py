@@ -19,7 +19,7 @@ from rich.text import Text
 from latf_openmm.errors import DataError, LatfError, first_line
 from latf_openmm.features import build_features, resolve_features
 from latf_openmm.frames.walkers import read_trajectory
-from latf_openmm.model.checkpoint import load_model
+from latf_openmm.model.checkpoint import MODEL_RECORD, MODEL_WEIGHTS, load_model
 from latf_openmm.progress import bar
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.generated import LATENT
@@ -86,7 +86,7 @@ def _number_of_atoms(run: RunFolder) -> int:
     """Count the atoms by what the first stage and model say."""
     first = run.round(0)
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return len(json.loads((first.model / "model.json").read_text(encoding="utf-8"))["atoms"])
+        return len(json.loads((first.model / MODEL_RECORD).read_text(encoding="utf-8"))["atoms"])
     try:
         return int(mdtraj.load_pdb(str(first.simulation / "topology.pdb")).n_atoms)
     except Exception as error:  # MDTraj has several
@@ -146,9 +146,7 @@ def _look_at_model(
     if findings.missing(folder, "the model of the round"):
         return
     findings.counts["models"] += 1
-    record, weights, history = (
-        folder / name for name in ("model.json", "model.safetensors", "history.parquet")
-    )
+    record, weights, history = (folder / name for name in (MODEL_RECORD, MODEL_WEIGHTS, "history.parquet"))
     if not any([findings.missing(record, "the model"), findings.missing(weights, "the model's weights")]):
         try:
             trained = load_model(folder)
@@ -166,7 +164,7 @@ def _look_at_model(
 
 def _note_model(text: str, folder: Path, findings: Findings) -> None:
     """Note what is wrong with a model's file; that the record of its round is damaged is said of that."""
-    record, weights = folder / "model.json", folder / "model.safetensors"
+    record, weights = folder / MODEL_RECORD, folder / MODEL_WEIGHTS
     culprit = weights if "Safetensor" in text or str(weights) in text else record
     if text.startswith((str(folder), "the model was", "atom ")) and not any(name in text for name in RECORDS):
         for path in (weights, record, folder):
@@ -270,7 +268,7 @@ def _look_at_round(folder: RoundFolder, parts: dict[str, Findings], findings: Fi
     if not np.allclose(shares, 1.0, atol=1e-6):
         findings.damage(path, f"populations sum to {_list(shares)}; expected 1")
     with suppress(OSError, ValueError, KeyError, TypeError):  # said of the model itself
-        expected["n_states"] = json.loads((folder.model / "model.json").read_text())["n_states"]
+        expected["n_states"] = json.loads((folder.model / MODEL_RECORD).read_text())["n_states"]
     for name, value in expected.items():
         if getattr(record, name) != value:
             findings.damage(path, f"{name} is {getattr(record, name)}; expected {value}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
 from latf_openmm.frames.moves import MOVES
-from latf_openmm.frames.walkers import read_trajectory
+from latf_openmm.frames.walkers import FRAMES, read_trajectory
 from latf_openmm.run.verify.findings import Findings
 from latf_openmm.sampling.segments import BIAS_STATE, TEMPERING, read_checkpoint
 from latf_openmm.sampling.tempering import AnyTempering
@@ -78,7 +78,7 @@ class Segment:
     @property
     def table(self) -> Path:
         """File of the table."""
-        return self.folder / "frames.parquet"
+        return self.folder / FRAMES
 
     def trajectory(self, walker: int) -> Path:
         """File of a walker's positions."""
