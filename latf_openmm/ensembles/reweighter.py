@@ -107,8 +107,8 @@ class Reweighter:
         if method in ("reweighted", "conditional"):
             if weighting is None:
                 raise ConfigError("method: reweighting needs the potential energies of the frames")
-            if method == "conditional" and not weighting.conditional_possible:
-                raise ConfigError("method: conditional energies need frames of two temperatures, 200 or more")
+            if method == "conditional" and (lacking := weighting.lacking_for_conditional):
+                raise ConfigError(f"method: conditional energies need {lacking}")
             return self._weighted(weighting, temperature, 1.0 if method == "reweighted" else 0.0)
         if weighting is None:
             return self._by_flow(temperature, None)
@@ -272,16 +272,17 @@ def ensemble_at(
     temperature
         In the model's scale.
     method
-        How to weight; default: reweighting where it leaves 100 effective samples, or 30 % of those that
-        the simulated temperatures have; conditional energies where it leaves a third of that or fewer; both in between;
-        the flow where there is one temperature only, or far beyond all.
+        How to weight; default: reweighting where it leaves 300 effective samples, or as many as the simulated
+        temperature with fewest has; conditional energies where it leaves a third of that or fewer; both in between;
+        frames near the flow's samples where reweighting leaves fewer and conditional energies cannot be fitted, or
+        farther beyond the simulated temperatures than they claim.
     seed
         Of the bootstrap and of the flow's samples.
 
     Raises
     ------
     ConfigError
-        If the temperature is not positive, or reweighting is asked for without potential energies.
+        If the temperature is not positive, or the method needs energies or frames that there are not.
     """
     return Reweighter(trained, pool, seed).at(temperature, method)
 

@@ -127,11 +127,24 @@ class TemperatureWeighting:
 
     @cached_property
     def conditional_possible(self) -> bool:
-        """True where conditional energies can be fitted: two temperatures, and enough frames with known variables."""
+        """True where conditional energies can be fitted."""
+        return not self.lacking_for_conditional
+
+    @property
+    def lacking_for_conditional(self) -> str:
+        """Words on what conditional energies need and lack; empty where they can be fitted."""
         mbar = self.mbar
-        if self.basins is None or len(mbar.simulated) == 1 or len(mbar.energy) < _MIN_FRAMES:
-            return False
-        return bool((mbar.counts.max(axis=1) >= LEAST).all())
+        if self.basins is None:
+            return "collective variables of the frames"
+        if len(mbar.simulated) == 1:
+            return f"two simulated temperatures, there is {self.scale.label(float(mbar.simulated[0]))} alone"
+        if len(mbar.energy) < _MIN_FRAMES:
+            return f"{_MIN_FRAMES} frames with energies, there are {len(mbar.energy)}"
+        most = mbar.counts.max(axis=1)
+        if (most >= LEAST).all():
+            return ""
+        few = self.scale.label(float(mbar.simulated[most.argmin()]))
+        return f"{LEAST:g} frames of a state at each temperature, undone biases counted; {few} has {most.min():.2g}"
 
     def n_effective(self, weights: Array) -> float:
         """Number of effective samples of weights that sum to one, with correlation in time."""

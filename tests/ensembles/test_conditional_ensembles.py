@@ -70,10 +70,15 @@ def test_variables_that_hardly_overlap_are_named() -> None:
     assert "hardly overlap" in ensemble.verdict
 
 
-@pytest.mark.parametrize("temperatures", [(1.0,)])
-def test_one_temperature_has_none(temperatures: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match="conditional energies need frames of two temperatures"):
-        ensemble_at(trained(), bathed(temperatures), 1.3, "conditional")
+def test_what_conditional_energies_lack_is_named() -> None:
+    with pytest.raises(ConfigError, match="need two simulated temperatures, there is T = 1 alone"):
+        ensemble_at(trained(), bathed((1.0,)), 1.3, "conditional")
+    few = pool_of(*[walk(t, 90, j, 0.0, 0.5) for j, t in enumerate((1.0, 2.0))])
+    with pytest.raises(ConfigError, match="need 200 frames with energies, there are 180"):
+        ensemble_at(trained(), few, 1.3, "conditional")
+    short = pool_of(walk(1.0, 400, 0, 0.0, 0.5), walk(2.0, 4, 1, 0.0, 0.5))
+    with pytest.raises(ConfigError, match=r"10 frames of a state at each temperature.*; T = 2 has \d"):
+        ensemble_at(trained(), short, 1.3, "conditional")
 
 
 def test_a_wrong_unit_is_named_and_lowers_the_reliability() -> None:
