@@ -59,11 +59,15 @@ log = logging.getLogger(__name__)
 _COLD = 100.0
 """Temperature below which another number may be meant [K]."""
 
-_CHANGEABLE = ("loop", "generate", "validation", "execution")
-"""Parts of the configuration that a resumed run may change; what is in it does not change what was done."""
-
-_FREE = ("processes", "platform_properties")
-"""Likewise in `simulation`."""
+CHANGEABLE = (
+    "loop",
+    "generate",
+    "validation",
+    "execution",
+    "simulation.processes",
+    "simulation.platform_properties",
+)
+"""Places of the configuration that a resumed run may change; what is in them does not change what was done."""
 
 _NAMED = 5
 """Differences between two configurations that a message names, at most."""
@@ -135,17 +139,18 @@ def _check_folder(config: RunConfig, path: Path) -> None:
             mode="json"
         )  # what is left out has its default
         now = config.model_dump(mode="json")
-        for key in _FREE:
-            before["simulation"][key] = now["simulation"][key]
-        for key in _CHANGEABLE:
-            before[key] = now[key]
+        for place in CHANGEABLE:
+            section, _, key = place.partition(".")
+            if key:
+                before[section][key] = now[section][key]
+            else:
+                before[section] = now[section]
         if changed := differences(before, now):
-            free = (*_CHANGEABLE, *(f"simulation.{key}" for key in _FREE))
             more = len(changed) - _NAMED
             named = "; ".join([*changed[:_NAMED], *([f"and {more} more"] if more > 0 else [])])
             raise ConfigError(
                 f"{file}: this folder was started with another configuration (different: {named}); "
-                f"use a new folder, or change only {', '.join(free)}"
+                f"use a new folder, or change only {', '.join(CHANGEABLE)}"
             )
     elif path.is_dir() and any(entry.name not in _BEFORE_CONFIG for entry in path.iterdir()):
         raise ConfigError(f"{path}: the folder is not empty and is not a run (config.yaml is missing)")

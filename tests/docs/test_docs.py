@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+import typer
 from helpers.pages import DOCS
 
 import latf_openmm
@@ -16,6 +17,7 @@ from latf_openmm.ensembles.observables import OBSERVABLES
 from latf_openmm.features import FEATURE_KINDS
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, MEANINGS
 from latf_openmm.run.config import RunConfig
+from latf_openmm.run.loop import CHANGEABLE
 from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.sampling.tempering import TEMPERING_KINDS
 from latf_openmm.systems import SYSTEM_KINDS
@@ -80,6 +82,22 @@ def test_links_of_the_plain_pages_lead_to_files() -> None:
         f"{path.name}: {link}" for path, link in links if not (path.parent / link.split("#")[0]).exists()
     ]
     assert broken == []
+
+
+@pytest.mark.parametrize("page", ["tutorials/loop.md", "trust.md"])
+def test_pages_name_all_that_a_resumed_run_may_change(page: str) -> None:
+    [sentence] = re.findall(
+        r"[^.:]*`generate`,\s+`validation`.*?\bmay\b.*?change", (DOCS / page).read_text(), re.DOTALL
+    )
+    assert re.findall(r"`(.*?)`", sentence) == list(CHANGEABLE)
+
+
+def test_pages_name_all_commands_that_ask_for_consent() -> None:
+    """Those with `--trust`: of a run folder, and of a configuration."""
+    commands = typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    asking = {name for name, command in commands if any("--trust" in p.opts for p in command.params)}
+    text = (DOCS / "trust.md").read_text().split("## A folder from somebody else")[1].split("\n## ")[0]
+    assert asking - {"init"} <= set(re.findall(r"`([a-z-]+)`", text))
 
 
 def test_the_layers_on_the_page_are_those_that_the_linter_checks() -> None:
