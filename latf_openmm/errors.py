@@ -42,3 +42,8 @@ class SimulationError(LatfError, RuntimeError):
 def first_line(error: Exception) -> str:
     """First line of an error that another library raised, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: Exception) -> str:
+    """Last line of an error: TorchScript puts a traceback before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

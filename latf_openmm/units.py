@@ -17,6 +17,8 @@ from latf_openmm.errors import ConfigError
 
 GAS_CONSTANT = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 """Molar gas constant [kJ/mol/K]."""
+KILOCALORIE, ELECTRONVOLT = 4.184, 96.48533212
+"""A kilocalorie and an electronvolt a particle [kJ/mol]."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from latf_openmm.bias import torchscript
-from latf_openmm.errors import ModelError
+from latf_openmm.errors import ModelError, first_line, last_line
 from latf_openmm.features import Features
 from latf_openmm.features.distances import Distances
 from latf_openmm.features.torsions import Torsions
@@ -239,7 +239,7 @@ def _load_script(path: Path) -> nn.Module:
     try:
         module: nn.Module = torchscript.load(str(path), map_location="cpu")
     except RuntimeError as error:
-        raise ModelError(f"{path}: not a TorchScript file ({str(error).splitlines()[0]})") from None
+        raise ModelError(f"{path}: not a TorchScript file ({first_line(error)})") from None
     return module
 
 
@@ -261,8 +261,7 @@ def _evaluate(module: nn.Module, name: str, arguments: list[Tensor], what: str, 
         with torch.no_grad():
             z = module(*arguments)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ModelError(f"{name} cannot be evaluated on {what}: {reason}") from error
+        raise ModelError(f"{name} cannot be evaluated on {what}: {last_line(error)}") from error
     expected = "(1, dim)" if batched else "(dim,)"
     if not isinstance(z, Tensor) or z.dim() != (2 if batched else 1):
         shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__

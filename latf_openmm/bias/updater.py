@@ -19,7 +19,7 @@ from latf_openmm.bias.placement import check_integrated
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.standstill import note_updater
 from latf_openmm.bias.thermostat import compare_temperatures
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.force_groups import BIAS_NAME
 from latf_openmm.storage import atomic_file
 
@@ -211,8 +211,7 @@ def load_bias(bias: AdaptiveBias, path: Path | str) -> None:
     try:
         snapshot = _read(path)["bias"]
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{path}: not the state of a bias ({reason})") from None
+        raise ConfigError(f"{path}: not the state of a bias ({first_line(error)})") from None
     bias.restore(snapshot)
 
 

@@ -22,7 +22,7 @@ from latf_openmm.reweighting.slopes import SlopeStep, slope_steps
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.sentences import condensed
-from latf_openmm.units import KELVIN, TemperatureScale
+from latf_openmm.units import KELVIN, KILOCALORIE, TemperatureScale
 
 Array = NDArray[np.float64]
 
@@ -36,8 +36,8 @@ _RARE = 5.0
 """Crossings below which the share of the frames says nothing."""
 _RATIO = 2.0
 """Factor between the difference of mean energies and what their fluctuations say that is said."""
-_CALORIE, _NEAR = 4.184, 1.2
-"""Kilojoules in a kilocalorie, and the factor within which a ratio is taken for it."""
+_NEAR = 1.2
+"""Factor within which a ratio is taken for that of kilocalories."""
 _SOLVED = 30
 """Bootstrap samples that shares are solved again in."""
 
@@ -124,8 +124,8 @@ class EnergyStep:
             f"mean energies at {first} and {second} differ by {self.ratio:.3g} times what their fluctuations say: they "
             "are not the energies that these frames were simulated with, or temperatures are wrong"
         )
-        if _CALORIE / _NEAR < self.ratio < _CALORIE * _NEAR:
-            text += "; 4.184 is what energies in kcal/mol would give"
+        if KILOCALORIE / _NEAR < self.ratio < KILOCALORIE * _NEAR:
+            text += f"; {KILOCALORIE} is what energies in kcal/mol would give"
         return text
 
 

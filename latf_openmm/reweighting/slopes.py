@@ -22,7 +22,7 @@ from scipy.special import expit, stdtr
 from latf_openmm.reweighting.blocks import redrawn_freedom
 from latf_openmm.reweighting.connected import bhattacharyya
 from latf_openmm.reweighting.weighting import TemperatureWeighting
-from latf_openmm.units import TemperatureScale
+from latf_openmm.units import KILOCALORIE, TemperatureScale
 
 Array = NDArray[np.float64]
 
@@ -40,8 +40,8 @@ _CHANCE = 0.01
 """Chance of any slope that is said in a run that is right."""
 _LARGEST = 0.05
 """Deviation of a slope, over what it should be, up to which nothing is said."""
-_CALORIE, _NEAR = 4.184, 1.15
-"""Kilojoules in a kilocalorie, and the factor within which a ratio is taken for it."""
+_NEAR = 1.15
+"""Factor within which a ratio is taken for that of kilocalories."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class SlopeStep:
         )
         if not self.off:
             return text
-        if 1 / _NEAR < _CALORIE * self.ratio < _NEAR or 1 / _NEAR < self.ratio / _CALORIE < _NEAR:
+        if 1 / _NEAR < KILOCALORIE * self.ratio < _NEAR or 1 / _NEAR < self.ratio / KILOCALORIE < _NEAR:
             return f"{text}: they are in kilocalories per mole, or taken for them"
         return (
             f"{text}: one lacks the temperature of its thermostat, or they are not the energies of the frames"

@@ -20,7 +20,7 @@ from latf_openmm.bias.multistep import MultistepStepper
 from latf_openmm.bias.potentials import Bias, BiasContext
 from latf_openmm.bias.potentials.base import AdaptiveBias
 from latf_openmm.bias.updater import BiasUpdater, load_bias, shared_bytes
-from latf_openmm.errors import DataError, SimulationError, first_line
+from latf_openmm.errors import DataError, SimulationError, first_line, last_line
 from latf_openmm.force_groups import free_force_group
 from latf_openmm.frames.walkers import FRAMES
 from latf_openmm.model.checkpoint import load_model
@@ -387,11 +387,6 @@ def _single_copy_context(
     if built.n_copies == 1:
         return None
     return platform.context(shared_system(task.system).system)
-
-
-def last_line(error: Exception) -> str:
-    """Last line of an error: TorchScript puts a traceback before it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _seed(seed: int, stream: int) -> int:

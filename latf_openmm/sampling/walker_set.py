@@ -19,7 +19,7 @@ import openmm
 import pandas as pd
 import torch
 
-from latf_openmm.errors import SimulationError
+from latf_openmm.errors import SimulationError, last_line
 from latf_openmm.frames.moves import COLUMNS, MOVES
 from latf_openmm.sampling.dynamics import SetTask
 from latf_openmm.sampling.heat import TooHotError, check_heat
@@ -27,7 +27,7 @@ from latf_openmm.sampling.places import Places
 from latf_openmm.sampling.recording import Recording
 from latf_openmm.sampling.segments import TEMPERING, SegmentFrames
 from latf_openmm.sampling.tempering.base import ENOUGH, expected_acceptance, temperatures_needed
-from latf_openmm.sampling.walker_group import WalkerGroup, last_line
+from latf_openmm.sampling.walker_group import WalkerGroup
 from latf_openmm.storage import check_file, write_json
 
 log = logging.getLogger(__name__)

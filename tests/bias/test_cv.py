@@ -17,6 +17,7 @@ from openmm import unit
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from latf_openmm.bias import torchscript
 from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import (
     CollectiveVariables,
@@ -758,6 +759,18 @@ def test_files_that_are_not_torchscript(how: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"model\.pt: {expected} TorchScript file") as error:
         ModuleCV(path, quartet(1)[0])
     assert "\n" not in str(error.value)
+
+
+def test_an_error_of_torch_without_words_is_told_by_its_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(torchscript, "load", fails)
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(ModelError, match=r"model\.pt: not a TorchScript file \(RuntimeError\)"):
+        ModuleCV(tmp_path / "model.pt", 2)
 
 
 @pytest.mark.parametrize(

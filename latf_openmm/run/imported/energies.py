@@ -16,6 +16,7 @@ from latf_openmm.run.imported.atoms import rounding
 from latf_openmm.run.imported.trajectories import ReadFile
 from latf_openmm.sampling.contexts import PlatformChoice
 from latf_openmm.systems import BuiltSystem
+from latf_openmm.units import ELECTRONVOLT, KILOCALORIE
 
 log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -37,7 +38,7 @@ _OF_FLUCTUATIONS = 0.1
 """Spread of differences that have no mean over that of the energies, as of other settings of long-range forces."""
 _OF_FLUCTUATIONS_OFFSET = 0.02
 """The same around a constant offset."""
-_FACTORS = {4.184: "kcal/mol", 96.48533212: "eV", 1e-3: "J/mol"}
+_FACTORS = {KILOCALORIE: "kcal/mol", ELECTRONVOLT: "eV", 1e-3: "J/mol"}
 """Units that are mistaken for kJ/mol, by the factor that makes kJ/mol of them."""
 _MAX_SHIFT = 100
 """Rows by which a shifted table is looked for, at most."""

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError, first_line
+from latf_openmm.units import ELECTRONVOLT, KILOCALORIE
 
 Array = NDArray[np.float64]
 Format = Literal["plain", "openmm", "plumed", "gromacs", "amber"]
@@ -24,10 +25,10 @@ Format = Literal["plain", "openmm", "plumed", "gromacs", "amber"]
 _ENERGY = {
     "kj/mol": 1.0,
     "kj/mole": 1.0,
-    "kcal/mol": 4.184,
-    "kcal/mole": 4.184,
+    "kcal/mol": KILOCALORIE,
+    "kcal/mole": KILOCALORIE,
     "j/mol": 1e-3,
-    "ev": 96.48533212,
+    "ev": ELECTRONVOLT,
 }
 """Units of energy [kJ/mol]."""
 _TIME = {"ps": 1.0, "fs": 1e-3, "ns": 1e3, "us": 1e6}
@@ -55,11 +56,11 @@ _AMBER = {
     "NSTEP": ("step", 1.0),
     "TIME(PS)": ("time", 1.0),
     "TEMP(K)": ("kinetic_temperature", 1.0),
-    "EPtot": ("potential_energy", 4.184),
-    "RESTRAINT": ("bias_energy", 4.184),
+    "EPtot": ("potential_energy", KILOCALORIE),
+    "RESTRAINT": ("bias_energy", KILOCALORIE),
     "VOLUME": ("volume", 1e-3),
-    "Etot": ("total_energy", 4.184),
-    "EKtot": ("kinetic_energy", 4.184),
+    "Etot": ("total_energy", KILOCALORIE),
+    "EKtot": ("kinetic_energy", KILOCALORIE),
 }
 """Columns of Amber's output: name, and factor to kJ/mol, ps, nm^3 and K."""
 

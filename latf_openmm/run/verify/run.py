@@ -156,7 +156,7 @@ def _look_at_model(
             if not all(torch.isfinite(value).all() for value in trained.model.state_dict().values()):
                 findings.damage(weights, "weights are not finite; expected numbers")
         except LatfError as error:
-            _note_model(str(error).splitlines()[0], folder, findings)
+            _note_model(first_line(error), folder, findings)
     if not findings.missing(history, "the history of the training"):
         _read_table(history, findings)
     findings.hashes(folder)

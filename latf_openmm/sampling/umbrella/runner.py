@@ -19,7 +19,7 @@ from latf_openmm.bias.force.base import ForcesName
 from latf_openmm.bias.potentials.base import wrap
 from latf_openmm.bias.potentials.harmonic import MovingHarmonic
 from latf_openmm.bias.updater import BiasUpdater
-from latf_openmm.errors import ConfigError, SimulationError
+from latf_openmm.errors import ConfigError, SimulationError, last_line
 from latf_openmm.force_groups import free_force_group
 from latf_openmm.periodic import edges_and_angles
 from latf_openmm.progress import Advance
@@ -136,7 +136,7 @@ class WindowRunner:
             z, energy = self._frames(index, lambda: advance(1, note))
         except (openmm.OpenMMException, SimulationError, ConfigError) as error:
             raise SimulationError(
-                f"window {index} at {centre.tolist()}: {str(error).strip().splitlines()[-1]}; lower the "
+                f"window {index} at {centre.tolist()}: {last_line(error)}; lower the "
                 "timestep or the force constant, or pull more slowly"
             ) from error
         state = self.context.getState(positions=True, velocities=True)
