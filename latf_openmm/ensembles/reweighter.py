@@ -36,6 +36,7 @@ from latf_openmm.reweighting.inefficiency import run_inefficiencies
 from latf_openmm.reweighting.reliability import (
     GOOD_SAMPLES,
     MIN_SEEN_SAMPLES,
+    ONE_TRAJECTORY,
     Reliability,
     reliability_of,
     worst,
@@ -54,8 +55,6 @@ _NEIGHBOURS = 24
 _HEAVY = 0.05
 """Weight of one frame from which a warning is given."""
 _DISAGREE = 3.0  # errors
-_ALONE = 3.0
-"""Factor on the effective samples needed where all frames come from one trajectory."""
 _PRESENT = 0.02
 """Population from which a state with few effective samples is warned of."""
 _RARE = 0.01
@@ -145,7 +144,7 @@ class Reweighter:
 
     def reliability(self, n_effective: float) -> Reliability:
         """Return the reliability of an ensemble with so many effective samples."""
-        n = n_effective / (_ALONE if self.alone else 1.0)
+        n = n_effective / (ONE_TRAJECTORY if self.alone else 1.0)
         return reliability_of(n)
 
     def _kT(self, temperature: float) -> float:  # noqa: N802 - the field's own name

@@ -12,12 +12,11 @@ from latf_openmm.features.base import Features
 from latf_openmm.features.readings import Array, Reading
 from latf_openmm.frames.trajectory import featurise
 from latf_openmm.periodic import frame_cells
+from latf_openmm.reweighting.reliability import MIN_DESCRIBED_SAMPLES
 from latf_openmm.reweighting.weights import systematic
 
 _FRAMES = 400
 """Frames drawn of each state."""
-_INDEPENDENT = 5.0
-"""Effective samples of a state below which it is said how few they are."""
 _LEAST_FRAMES = 20
 """Frames of a state below which nothing else is said of it."""
 _RANGE = (5.0, 95.0)
@@ -51,7 +50,11 @@ class StateWords:
     samples: float
 
     def __str__(self) -> str:
-        few = f"fewer than {_INDEPENDENT:g} independent structures" if self.samples < _INDEPENDENT else ""
+        few = (
+            f"fewer than {MIN_DESCRIBED_SAMPLES:g} independent structures"
+            if self.samples < MIN_DESCRIBED_SAMPLES
+            else ""
+        )
         if not self.ranges:
             return few or "no single descriptor tells it from the others"
         many = "this range" if len(self.ranges) == 1 else "these ranges"

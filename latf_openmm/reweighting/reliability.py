@@ -1,4 +1,7 @@
-"""The only place that says how many effective (uncorrelated) samples are enough, for what, and in which words."""
+"""The only place that says how many effective (uncorrelated) samples an estimate needs, and in which words.
+
+Tests of equilibrium (`consistency`, `along`, `slopes`) and fits (`conditional`) have thresholds of their own.
+"""
 
 from typing import Literal
 
@@ -17,6 +20,15 @@ GOOD_SAMPLES = 100.0
 
 FAIR_SAMPLES = 30.0
 """Effective samples from which an ensemble is fair; a bootstrap of fewer says little of its errors."""
+
+ONE_TRAJECTORY = 3.0
+"""Factor on the effective samples that are needed where all frames come from one trajectory."""
+
+MBAR_SAMPLES = 300.0
+"""Effective samples from which MBAR alone is used; fewer where simulated temperatures have fewer."""
+
+MIN_DESCRIBED_SAMPLES = 5.0
+"""Effective samples of a state below which it is said how few they are."""
 
 AMPLE_SAMPLES = 1000.0
 """Effective samples from which annealing brings nothing."""

@@ -16,6 +16,7 @@ from latf_openmm.reweighting.connected import OVERLAP, bhattacharyya
 from latf_openmm.reweighting.identities import Identities, Slopes, corrected
 from latf_openmm.reweighting.inefficiency import local_inefficiencies, run_inefficiencies
 from latf_openmm.reweighting.paths import Order
+from latf_openmm.reweighting.reliability import MBAR_SAMPLES
 from latf_openmm.reweighting.replicates import Replicates
 from latf_openmm.reweighting.temperatures import Basins, Resample, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
@@ -23,10 +24,8 @@ from latf_openmm.units import TemperatureScale
 
 Array = NDArray[np.float64]
 
-_ENOUGH = 300.0
-"""Effective samples from which MBAR alone is used; fewer where simulated temperatures have fewer."""
 _PART = 3.0
-"""Factor below that number at which MBAR has no part any more."""
+"""Factor below `MBAR_SAMPLES` at which MBAR has no part any more."""
 _DRAWS = 60
 """Bootstrap samples."""
 _BLOCKS = 20
@@ -105,7 +104,7 @@ class TemperatureWeighting:
         self.mbar = Reweighting(trajectories, local, basins, averaged)
         self.blocks = FrameBlocks(trajectories, _BLOCKS, self.inefficiency)
         fewest = min(self.reach(float(t)) for t in self.mbar.simulated)
-        self.enough = min(_ENOUGH, fewest)
+        self.enough = min(MBAR_SAMPLES, fewest)
 
     @property
     def widening(self) -> float:
