@@ -37,9 +37,24 @@ def reweighter_of_round(run: RunFolder, index: int, forces: bool = False) -> Rew
     ConfigError
         If forces cannot: see `slopes_of_pool`.
     """
+    if forces:
+        _check_forces(run.config)
     trained, pool = run.trained(index), pool_of_rounds(run, index)
     slopes = slopes_of_pool(run.config, trained, pool) if forces else None
     return Reweighter(trained, pool, run.config.seed, slopes)
+
+
+def _check_forces(config: RunConfig) -> None:
+    """Raise `ConfigError` where forces at the frames cannot correct weights."""
+    if not config.system.simulated:
+        reason = f"system.kind: {config.system.kind} has atoms without forces"
+    elif shared_system(config.system).periodic:
+        reason = f"system.kind: {config.system.kind} has a periodic box, in which they do not"
+    elif any(isinstance(feature, CoordinationSettings) for feature in config.features):
+        reason = "features: sorted coordination numbers have kinks, where slopes are lost"
+    else:
+        return
+    raise ConfigError(f"forces: they are to correct weights, and {reason}; leave --forces out")
 
 
 def slopes_of_pool(config: RunConfig, trained: TrainedModel, pool: Pool) -> Slopes:
@@ -50,13 +65,11 @@ def slopes_of_pool(config: RunConfig, trained: TrainedModel, pool: Pool) -> Slop
     Raises
     ------
     ConfigError
-        If the system has a periodic box, or collective variables are of sorted coordination numbers, which have kinks.
+        If the system has no forces or a periodic box, or collective variables are of sorted coordination numbers, which
+        have kinks.
     """
+    _check_forces(config)
     system = shared_system(config.system).system
-    if system.usesPeriodicBoundaryConditions():
-        raise ConfigError("system: forces correct weights without a periodic box only")
-    if any(isinstance(feature, CoordinationSettings) for feature in config.features):
-        raise ConfigError("features: sorted coordination numbers have kinks, where slopes are lost")
     topology = shared_system(config.system).mdtraj_topology()
     context = PlatformChoice.chosen("Reference").context(system)
     features = copy.deepcopy(trained.feature_module()).double()

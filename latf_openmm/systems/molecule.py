@@ -98,7 +98,10 @@ class ForceFieldOptions(Settings):
                 "system.options.method: none for a droplet in vacuum without a cutoff"
             )
         if self.pressure is not None and method == "none":
-            raise ConfigError("system.options.pressure: constant pressure needs a periodic box")
+            why = "system.options.method is 'none'" if box is not None else f"there is none in {files}"
+            raise ConfigError(
+                f"system.options.pressure: {self.pressure:g} bar needs a periodic box, and {why}"
+            )
         if self.implicit != "none" and method != "none":
             raise ConfigError(
                 "system.options.implicit: implicit solvent is for structures without a periodic box; remove the box "

@@ -13,7 +13,8 @@ from latf_openmm.errors import ConfigError
 from latf_openmm.features.coordination import CoordinationSettings
 from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import pool_of_rounds
-from latf_openmm.run.slopes import slopes_of_pool
+from latf_openmm.run.slopes import reweighter_of_round, slopes_of_pool
+from latf_openmm.systems.trajectories import TrajectoriesSettings
 
 
 def test_slopes_of_a_run(small_run: RunFolder) -> None:
@@ -57,5 +58,14 @@ def test_the_command_says_whether_forces_correct(small_run: RunFolder, tmp_path:
 
 def test_kinks_are_refused(small_run: RunFolder) -> None:
     config = small_run.config.model_copy(update={"features": [CoordinationSettings(atoms=[0, 1], r0=1.0)]})
-    with pytest.raises(ConfigError, match="kinks"):
+    with pytest.raises(ConfigError, match=r"forces: .*kinks.*leave --forces out"):
         slopes_of_pool(config, small_run.trained(0), pool_of_rounds(small_run, 0))
+
+
+def test_atoms_without_forces_are_refused(small_run: RunFolder, tmp_path: Path) -> None:
+    """Their System says zero everywhere, which would correct weights to nonsense."""
+    small_run.reference_structure().save_pdb(str(tmp_path / "solute.pdb"))
+    system = TrajectoriesSettings(topology=tmp_path / "solute.pdb")
+    run = RunFolder(small_run.path, small_run.config.model_copy(update={"system": system}))
+    with pytest.raises(ConfigError, match=r"forces: .*system\.kind: trajectories has atoms without forces"):
+        reweighter_of_round(run, 0, forces=True)
