@@ -42,7 +42,7 @@ class ModelSettings(Settings):
 class LatentThermodynamicFlow(nn.Module):
     """Density r_T(z) of learned collective variables z at any temperature T, and their states.
 
-    r_T(z) = q_t(g(z)) |det dg/dz| with t = T / T0 (Qiu et al., "Latent Thermodynamic Flows", 2025).
+    r_T(z) = q_t(g(z)) |det dg/dz| with t = T / T0 (Qiu et al., "Latent Thermodynamic Flows", 2026).
 
     Parameters
     ----------

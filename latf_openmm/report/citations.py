@@ -100,6 +100,20 @@ _MULTIENSEMBLE = Work(
 )
 """For walkers that do not cross."""
 
+_ENSEMBLE_TEST = Work(
+    "Shirts2013Ensembles",
+    "the test of energies against temperatures",
+    ("Shirts, Michael R.",),
+    "Simple Quantitative Tests to Validate Sampling from Thermodynamic Ensembles",
+    2013,
+    "Journal of Chemical Theory and Computation",
+    "9",
+    "2",
+    "909--926",
+    "10.1021/ct300688p",
+)
+"""For frames whose energies are known."""
+
 _INEFFICIENCY = Work(
     "Chodera2007WHAM",
     "statistical inefficiencies (pymbar)",
@@ -206,7 +220,7 @@ def works(
         *_METHOD,
         *([_SPLINES] if splines else []),
         *dict.fromkeys(work for kind in biases for work in BIASES.get(kind, ())),
-        *([_MBAR, _MULTIENSEMBLE] if energies else []),
+        *([_MBAR, _MULTIENSEMBLE, _ENSEMBLE_TEST] if energies else []),
         _INEFFICIENCY,
         *TEMPERING.get(tempering, ()),
         *(ANNEALING if annealed else ()),

@@ -2,7 +2,7 @@
 
 "states" is the state predictive information bottleneck with its own mixture prior, from several starts of
 which the most predictive is kept; "joint" trains encoder, decoder and one flow together under the full
-objective with the tilted prior at each frame's temperature (Qiu et al. 2025); "flow" trains a committee of
+objective with the tilted prior at each frame's temperature (Qiu et al. 2026); "flow" trains a committee of
 flows alone on the collective variables that came out, because with a small beta the joint loss settles
 before the density has, and on frames reweighted to a ladder of temperatures where their energies are known.
 """

@@ -21,7 +21,7 @@ class FlowBarrier(Bias):
 
     eps = exp(-DeltaE / ((1 - 1/gamma) kT)), so V rises from 0 where the flow has no density to about
     DeltaE at its maximum: basins are lifted by DeltaE, unexplored regions are left flat (Invernizzi and
-    Parrinello, 2020; Qiu et al., 2025).
+    Parrinello, 2020; Qiu et al., 2026).
     """
 
     def __init__(self, density: LogDensityModule, log_max: float, barrier: float, factor: float) -> None:
