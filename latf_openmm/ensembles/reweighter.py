@@ -19,8 +19,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
-from scipy.special import logsumexp
 
 from latf_openmm.ensembles.combined import effective_samples
 from latf_openmm.ensembles.ensemble import Array, Method, StructureEnsemble
@@ -29,6 +27,7 @@ from latf_openmm.ensembles.pool import Pool
 from latf_openmm.errors import ConfigError
 from latf_openmm.frames.trajectory import energies_known
 from latf_openmm.model.checkpoint import TrainedModel
+from latf_openmm.model.transfer import nearest_frames
 from latf_openmm.reweighting.consistency import Certificate, certificate
 from latf_openmm.reweighting.free_energy import committee_widening
 from latf_openmm.reweighting.identities import Slopes
@@ -300,17 +299,13 @@ def _near_samples(
     """Weights of all frames by each member of the committee, and the distance of each sample to a frame."""
     model = trained.model
     z = model.density(temperature).sample(_SAMPLES, torch.Generator().manual_seed(seed)).double().numpy()
-    scale = pool.z.std(axis=0) + 1e-12
-    k = min(_NEIGHBOURS, len(pool.z))
-    distance, near = cKDTree(pool.z / scale).query(z / scale, k=k)
-    distance, near = distance.reshape(len(z), k), near.reshape(len(z), k)
-    share = np.exp(logs[near] - logsumexp(logs[near], axis=1, keepdims=True))
+    near, share, distance = nearest_frames(z, pool.z, logs, _NEIGHBOURS)
     members = []
     for i in range(model.n_members):
         turns = slice(i, None, model.n_members)
         counts = np.bincount(near[turns].ravel(), share[turns].ravel(), len(pool.z))
         members.append(counts / counts.sum())
-    return np.array(members), distance[:, 0]
+    return np.array(members), distance
 
 
 def _unseen(ensemble: StructureEnsemble) -> list[str]:

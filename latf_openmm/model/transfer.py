@@ -14,6 +14,35 @@ from scipy.special import logsumexp
 from latf_openmm.model.latf import LatentDensity
 
 
+def nearest_frames(
+    points: NDArray[np.float64], z: NDArray[np.float64], log_weights: NDArray[np.float64], neighbours: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the frames that stand for points of the density, in proportion to their MBAR weights.
+
+    Parameters
+    ----------
+    points, z
+        Collective variables of the points and of the frames, shapes (n, latent_dim) and (n_frames, latent_dim).
+    log_weights
+        Logarithm of each frame's MBAR weight, shape (n_frames,).
+    neighbours
+        Frames for each point, k; all where there are fewer.
+
+    Returns
+    -------
+    frames, shares, distances
+        The frames nearest to each point and their shares, which sum to one, each (n, k), and the distance of each point
+        to the nearest one in standard deviations of `z`, shape (n,).
+    """
+    scale = z.std(axis=0) + 1e-12
+    k = min(neighbours, len(z))
+    distances, frames = cKDTree(z / scale).query(points / scale, k=k)
+    frames = frames.reshape(len(points), k)
+    logs = log_weights[frames]
+    shares = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+    return frames, shares, distances.reshape(len(points), k)[:, 0]
+
+
 def frame_weights(
     density: LatentDensity,
     z: NDArray[np.float64],
@@ -38,9 +67,5 @@ def frame_weights(
         Frames that share one point, in proportion to their MBAR weights.
     """
     points = density.sample(samples, torch.Generator().manual_seed(seed)).double().numpy()
-    scale = z.std(axis=0) + 1e-12
-    k = min(neighbours, len(z))
-    nearest = np.asarray(cKDTree(z / scale).query(points / scale, k)[1]).reshape(samples, k)
-    logs = log_weights[nearest]
-    share = np.exp(logs - logsumexp(logs, axis=1, keepdims=True)) / samples
-    return np.asarray(np.bincount(nearest.ravel(), share.ravel(), minlength=len(z)), dtype=np.float64)
+    frames, shares, _ = nearest_frames(points, z, log_weights, neighbours)
+    return np.asarray(np.bincount(frames.ravel(), shares.ravel() / samples, len(z)), dtype=np.float64)
