@@ -123,6 +123,9 @@ MODULES = {
 }
 """Modules and names of the reference, by their heading."""
 
+_INHERITED = {"RunFolder": ("    options:", "      inherited_members: true")}
+"""Options of names whose members are, in part, those of what they are made from."""
+
 
 def python_api() -> str:
     """The public names, and the classes that extensions are made of."""
@@ -139,7 +142,7 @@ def python_api() -> str:
         for name in names:
             module = inspect.getmodule(getattr(latf_openmm, name))
             assert module is not None, name
-            lines += [f"::: {module.__name__}.{name}", ""]
+            lines += [f"::: {module.__name__}.{name}", *_INHERITED.get(name, ()), ""]
     lines += ["", f"## {FIGURES}", "", *_figures()]
     for title, paths in MODULES.items():
         lines += ["", f"## {title}", "", *(f"::: {path}\n" for path in paths)]

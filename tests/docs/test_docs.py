@@ -17,7 +17,9 @@ from latf_openmm.ensembles.observables import OBSERVABLES
 from latf_openmm.features import FEATURE_KINDS
 from latf_openmm.reweighting.reliability import FAIR_SAMPLES, GOOD_SAMPLES, MEANINGS
 from latf_openmm.run.config import RunConfig
+from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.loop import CHANGEABLE
+from latf_openmm.run.paths import RunPaths
 from latf_openmm.run.strategies import STRATEGY_KINDS
 from latf_openmm.sampling.tempering import TEMPERING_KINDS
 from latf_openmm.systems import SYSTEM_KINDS
@@ -159,6 +161,11 @@ def test_the_page_on_python_has_the_keys_of_settings(reference_pages: ModuleType
     barrier = next(key for key in keys if key.name == "barrier")
     assert str(barrier.annotation) == "float, > 0"
     assert barrier.description == "highest free-energy barrier to cross [kJ/mol]"
+
+
+def test_the_page_shows_what_a_run_has_from_its_bases(pages: dict[str, str]) -> None:
+    assert {"last_round", "complete_rounds"} <= set(vars(RunPaths)) - set(vars(RunFolder))
+    assert ".RunFolder\n    options:\n      inherited_members: true\n" in pages["reference/python.md"]
 
 
 def test_every_public_name(reference_pages: ModuleType, pages: dict[str, str]) -> None:
