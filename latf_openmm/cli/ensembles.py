@@ -22,6 +22,7 @@ from latf_openmm.cli.options import (
     MethodOption,
     MinutesOption,
     ObservableOption,
+    ReferenceOption,
     RoundOption,
     RunArgument,
     TemperaturesOption,
@@ -95,9 +96,7 @@ def observe(
     temperatures: TemperaturesOption,
     observable: ObservableOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    reference: Annotated[
-        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
-    ] = None,
+    reference: ReferenceOption = None,
     midpoint: Annotated[
         float | None, typer.Option(help="Value whose crossing is the transition; default: the maximum.")
     ] = None,
@@ -211,9 +210,7 @@ def states(
             help="As for observe, of those that are of structures, averaged in each state; may be repeated."
         ),
     ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
-    ] = None,
+    reference: ReferenceOption = None,
     round_index: RoundOption = None,
     method: MethodOption = Method.AUTO,
     minutes: MinutesOption = 15.0,

@@ -55,6 +55,9 @@ DataOption = Annotated[
 RoundOption = Annotated[
     int | None, typer.Option("--round", help="Use this round; default: the last complete one.")
 ]
+ReferenceOption = Annotated[
+    Path | None, typer.Option(help="PDB file for rmsd and contacts; default: the system's start.")
+]
 MethodOption = Annotated[
     Method,
     typer.Option(
