@@ -241,6 +241,33 @@ def test_frames_that_a_restart_replaced_are_left_out(
         read(frames[np.r_[0:60, 0:60]], ".nc")
 
 
+def test_the_table_says_what_a_restart_replaced_where_the_file_has_no_times(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    importer: Importer,
+    config: RunConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """DCD files have no times; a table that was continued with them has."""
+    frames, energies = simulated
+    rows, steps = np.r_[0:40, 30:60], INTERVAL * np.arange(1, FRAMES + 1)
+    for column, values in (("time_ps", 0.002 * steps), ("step", steps)):
+        caplog.clear()
+        table = {column: values[rows], "potential_energy": energies[rows]}
+        found = read(frames[rows], table=table)
+        np.testing.assert_array_equal(found.timeline.kept, np.r_[0:30, 40:70])
+        np.testing.assert_allclose(found.energy, energies)
+        assert "10 frames that later ones replace" in caplog.text
+    ignoring = Importer(config, None, True)
+    assert read(frames[rows], table=table, importer=ignoring).n_frames == len(rows)
+    gap = np.r_[0:20, 35:60]
+    found = read(frames[gap], table={"step": steps[gap], "potential_energy": energies[gap]})
+    np.testing.assert_array_equal(found.timeline.stretch, np.r_[np.zeros(20), np.ones(25)])
+    twice = np.r_[0:60, 0:60]
+    with pytest.raises(DataError, match=r"times begin again at frame 60 .* its own --trajectory"):
+        read(frames[twice], table={"step": steps[twice], "potential_energy": energies[twice]})
+
+
 def test_gaps_are_breaks_and_irregular_times_are_refused(
     read: Reader, simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]]
 ) -> None:

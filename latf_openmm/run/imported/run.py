@@ -43,7 +43,8 @@ from latf_openmm.run.imported.energies import (
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.rows import KnownEnergies
 from latf_openmm.run.imported.runs import FeatureReader, runs_at
-from latf_openmm.run.imported.times import Timeline, in_order, timeline
+from latf_openmm.run.imported.tables import joined_tables
+from latf_openmm.run.imported.times import Timeline, in_order, timeline, times_of_frames
 from latf_openmm.run.imported.trajectories import (
     ImportedTrajectory,
     ReadFile,
@@ -207,7 +208,9 @@ class Importer:
         n_frames = sum(file.n_frames for file in files)
         if n_frames < MIN_FRAMES:
             raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")
-        line = timeline(source.name, files, self.config.simulation, self.ignore_times)
+        simulation = self.config.simulation
+        rows = times_of_frames(joined_tables(source.tables), n_frames, simulation)
+        line = timeline(source.name, files, simulation, self.ignore_times, rows)
 
         @cache
         def known() -> KnownEnergies:
@@ -215,12 +218,10 @@ class Importer:
             energies = np.concatenate([self.model(sample) for sample in samples])
             return KnownEnergies(rows, energies, effect_of_rounding(self.model, samples).spread)
 
-        simulation, computed = self.config.simulation, known if self.computes else None
+        computed = known if self.computes else None
         return frame_columns(source, line, n_frames, simulation, computed, self.pressure)
 
     def _has_energies(self, source: ImportedTrajectory) -> bool:
-        from latf_openmm.run.imported.tables import joined_tables
-
         return any("potential_energy" in table.columns for table in joined_tables(source.tables))
 
     def _check_start(self, file: ReadFile) -> None:
@@ -253,6 +254,9 @@ class Importer:
             )
         if given is not None and len(values) == 1:
             return np.full(n, given)
+        if len(values) == 1:
+            log.info("--table: %s: the temperature is %g", source.tables[0], values[0])
+            return column
         log.warning(
             "--table: %s: temperature changes; each frame counts at its own: %s",
             source.tables[0],
