@@ -29,6 +29,7 @@ from latf_openmm.run.imported.columns import FrameColumns, check_kinetic, check_
 from latf_openmm.run.imported.consistency import (
     check_distinct,
     check_mean_energies,
+    check_same_volume,
     warn_of_other_temperatures,
 )
 from latf_openmm.run.imported.energies import (
@@ -102,6 +103,7 @@ def import_run(
     check_distinct(trajectories)
     _check_temperatures(config, trajectories)
     frames = Importer(config, progress, ignore_times).read(trajectories)
+    check_same_volume(frames)
     check_mean_energies(frames, config.system.scale.kT)
     temperatures = sorted({t for trajectory in frames for t in trajectory.temperatures()})
     warn_of_other_temperatures(temperatures, config.simulation.temperatures)
@@ -274,14 +276,23 @@ class Importer:
         volumes = np.concatenate([part for part in parts if part is not None])[frames.timeline.kept]
         if frames.columns.volume is not None and np.isfinite(frames.columns.volume).all():
             check_volumes(frames.source.name, frames.columns.volume, volumes)
+        constant = np.ptp(volumes) <= _VARYING * volumes.mean()
+        if self.pressure is not None and constant:
+            raise DataError(
+                f"{frames.source.name}: its boxes do not change, all have {volumes[0]:.5g} nm^3, and the system has "
+                "constant pressure; expected the boxes of each frame, or leave out the pressure "
+                "(system.options.pressure, or the MonteCarloBarostat)"
+            )
         if self.pressure is not None:
             frames.pressure_volume = self.pressure * volumes
-        elif self.built.periodic and np.ptp(volumes) > _VARYING * volumes.mean():
+        elif self.built.periodic and not constant:
             raise DataError(
                 f"{frames.source.name}: its boxes change, from {volumes.min():.5g} to "
                 f"{volumes.max():.5g} nm^3, and the "
                 "system has constant volume; set its pressure (system.options.pressure, or a MonteCarloBarostat)"
             )
+        elif self.built.periodic:
+            frames.volume = float(volumes.mean())
 
     def _energies(self, frames: ImportedFrames) -> Array:
         """Potential energy of each frame, checked."""
