@@ -29,7 +29,7 @@ from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
 from latf_openmm.systems.implicit import add_native_obc2, implicit_solvent
-from latf_openmm.systems.inspection import inspected
+from latf_openmm.systems.inspection import inspected, warn_once
 from latf_openmm.systems.water import make_rigid, waters
 from latf_openmm.units import KELVIN, TemperatureScale
 
@@ -243,6 +243,22 @@ def box_of_files(vectors: Any, key: str, path: Path) -> Array | None:
         return reduced_box(box)
     except DataError as error:
         raise ConfigError(f"system.{key}: {path}: {error}") from None
+
+
+def warn_of_droplet(system: openmm.System, topology: app.Topology, source: str) -> None:
+    """Warn of a System that was made without a box and holds many molecules of water: one by `createSystem`'s default.
+
+    Parameters
+    ----------
+    source
+        Key and file it comes from, for messages.
+    """
+    n_waters = len(waters(topology))
+    if n_waters > _DROPLET and not system.usesPeriodicBoundaryConditions():
+        warn_once(
+            f"{source}: {n_waters} water molecules and no force that is periodic: a droplet in vacuum without a box; "
+            "if it should have one, make the System with nonbondedMethod=PME (createSystem's default is NoCutoff)"
+        )
 
 
 def set_box(topology: app.Topology, box: Array | None) -> None:

@@ -17,7 +17,7 @@ from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.modules_beside import modules_beside
-from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing, warn_of_droplet
 
 _PREFIX = "latf_openmm_system_"
 """Of the names of the files' modules, which so hide no other."""
@@ -104,6 +104,7 @@ class PythonFileSettings(MoleculeSettings):
         box = box_of_files(topology.getPeriodicBoxVectors(), "function", self.file)
         if box is not None and np.array_equal(default_box(system), _UNSET):
             system.setDefaultPeriodicBoxVectors(*box)
+        warn_of_droplet(system, topology, self.source)
         return Molecule(topology, system, numbers, box)
 
 

@@ -309,6 +309,29 @@ def test_a_box_that_no_file_says_is_refused_where_there_is_water(files: Path) ->
     )
 
 
+@pytest.mark.parametrize("kind", ["serialized", "python"])
+def test_water_in_a_system_without_a_box_is_told(
+    files: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenMM's `createSystem` makes no box unless it is told the method."""
+    text = (files / "wet.xml").read_text()
+    system = openmm.XmlSerializer.deserialize(text)
+    (force,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    force.setNonbondedMethod(openmm.NonbondedForce.NoCutoff)
+    (files / "vacuum.xml").write_text(openmm.XmlSerializer.serialize(system))
+    (files / "vacuum.py").write_text(
+        "import openmm\nfrom pathlib import Path\nfrom openmm import app\nfolder = Path(__file__).parent\n"
+        "def make():\n    pdb = app.PDBFile(str(folder / 'wet.pdb'))\n"
+        "    text = (folder / 'vacuum.xml').read_text()\n"
+        "    return openmm.XmlSerializer.deserialize(text), pdb.topology, pdb.positions\n"
+    )
+    changes = {"serialized": {"system": "vacuum.xml"}, "python": {"file": "vacuum.py"}}[kind]
+    settings(files, kind).build()
+    assert "droplet" not in caplog.text
+    assert not settings(files, kind, **changes).build().periodic
+    assert "water molecules and no force that is periodic: a droplet in vacuum" in caplog.text
+
+
 def test_dummy_boxes_and_crystals_are_no_boxes_of_solvent(files: Path) -> None:
     dry = (files / "dry.pdb").read_text()
     body = "".join(line for line in dry.splitlines(keepends=True) if not line.startswith("CRYST1"))
