@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -77,7 +78,13 @@ class PythonFileSettings(MoleculeSettings):
                 spec.loader.exec_module(module)
                 function = getattr(module, self.function, None)
                 if not callable(function):
-                    raise ConfigError(f"system.function: {self.file} has no function {self.function!r}")
+                    others = [
+                        n
+                        for n, f in vars(module).items()
+                        if isfunction(f) and f.__module__ == module.__name__
+                    ]
+                    has = f"; it has {', '.join(others)}" if others else ""
+                    raise ConfigError(f"system.function: {self.file} has no function {self.function!r}{has}")
                 returned = function()
         except ConfigError:
             raise
