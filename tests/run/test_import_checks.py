@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers.dipeptide_runs import dipeptide_config, relaxed_context
 from numpy.typing import NDArray
-from openmm import unit
+from openmm import app, unit
 
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run.config import RunConfig
@@ -266,6 +266,32 @@ def test_the_table_says_what_a_restart_replaced_where_the_file_has_no_times(
     twice = np.r_[0:60, 0:60]
     with pytest.raises(DataError, match=r"times begin again at frame 60 .* its own --trajectory"):
         read(frames[twice], table={"step": steps[twice], "potential_energy": energies[twice]})
+
+
+def test_the_table_says_what_a_restart_replaced_where_a_header_counts_on(
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], importer: Importer, tmp_path: Path
+) -> None:
+    """OpenMM's reporter, which continues a DCD file, leaves the header of the first start."""
+    frames, energies = simulated
+    path, steps = tmp_path / "openmm.dcd", INTERVAL * np.arange(1, FRAMES + 1)
+
+    def left(parts: list[NDArray[np.int64]], rows: NDArray[np.int64]) -> ImportedFrames:
+        with path.open("w+b") as file:
+            for number, part in enumerate(parts):
+                first = int(steps[part[0]])
+                dcd = app.DCDFile(file, importer.built.topology, 0.002, first, INTERVAL, append=number > 0)
+                for xyz in frames.xyz[part]:
+                    dcd.writeModel(xyz * unit.nanometer)
+        table = pd.DataFrame({"step": steps[rows], "potential_energy": energies[rows]})
+        table.to_csv(tmp_path / "openmm.csv", index=False)
+        (result,) = importer.read([ImportedTrajectory(path, 300.0, tmp_path / "openmm.csv")])
+        return result
+
+    restarted = left([np.arange(40), np.arange(30, 60)], np.r_[0:40, 30:60])
+    np.testing.assert_array_equal(restarted.timeline.kept, np.r_[0:30, 40:70])
+    np.testing.assert_allclose(restarted.energy, energies)
+    with pytest.raises(DataError, match=r"row 20 is of .* expected a row for each frame, in order"):
+        left([np.arange(60)], np.r_[0:20, 21, 20, 22:60])
 
 
 def test_gaps_are_breaks_and_irregular_times_are_refused(

@@ -79,7 +79,8 @@ def row_times(table: Table, timestep: float) -> Array | None:
 def times_of_frames(tables: Sequence[Table], n_frames: int, simulation: SimulationSettings) -> Array | None:
     """Times that frames of files without times have by a table with a row for each, where these fall or have gaps.
 
-    None where no table has such times, or its rows are not a frame interval apart.
+    Times fall to one that was there before, as after a restart. None where no table has such times, or its rows are
+    not a frame interval apart.
     """
     spacing = simulation.timestep * simulation.frame_interval
     for table in tables:
@@ -87,9 +88,10 @@ def times_of_frames(tables: Sequence[Table], n_frames: int, simulation: Simulati
         if table.n_rows != n_frames or times is None or not np.isfinite(times).all():
             continue
         between = np.diff(times)
-        if abs(float(np.median(between)) - spacing) <= _RELATIVE * spacing and (
-            (between <= 0).any() or (between > 1.5 * spacing).any()
-        ):
+        falls = np.flatnonzero(between <= 0) + 1
+        again = all(np.abs(times[:row] - times[row]).min() <= _RELATIVE * spacing for row in falls)
+        usual = abs(float(np.median(between)) - spacing) <= _RELATIVE * spacing
+        if usual and again and (len(falls) or (between > 1.5 * spacing).any()):
             return times
     return None
 
@@ -109,7 +111,8 @@ def timeline(
     Parameters
     ----------
     rows
-        Times of all frames by a table [ps], shape (n_frames,), which count where the files have none; or None.
+        Times of all frames by a table [ps], shape (n_frames,), which count where the files have none, or have but the
+        header of a DCD file; or None.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def timeline(
     times = None
     if all(file.times is not None for file in files) and not ignore:
         times = np.concatenate([file.times for file in files if file.times is not None])
-    elif not ignore:
+    if rows is not None and not ignore and (times is None or all(_has_header(file) for file in files)):
         times = rows
     if times is None:
         _warn_of_headers(files, spacing, ignore)
@@ -145,6 +148,11 @@ def timeline(
             np.float32(times[kept][int(np.flatnonzero(intervals != 1)[0])]),
         )
     return Timeline(kept, times[kept], step.astype(np.int64), stretch.astype(np.int64))
+
+
+def _has_header(file: ReadFile) -> bool:
+    """Return whether the times of a file are those of a DCD file's header: of its first frames, then counted."""
+    return file.path.suffix.lower() == ".dcd"
 
 
 def _warn_of_headers(files: Sequence[ReadFile], spacing: float, ignore: bool) -> None:
