@@ -86,7 +86,7 @@ def _say_restraints(system: openmm.System, source: str) -> None:
     """Warn of forces that look like a bias or a restraint: their energies are those of the system."""
     names = [_described(force) for force in system.getForces() if _is_restraint(force)]
     if names:
-        _warn_once(
+        warn_once(
             f"{source}: it holds {', '.join(names)}, which no force field has: a bias, as of metadynamics, or a "
             "restraint counts as energy of the system, and ensembles are those with it; remove it if they should not be"
         )
@@ -126,7 +126,7 @@ def _without_thermostats(system: openmm.System, source: str) -> openmm.System:
     if not places:
         return system
     temperature = system.getForce(places[0]).getDefaultTemperature().value_in_unit(unit.kelvin)
-    _warn_once(
+    warn_once(
         f"{source}: its AndersenThermostat ({temperature:g} K) is left out; walkers have Langevin dynamics at their "
         "own temperatures"
     )
@@ -136,7 +136,7 @@ def _without_thermostats(system: openmm.System, source: str) -> openmm.System:
     return changed
 
 
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """Say it once in a process: a System is read many times in a run."""
     if text not in _warned:
         _warned.add(text)
