@@ -1,4 +1,8 @@
-"""The errors this package raises; each is also the builtin error a Python user would expect."""
+"""The errors this package raises, each also a builtin error that Python users expect; warnings that are given once."""
+
+import logging
+
+_warned: set[str] = set()
 
 
 class LatfError(Exception):
@@ -42,3 +46,10 @@ class SimulationError(LatfError, RuntimeError):
 def first_line(error: Exception) -> str:
     """First line of an error that another library raised, or its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def warn_once(log: logging.Logger, text: str) -> None:
+    """Log a warning once in a process: a System, or a selection, is looked at many times in a run."""
+    if text not in _warned:
+        _warned.add(text)
+        log.warning(text)

@@ -4,13 +4,13 @@ import logging
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 
 import mdtraj
 import numpy as np
 from mdtraj.core.selection import parse_selection
 from mdtraj.core.topology import Atom, Chain, Residue
 
+from latf_openmm.errors import warn_once
 from latf_openmm.features.solute import Indices, Kind, heavy_atoms, residue_kinds, solute_atoms
 
 log = logging.getLogger(__name__)
@@ -107,16 +107,11 @@ def _warn_of_ions(topology: mdtraj.Topology, selection: str, ions: list[int], ch
     if any(named & {atom.name, atom.residue.name, atom.element.symbol} for atom in atoms):
         return
     names = ", ".join(sorted({atom.residue.name for atom in atoms}))
-    _warn_once(
+    warn_once(
+        log,
         f"selection {selection!r}: {len(ions)} atoms of ions ({names}) are in it; ions diffuse, so that descriptors "
-        "with them are the slowest and say nothing of the solute: 'and solute' leaves ions and solvent out"
+        "with them are the slowest and say nothing of the solute: 'and solute' leaves ions and solvent out",
     )
-
-
-@lru_cache
-def _warn_once(text: str) -> None:
-    """Say it once in a process: selections are looked at many times in a run."""
-    log.warning(text)
 
 
 def _ranges(atoms: Indices) -> str:

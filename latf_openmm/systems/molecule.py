@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError, DataError, first_line
+from latf_openmm.errors import ConfigError, DataError, first_line, warn_once
 from latf_openmm.periodic import (
     SystemTopology,
     default_box,
@@ -30,7 +30,7 @@ from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
 from latf_openmm.systems.copies import masses_of
 from latf_openmm.systems.implicit import add_native_obc2, implicit_solvent
-from latf_openmm.systems.inspection import inspected, warn_once
+from latf_openmm.systems.inspection import inspected
 from latf_openmm.systems.water import make_rigid, waters
 from latf_openmm.units import KELVIN, TemperatureScale
 
@@ -254,8 +254,9 @@ def _warn_of_vacuum(system: openmm.System, box: Array, files: str) -> None:
     if density < _SPARSE:
         edges = " x ".join(f"{edge:.3g}" for edge in np.linalg.norm(box, axis=1))
         warn_once(
+            log,
             f"system: the periodic box of {edges} nm of {files} holds {density:.2g} g/cm^3, liquids about 1: mostly "
-            "vacuum; where it is the cell of a crystal, fill it with water, or say system.options.method: none"
+            "vacuum; where it is the cell of a crystal, fill it with water, or say system.options.method: none",
         )
 
 
@@ -270,8 +271,9 @@ def warn_of_droplet(system: openmm.System, topology: app.Topology, source: str) 
     n_waters = len(waters(topology))
     if n_waters > _DROPLET and not system.usesPeriodicBoundaryConditions():
         warn_once(
+            log,
             f"{source}: {n_waters} water molecules and no force that is periodic: a droplet in vacuum without a box; "
-            "if it should have one, make the System with nonbondedMethod=PME (createSystem's default is NoCutoff)"
+            "if it should have one, make the System with nonbondedMethod=PME (createSystem's default is NoCutoff)",
         )
 
 
