@@ -1,4 +1,8 @@
-"""The errors this package raises; each is also the builtin error a Python user would expect."""
+"""The errors this package raises, each also a builtin error that Python users expect; warnings that are given once."""
+
+import logging
+
+_warned: set[str] = set()
 
 
 class LatfError(Exception):
@@ -47,3 +51,10 @@ def first_line(error: Exception) -> str:
 def last_line(error: Exception) -> str:
     """Last line of an error: TorchScript puts a traceback before it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def warn_once(log: logging.Logger, text: str) -> None:
+    """Log a warning once in a process: a System, or a selection, is looked at many times in a run."""
+    if text not in _warned:
+        _warned.add(text)
+        log.warning(text)

@@ -155,6 +155,8 @@ def check_output(path: Path, folder: bool, new: str = "") -> None:
     new
         Why it must not exist, such as "a model is never overwritten"; empty where it may.
     """
+    if str(path).encode(errors="ignore").decode() != str(path):  # tables cannot be written there
+        raise ConfigError(f"{str(path)!a}: this name is not in UTF-8; expected one that is")
     if new and path.exists():
         raise ConfigError(f"{path}: already exists; {new}")
     if path.exists() and path.is_dir() != folder:
@@ -371,10 +373,7 @@ def damages(folder: Path) -> dict[Path, str] | None:
     except DataError as error:
         text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {_RESTORE}")
         return {path: f"the manifest cannot be read: {text}; expected names, sizes and hashes of files"}
-    wrong = {
-        folder / name: _difference(folder / name, value["size"], value["sha256"])
-        for name, value in expected.items()
-    }
+    wrong = {folder / n: _difference(folder / n, v["size"], v["sha256"]) for n, v in expected.items()}
     return {file: text for file, text in wrong.items() if text}
 
 

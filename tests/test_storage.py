@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from latf_openmm.errors import ConfigError
 from latf_openmm.storage import (
     MANIFEST,
     atomic_file,
     atomic_folder,
+    check_output,
     damages,
     make_folder,
     sha256,
@@ -21,6 +23,12 @@ from latf_openmm.storage import (
 
 def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_name_that_is_not_in_utf8_is_refused_before_any_work(tmp_path: Path) -> None:
+    check_output(tmp_path / "Läufe 日本", folder=True)
+    with pytest.raises(ConfigError, match=r"L\\udce4ufe': this name is not in UTF-8"):
+        check_output(tmp_path / os.fsdecode(b"L\xe4ufe"), folder=True)
 
 
 def test_a_file_is_there_when_it_is_whole(tmp_path: Path) -> None:

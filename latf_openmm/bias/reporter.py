@@ -1,6 +1,7 @@
 """A reporter for `openmm.app.Simulation`: collective variables, bias energy and weight as a CSV file."""
 
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from latf_openmm.bias.standstill import look_for_standstill
 from latf_openmm.bias.updater import BiasUpdater
 from latf_openmm.errors import ConfigError
 from latf_openmm.force_groups import BIAS_NAME
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 200
 """Characters of a file's first line that a message shows, at most."""
@@ -73,6 +76,7 @@ class LatentReporter:
             None  # step from which the bias stays as it is, messages sent then
         )
         self.file = _opened(Path(path), _header(cv.dim), append, overwrite)
+        self._last_step = _last_step(Path(path)) if append else 0
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
         """Say when the next report is due and that it needs positions.
@@ -84,11 +88,22 @@ class LatentReporter:
         """
         if self.bias is not None:
             _check_order(self, simulation.reporters)
-        if self.bias is not None and not self._started:
-            check_integrated(simulation.context, self.name)
+        if not self._started:
+            self._start(simulation)
         self._started = True
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def _start(self, simulation: Any) -> None:
+        """Check that the bias acts, and say where the file has rows of steps that come again."""
+        if self.bias is not None:
+            check_integrated(simulation.context, self.name)
+        if simulation.currentStep < self._last_step:
+            log.warning(
+                "%s: has rows up to step %d and goes on at step %d, so steps come twice: where it was continued from "
+                "an earlier checkpoint, their last rows count",
+                *(self.file.name, self._last_step, simulation.currentStep),
+            )
 
     @torch.no_grad()
     def report(self, simulation: Any, state: Any) -> None:
@@ -161,6 +176,13 @@ def _opened(path: Path, header: str, append: bool, overwrite: bool) -> TextIO:
         file.write(header)
         file.flush()
     return file
+
+
+def _last_step(path: Path) -> int:
+    """Step of the last row of a table; 0 where it has no rows."""
+    *_, last = path.read_text(encoding="utf-8").splitlines()
+    step = last.partition(",")[0]
+    return int(step) if step.isdigit() else 0
 
 
 def _check_table(path: Path, header: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from mdtraj.core.selection import parse_selection
 from mdtraj.core.topology import Atom, Chain, Residue
 
+from latf_openmm.errors import warn_once
 from latf_openmm.features.solute import Indices, Kind, heavy_atoms, residue_kinds, solute_atoms
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,26 @@ def selected(topology: mdtraj.Topology, selection: str) -> Indices:
                 "selection %r: %d ions that are called %s too are left out; 'element %s' selects them",
                 selection, len(left_out), ion.name, ion.element.symbol,
             )  # fmt: skip
+    _warn_of_ions(
+        topology, selection, [i for i in chosen if kinds[topology.atom(i).residue.index] is Kind.ION], chosen
+    )
     return np.array(chosen, dtype=np.int64)
+
+
+def _warn_of_ions(topology: mdtraj.Topology, selection: str, ions: list[int], chosen: list[int]) -> None:
+    """Warn where a selection has ions beside other atoms and names none of them."""
+    atoms = [topology.atom(i) for i in ions]
+    named = set(re.findall(r"[\w+-]+", selection))
+    if not ions or len(ions) == len(chosen):
+        return
+    if any(named & {atom.name, atom.residue.name, atom.element.symbol} for atom in atoms):
+        return
+    names = ", ".join(sorted({atom.residue.name for atom in atoms}))
+    warn_once(
+        log,
+        f"selection {selection!r}: {len(ions)} atoms of ions ({names}) are in it; ions diffuse, so that descriptors "
+        "with them are the slowest and say nothing of the solute: 'and solute' leaves ions and solvent out",
+    )
 
 
 def _ranges(atoms: Indices) -> str:

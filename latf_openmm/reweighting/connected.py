@@ -9,7 +9,12 @@ inside every state,
 
 and of the likelihood of the crossings of every run (`latf_openmm.reweighting.crossings`). Energies connect temperatures
 inside a state, crossings connect states; where everything crosses often, it is MBAR. It is TRAM (Wu, Paul, Wehmeyer and
-Noe, PNAS 2016) with rates between cores in place of a Markov model.
+Noe, PNAS 2016) with rates between cores in place of a Markov model. The likelihood of crossings alone has its maximum
+at a share of 1 for a state that was entered once and never left. So a few frames s_ka count as a sample of the states,
+
+    sum_ka s_ka ln p_ka,     p_ka = exp(-f_ka) / sum_b exp(-f_kb),
+
+fewer than would say as much as the crossings, so that these decide where walkers were put into states.
 """
 
 from collections.abc import Sequence
@@ -17,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from latf_openmm.reweighting.crossings import log_likelihood
 from latf_openmm.reweighting.shrinkage import certain_part
@@ -98,7 +104,12 @@ class LocalFrames:
         return np.concatenate([np.zeros((1, self.n_states)), np.cumsum(steps, axis=0)])
 
     def solve(
-        self, weights: Array, visits: Sequence[Visits], links: Links | None, start: Array | None = None
+        self,
+        weights: Array,
+        visits: Sequence[Visits],
+        links: Links | None,
+        start: Array | None = None,
+        samples: Array | None = None,
     ) -> Array:
         """Return f_ka, shape (n_temperatures, n_states), zero for the first that has frames.
 
@@ -108,11 +119,14 @@ class LocalFrames:
             Of the frames, shape (n_frames,).
         start
             To begin with, of the same shape as the result.
+        samples
+            Frames s_ka that are a sample of the shares of states, of the same shape; None: none are.
         """
         counts = self.counts(weights)
+        samples = np.zeros_like(counts) if samples is None else samples
         f = self.start(weights) if start is None else start.copy()
         total = float(weights.sum())
-        value, slope, curvature = self._objective(f, weights, counts, visits, links)
+        value, slope, curvature = self._objective(f, weights, counts, visits, samples, links)
         for _ in range(_STEPS):
             step = (-np.linalg.pinv(curvature, rcond=1e-13, hermitian=True) @ slope).reshape(f.shape)
             step *= min(1.0, _LONGEST / max(np.abs(step).max(), 1e-300))
@@ -122,7 +136,7 @@ class LocalFrames:
             part = 1.0
             while True:
                 trial = f + part * step
-                after = self._objective(trial, weights, counts, visits, links)
+                after = self._objective(trial, weights, counts, visits, samples, links)
                 if after[0] >= value + 1e-4 * part * gain or part < 1e-6:
                     break
                 part *= 0.5
@@ -130,7 +144,13 @@ class LocalFrames:
         return np.asarray(f - f[counts > 0][0])
 
     def _objective(
-        self, f: Array, weights: Array, counts: Array, visits: Sequence[Visits], links: Links | None
+        self,
+        f: Array,
+        weights: Array,
+        counts: Array,
+        visits: Sequence[Visits],
+        samples: Array,
+        links: Links | None,
     ) -> tuple[float, Array, Array]:
         """Value of the objective, its gradient and its second derivative, over all f_ka one after the other."""
         value, slope = float((counts * f).sum()), counts.copy()
@@ -156,9 +176,29 @@ class LocalFrames:
             more, gradient, curvature = log_likelihood(f[k], run.times, run.counts)
             value, slope[k] = value + more, slope[k] + gradient
             bend[k, :, k, :] += curvature
+        value += _add_samples(f, samples, slope, bend)
         if links is not None:
             value += _add_links(f, links, slope, bend)
         return value, slope.ravel(), bend.reshape(f.size, f.size)
+
+
+def _add_samples(f: Array, samples: Array, slope: Array, bend: NDArray[np.float64]) -> float:
+    """Add the gradient and the second derivative of the likelihood of samples of states; return its value.
+
+    States without a sample at a temperature take no part there.
+    """
+    value = 0.0
+    for k, drawn in enumerate(samples):
+        present = np.flatnonzero(drawn > 0)
+        if len(present) < 2:
+            continue
+        logs = -f[k, present]
+        logs -= logsumexp(logs)
+        shares, n = np.exp(logs), drawn[present].sum()
+        value += float(drawn[present] @ logs)
+        slope[k, present] += n * shares - drawn[present]
+        bend[k, present[:, None], k, present] -= n * (np.diag(shares) - np.outer(shares, shares))
+    return value
 
 
 def _add_links(f: Array, links: Links, slope: Array, bend: NDArray[np.float64]) -> float:

@@ -231,6 +231,29 @@ def known_shares(times: Array, weights: Array) -> Array:
     return np.asarray(2.0 * n * np.outer(shares, shares) * (1 - np.eye(len(shares))))
 
 
+def independent_samples(times: Array, counts: Array) -> Array:
+    """Frames that say as much of the shares of states as crossings do, each in its state; shape (n_states,).
+
+    They have the shares of the time, which says where walkers were put until they have crossed often: as many as
+    `known_shares` has crossings, for the state that was crossed into and out of least.
+
+    Parameters
+    ----------
+    times
+        Weighted time in each state, shape (n_states,).
+    counts
+        Crossings from a to b, shape (n_states, n_states).
+    """
+    present = times > 0
+    shares = times / times.sum()
+    rest = 4 * shares * (1 - shares)
+    if present.sum() < 2:
+        return np.zeros_like(times)
+    crossed = counts[np.ix_(present, present)]
+    n = (crossed.sum(axis=0) + crossed.sum(axis=1)) / rest[present]
+    return np.asarray(n.min() * shares)
+
+
 def log_likelihood(free_energies: Array, times: Array, counts: Array) -> tuple[float, Array, Array]:
     """Logarithm of the likelihood of the crossings of one run, its gradient and its second derivative.
 
@@ -262,13 +285,23 @@ def log_likelihood(free_energies: Array, times: Array, counts: Array) -> tuple[f
     return value, slope, curvature
 
 
-def with_unseen(counts: Array, rng: np.random.Generator | None = None) -> Array:
+def with_unseen(counts: Array, part: float = 1.0, rng: np.random.Generator | None = None) -> Array:
     """Return crossings with those that stand for unseen ones, shape (n_states, n_states).
 
-    Half a crossing each way between any two states; or, for a bootstrap sample, one drawn with that mean, so that the
-    spread of samples says how little none or few say.
+    Half a crossing out of each state, and into it, in all runs together; or, for a bootstrap sample, one drawn with
+    that mean, so that the spread of samples says how little none or few say.
+
+    Parameters
+    ----------
+    counts
+        Crossings of one run from a to b, shape (n_states, n_states).
+    part
+        Of the unseen crossings that this run has. Were it 1 for all, many short runs in which nothing crossed would say
+        together that the states have the shares of their frames.
+    rng
+        Draws for a bootstrap sample.
     """
     n = len(counts)
     extra = np.full((n, n), _UNSEEN) if rng is None else rng.gamma(_UNSEEN, size=(n, n))
-    share = 1.0 / max(1, n - 1)
+    share = part / max(1, n - 1)
     return np.asarray(counts + share * extra * (1 - np.eye(n)))

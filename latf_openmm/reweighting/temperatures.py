@@ -22,7 +22,13 @@ from scipy.special import logsumexp
 from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.averaging import AveragedEnergies
 from latf_openmm.reweighting.connected import Links, LocalFrames, StateEnergies, Visits, energy_links
-from latf_openmm.reweighting.crossings import RunCrossings, find_crossings, known_shares, with_unseen
+from latf_openmm.reweighting.crossings import (
+    RunCrossings,
+    find_crossings,
+    independent_samples,
+    known_shares,
+    with_unseen,
+)
 from latf_openmm.reweighting.inefficiency import frames_of
 from latf_openmm.reweighting.weights import canonical_weights, effective_sample_size
 from latf_openmm.reweighting.windows import join_windows, window_groups
@@ -33,6 +39,8 @@ _MAX_TABLE = 1_000_000
 """Points of the table of the mixture, at most."""
 _PART = 65_536
 """Frames whose numbers are in memory at a time."""
+_SAMPLED = 0.1
+"""Frames that count as a sample of the shares of states, over those that say as much of them as the crossings do."""
 _NO_HEIGHT = -1e15
 """Logarithm of what a temperature without frames has in the mixture."""
 
@@ -261,18 +269,22 @@ class Reweighting:
         weights = np.exp(log_w)
         few = weights[self._few] * (len(weights) / len(self._few))
         visits = [v for v in self._visits(weights, multiplicity, rng) if v.level != without]
-        return self._local.solve(few, visits, self.links(log_w), start)
+        samples = np.zeros((len(self.simulated), self.n_states))
+        for visit in visits:
+            samples[visit.level] += _SAMPLED * independent_samples(visit.times, visit.counts)
+        return self._local.solve(few, visits, self.links(log_w), start, samples)
 
     def _visits(self, weights: Array, multiplicity: Counts, rng: np.random.Generator | None) -> list[Visits]:
         """Times and crossings of the runs."""
         visits = []
-        for run in self._runs:
-            times = run.times(weights)
+        every = [run.times(weights) for run in self._runs]
+        total = float(np.sum(every))
+        for run, times in zip(self._runs, every, strict=True):
             counted = run.counted(multiplicity)
             if run.joined:
                 counted = known_shares(times, weights[run.frames])
             level = int(np.searchsorted(self.simulated, run.temperature))
-            visits.append(Visits(level, times, with_unseen(counted, rng)))
+            visits.append(Visits(level, times, with_unseen(counted, times.sum() / total, rng)))
         return visits
 
     def links(self, log_w: Array | None = None) -> Links | None:

@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 
 _PART = 3.0
 """Factor below `MBAR_SAMPLES` at which MBAR has no part any more."""
+_MAX_FACTOR = 1e30
+"""Factor on the weight of a frame in a bootstrap sample, at most: single precision ends at 3e38."""
 _DRAWS = 60
 """Bootstrap samples."""
 _BLOCKS = 20
@@ -312,7 +314,8 @@ class TemperatureWeighting:
         """Factors on MBAR's weights of all frames in bootstrap samples, at any temperature; (n_samples, n_frames)."""
         factors = np.empty((_DRAWS, len(self.mbar.energy)), np.float32)
         for row, sample in zip(factors, self.resamples, strict=True):
-            row[:] = self.mbar.factors(sample)
+            # Frames that only others in the sample made likely, as ones far from equilibrium, go to infinity.
+            row[:] = np.minimum(self.mbar.factors(sample), _MAX_FACTOR)
         return factors
 
     @cached_property

@@ -11,7 +11,7 @@ import logging
 import openmm
 from openmm import unit
 
-from latf_openmm.errors import ConfigError
+from latf_openmm.errors import ConfigError, warn_once
 from latf_openmm.force_groups import BIAS_NAME, free_force_group
 from latf_openmm.systems.copies import masses_of
 
@@ -33,7 +33,6 @@ _TERMS = {
 """Forces that force fields use, too, and what gives their number of terms: an umbrella has one or two."""
 _FEW = 2
 """Largest number of terms of a force that is taken for a restraint."""
-_warned: set[str] = set()
 
 
 def inspected(system: openmm.System, source: str) -> openmm.System:
@@ -86,9 +85,11 @@ def _say_restraints(system: openmm.System, source: str) -> None:
     """Warn of forces that look like a bias or a restraint: their energies are those of the system."""
     names = [_described(force) for force in system.getForces() if _is_restraint(force)]
     if names:
-        _warn_once(
+        warn_once(
+            log,
             f"{source}: it holds {', '.join(names)}, which no force field has: a bias, as of metadynamics, or a "
-            "restraint counts as energy of the system, and ensembles are those with it; remove it if they should not be"
+            "restraint counts as energy of the system, and ensembles are those with it; remove it if they should not "
+            "be",
         )
 
 
@@ -126,21 +127,15 @@ def _without_thermostats(system: openmm.System, source: str) -> openmm.System:
     if not places:
         return system
     temperature = system.getForce(places[0]).getDefaultTemperature().value_in_unit(unit.kelvin)
-    _warn_once(
+    warn_once(
+        log,
         f"{source}: its AndersenThermostat ({temperature:g} K) is left out; walkers have Langevin dynamics at their "
-        "own temperatures"
+        "own temperatures",
     )
     changed = copy.deepcopy(system)
     for place in reversed(places):
         changed.removeForce(place)
     return changed
-
-
-def _warn_once(text: str) -> None:
-    """Say it once in a process: a System is read many times in a run."""
-    if text not in _warned:
-        _warned.add(text)
-        log.warning(text)
 
 
 def has_motion_remover(system: openmm.System) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from pydantic import Field
 
-from latf_openmm.errors import ConfigError, DataError, first_line
+from latf_openmm.errors import ConfigError, DataError, first_line, warn_once
 from latf_openmm.periodic import (
     SystemTopology,
     default_box,
@@ -28,6 +28,7 @@ from latf_openmm.periodic import (
 from latf_openmm.settings import Settings
 from latf_openmm.systems.base import BuiltSystem, SystemSettings
 from latf_openmm.systems.bonds import add_missing_bonds, check_start, springs
+from latf_openmm.systems.copies import masses_of
 from latf_openmm.systems.implicit import add_native_obc2, implicit_solvent
 from latf_openmm.systems.inspection import inspected
 from latf_openmm.systems.water import make_rigid, waters
@@ -39,6 +40,8 @@ _CONSTRAINTS = {"none": None, "hbonds": app.HBonds, "allbonds": app.AllBonds}
 """OpenMM constraints by their names in the configuration."""
 _DROPLET = 30
 """Molecules of water from which a System without a box is taken for one whose box got lost."""
+_SPARSE, _AMU_OF_GRAMS = 0.3, 602.214
+"""Density below which a periodic box is mostly empty [g/cm^3], and 1 g/cm^3 in amu/nm^3."""
 _DENSEST = 300.0
 """Atoms per nm^3 that no molecular system reaches; water has 100, with five sites 170."""
 _REPEATED = "WARNING: duplicate atom"
@@ -248,6 +251,35 @@ def box_of_files(vectors: Any, key: str, path: Path) -> Array | None:
         raise ConfigError(f"system.{key}: {path}: {error}") from None
 
 
+def _warn_of_vacuum(system: openmm.System, box: Array, files: str) -> None:
+    """Warn of a periodic box (3, 3) [nm] that is mostly empty, as a molecule in the cell of its crystal."""
+    density = float(masses_of(system).sum()) / float(np.linalg.det(box)) / _AMU_OF_GRAMS
+    if density < _SPARSE:
+        edges = " x ".join(f"{edge:.3g}" for edge in np.linalg.norm(box, axis=1))
+        warn_once(
+            log,
+            f"system: the periodic box of {edges} nm of {files} holds {density:.2g} g/cm^3, liquids about 1: mostly "
+            "vacuum; where it is the cell of a crystal, fill it with water, or say system.options.method: none",
+        )
+
+
+def warn_of_droplet(system: openmm.System, topology: app.Topology, source: str) -> None:
+    """Warn of a System that was made without a box and holds many molecules of water: one by `createSystem`'s default.
+
+    Parameters
+    ----------
+    source
+        Key and file it comes from, for messages.
+    """
+    n_waters = len(waters(topology))
+    if n_waters > _DROPLET and not system.usesPeriodicBoundaryConditions():
+        warn_once(
+            log,
+            f"{source}: {n_waters} water molecules and no force that is periodic: a droplet in vacuum without a box; "
+            "if it should have one, make the System with nonbondedMethod=PME (createSystem's default is NoCutoff)",
+        )
+
+
 def set_box(topology: app.Topology, box: Array | None) -> None:
     """Let an OpenMM topology have this box, or none."""
     topology.setPeriodicBoxVectors(
@@ -327,6 +359,7 @@ def create_system(
         )
     if box is not None and periodic:
         system.setDefaultPeriodicBoxVectors(*box)
+        _warn_of_vacuum(system, box, files)
     if options.pressure is not None:  # its temperature is that of the walkers
         system.addForce(openmm.MonteCarloBarostat(options.pressure * unit.bar, 300.0 * unit.kelvin))
     if options.implicit == "obc2":

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from latf_openmm.errors import ConfigError, first_line
 from latf_openmm.periodic import default_box
 from latf_openmm.settings import InputFile
 from latf_openmm.systems.modules_beside import modules_beside
-from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing
+from latf_openmm.systems.molecule import Molecule, MoleculeSettings, box_of_files, existing, warn_of_droplet
 
 _PREFIX = "latf_openmm_system_"
 """Of the names of the files' modules, which so hide no other."""
@@ -77,7 +78,13 @@ class PythonFileSettings(MoleculeSettings):
                 spec.loader.exec_module(module)
                 function = getattr(module, self.function, None)
                 if not callable(function):
-                    raise ConfigError(f"system.function: {self.file} has no function {self.function!r}")
+                    others = [
+                        n
+                        for n, f in vars(module).items()
+                        if isfunction(f) and f.__module__ == module.__name__
+                    ]
+                    has = f"; it has {', '.join(others)}" if others else ""
+                    raise ConfigError(f"system.function: {self.file} has no function {self.function!r}{has}")
                 returned = function()
         except ConfigError:
             raise
@@ -104,6 +111,7 @@ class PythonFileSettings(MoleculeSettings):
         box = box_of_files(topology.getPeriodicBoxVectors(), "function", self.file)
         if box is not None and np.array_equal(default_box(system), _UNSET):
             system.setDefaultPeriodicBoxVectors(*box)
+        warn_of_droplet(system, topology, self.source)
         return Molecule(topology, system, numbers, box)
 
 

@@ -16,6 +16,7 @@ from latf_openmm.systems.molecule import (
     existing,
     nanometres,
     structure,
+    warn_of_droplet,
 )
 from latf_openmm.systems.trusted_xml import read_system
 
@@ -53,4 +54,5 @@ class SerializedSettings(MoleculeSettings):
             if not np.allclose(default_box(system), box, atol=_SAME):
                 log.info("%s: its box is taken, %s has another one", self.structure, self.system)
             system.setDefaultPeriodicBoxVectors(*box)
+        warn_of_droplet(system, pdb.topology, self.source)
         return Molecule(pdb.topology, system, nanometres(pdb.positions), box)

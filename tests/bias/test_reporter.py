@@ -49,7 +49,9 @@ def test_reporter_writes_z_and_bias(tmp_path: Path) -> None:
     assert table["bias_energy"].iloc[-1] == pytest.approx(in_openmm, abs=1e-5)
 
 
-def test_a_file_that_is_there_is_neither_emptied_nor_continued_unless_that_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_neither_emptied_nor_continued_unless_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     built = AlanineDipeptideSettings().build()
     cv = latf.torsion_cv([(4, 6, 8, 14)], built.n_atoms)
     file = tmp_path / "z.csv"
@@ -75,7 +77,9 @@ def test_a_file_that_is_there_is_neither_emptied_nor_continued_unless_that_is_sa
             latf.LatentReporter(file, 10, cv, **start)
         assert file.read_text() == before
     assert job(30, append=True) == [10, 20, 30, 40, 50, 60]
+    assert "steps come twice" not in caplog.text
     assert job(50, append=True) == [10, 20, 30, 40, 50, 60, 60, 70, 80]
+    assert "has rows up to step 60 and goes on at step 50, so steps come twice" in caplog.text
     assert job(0, overwrite=True) == [10, 20, 30]
     file.unlink()
     assert job(0, append=True) == [10, 20, 30]

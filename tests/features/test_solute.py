@@ -236,6 +236,24 @@ def test_selections_are_those_of_mdtraj(selection: str) -> None:
     assert select_atoms(WET, selection) == WET.select(selection).tolist()
 
 
+def test_ions_in_a_selection_that_does_not_name_them_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Distances to ions that diffuse are the slowest descriptors there are."""
+    ions = ion_atoms(WET)
+    for _ in range(2):
+        assert set(ions) < set(select_atoms(WET, "element != H and not water"))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert f"{len(ions)} atoms of ions (CL, NA) are in it" in said
+    caplog.clear()
+    for selection in (
+        "element != H and solute",
+        "element Na Cl",
+        "protein or resname NA CL",
+        "not water and protein",
+    ):
+        select_atoms(WET, selection)
+    assert not caplog.text
+
+
 def test_the_word_solute() -> None:
     heavy = select_atoms(WET, "element != H and solute")
     assert heavy == heavy_atoms(WET).tolist()

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from benchmarks.gap.two_basins import right_share, walkers
 from latf_openmm.frames.trajectory import FeatureTrajectory, WalkerPaths
 from latf_openmm.reweighting.connected import LocalFrames, StateEnergies, Visits, energy_links
-from latf_openmm.reweighting.crossings import find_crossings, known_shares, log_likelihood, with_unseen
+from latf_openmm.reweighting.crossings import (
+    find_crossings,
+    independent_samples,
+    known_shares,
+    log_likelihood,
+    with_unseen,
+)
 from latf_openmm.reweighting.temperatures import Basins, Reweighting
 from latf_openmm.reweighting.weights import normalised_weights
 from latf_openmm.units import REDUCED
@@ -149,7 +155,7 @@ def test_the_likelihood_has_its_maximum_at_the_rates_and_its_derivatives_are_rig
 
 def test_unseen_crossings_have_the_same_mean_in_samples() -> None:
     rng = np.random.default_rng(0)
-    drawn = np.mean([with_unseen(np.zeros((3, 3)), rng) for _ in range(4000)], axis=0)
+    drawn = np.mean([with_unseen(np.zeros((3, 3)), rng=rng) for _ in range(4000)], axis=0)
     np.testing.assert_allclose(drawn, with_unseen(np.zeros((3, 3))), atol=0.02)
 
 
@@ -160,6 +166,64 @@ def test_shares_that_are_known_have_the_information_of_the_frames() -> None:
     _, slope, curvature = log_likelihood(f, times, counts)
     np.testing.assert_allclose(slope, 0.0, atol=1e-12)
     assert -curvature[0, 0] == pytest.approx(100 * 0.3 * 0.7)
+
+
+def test_samples_say_as_much_as_the_crossings_they_are_made_of() -> None:
+    times = np.array([20.0, 50.0, 30.0, 0.0])
+    drawn = independent_samples(times, known_shares(times, np.ones(100)))
+    np.testing.assert_allclose(drawn[:2] / drawn[2], times[:2] / times[2])
+    assert drawn.sum() == pytest.approx(100.0)
+    counts = np.array([[0.0, 8.0, 0.0, 0.0], [8.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0] * 4])
+    assert independent_samples(times, counts).sum() == pytest.approx(1 / (4 * 0.3 * 0.7))
+    assert independent_samples(times[[0, 3]], counts[:2, :2]).sum() == 0
+
+
+def test_derivatives_of_all_likelihoods_together() -> None:
+    rng = np.random.default_rng(2)
+    level, state = rng.integers(2, size=(2, 60))
+    local = LocalFrames(rng.gamma(2.0, size=60), level, state, np.array([1.0, 0.6]), 2)
+    visits = [Visits(k, rng.random(2) + 1, np.array([[0.0, 3.0], [1.0, 0.0]])) for k in (0, 1)]
+    samples = np.array([[3.0, 1.5], [0.5, 2.0]])
+    weights, f, h = rng.random(60), rng.normal(size=(2, 2)), 1e-5
+    counts = local.counts(weights)
+    _, slope, bend = local._objective(f, weights, counts, visits, samples, None)
+    for i, step in enumerate(h * np.eye(4).reshape(4, 2, 2)):
+        up, down = (local._objective(x, weights, counts, visits, samples, None) for x in (f + step, f - step))
+        assert (up[0] - down[0]) / (2 * h) == pytest.approx(slope[i], rel=1e-6, abs=1e-8)
+        np.testing.assert_allclose((up[1] - down[1]) / (2 * h), bend[i], rtol=1e-5, atol=1e-8)
+
+
+def rarely_visited(seed: int) -> tuple[list[FeatureTrajectory], Basins]:
+    """Four runs of two short walkers in three states; the last one, of share 1/9, is entered once or twice or never."""
+    rng = np.random.default_rng(seed)
+    rates = np.array([[0, 0.05, 0], [0.05, 0, 0.004], [0, 0.016, 0]])
+    chance = np.cumsum(rates + np.diag(1 - rates.sum(axis=1)), axis=1)
+    walks = np.empty((8, 300), dtype=np.int64)
+    for walk in walks:
+        state = int(rng.integers(2))
+        for i in range(300):
+            walk[i] = state = int(np.searchsorted(chance[state], rng.random()))
+    trajectories = [
+        FeatureTrajectory(
+            walk[:, None].astype(np.float32), 1.0, 1.0, rng.random(300), np.zeros(300), f"{i // 2}"
+        )
+        for i, walk in enumerate(walks)
+    ]
+    return trajectories, Basins(walks.reshape(-1, 1).astype(float), walks.ravel(), 3)
+
+
+def test_a_state_that_was_entered_and_never_left_has_not_most_of_the_share() -> None:
+    """Crossings alone would give it up to three times the share of its frames."""
+    off: dict[str, list[float]] = {"frames": [], "connected": []}
+    for seed in range(60):
+        trajectories, basins = rarely_visited(seed)
+        weights = normalised_weights(Reweighting(trajectories, None, basins).log_weights(1.0))
+        inside = basins.states == 2
+        off["frames"].append(float(inside.mean()) - 1 / 9)
+        off["connected"].append(float(weights @ inside) - 1 / 9)
+    frames, connected = (float(np.sqrt(np.mean(np.square(values)))) for values in off.values())
+    assert connected < 1.15 * frames
+    assert abs(np.mean(off["connected"])) < abs(np.mean(off["frames"]))  # walkers begin in the other states
 
 
 def test_one_state_is_mbar() -> None:

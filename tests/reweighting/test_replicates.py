@@ -5,9 +5,11 @@ import pytest
 from helpers.ensembles import plenty, walk
 from hypothesis import given, strategies as st
 
+from latf_openmm.frames.trajectory import FeatureTrajectory
 from latf_openmm.reweighting.blocks import FrameBlocks
 from latf_openmm.reweighting.replicates import Replicates, Statistic
 from latf_openmm.reweighting.temperatures import Reweighting
+from latf_openmm.reweighting.weighting import Basins, TemperatureWeighting
 
 
 def some(n: int, replicates: int, seed: int) -> Replicates:
@@ -66,3 +68,21 @@ def test_ensembles_share_their_factors() -> None:
 
     reweighter = Reweighter(trained(), plenty(), 1)
     assert reweighter.at(1.2).replicates.factors is reweighter.at(1.7).replicates.factors
+
+
+def test_frames_far_from_equilibrium_do_not_make_errors_infinite() -> None:
+    """Of starts that were minimised, a bootstrap sample can leave out all that a state has at a temperature."""
+    for seed in range(3, 6):
+        rng, trajectories = np.random.default_rng(seed), list[FeatureTrajectory]()
+        for temperature in (300.0, 320.0):
+            for run in ("000", "001"):
+                x = rng.normal(size=(12, 1)).astype(np.float32)
+                relaxing = -8000.0 * np.exp(-np.arange(12) / 2.0)
+                energy = -7600.0 + 15.0 * (temperature - 300.0) + rng.normal(0, 60, 12) + relaxing
+                name = f"{run}/T{temperature:g}"
+                trajectories.append(FeatureTrajectory(x, temperature, 1.0, energy, np.zeros(12), run=name))
+        z = np.concatenate([t.features for t in trajectories]).astype(np.float64)
+        weighting = TemperatureWeighting(trajectories, Basins(z, (z[:, 0] > 1).astype(np.int64), 2))
+        assert np.isfinite(weighting.factors).all()
+        for temperature in (300.0, 320.0):
+            assert np.isfinite(weighting.replicates(temperature, 1.0).means(z)).all()

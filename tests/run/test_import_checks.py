@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers.dipeptide_runs import dipeptide_config, relaxed_context
 from numpy.typing import NDArray
-from openmm import unit
+from openmm import app, unit
 
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.run.config import RunConfig
@@ -17,7 +17,7 @@ from latf_openmm.run.folder import RunFolder
 from latf_openmm.run.frames import featurise_walkers
 from latf_openmm.run.imported import ImportedTrajectory
 from latf_openmm.run.imported.atoms import explain_atoms
-from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies
+from latf_openmm.run.imported.consistency import check_distinct, check_mean_energies, check_same_volume
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.run import Importer
 from latf_openmm.run.imported.runs import RunsAtTemperature, group_runs
@@ -259,6 +259,59 @@ def test_frames_that_a_restart_replaced_are_left_out(
     assert "10 frames that later ones replace" in caplog.text
     with pytest.raises(DataError, match=r"times begin again at frame 60 .* its own --trajectory"):
         read(frames[np.r_[0:60, 0:60]], ".nc")
+
+
+def test_the_table_says_what_a_restart_replaced_where_the_file_has_no_times(
+    read: Reader,
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]],
+    importer: Importer,
+    config: RunConfig,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """DCD files have no times; a table that was continued with them has."""
+    frames, energies = simulated
+    rows, steps = np.r_[0:40, 30:60], INTERVAL * np.arange(1, FRAMES + 1)
+    for column, values in (("time_ps", 0.002 * steps), ("step", steps)):
+        caplog.clear()
+        table = {column: values[rows], "potential_energy": energies[rows]}
+        found = read(frames[rows], table=table)
+        np.testing.assert_array_equal(found.timeline.kept, np.r_[0:30, 40:70])
+        np.testing.assert_allclose(found.energy, energies)
+        assert "10 frames that later ones replace" in caplog.text
+    ignoring = Importer(config, None, True)
+    assert read(frames[rows], table=table, importer=ignoring).n_frames == len(rows)
+    gap = np.r_[0:20, 35:60]
+    found = read(frames[gap], table={"step": steps[gap], "potential_energy": energies[gap]})
+    np.testing.assert_array_equal(found.timeline.stretch, np.r_[np.zeros(20), np.ones(25)])
+    twice = np.r_[0:60, 0:60]
+    with pytest.raises(DataError, match=r"times begin again at frame 60 .* its own --trajectory"):
+        read(frames[twice], table={"step": steps[twice], "potential_energy": energies[twice]})
+
+
+def test_the_table_says_what_a_restart_replaced_where_a_header_counts_on(
+    simulated: tuple[mdtraj.Trajectory, NDArray[np.float64]], importer: Importer, tmp_path: Path
+) -> None:
+    """OpenMM's reporter, which continues a DCD file, leaves the header of the first start."""
+    frames, energies = simulated
+    path, steps = tmp_path / "openmm.dcd", INTERVAL * np.arange(1, FRAMES + 1)
+
+    def left(parts: list[NDArray[np.int64]], rows: NDArray[np.int64]) -> ImportedFrames:
+        with path.open("w+b") as file:
+            for number, part in enumerate(parts):
+                first = int(steps[part[0]])
+                dcd = app.DCDFile(file, importer.built.topology, 0.002, first, INTERVAL, append=number > 0)
+                for xyz in frames.xyz[part]:
+                    dcd.writeModel(xyz * unit.nanometer)
+        table = pd.DataFrame({"step": steps[rows], "potential_energy": energies[rows]})
+        table.to_csv(tmp_path / "openmm.csv", index=False)
+        (result,) = importer.read([ImportedTrajectory(path, 300.0, tmp_path / "openmm.csv")])
+        return result
+
+    restarted = left([np.arange(40), np.arange(30, 60)], np.r_[0:40, 30:60])
+    np.testing.assert_array_equal(restarted.timeline.kept, np.r_[0:30, 40:70])
+    np.testing.assert_allclose(restarted.energy, energies)
+    with pytest.raises(DataError, match=r"row 20 is of .* expected a row for each frame, in order"):
+        left([np.arange(60)], np.r_[0:20, 21, 20, 22:60])
 
 
 def test_gaps_are_breaks_and_irregular_times_are_refused(
@@ -695,6 +748,68 @@ def test_frames_without_positions_are_refused(
     path.write_bytes(data[: len(data) // FRAMES] + bytes(head) + data[len(data) // FRAMES :])
     with pytest.raises(DataError, match=r"md\.trr: frame 1 has no positions"):
         importer.read([ImportedTrajectory(path, 300.0)])
+
+
+GAS = """
+import numpy as np
+import openmm
+from openmm import app, unit
+
+def make(pressure=None):
+    system, topology = openmm.System(), app.Topology()
+    chain, force = topology.addChain(), openmm.NonbondedForce()
+    force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(0.9)
+    for _ in range(8):
+        system.addParticle(40.0)
+        force.addParticle(0.0, 0.3, 0.1)
+        topology.addAtom("AR", app.element.argon, topology.addResidue("AR", chain))
+    system.addForce(force)
+    system.setDefaultPeriodicBoxVectors(*(3.0 * np.eye(3)))
+    if pressure is not None:
+        system.addForce(openmm.MonteCarloBarostat(pressure, 300.0, 25))
+    return system, topology, np.random.default_rng(0).uniform(0, 3, (8, 3))
+
+def constant_pressure():
+    return make(100.0)
+"""
+
+
+def _of_gas(folder: Path, function: str, edges: list[NDArray[np.float64]]) -> list[ImportedFrames]:
+    """Trajectories of a gas in boxes of these edges, shape (n_frames,) [nm] each."""
+    (folder / "gas.py").write_text(GAS)
+    config = RunConfig.model_validate(
+        {
+            "system": {"kind": "python", "file": folder / "gas.py", "function": function},
+            "simulation": {"temperatures": [300.0], "frames": 40, "frame_interval": 10, "timestep": 0.002,
+                           "friction": 1.0, "platform": "Reference"},
+            "features": [{"kind": "distances", "pairs": [[0, 1]]}],
+            "training": {"lag": 2},
+        }
+    )  # fmt: skip
+    importer, rng, given = Importer(config, None, False), np.random.default_rng(1), []
+    for k, edge in enumerate(edges):
+        xyz = rng.uniform(0, 1, (len(edge), 8, 3)) * edge[:, None, None]
+        frames = mdtraj.Trajectory(xyz.astype(np.float32), importer.topology)
+        frames.unitcell_lengths = np.repeat(edge[:, None], 3, axis=1)
+        frames.unitcell_angles = np.full((len(edge), 3), 90.0)
+        frames.save(str(folder / f"gas{k}.dcd"))
+        given.append(ImportedTrajectory(folder / f"gas{k}.dcd", 300.0 + 20 * k))
+    return importer.read(given)
+
+
+def test_trajectories_in_constant_boxes_of_two_volumes_are_refused(tmp_path: Path) -> None:
+    check_same_volume(_of_gas(tmp_path, "make", [np.full(40, 3.0), np.full(40, 3.0001)]))
+    with pytest.raises(DataError, match=r"gas0\.dcd has boxes of 27 nm\^3 and .*gas1\.dcd of 28\.373 nm\^3"):
+        check_same_volume(_of_gas(tmp_path, "make", [np.full(40, 3.0), np.full(40, 3.05)]))
+    with pytest.raises(DataError, match="its boxes change"):
+        _of_gas(tmp_path, "make", [np.linspace(3.0, 3.1, 40)])
+
+
+def test_constant_boxes_are_not_of_constant_pressure(tmp_path: Path) -> None:
+    check_same_volume(_of_gas(tmp_path, "constant_pressure", [np.linspace(3.0, 3.1, 40)] * 2))
+    with pytest.raises(DataError, match=r"its boxes do not change, all have 27 nm\^3, .* constant pressure"):
+        _of_gas(tmp_path, "constant_pressure", [np.full(40, 3.0)])
 
 
 def test_one_file_counts_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from scipy.special import logit, ndtr
 
 from latf_openmm.errors import ConfigError, DataError
 from latf_openmm.frames.trajectory import FeatureTrajectory, WindowBias
+from latf_openmm.reweighting.bias_slopes import bias_steps, ratio_of_calories
 from latf_openmm.reweighting.blocks import FrameBlocks, bootstrap_widening
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.reweighting.temperatures import Reweighting
@@ -307,6 +308,50 @@ def test_biases_that_cannot_be_known_are_refused(tmp_path: Path) -> None:
     assert [run.members for run in one.runs] == [[0, 1, 2, 3, 4]]
     with pytest.raises(DataError, match="do not overlap enough"):
         joined(tmp_path, [windows(tmp_path, n=60)[0], windows(tmp_path, n=60)[4]])
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_windows_that_are_right_pass_the_test_of_biases(rho: float) -> None:
+    for seed in range(10):
+        _, x = trajectories(400, 50 + seed, np.linspace(-1, 1, 9), rho)
+        reduced = biases(x, np.linspace(-1, 1, 9)) / KT
+        run = np.repeat(np.arange(9), 400)
+        steps = bias_steps(JoinedWindows(reduced, run, np.ones(len(run))))
+        assert len(steps) >= 5
+        assert not any(step.off for step in steps)
+        assert np.median([step.ratio for step in steps]) == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize("factor", [1 / 4.184, 4.184])
+def test_biases_in_another_unit_are_known_by_how_frames_are_distributed(factor: float) -> None:
+    centres = np.linspace(-1, 1, 33)
+    _, x = trajectories(400, 7, centres)
+    run = np.repeat(np.arange(33), 400)
+    steps = bias_steps(JoinedWindows(factor * biases(x, centres) / KT, run, np.ones(len(run))))
+    assert ratio_of_calories(steps) == pytest.approx(1 / factor)
+
+
+def test_biases_in_another_unit_are_refused(tmp_path: Path) -> None:
+    given = windows(tmp_path, bias_energy=lambda x, k: umbrella(x, CENTRES[k]) / 4.184)
+    with pytest.raises(
+        DataError,
+        match=r"times what it is .* in kcal/mol, taken for kJ/mol; expected kJ/mol, or a column bias",
+    ):
+        joined(tmp_path, given)
+
+
+def test_a_window_whose_table_lacks_the_bias_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = windows(tmp_path)
+    joined(tmp_path, given)
+    assert "distributed as if" not in caplog.text
+    table = pd.read_csv(tmp_path / "w2.csv")
+    table.drop(columns="bias_energy").to_csv(tmp_path / "w2.csv", index=False)
+    joined(tmp_path, given)
+    assert "their frames are distributed as if the difference of their biases were" in caplog.text
+    assert "a bias is missing or wrong, or a run is not in equilibrium" in caplog.text
+    assert "w2.dcd counts as unbiased" in caplog.text
 
 
 def test_an_unbiased_run_beside_windows(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 import latf_openmm as latf
+from latf_openmm import errors
 from latf_openmm.bias.biased_system import add_bias
 from latf_openmm.bias.cv import CollectiveVariables, torsion_cv
 from latf_openmm.bias.multistep import MultistepStepper
@@ -618,7 +619,7 @@ def restrained(kind: str) -> openmm.System:
 
 @pytest.mark.parametrize("kind", ["CustomCVForce", "CustomExternalForce", "CustomBondForce"])
 def test_biases_and_restraints_of_a_script_are_said_once(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    inspection._warned.clear()
+    errors._warned.clear()
     for _ in range(2):
         inspected(restrained(kind), "system.xml")
     (said,) = [record.getMessage() for record in caplog.records]

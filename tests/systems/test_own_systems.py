@@ -1,5 +1,6 @@
 """Systems read from a user's files: energies, a short loop with a biased round, and what is said of bad ones."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("serialized", {"system": "wet.pdb"}, r"system\.system: .*wet\.pdb cannot be read"),
     ("python", {"file": "gone.py"}, r"system\.file: .*gone\.py: no such file"),
-    ("python", {"function": "nothing"}, r"make\.py has no function 'nothing'"),
+    ("python", {"function": "nothing"}, r"make\.py has no function 'nothing'; it has"),
     ("python", {"function": "number"}, r"make\.py has no function 'number'"),
     (
         "python",
@@ -325,7 +326,32 @@ def test_a_box_that_no_file_says_is_refused_where_there_is_water(files: Path) ->
     )
 
 
-def test_dummy_boxes_and_crystals_are_no_boxes_of_solvent(files: Path) -> None:
+@pytest.mark.parametrize("kind", ["serialized", "python"])
+def test_water_in_a_system_without_a_box_is_told(
+    files: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenMM's `createSystem` makes no box unless it is told the method."""
+    text = (files / "wet.xml").read_text()
+    system = openmm.XmlSerializer.deserialize(text)
+    (force,) = (force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    force.setNonbondedMethod(openmm.NonbondedForce.NoCutoff)
+    (files / "vacuum.xml").write_text(openmm.XmlSerializer.serialize(system))
+    (files / "vacuum.py").write_text(
+        "import openmm\nfrom pathlib import Path\nfrom openmm import app\nfolder = Path(__file__).parent\n"
+        "def make():\n    pdb = app.PDBFile(str(folder / 'wet.pdb'))\n"
+        "    text = (folder / 'vacuum.xml').read_text()\n"
+        "    return openmm.XmlSerializer.deserialize(text), pdb.topology, pdb.positions\n"
+    )
+    changes = {"serialized": {"system": "vacuum.xml"}, "python": {"file": "vacuum.py"}}[kind]
+    settings(files, kind).build()
+    assert "droplet" not in caplog.text
+    assert not settings(files, kind, **changes).build().periodic
+    assert "water molecules and no force that is periodic: a droplet in vacuum" in caplog.text
+
+
+def test_dummy_boxes_and_crystals_are_no_boxes_of_solvent(
+    files: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     dry = (files / "dry.pdb").read_text()
     body = "".join(line for line in dry.splitlines(keepends=True) if not line.startswith("CRYST1"))
     cryst = "CRYST1{0:9.3f}{0:9.3f}{0:9.3f}  90.00  90.00  90.00 P 1           1\n"
@@ -341,6 +367,13 @@ def test_dummy_boxes_and_crystals_are_no_boxes_of_solvent(files: Path) -> None:
         ).build()
         assert not built.periodic
         assert built.topology.getPeriodicBoxVectors() is None
+    settings(files, "structure").build()
+    assert "mostly vacuum" not in caplog.text
+    empty = settings(
+        files, "structure", structure="crystal.pdb", force_field=FIELD[:1], options={"constraints": "none"}
+    )
+    assert empty.build().periodic
+    assert re.search(r"box of 5\.13 x 5\.13 x 5\.13 nm of .* holds 0\.0018 g/cm\^3", caplog.text)
 
 
 def test_start_structures_broken_at_the_box_are_whole(files: Path) -> None:

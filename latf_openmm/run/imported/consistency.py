@@ -22,6 +22,8 @@ _CERTAIN = 3.0
 """Standard errors from which a fall of the mean energy is certain."""
 _FAR = 0.05
 """Relative difference from which an imported temperature is not one of the configuration's."""
+_SAME_VOLUME = 1e-3
+"""Relative difference of constant volumes up to which they are one."""
 _PARTS = 16
 """Pieces of a file that are hashed."""
 _PART = 65_536
@@ -53,6 +55,23 @@ def _sampled(path: Path, size: int) -> bytes:
             file.seek(int(start))
             parts.append(file.read(_PART))
     return hashlib.blake2b(b"".join(parts)).digest()
+
+
+def check_same_volume(frames: Sequence[ImportedFrames]) -> None:
+    """Raise `DataError` where trajectories have constant boxes of different volumes, as if each were its own system.
+
+    The energy of a liquid changes with its density about as much as with temperature, which weights would take it for.
+    """
+    volumes = [(trajectory.volume, trajectory.source.name) for trajectory in frames if trajectory.volume]
+    if not volumes:
+        return
+    (low, first), (high, second) = min(volumes), max(volumes)
+    if high > (1.0 + _SAME_VOLUME) * low:
+        raise DataError(
+            f"{first} has boxes of {low:.5g} nm^3 and {second} of {high:.5g} nm^3: frames at different constant "
+            "volumes are not of one ensemble, so that energies do not weight them for another temperature; expected "
+            "one volume, or frames that were simulated at constant pressure"
+        )
 
 
 def check_mean_energies(frames: Sequence[ImportedFrames], kT: Callable[[float], float]) -> None:

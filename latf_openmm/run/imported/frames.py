@@ -37,6 +37,8 @@ class ImportedFrames:
         Of the simulation [ps].
     pressure_volume
         pV at constant pressure [kJ/mol], shape (n_frames,); else None.
+    volume
+        Of the periodic box, where it is constant [nm^3]; else None.
     recorded
         Energies around the frames, where they were recorded more often and there was no bias; else None.
     """
@@ -51,6 +53,7 @@ class ImportedFrames:
     temperature: Array
     timestep: float
     pressure_volume: Array | None = None
+    volume: float | None = None
     recorded: EnergyWindows | None = None
 
     @property

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
 from latf_openmm.run.imported.tables import Table
-from latf_openmm.run.imported.times import Timeline
+from latf_openmm.run.imported.times import Timeline, row_times
 from latf_openmm.sampling.stage import SimulationSettings
 
 log = logging.getLogger(__name__)
@@ -135,12 +135,7 @@ class RowFinder:
 
     def times(self, table: Table) -> Array | None:
         """Times of the rows [ps]; None where a table has none."""
-        if "time" in table.columns:
-            return table.columns["time"]
-        step = table.columns.get("step")
-        if step is None or not np.isfinite(step).all() or (np.diff(np.unique(step)) <= 1).any():
-            return None  # numbers of rows, not of integration steps
-        return step * self.timestep
+        return row_times(table, self.timestep)
 
     def _checked(self, table: Table) -> bool:
         return self.known is not None and "potential_energy" in table.columns

@@ -29,6 +29,7 @@ from latf_openmm.run.imported.columns import FrameColumns, check_kinetic, check_
 from latf_openmm.run.imported.consistency import (
     check_distinct,
     check_mean_energies,
+    check_same_volume,
     warn_of_other_temperatures,
 )
 from latf_openmm.run.imported.energies import (
@@ -43,7 +44,8 @@ from latf_openmm.run.imported.energies import (
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.rows import KnownEnergies
 from latf_openmm.run.imported.runs import FeatureReader, runs_at
-from latf_openmm.run.imported.times import Timeline, in_order, timeline
+from latf_openmm.run.imported.tables import joined_tables
+from latf_openmm.run.imported.times import Timeline, in_order, timeline, times_of_frames
 from latf_openmm.run.imported.trajectories import (
     ImportedTrajectory,
     ReadFile,
@@ -101,6 +103,7 @@ def import_run(
     check_distinct(trajectories)
     _check_temperatures(config, trajectories)
     frames = Importer(config, progress, ignore_times).read(trajectories)
+    check_same_volume(frames)
     check_mean_energies(frames, config.system.scale.kT)
     temperatures = sorted({t for trajectory in frames for t in trajectory.temperatures()})
     warn_of_other_temperatures(temperatures, config.simulation.temperatures)
@@ -207,7 +210,9 @@ class Importer:
         n_frames = sum(file.n_frames for file in files)
         if n_frames < MIN_FRAMES:
             raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")
-        line = timeline(source.name, files, self.config.simulation, self.ignore_times)
+        simulation = self.config.simulation
+        rows = times_of_frames(joined_tables(source.tables), n_frames, simulation)
+        line = timeline(source.name, files, simulation, self.ignore_times, rows)
 
         @cache
         def known() -> KnownEnergies:
@@ -215,12 +220,10 @@ class Importer:
             energies = np.concatenate([self.model(sample) for sample in samples])
             return KnownEnergies(rows, energies, effect_of_rounding(self.model, samples).spread)
 
-        simulation, computed = self.config.simulation, known if self.computes else None
+        computed = known if self.computes else None
         return frame_columns(source, line, n_frames, simulation, computed, self.pressure)
 
     def _has_energies(self, source: ImportedTrajectory) -> bool:
-        from latf_openmm.run.imported.tables import joined_tables
-
         return any("potential_energy" in table.columns for table in joined_tables(source.tables))
 
     def _check_start(self, file: ReadFile) -> None:
@@ -253,6 +256,9 @@ class Importer:
             )
         if given is not None and len(values) == 1:
             return np.full(n, given)
+        if len(values) == 1:
+            log.info("--table: %s: the temperature is %g", source.tables[0], values[0])
+            return column
         log.warning(
             "--table: %s: temperature changes; each frame counts at its own: %s",
             source.tables[0],
@@ -270,14 +276,23 @@ class Importer:
         volumes = np.concatenate([part for part in parts if part is not None])[frames.timeline.kept]
         if frames.columns.volume is not None and np.isfinite(frames.columns.volume).all():
             check_volumes(frames.source.name, frames.columns.volume, volumes)
+        constant = np.ptp(volumes) <= _VARYING * volumes.mean()
+        if self.pressure is not None and constant:
+            raise DataError(
+                f"{frames.source.name}: its boxes do not change, all have {volumes[0]:.5g} nm^3, and the system has "
+                "constant pressure; expected the boxes of each frame, or leave out the pressure "
+                "(system.options.pressure, or the MonteCarloBarostat)"
+            )
         if self.pressure is not None:
             frames.pressure_volume = self.pressure * volumes
-        elif self.built.periodic and np.ptp(volumes) > _VARYING * volumes.mean():
+        elif self.built.periodic and not constant:
             raise DataError(
                 f"{frames.source.name}: its boxes change, from {volumes.min():.5g} to "
                 f"{volumes.max():.5g} nm^3, and the "
                 "system has constant volume; set its pressure (system.options.pressure, or a MonteCarloBarostat)"
             )
+        elif self.built.periodic:
+            frames.volume = float(volumes.mean())
 
     def _energies(self, frames: ImportedFrames) -> Array:
         """Potential energy of each frame, checked."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
+from latf_openmm.reweighting.bias_slopes import BiasStep, bias_steps, ratio_of_calories
 from latf_openmm.reweighting.reliability import MIN_OVERLAP
 from latf_openmm.reweighting.windows import JoinedWindows
 from latf_openmm.run.imported.biases import Declared, declared_bias
@@ -116,7 +117,7 @@ def runs_at(
     else:
         known = _by_fit(frames, result, kT, features)
     result.bias.update(known)
-    _check_overlap(frames, result, kT)
+    _check_joined(frames, result, kT)
     return result
 
 
@@ -252,11 +253,38 @@ def _fit_runs(
     return energies, descriptors, None
 
 
-def _check_overlap(frames: Sequence[ImportedFrames], at: RunsAtTemperature, kT: float) -> None:
-    """Raise `DataError` where runs have nothing in common; warn where it is little."""
+def _check_joined(frames: Sequence[ImportedFrames], at: RunsAtTemperature, kT: float) -> None:
+    """Raise `DataError` where runs do not overlap or biases are in another unit; warn of what is doubtful."""
     reduced = np.concatenate([at.bias[i] for i in at.rows]) / kT
     run = np.concatenate([np.full(len(rows), at.run_of(i)) for i, rows in at.rows.items()])
     joined = JoinedWindows(reduced, run, np.ones(len(run)))
+    _check_overlap(frames, at, joined)
+    _check_slopes(frames, at, bias_steps(joined))
+
+
+def _check_slopes(frames: Sequence[ImportedFrames], at: RunsAtTemperature, steps: list[BiasStep]) -> None:
+    """Raise `DataError` where biases are in another unit; warn where frames are not distributed as they say."""
+    off = sorted((step for step in steps if step.off), key=lambda step: step.chance)
+    if not off:
+        return
+    first, second = (frames[at.runs[run].members[0]].source.name for run in off[0].runs)
+    text = (
+        f"{first} and {second}: their frames are distributed as if the difference of their biases were "
+        f"{off[0].ratio:.2g} times what it is ({len(off)} of {len(steps)} pairs of runs that overlap are off)"
+    )
+    factor = ratio_of_calories(steps)
+    if factor is not None:
+        unit, other = ("kcal/mol", "kJ/mol") if factor > 1 else ("kJ/mol", "kcal/mol")
+        raise DataError(
+            f"{text}: bias energies are in {unit}, taken for {other}; expected kJ/mol, or a column bias_energy ({unit})"
+        )
+    unbiased = [frames[i].source.name for run in at.runs for i in run.members if not frames[i].biased]
+    counted = f"; {', '.join(unbiased)} counts as unbiased" if unbiased else ""
+    log.warning("%s: a bias is missing or wrong, or a run is not in equilibrium%s", text, counted)
+
+
+def _check_overlap(frames: Sequence[ImportedFrames], at: RunsAtTemperature, joined: JoinedWindows) -> None:
+    """Raise `DataError` where runs have nothing in common; warn where it is little."""
     for least, serious in ((_APART, True), (MIN_OVERLAP, False)):
         parts = joined.connected(least)
         if parts.max() == 0:

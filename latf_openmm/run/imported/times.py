@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latf_openmm.errors import DataError
+from latf_openmm.run.imported.tables import Table
 from latf_openmm.run.imported.trajectories import ReadFile, dcd_header
 from latf_openmm.sampling.stage import SimulationSettings
 
@@ -65,13 +66,53 @@ def in_order(files: Sequence[ReadFile]) -> list[ReadFile]:
     return sorted(files, key=lambda file: float(file.times[0]) if file.times is not None else 0.0)
 
 
+def row_times(table: Table, timestep: float) -> Array | None:
+    """Times of the rows of a table [ps]; None where it has none. The time step [ps] turns steps into times."""
+    if "time" in table.columns:
+        return table.columns["time"]
+    step = table.columns.get("step")
+    if step is None or not np.isfinite(step).all() or (np.diff(np.unique(step)) <= 1).any():
+        return None  # numbers of rows, not of integration steps
+    return step * timestep
+
+
+def times_of_frames(tables: Sequence[Table], n_frames: int, simulation: SimulationSettings) -> Array | None:
+    """Times that frames of files without times have by a table with a row for each, where these fall or have gaps.
+
+    Times fall to one that was there before, as after a restart. None where no table has such times, or its rows are
+    not a frame interval apart.
+    """
+    spacing = simulation.timestep * simulation.frame_interval
+    for table in tables:
+        times = row_times(table, simulation.timestep)
+        if table.n_rows != n_frames or times is None or not np.isfinite(times).all():
+            continue
+        between = np.diff(times)
+        falls = np.flatnonzero(between <= 0) + 1
+        again = all(np.abs(times[:row] - times[row]).min() <= _RELATIVE * spacing for row in falls)
+        usual = abs(float(np.median(between)) - spacing) <= _RELATIVE * spacing
+        if usual and again and (len(falls) or (between > 1.5 * spacing).any()):
+            return times
+    return None
+
+
 def timeline(
-    name: str, files: Sequence[ReadFile], simulation: SimulationSettings, ignore: bool = False
+    name: str,
+    files: Sequence[ReadFile],
+    simulation: SimulationSettings,
+    ignore: bool = False,
+    rows: Array | None = None,
 ) -> Timeline:
     """Return which frames are kept, and their steps.
 
     Where times fall, because a simulation was continued from before its last frames, the later frames count. A gap is
     a break that no pair of frames crosses.
+
+    Parameters
+    ----------
+    rows
+        Times of all frames by a table [ps], shape (n_frames,), which count where the files have none, or have but the
+        header of a DCD file; or None.
 
     Raises
     ------
@@ -83,6 +124,8 @@ def timeline(
     times = None
     if all(file.times is not None for file in files) and not ignore:
         times = np.concatenate([file.times for file in files if file.times is not None])
+    if rows is not None and not ignore and (times is None or all(_has_header(file) for file in files)):
+        times = rows
     if times is None:
         _warn_of_headers(files, spacing, ignore)
         every = np.arange(n)
@@ -105,6 +148,11 @@ def timeline(
             np.float32(times[kept][int(np.flatnonzero(intervals != 1)[0])]),
         )
     return Timeline(kept, times[kept], step.astype(np.int64), stretch.astype(np.int64))
+
+
+def _has_header(file: ReadFile) -> bool:
+    """Return whether the times of a file are those of a DCD file's header: of its first frames, then counted."""
+    return file.path.suffix.lower() == ".dcd"
 
 
 def _warn_of_headers(files: Sequence[ReadFile], spacing: float, ignore: bool) -> None:
@@ -131,7 +179,7 @@ def _latest(name: str, times: Array, tolerance: float) -> NDArray[np.int64]:
         raise DataError(
             f"{name}: times begin again at frame {fall} ({np.float32(times[fall])} ps after "
             f"{np.float32(times[fall - 1])} ps); expected one "
-            "trajectory with rising times: give each its own --trajectory"
+            "trajectory with rising times: give each its own --trajectory (--ignore-times: its times are wrong)"
         )
     log.warning(
         "%s: times fall at frame %d, from %s to %s ps, as after a restart: %d frames that "
