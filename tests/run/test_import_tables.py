@@ -8,7 +8,7 @@ import pytest
 
 from latf_openmm.errors import DataError
 from latf_openmm.run.imported.columns import FrameColumns, frame_columns
-from latf_openmm.run.imported.tables import read_table
+from latf_openmm.run.imported.tables import joined_tables, read_table
 from latf_openmm.run.imported.times import Timeline
 from latf_openmm.run.imported.trajectories import ImportedTrajectory
 from latf_openmm.sampling.stage import SimulationSettings
@@ -22,7 +22,7 @@ def columns(folder: Path, text: str, times: np.ndarray | None = None) -> FrameCo
     source = ImportedTrajectory(folder / "md.xtc", 300.0, folder / "COLVAR")
     every = np.arange(N)
     line = Timeline(every, times, (every + 1) * 50, np.zeros(N, np.int64))
-    return frame_columns(source, line, N, DYNAMICS)[0]
+    return frame_columns(source, joined_tables(source.tables), line, N, DYNAMICS)[0]
 
 
 def colvar(rows: int = N, start: float = 0.1, every: float = 0.1, **fields: np.ndarray) -> str:

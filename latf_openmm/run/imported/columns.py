@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from latf_openmm.errors import DataError
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.run.imported.recordings import recorded_energies
 from latf_openmm.run.imported.rows import KnownEnergies, RowFinder
-from latf_openmm.run.imported.tables import Table, joined_tables
+from latf_openmm.run.imported.tables import Table
 from latf_openmm.run.imported.times import Timeline
 from latf_openmm.run.imported.trajectories import ImportedTrajectory
 from latf_openmm.sampling.energy_windows import EnergyWindows
@@ -84,16 +84,19 @@ class FrameColumns:
 
 def frame_columns(
     trajectory: ImportedTrajectory,
+    tables: Sequence[Table],
     frames: Timeline,
     n_frames: int,
     simulation: SimulationSettings,
     known: Callable[[], KnownEnergies] | None = None,
     pressure: float | None = None,
 ) -> tuple[FrameColumns, Timeline]:
-    """Read the tables of a trajectory and find the rows of its frames.
+    """Find the rows of a trajectory's frames in its tables.
 
     Parameters
     ----------
+    tables
+        What `joined_tables` read.
     n_frames
         Of all files.
     known
@@ -112,11 +115,10 @@ def frame_columns(
     Raises
     ------
     DataError
-        If a table cannot be read, does not have the frames, or has a column that must not be ignored.
+        If a table does not have the frames, or has a column that must not be ignored.
     """
     result = FrameColumns()
     find = RowFinder(frames, n_frames, trajectory.name, simulation, known)
-    tables = joined_tables(trajectory.tables)
     places = [find(table) for table in tables]
     present = np.logical_and.reduce([np.ones(len(frames.kept), bool), *(rows.present for rows in places)])
     if not present.all():

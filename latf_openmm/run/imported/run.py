@@ -44,7 +44,7 @@ from latf_openmm.run.imported.energies import (
 from latf_openmm.run.imported.frames import ImportedFrames
 from latf_openmm.run.imported.rows import KnownEnergies
 from latf_openmm.run.imported.runs import FeatureReader, runs_at
-from latf_openmm.run.imported.tables import joined_tables
+from latf_openmm.run.imported.tables import Table, joined_tables
 from latf_openmm.run.imported.times import Timeline, in_order, timeline, times_of_frames
 from latf_openmm.run.imported.trajectories import (
     ImportedTrajectory,
@@ -165,7 +165,9 @@ class Importer:
         return self.built.system.getNumForces() > 0 and self.config.system.simulated
 
     def _trajectory(self, source: ImportedTrajectory, bonds: Bonds) -> ImportedFrames:
-        evaluate = self.model if self.computes and not self._has_energies(source) else None
+        tables = joined_tables(source.tables)
+        has_energies = any("potential_energy" in table.columns for table in tables)
+        evaluate = self.model if self.computes and not has_energies else None
         files = []
         for path in source.files:
             file = read_file(path, self.topology, None, self.progress)
@@ -174,7 +176,7 @@ class Importer:
                 self._check_start(file)
             files.append(file)
         files = self._ordered(source, files)
-        columns, line = self._columns(source, files)
+        columns, line = self._columns(source, tables, files)
         n, zero = len(line.kept), np.zeros(len(line.kept))
         frames = ImportedFrames(
             source,
@@ -205,13 +207,15 @@ class Importer:
             )
         return files
 
-    def _columns(self, source: ImportedTrajectory, files: list[ReadFile]) -> tuple[FrameColumns, Timeline]:
-        """Read the tables; the timeline is of the frames that are kept."""
+    def _columns(
+        self, source: ImportedTrajectory, tables: list[Table], files: list[ReadFile]
+    ) -> tuple[FrameColumns, Timeline]:
+        """Columns of the tables; the timeline is of the frames that are kept."""
         n_frames = sum(file.n_frames for file in files)
         if n_frames < MIN_FRAMES:
             raise DataError(f"{source.name}: {n_frames} frames; expected {MIN_FRAMES} or more")
         simulation = self.config.simulation
-        rows = times_of_frames(joined_tables(source.tables), n_frames, simulation)
+        rows = times_of_frames(tables, n_frames, simulation)
         line = timeline(source.name, files, simulation, self.ignore_times, rows)
 
         @cache
@@ -221,10 +225,7 @@ class Importer:
             return KnownEnergies(rows, energies, effect_of_rounding(self.model, samples).spread)
 
         computed = known if self.computes else None
-        return frame_columns(source, line, n_frames, simulation, computed, self.pressure)
-
-    def _has_energies(self, source: ImportedTrajectory) -> bool:
-        return any("potential_energy" in table.columns for table in joined_tables(source.tables))
+        return frame_columns(source, tables, line, n_frames, simulation, computed, self.pressure)
 
     def _check_start(self, file: ReadFile) -> None:
         """Refuse absurd energies before those of all frames are computed."""

@@ -157,7 +157,7 @@ def _has_header(file: ReadFile) -> bool:
 
 def _warn_of_headers(files: Sequence[ReadFile], spacing: float, ignore: bool) -> None:
     for file in files:
-        header = dcd_header(file.path) if file.path.suffix.lower() == ".dcd" and not ignore else None
+        header = dcd_header(file.path) if _has_header(file) and not ignore else None
         if header is not None and abs(header.spacing - spacing) > _RELATIVE * spacing:
             log.warning(
                 "%s: its header says %.4g ps between frames, simulation.timestep * frame_interval is %.4g ps; "
