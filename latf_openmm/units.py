@@ -21,6 +21,20 @@ KILOCALORIE, ELECTRONVOLT = 4.184, 96.48533212
 """A kilocalorie and an electronvolt a particle [kJ/mol]."""
 
 
+def factor_of_calories(ratio: float, near: float) -> float | None:
+    """Return 4.184 or its inverse where a ratio of energies is that within a factor `near`, or None.
+
+    Examples
+    --------
+    >>> factor_of_calories(4.0, 1.15), factor_of_calories(3.0, 1.15)
+    (4.184, None)
+    """
+    for factor in (KILOCALORIE, 1.0 / KILOCALORIE):
+        if 1.0 / near < ratio / factor < near:
+            return factor
+    return None
+
+
 @dataclass(frozen=True)
 class TemperatureScale:
     """A unit of temperature and its meaning.

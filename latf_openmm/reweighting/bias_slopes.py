@@ -22,7 +22,7 @@ from scipy.stats import chi2
 from latf_openmm.reweighting.estimators import statistical_inefficiency
 from latf_openmm.reweighting.reliability import MIN_OVERLAP
 from latf_openmm.reweighting.windows import JoinedWindows
-from latf_openmm.units import KILOCALORIE
+from latf_openmm.units import factor_of_calories
 
 Array = NDArray[np.float64]
 
@@ -83,10 +83,7 @@ def ratio_of_calories(steps: list[BiasStep]) -> float | None:
     if not off:
         return None
     ratio = float(np.median(off))
-    for factor in (KILOCALORIE, 1.0 / KILOCALORIE):
-        if 1.0 / _NEAR < ratio / factor < _NEAR and 2 * len(off) > len(steps):
-            return factor
-    return None
+    return factor_of_calories(ratio, _NEAR) if 2 * len(off) > len(steps) else None
 
 
 def _step(first: Array, second: Array) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from latf_openmm.reweighting.slopes import SlopeStep, slope_steps
 from latf_openmm.reweighting.temperatures import Reweighting
 from latf_openmm.reweighting.weighting import TemperatureWeighting
 from latf_openmm.sentences import condensed
-from latf_openmm.units import KELVIN, KILOCALORIE, TemperatureScale
+from latf_openmm.units import KELVIN, KILOCALORIE, TemperatureScale, factor_of_calories
 
 Array = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ class EnergyStep:
             f"mean energies at {first} and {second} differ by {self.ratio:.3g} times what their fluctuations say: they "
             "are not the energies that these frames were simulated with, or temperatures are wrong"
         )
-        if KILOCALORIE / _NEAR < self.ratio < KILOCALORIE * _NEAR:
+        if factor_of_calories(self.ratio, _NEAR) == KILOCALORIE:
             text += f"; {KILOCALORIE} is what energies in kcal/mol would give"
         return text
 

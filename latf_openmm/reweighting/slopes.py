@@ -22,7 +22,7 @@ from scipy.special import expit, stdtr
 from latf_openmm.reweighting.blocks import redrawn_freedom
 from latf_openmm.reweighting.connected import bhattacharyya
 from latf_openmm.reweighting.weighting import TemperatureWeighting
-from latf_openmm.units import KILOCALORIE, TemperatureScale
+from latf_openmm.units import TemperatureScale, factor_of_calories
 
 Array = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class SlopeStep:
         )
         if not self.off:
             return text
-        if 1 / _NEAR < KILOCALORIE * self.ratio < _NEAR or 1 / _NEAR < self.ratio / KILOCALORIE < _NEAR:
+        if factor_of_calories(self.ratio, _NEAR) is not None:
             return f"{text}: they are in kilocalories per mole, or taken for them"
         return (
             f"{text}: one lacks the temperature of its thermostat, or they are not the energies of the frames"
