@@ -75,8 +75,7 @@ class LatentReporter:
         self._unchanged: tuple[int, int] | None = (
             None  # step from which the bias stays as it is, messages sent then
         )
-        self.file = _opened(Path(path), _header(cv.dim), append, overwrite)
-        self._last_step = _last_step(Path(path)) if append else 0
+        self.file, self._last_step = _opened(Path(path), _header(cv.dim), append, overwrite)
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:  # noqa: N802 - OpenMM's name
         """Say when the next report is due and that it needs positions.
@@ -153,8 +152,8 @@ def _header(dim: int) -> str:
     return ",".join(["step", "time_ps", *names, "bias_energy", "bias_offset"]) + "\n"
 
 
-def _opened(path: Path, header: str, append: bool, overwrite: bool) -> TextIO:
-    """Open a table that begins with `header`, new or with what it has.
+def _opened(path: Path, header: str, append: bool, overwrite: bool) -> tuple[TextIO, int]:
+    """Open a table that begins with `header`, new or with what it has; return it and the step of its last row, or 0.
 
     Raises
     ------
@@ -169,24 +168,22 @@ def _opened(path: Path, header: str, append: bool, overwrite: bool) -> TextIO:
             f"{path}: is there already; say append=True to continue it, overwrite=True to replace it, or give another "
             "name"
         )
-    if not new:
-        _check_table(path, header)
+    last_step = 0 if new else _checked(path, header)
     file = path.open("w" if new else "a", encoding="utf-8")
     if new:
         file.write(header)
         file.flush()
-    return file
+    return file, last_step
 
 
-def _last_step(path: Path) -> int:
-    """Step of the last row of a table; 0 where it has no rows."""
-    *_, last = path.read_text(encoding="utf-8").splitlines()
-    step = last.partition(",")[0]
-    return int(step) if step.isdigit() else 0
+def _checked(path: Path, header: str) -> int:
+    """Cut off a last line that is not complete, and return the step of the last one; 0 where there are no rows.
 
-
-def _check_table(path: Path, header: str) -> None:
-    """Cut off a last line that is not complete; raise `ConfigError` unless the first line of a file is `header`."""
+    Raises
+    ------
+    ConfigError
+        If the first line of the file is not `header`.
+    """
     data = path.read_bytes()
     complete = data[: data.rfind(b"\n") + 1]
     first = data.partition(b"\n")[0].decode("utf-8", errors="replace").rstrip("\r")
@@ -197,3 +194,5 @@ def _check_table(path: Path, header: str) -> None:
         )
     if len(complete) < len(data):
         os.truncate(path, len(complete))
+    step = complete.rstrip().rpartition(b"\n")[2].partition(b",")[0]
+    return int(step) if step.isdigit() else 0
