@@ -7,16 +7,15 @@ import time
 from typing import get_args
 
 import pytest
-import typer
+from helpers.commands import commands
 from rich.text import Text
 
-from latf_openmm.cli import app
 from latf_openmm.cli.options import Method
 from latf_openmm.run.ensembles import Choice
 from latf_openmm.run.folder import RunFolder
 
 HEAVY = ("torch", "openmm", "mdtraj", "numpy", "scipy", "pandas", "matplotlib", "parmed")
-COMMANDS = [[], *([name] for name in typer.main.get_command(app).commands)]  # type: ignore[attr-defined]
+COMMANDS = [[], *([name] for name in commands())]
 
 
 def python(code: str) -> str:
@@ -117,9 +116,7 @@ print(json.dumps([name for name in ("sklearn", "scipy.stats", "pymbar") if name 
 
 def test_help_shows_all_that_was_written() -> None:
     """What looks like markup would be left out, such as a unit in square brackets."""
-    command = typer.main.get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)
-    for name, sub in command.commands.items():
+    for name, sub in commands().items():
         for parameter in sub.params:
             text = getattr(parameter, "help", None) or ""
             assert Text.from_markup(text).plain == text, (name, parameter.name)

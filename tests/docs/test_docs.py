@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-import typer
+from helpers.commands import commands
 from helpers.pages import DOCS
 
 import latf_openmm
@@ -96,8 +96,9 @@ def test_pages_name_all_that_a_resumed_run_may_change(page: str) -> None:
 
 def test_pages_name_all_commands_that_ask_for_consent() -> None:
     """Those with `--trust`: of a run folder, and of a configuration."""
-    commands = typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
-    asking = {name for name, command in commands if any("--trust" in p.opts for p in command.params)}
+    asking = {
+        name for name, command in commands().items() if any("--trust" in p.opts for p in command.params)
+    }
     text = (DOCS / "trust.md").read_text().split("## A folder from somebody else")[1].split("\n## ")[0]
     assert asking - {"init"} <= set(re.findall(r"`([a-z-]+)`", text))
 
